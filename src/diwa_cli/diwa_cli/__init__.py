@@ -1,0 +1,1 @@
+"""The `diwa` command: arguments and wiring."""

@@ -1,0 +1,83 @@
+"""One configuration: frozen dataclasses hold every default, YAML in ROS parameter form overrides them.
+
+A preset (`debug`, `laptop`, `paper`) or a file has one section per command, named in `SECTIONS`; unknown keys
+are errors that list the known ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dacite
+import yaml
+
+from diwa_data.errors import DiwaError
+
+T = TypeVar("T")
+
+SECTIONS = ("record", "dataset", "world_model", "policy", "reward", "finetune", "evaluate", "run_skill", "demo")
+
+
+def presets() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(Path(entry.name).stem for entry in resources.files("diwa_data").joinpath("config").iterdir())
+
+
+def load_section(cls: type[T], section: str, source: str | Path | None = None) -> T:
+    """The `section` of a preset (by name) or YAML file as a `cls`; its defaults where `source` is silent or None."""
+    if source is None:
+        return cls()
+    return from_mapping(cls, load_parameters(source).get(section, {}), f"{source}: {section}")
+
+
+def load_parameters(source: str | Path) -> dict[str, Any]:
+    """Sections of a preset or YAML file in ROS parameter form (`/**: ros__parameters:`)."""
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(source) not in presets():
+            raise DiwaError(f"unknown preset {str(source)!r}; choose {', '.join(presets())} or name a .yaml file")
+        text = resources.files("diwa_data").joinpath(f"config/{source}.yaml").read_text()
+    elif not path.is_file():
+        raise DiwaError(f"no configuration file {path}")
+    else:
+        text = path.read_text()
+    try:
+        sections = yaml.safe_load(text)["/**"]["ros__parameters"] or {}
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DiwaError(f"{source}: not YAML of the form '/**: ros__parameters: ...' ({error})") from error
+    unknown = set(sections) - set(SECTIONS)
+    if unknown:
+        raise DiwaError(f"{source}: unknown section {', '.join(sorted(unknown))}; known: {', '.join(SECTIONS)}")
+    return sections
+
+
+def from_mapping(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """Build the dataclass `cls` from nested plain values; `where` names the source in errors."""
+    _refuse_unknown(cls, values, where)
+    options = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _to_float})
+    try:
+        return dacite.from_dict(cls, values, options)
+    except dacite.DaciteError as error:
+        raise DiwaError(f"{where}: {error}") from error
+
+
+def _to_float(value: Any) -> Any:
+    """YAML writes 1.0e-4 for a float; a whole number is one too."""
+    if isinstance(value, str):
+        raise DiwaError(f"{value!r} is text to YAML, not a number: write it like 1.0e-4")
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _refuse_unknown(cls: Any, values: Any, where: str) -> None:
+    if not isinstance(values, dict):
+        raise DiwaError(f"{where}: expected keys and values, got {values!r}")
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key, value in values.items():
+        if key not in known:
+            raise DiwaError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+        default = known[key].default_factory if known[key].default_factory is not dataclasses.MISSING else None
+        if dataclasses.is_dataclass(default) and isinstance(value, dict):
+            _refuse_unknown(default, value, f"{where}.{key}")

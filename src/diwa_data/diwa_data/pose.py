@@ -1,0 +1,109 @@
+"""Poses, relative actions and their integration; all in the robot's base frame.
+
+A relative action is 7 numbers in [-1, 1]: position delta / max_pos, rotation delta / max_rot, gripper
+(+1 opens, -1 closes). The rotation delta is R' R^T as extrinsic XYZ Euler angles, applied on the left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from diwa_data.spec import ActionSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """Hand pose: `position` (3,) in metres, `rotation` of the hand frame in the base frame."""
+
+    position: np.ndarray
+    rotation: Rotation
+
+    @classmethod
+    def from_quaternion(cls, position: np.ndarray, quaternion: np.ndarray) -> Pose:
+        """Pose from a position (3,) and a quaternion (4,), x y z w as in ROS; the quaternion is normalised."""
+        return cls(np.asarray(position, float), Rotation.from_quat(quaternion))
+
+    @property
+    def quaternion(self) -> np.ndarray:
+        """(4,) x y z w."""
+        return self.rotation.as_quat()
+
+
+def rotation_6d(rotation: Rotation) -> np.ndarray:
+    """First two columns of R, stacked: [R00, R10, R20, R01, R11, R21] (6,)."""
+    matrix = rotation.as_matrix()
+    return np.concatenate([matrix[:, 0], matrix[:, 1]])
+
+
+def robot_state(pose: Pose, gripper_width: float) -> np.ndarray:
+    """The state vector (10,) float32: position, 6D rotation, gripper width; metres."""
+    return np.concatenate([pose.position, rotation_6d(pose.rotation), [gripper_width]]).astype(np.float32)
+
+
+def interpolate(start: Pose, end: Pose, fraction: float) -> Pose:
+    """Linear in position, slerp in rotation; fraction 0 is `start`, 1 is `end`."""
+    position = start.position + fraction * (end.position - start.position)
+    delta = (end.rotation * start.rotation.inv()).as_rotvec()
+    return Pose(position, Rotation.from_rotvec(fraction * delta) * start.rotation)
+
+
+def rotation_distance(first: Rotation, second: Rotation) -> float:
+    """Angle between two rotations, rad."""
+    return float((second * first.inv()).magnitude())
+
+
+def scaled_delta(start: Pose, end: Pose, spec: ActionSpec) -> np.ndarray:
+    """Motion (6,) from `start` to `end` in units of one full-scale action, not clipped."""
+    if spec.rotation == "extrinsic_xyz":
+        angles = (end.rotation * start.rotation.inv()).as_euler("xyz")
+    else:
+        angles = end.rotation.as_euler("xyz") - start.rotation.as_euler("xyz")
+        angles = (angles + np.pi) % (2 * np.pi) - np.pi
+    return np.concatenate([(end.position - start.position) / spec.max_pos, angles / spec.max_rot])
+
+
+def relative_action(start: Pose, end: Pose, gripper: float, spec: ActionSpec) -> np.ndarray:
+    """The executed action (7,) float32 that moves the target from `start` to `end`, clipped to [-1, 1].
+
+    `gripper` is the last gripper command at `end`; its sign is kept (>= 0 opens).
+    """
+    delta = scaled_delta(start, end, spec)
+    return spec.executed(np.append(delta, gripper)).astype(np.float32)
+
+
+def integrate(start: Pose, action: np.ndarray, spec: ActionSpec) -> Pose:
+    """The target after one action (7,): inverse of `relative_action` wherever nothing was clipped."""
+    action = np.asarray(action, float)
+    angles = action[3:6] * spec.max_rot
+    if spec.rotation == "extrinsic_xyz":
+        rotation = Rotation.from_euler("xyz", angles) * start.rotation
+    else:
+        rotation = Rotation.from_euler("xyz", start.rotation.as_euler("xyz") + angles)
+    return Pose(start.position + action[:3] * spec.max_pos, rotation)
+
+
+@dataclass(frozen=True)
+class ActionSequence:
+    """Executed actions of a recording: `actions` (T-1, 7) float32, `clipped` (T-1,) bool."""
+
+    actions: np.ndarray
+    clipped: np.ndarray
+
+
+def action_sequence(targets: list[Pose], grippers: np.ndarray, spec: ActionSpec) -> ActionSequence:
+    """Actions between consecutive commands at T ticks.
+
+    Each delta is taken from the integrated, clipped target, so that clipping delays motion but loses none.
+    `grippers` (T,) are the last gripper commands at the ticks; action t carries the one at t+1.
+    """
+    reached = targets[0]
+    actions = np.empty((len(targets) - 1, 7), np.float32)
+    clipped = np.zeros(len(targets) - 1, bool)
+    for t, target in enumerate(targets[1:]):
+        clipped[t] = np.abs(scaled_delta(reached, target, spec)).max() > 1.0 + 1e-6
+        actions[t] = relative_action(reached, target, grippers[t + 1], spec)
+        reached = integrate(reached, actions[t], spec)
+    return ActionSequence(actions, clipped)

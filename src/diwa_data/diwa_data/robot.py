@@ -1,0 +1,52 @@
+"""What the control loop needs of a robot, simulated or real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from diwa_data.pose import Pose
+from diwa_data.spec import Spec
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything known at one control tick."""
+
+    images: dict[str, np.ndarray]
+    """Camera name -> rgb8 image (H, W, 3) uint8 at the camera's `record_size`."""
+    pose: Pose
+    """Measured hand pose in the base frame."""
+    gripper_width: float
+    """Metres between the fingers."""
+    stamp: float
+    """Capture time of the static frame, seconds."""
+    received: float
+    """When that frame arrived, seconds."""
+
+
+class Robot(Protocol):
+    """An arm with cameras, driven by absolute commands at `spec.rate`."""
+
+    spec: Spec
+
+    def observe(self) -> Observation:
+        """The current tick's observation; a real robot blocks until the tick is due."""
+
+    def command(self, target: Pose, gripper: float) -> None:
+        """Move the target linearly to `target` by the next tick (gripper +1 opens, -1 closes).
+
+        A simulated robot advances its time by one tick here.
+        """
+
+
+class Environment(Robot, Protocol):
+    """A robot whose scene can be reset and judged: for evaluation and DPPO, never for DiWA's training."""
+
+    def reset(self, skill: str, seed: int) -> None:
+        """Put the skill's furniture in its pre-state and everything else at random; same seed, same start."""
+
+    def succeeded(self) -> bool:
+        """The skill's oracle has been true at least once since `reset`."""

@@ -1,0 +1,15 @@
+"""Build of the ROS 2 package; the pip install of the whole project is described in the root pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="diwa_deploy",
+    version="0.1.0",
+    packages=find_packages(include=["diwa_deploy", "diwa_deploy.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/diwa_deploy"]),
+        ("share/diwa_deploy", ["package.xml"]),
+    ],
+    zip_safe=True,
+    extras_require={"test": ["pytest"]},
+)

@@ -1,0 +1,15 @@
+"""Build of the ROS 2 package; the pip install of the whole project is described in the root pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="diwa_learning",
+    version="0.1.0",
+    packages=find_packages(include=["diwa_learning", "diwa_learning.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/diwa_learning"]),
+        ("share/diwa_learning", ["package.xml"]),
+    ],
+    zip_safe=True,
+    extras_require={"test": ["pytest"]},
+)

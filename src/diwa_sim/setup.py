@@ -1,0 +1,16 @@
+"""Build of the ROS 2 package; the pip install of the whole project is described in the root pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="diwa_sim",
+    version="0.1.0",
+    packages=find_packages(include=["diwa_sim", "diwa_sim.*"]),
+    package_data={"diwa_sim": ["assets/*"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/diwa_sim"]),
+        ("share/diwa_sim", ["package.xml"]),
+    ],
+    zip_safe=True,
+    extras_require={"test": ["pytest"]},
+)
