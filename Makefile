@@ -1,0 +1,38 @@
+# The developers' and the users' interface. `make demo` and `make test` set everything up by themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+export MPLBACKEND := Agg
+
+.PHONY: help setup demo test check verify bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed  ## create .venv with everything in it
+
+$(VENV)/.installed: pyproject.toml requirements.lock .ci/setup
+	@PYTHON=$(PYTHON) .ci/setup $(VENV)
+	@touch $@
+
+demo: setup  ## from recorded bags to a fine-tuned skill and its report, in runs/demo
+	$(BIN)/diwa demo --out $(DEMO)
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest -n 2
+
+check: setup  ## ruff, mypy and the import test
+	$(BIN)/ruff check src benchmarks
+	$(BIN)/ruff format --check src benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest src/diwa_cli/test/test_project.py
+
+verify: setup  ## the long checks, on the files that `make demo` left
+	DIWA_DEMO=$(abspath $(DEMO)) $(BIN)/python -m pytest -m verify -rs
+
+bench: setup  ## measure; writes docs/results/bench_cpu.json
+	$(BIN)/python benchmarks/run.py --out docs/results/bench_cpu.json
+
+clean:  ## remove the environment and caches, keep recordings and runs
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
