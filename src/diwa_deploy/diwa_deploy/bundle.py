@@ -1,0 +1,103 @@
+"""A skill bundle: a folder with world model, policy and reward classifier, and a card that says where they are from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diwa_data.errors import DiwaError
+from diwa_data.files import atomic_path
+from diwa_data.skills import require_skill
+
+PARTS = ("world_model", "policy", "reward")
+CHECKPOINT_FILES = ("weights.safetensors", "config.json", "spec.json", "metrics.json")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A complete bundle on disk."""
+
+    path: Path
+    card: dict[str, Any]
+    """`skill` (its name) and whatever else the writer knew: success rates, seeds, version."""
+
+    @property
+    def skill(self) -> str:
+        return self.card["skill"]
+
+    @property
+    def world_model(self) -> Path:
+        return self.path / "world_model"
+
+    @property
+    def policy(self) -> Path:
+        return self.path / "policy"
+
+    @property
+    def reward(self) -> Path:
+        return self.path / "reward"
+
+
+def skills_folder() -> Path:
+    """Where installed bundles live: `$DIWA_HOME/skills`, by default `~/.diwa/skills`."""
+    return Path(os.environ.get("DIWA_HOME", Path.home() / ".diwa")) / "skills"
+
+
+def find_bundle(skill: str, checkpoint: Path | None = None) -> Bundle:
+    """The bundle in `checkpoint`, or else the one installed for `skill`; `DiwaError` where there is none."""
+    require_skill(skill)
+    if checkpoint is None and not (skills_folder() / skill).is_dir():
+        installed = sorted(entry.name for entry in skills_folder().glob("*") if entry.is_dir())
+        raise DiwaError(
+            f"no bundle for skill {skill!r} in {skills_folder()} (installed: {', '.join(installed) or 'none'}): "
+            f"copy one there, or name its folder with --checkpoint"
+        )
+    bundle = load_bundle(checkpoint or skills_folder() / skill)
+    if bundle.skill != skill:
+        raise DiwaError(f"{bundle.path} holds the skill {bundle.skill!r}, not {skill!r}: run it with that name")
+    return bundle
+
+
+def load_bundle(path: Path) -> Bundle:
+    """The bundle in the folder `path`; `DiwaError` names what is missing."""
+    missing = [name for name in (*(f"{part}/{CHECKPOINT_FILES[0]}" for part in PARTS), "card.json")
+               if not (path / name).is_file()]  # fmt: skip
+    if missing:
+        raise DiwaError(
+            f"{path} is no skill bundle: {', '.join(missing)} missing; `diwa demo` leaves one in DIR/skills"
+        )
+    try:
+        card = json.loads((path / "card.json").read_text())
+        require_skill(card["skill"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DiwaError(f"{path}/card.json is damaged ({error!r}): write the bundle again") from error
+    return Bundle(path, card)
+
+
+def write_bundle(path: Path, parts: dict[str, Path], card: dict[str, Any]) -> Bundle:
+    """Put the checkpoint folders `parts` (world_model, policy, reward) and `card` into the folder `path`, whole.
+
+    Files are hard links to the checkpoints where the file system allows it, so a bundle takes no extra space and
+    can still be copied elsewhere.
+    """
+    require_skill(card["skill"])
+    with atomic_path(path) as folder:
+        for part in PARTS:
+            (folder / part).mkdir(parents=True)
+            for name in CHECKPOINT_FILES:
+                _link_or_copy(parts[part] / name, folder / part / name)
+        (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    return load_bundle(path)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise DiwaError(f"no {source}: is that checkpoint finished?")
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
