@@ -1,0 +1,72 @@
+"""Convolutional encoder and decoder of one camera, and the dense block that everything else uses (DreamerV2)."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from diwa_data.errors import DiwaError
+from diwa_data.spec import CameraSpec
+from torch import Tensor, nn
+
+IMAGE_SIZE = (64, 64)
+
+
+def dense(inputs: int, outputs: int) -> nn.Sequential:
+    """Linear -> LayerNorm -> ELU, (..., inputs) -> (..., outputs)."""
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.ELU())
+
+
+def to_network(image: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [-0.5, 0.5], channels_last in memory."""
+    return image.permute(0, 3, 1, 2).float().div_(255.0).sub_(0.5)
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """(..., H, W, 3) float in [-0.5, 0.5] -> uint8, the inverse of `to_network` but for the layout."""
+    return image.add(0.5).mul_(255.0).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class ImageEncoder(nn.Module):
+    """Four convolutions, kernel 4, stride 2, no padding, ELU: (N, 3, 64, 64) -> (N, 32 * depth)."""
+
+    def __init__(self, depth: int):
+        super().__init__()
+        channels = (3, depth, 2 * depth, 4 * depth, 8 * depth)
+        self.layers = nn.Sequential()
+        for inputs, outputs in itertools.pairwise(channels):
+            self.layers.extend([nn.Conv2d(inputs, outputs, 4, stride=2), nn.ELU(inplace=True)])
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.output_dim = 32 * depth
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, 64, 64) -> (N, output_dim)."""
+        assert image.shape[1:] == (3, *IMAGE_SIZE), image.shape
+        return self.layers(image).flatten(1)
+
+
+class ImageDecoder(nn.Module):
+    """Four transposed convolutions, kernels 5, 5, 6, 6, stride 2, ELU between: (N, 32 * depth) -> (N, 3, 64, 64)."""
+
+    def __init__(self, depth: int):
+        super().__init__()
+        self.input_dim = 32 * depth
+        channels, kernels = (self.input_dim, 4 * depth, 2 * depth, depth, 3), (5, 5, 6, 6)
+        self.layers = nn.Sequential()
+        for inputs, outputs, kernel in zip(channels, channels[1:], kernels, strict=False):
+            self.layers.extend([nn.ConvTranspose2d(inputs, outputs, kernel, stride=2), nn.ELU(inplace=True)])
+        del self.layers[-1]  # pixels are unbounded
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(N, input_dim) -> (N, 3, 64, 64)."""
+        image = self.layers(code[:, :, None, None])
+        assert image.shape[1:] == (3, *IMAGE_SIZE), image.shape
+        return image
+
+
+def require_image_size(cameras: tuple[CameraSpec, ...]) -> None:
+    """The convolutions fit 64x64 images only."""
+    for camera in cameras:
+        if tuple(camera.size) != IMAGE_SIZE:
+            raise DiwaError(f"camera {camera.name!r} has size {camera.size}; the world model needs {IMAGE_SIZE}")

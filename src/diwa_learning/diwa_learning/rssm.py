@@ -1,0 +1,205 @@
+"""Recurrent state-space model with discrete latents (DreamerV2; METHOD section 1).
+
+Step t consumes the executed action a_{t-1} that led to observation t:
+    h_t = GRU(h_{t-1}, ELU(LN(W_z z_{t-1} + W_a a_{t-1})))
+    prior p(z_t | h_t), posterior q(z_t | h_t, e_t); z_t is sampled, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class RSSMConfig:
+    """Sizes of the recurrent state-space model."""
+
+    recurrent: int = 1024
+    """Numbers in the recurrent state h."""
+    categoricals: int = 32
+    """Categorical variables in the stochastic latent z."""
+    classes: int = 32
+    """Classes of each."""
+    hidden: int = 1000
+    """Width of the GRU's input and of the hidden layer of prior and posterior."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Model state s = (h, z)."""
+
+    h: Tensor
+    """(..., D) recurrent state."""
+    z: Tensor
+    """(..., C*K) one-hot samples, flat."""
+
+    @property
+    def features(self) -> Tensor:
+        """(..., D + C*K): h first."""
+        return torch.cat([self.h, self.z], -1)
+
+    def detach(self) -> State:
+        return State(self.h.detach(), self.z.detach())
+
+    def __getitem__(self, index) -> State:
+        """Index the leading axes of both parts."""
+        return State(self.h[index], self.z[index])
+
+    def where(self, keep: Tensor) -> State:
+        """Zero the states whose `keep` (...) is false."""
+        return State(self.h * keep[..., None], self.z * keep[..., None])
+
+    @staticmethod
+    def stack(states: Sequence[State], dim: int) -> State:
+        return State(torch.stack([s.h for s in states], dim), torch.stack([s.z for s in states], dim))
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Result of filtering a batch of sequences."""
+
+    states: State
+    """Posterior states, (B, T, ...)."""
+    prior_logits: Tensor
+    """(B, T, C, K) before seeing frame t."""
+    posterior_logits: Tensor
+    """(B, T, C, K) after seeing it."""
+
+
+class RSSM(nn.Module):
+    """D = config.recurrent, C = config.categoricals, K = config.classes, E = embed_dim, A = action_dim."""
+
+    def __init__(self, config: RSSMConfig, embed_dim: int, action_dim: int):
+        super().__init__()
+        self.config, self.embed_dim, self.action_dim = config, embed_dim, action_dim
+        self.latent_dim = config.categoricals * config.classes
+        self.feature_dim = config.recurrent + self.latent_dim
+        hidden = config.hidden
+        self.action_in = nn.Linear(action_dim, hidden)
+        self.latent_in = nn.Linear(self.latent_dim, hidden, bias=False)
+        self.input_norm = nn.LayerNorm(hidden)
+        self.gru = nn.GRUCell(hidden, config.recurrent)
+        self.prior_head = nn.Sequential(
+            nn.Linear(config.recurrent, hidden), nn.LayerNorm(hidden), nn.ELU(), nn.Linear(hidden, self.latent_dim)
+        )
+        self.embed_in = nn.Linear(embed_dim, hidden)
+        self.recurrent_in = nn.Linear(config.recurrent, hidden, bias=False)
+        self.posterior_head = nn.Sequential(nn.LayerNorm(hidden), nn.ELU(), nn.Linear(hidden, self.latent_dim))
+
+    def initial(self, batch: int) -> State:
+        """Zero state of `batch` rows."""
+        like = self.action_in.weight
+        return State(like.new_zeros(batch, self.config.recurrent), like.new_zeros(batch, self.latent_dim))
+
+    def recur(self, state: State, action: Tensor) -> Tensor:
+        """(B, ...) state and the executed action (B, A) taken in it -> next h (B, D)."""
+        return self._recur(state, self.action_in(action))
+
+    def prior(self, h: Tensor) -> Tensor:
+        """(..., D) -> float32 logits (..., C, K) of z before its observation."""
+        return self._logits(self.prior_head(h))
+
+    def posterior(self, h: Tensor, embed: Tensor) -> Tensor:
+        """(..., D), (..., E) -> float32 logits (..., C, K) of z given its observation."""
+        return self._posterior(h, self.embed_in(embed))
+
+    def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Sample z (..., C*K) by the Gumbel-max trick, gradients straight through the probabilities.
+
+        `noise` (..., C, K) is the Gumbel noise to use; drawn here when None.
+        """
+        noise = gumbel(logits) if noise is None else noise
+        hard = F.one_hot((logits + noise).argmax(-1), self.config.classes).to(logits.dtype)
+        probabilities = logits.softmax(-1)
+        return (hard + (probabilities - probabilities.detach())).flatten(-2)
+
+    def filter(self, state: State, previous_action: Tensor, embed: Tensor, noise: Tensor | None = None) -> State:
+        """One posterior step: state (B, ...), executed action (B, A), embedding of the new frame (B, E)."""
+        h = self.recur(state, previous_action)
+        return State(h, self.sample(self.posterior(h, embed), noise))
+
+    def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        """One prior step: the state (B, ...) that the executed action (B, A) leads to."""
+        h = self.recur(state, action)
+        return State(h, self.sample(self.prior(h), noise))
+
+    def observe(self, embeds: Tensor, previous_actions: Tensor, reset: Tensor, noise: Tensor | None = None) -> Observed:
+        """Filter sequences from the zero state.
+
+        Args:
+            embeds: (B, T, E) of the frames.
+            previous_actions: (B, T, A), executed; entry t led to frame t, entry 0 is the null action.
+            reset: (B, T) bool; true zeroes h, z and the previous action before step t.
+            noise: (B, T, C, K) Gumbel noise of the posterior samples; drawn here when None.
+        """
+        batch, length = reset.shape
+        assert embeds.shape == (batch, length, self.embed_dim), embeds.shape
+        assert previous_actions.shape == (batch, length, self.action_dim), previous_actions.shape
+        keep = (~reset).to(previous_actions.dtype)
+        action_codes = self.action_in(previous_actions * keep[..., None])  # projections of all steps at once
+        embed_codes = self.embed_in(embeds)
+        noise = gumbel(self._empty_logits(batch, length)) if noise is None else noise
+        state, states, posteriors = self.initial(batch), [], []
+        for t in range(length):
+            h = self._recur(state.where(keep[:, t]), action_codes[:, t])
+            posteriors.append(self._posterior(h, embed_codes[:, t]))
+            state = State(h, self.sample(posteriors[-1], noise[:, t]))
+            states.append(state)
+        stacked = State.stack(states, 1)
+        return Observed(stacked, self.prior(stacked.h), torch.stack(posteriors, 1))
+
+    def imagine(self, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
+        """States (B, T, ...) that the executed actions (B, T, A) lead to from `state` (B, ...) without observations."""
+        batch, length, _ = actions.shape
+        noise = gumbel(self._empty_logits(batch, length)) if noise is None else noise
+        states = []
+        for t in range(length):
+            state = self.imagine_step(state, actions[:, t], noise[:, t])
+            states.append(state)
+        return State.stack(states, 1)
+
+    def _recur(self, state: State, action_code: Tensor) -> Tensor:
+        x = F.elu(self.input_norm(self.latent_in(state.z) + action_code))
+        return self.gru(x, state.h)
+
+    def _posterior(self, h: Tensor, embed_code: Tensor) -> Tensor:
+        return self._logits(self.posterior_head(self.recurrent_in(h) + embed_code))
+
+    def _logits(self, flat: Tensor) -> Tensor:
+        return flat.float().unflatten(-1, (self.config.categoricals, self.config.classes))
+
+    def _empty_logits(self, batch: int, length: int) -> Tensor:
+        return self.action_in.weight.new_empty(batch, length, self.config.categoricals, self.config.classes)
+
+
+def gumbel(like: Tensor) -> Tensor:
+    """Standard Gumbel noise of the shape, type and device of `like`."""
+    return -torch.empty_like(like).exponential_().log_()
+
+
+def shift_actions(actions: Tensor, null: Tensor) -> Tensor:
+    """Actions (B, T, A) that lead away from frames -> those that led to them: null (A,) first, the last one dropped."""
+    first = null.to(actions).expand(actions.shape[0], 1, -1)
+    return torch.cat([first, actions[:, :-1]], 1)
+
+
+def categorical_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """KL(p || q) of (..., C, K) logits, summed over the C categoricals -> (...), nats."""
+    p_log, q_log = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
+    return (p_log.exp() * (p_log - q_log)).sum((-2, -1))
+
+
+def balanced_kl(posterior_logits: Tensor, prior_logits: Tensor, balance: float) -> Tensor:
+    """balance * KL(sg(q) || p) + (1 - balance) * KL(q || sg(p)) -> (...), nats; its value is KL(q || p).
+
+    With balance 0.8 the prior learns four times as fast as the posterior is held back (DreamerV2, section 2.2;
+    Eq. 11 of the paper prints the factor on the other term).
+    """
+    train_prior = categorical_kl(posterior_logits.detach(), prior_logits)
+    train_posterior = categorical_kl(posterior_logits, prior_logits.detach())
+    return balance * train_prior + (1 - balance) * train_posterior

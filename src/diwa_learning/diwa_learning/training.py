@@ -1,0 +1,258 @@
+"""The loop that all four phases share: progress, curves, and a state on disk from which a killed run continues.
+
+    with TrainingRun(out, "policy", config, spec) as run:      # seeds torch and run.rng
+        if run.finished: return
+        run.track(model=model, optimizer=optimizer)           # continues where an earlier run stopped
+        for step in run.steps(config.updates, "updates"):
+            ...
+            run.log(step, {"loss": loss})
+        run.finish(model.state_dict(), {"loss": final})
+
+Everything random comes from torch's global generator or `run.rng`; both are saved, so that an interrupted run
+reaches the same weights to the bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diwa_data.errors import DiwaError
+from diwa_data.files import remove
+from diwa_data.progress import progress
+from diwa_data.spec import Spec, require_same
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from diwa_learning import checkpoint
+from diwa_learning.checkpoint import Phase
+
+
+class Stateful(Protocol):
+    """A module, optimiser, schedule or average: anything with torch's state_dict protocol."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class TrainingRun:
+    """One phase writing to the folder `out`; see the module's text.
+
+    Args:
+        config: the phase's dataclass; needs `seed` (int) and `save_every` (steps).
+        inputs: plain values that name what is trained on (file names, sizes); like the config, they may not
+            change between an interrupted run and its continuation.
+
+    Raises `DiwaError` when `out` holds another phase, or a run with another configuration, spec or inputs.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        phase: Phase,
+        config: Any,
+        spec: Spec,
+        world_model_hash: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+    ):
+        self.out, self.phase, self.config, self.spec = Path(out), phase, config, spec
+        self.world_model_hash = world_model_hash
+        self.inputs = json.loads(json.dumps(dict(inputs or {}), default=str))
+        self.step = 0
+        """Steps done."""
+        self.seconds = 0.0
+        """Time spent in the loop, interrupted runs included."""
+        self.history: dict[str, list[tuple[int, float]]] = {}
+        """Curve name -> (step, value) pairs; goes to metrics.json."""
+        self.rng = np.random.default_rng(config.seed)
+        torch.manual_seed(config.seed)
+        self._tracked: dict[str, Stateful] = {}
+        self._note, self._interrupted = "", False
+        self._writer: Any = None
+        self._claim_folder()
+        self.finished = checkpoint.is_finished(self.out)
+        """True when an earlier run left the checkpoint: there is nothing to do."""
+        if self.finished:
+            print(f"{phase}: {self.out} is finished, nothing to do (choose another folder or delete it to train anew)")
+
+    def __enter__(self) -> TrainingRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        if self._writer:
+            self._writer.close()
+
+    def track(self, **parts: Stateful) -> None:
+        """Name the objects whose state the run saves; restores them if an earlier run was interrupted."""
+        self._tracked = parts
+        if not self._state_file.is_file():
+            return
+        saved = load_state(self._state_file)
+        for name, part in parts.items():
+            part.load_state_dict(saved["parts"][name])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.history = {name: [(int(s), v) for s, v in curve] for name, curve in saved["history"].items()}
+        self.rng.bit_generator.state = saved["numpy"]
+        torch.set_rng_state(saved["torch"])
+        if torch.cuda.is_available() and saved["cuda"]:
+            torch.cuda.set_rng_state_all(saved["cuda"])
+        print(f"{self.phase}: continuing {self.out} at step {self.step}")
+
+    def steps(self, total: int, unit: str = "updates", per_step: float = 1) -> Iterator[int]:
+        """Yield the steps still to do; progress counts `per_step` units each.
+
+        Ctrl-C lets the current step end, saves, and raises KeyboardInterrupt; a second one stops at once.
+        """
+        with self._deferred_interrupt(), progress(self.phase, total * per_step, unit, self.step * per_step) as bar:
+            while self.step < total:
+                started = time.monotonic()
+                yield self.step
+                self.step += 1
+                self.seconds += time.monotonic() - started
+                bar.update(self.step * per_step, self._note)
+                if self._interrupted or (self.step % self.config.save_every == 0 and self.step < total):
+                    self.save()
+                if self._interrupted:
+                    print(f"{self.phase}: stopped after step {self.step}; the same command continues it")
+                    raise KeyboardInterrupt
+
+    def log(self, step: int, values: Mapping[str, float | Tensor]) -> None:
+        """Append to the curves (metrics.json and TensorBoard) and show the first value behind the progress."""
+        numbers = {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
+        for name, number in numbers.items():
+            self.history.setdefault(name, []).append((step, number))
+            self.writer.add_scalar(name, number, step)
+        self._note = "{} {:.4g}".format(*next(iter(numbers.items())))
+
+    def require_finite(self, name: str, value: Tensor) -> None:
+        """Raise `DiwaError` naming the step when a loss is NaN or infinite."""
+        number = float(value.detach())
+        if not math.isfinite(number):
+            raise DiwaError(
+                f"{self.phase}: {name} is {number} at step {self.step}; nothing was saved since the last "
+                "save. Lower the learning rate or look for wrong values in the dataset"
+            )
+
+    @property
+    def writer(self) -> Any:
+        """TensorBoard writer on `out/tensorboard`."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step or None)
+        return self._writer
+
+    def save(self) -> None:
+        """Write the state from which a later run continues, whole or not at all."""
+        state = {
+            "parts": {name: part.state_dict() for name, part in self._tracked.items()},
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+            "numpy": self.rng.bit_generator.state,
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        save_state(self._state_file, state)
+
+    def finish(self, weights: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
+        """Leave the checkpoint in `out` and drop the resumable state."""
+        metrics = {**metrics, "steps": self.step, "seconds": round(self.seconds, 3), "history": self.history}
+        checkpoint.save_checkpoint(
+            self.out, self.phase, weights, self.config, self.spec, metrics, self.world_model_hash, self.inputs
+        )
+        remove(self._state_file.parent)
+        self.finished = True
+
+    @property
+    def _state_file(self) -> Path:
+        return self.out / "resume" / "state.safetensors"
+
+    def _claim_folder(self) -> None:
+        """Write the header of a new run, or check that the one in `out` is the same run."""
+        if not (self.out / checkpoint.CONFIG).exists():
+            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+                raise DiwaError(f"{self.out} exists and is no {self.phase} run: choose another folder")
+            checkpoint.write_header(self.out, self.phase, self.config, self.spec, self.world_model_hash, self.inputs)
+            return
+        header = checkpoint.read_header(self.out)
+        if header["phase"] != self.phase:
+            raise DiwaError(f"{self.out} holds a {header['phase']} run, not {self.phase}: choose another folder")
+        saved_spec = Spec.from_json(checkpoint.read_text(self.out / checkpoint.SPEC), str(self.out))
+        require_same(saved_spec, self.spec, "the data for this run")
+        mine = {"world_model": self.world_model_hash, "inputs": self.inputs, "config": dataclasses.asdict(self.config)}
+        changes = list(differences("", {key: header.get(key) for key in mine}, json.loads(json.dumps(mine))))
+        if changes:
+            lines = "; ".join(f"{name} was {old!r}, is {new!r}" for name, old, new in changes)
+            raise DiwaError(f"{self.out} was begun differently: {lines}. Restore that, or choose another folder")
+
+    @contextmanager
+    def _deferred_interrupt(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def remember(signum: int, frame: Any) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, remember)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, old, new) of every leaf in which two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
+    elif old != new:
+        yield path, old, new
+
+
+def save_state(path: Path, state: Any) -> None:
+    """Write nested dicts, lists, numbers, texts and tensors as one safetensors file; the structure is JSON in it."""
+    tensors: dict[str, Tensor] = {}
+
+    def encode(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name := str(len(tensors))] = value
+            return {"tensor": name}
+        if isinstance(value, Mapping):
+            return {"items": [[key, encode(item)] for key, item in value.items()]}
+        return [encode(item) for item in value] if isinstance(value, list | tuple) else value
+
+    tree = json.dumps(encode(state))
+    checkpoint.write_tensors(path, tensors, {"tree": tree})
+
+
+def load_state(path: Path) -> Any:
+    """Read what `save_state` wrote; tuples come back as lists. Raises `DiwaError` when the file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tree = json.loads(file.metadata()["tree"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise DiwaError(f"{path} is damaged ({error}); delete the folder to start again") from error
+
+    def decode(node: Any) -> Any:
+        if isinstance(node, dict):
+            return tensors[node["tensor"]] if "tensor" in node else {key: decode(item) for key, item in node["items"]}
+        return [decode(item) for item in node] if isinstance(node, list) else node
+
+    return decode(tree)

@@ -1,0 +1,173 @@
+"""The world model: encoders, RSSM and decoders, and its loss (METHOD section 1, Eq. 10-11 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from diwa_data.errors import DiwaError
+from diwa_data.spec import Spec
+from torch import Tensor, nn
+
+from diwa_learning.networks import ImageDecoder, ImageEncoder, dense, require_image_size, to_network
+from diwa_learning.rssm import RSSM, RSSMConfig, balanced_kl
+
+STATE_STD_FLOOR = 0.01
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Training of the world model; the defaults are the paper's sizes."""
+
+    depth: int = 48
+    """Channels of the first convolution; the others are 2, 4 and 8 times as wide."""
+    rssm: RSSMConfig = field(default_factory=RSSMConfig)
+    """Sizes of the recurrent part."""
+    robot_state: bool = True
+    """The model also sees the normalised robot state; false is the paper's solely visual variant."""
+    beta: float = 0.3
+    """Weight of the KL term: 0.3 in simulation, 1.0 on the real robot."""
+    kl_balance: float = 0.8
+    """Share of the KL gradient that trains the prior."""
+    updates: int = 20_000
+    """Optimiser steps."""
+    batch_size: int = 50
+    """Sequences per step."""
+    sequence_length: int = 50
+    """Frames per sequence."""
+    learning_rate: float = 3e-4
+    """Of AdamW."""
+    adam_eps: float = 1e-5
+    """Of AdamW."""
+    weight_decay: float = 5e-2
+    """Decoupled, of AdamW."""
+    gradient_clip: float = 100.0
+    """Largest norm of the gradient."""
+    reset_probability: float = 0.01
+    """Chance per step that h, z and the previous action are zeroed."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of matrix products in training; logits, KL, loss and weights are always float32."""
+    decode_fraction: float = 1.0
+    """Share of a batch's frames, drawn anew each step, that is reconstructed; the loss keeps its expectation."""
+    held_out: float = 0.05
+    """Share of each dataset's episodes kept for the open-loop check; at least one episode."""
+    log_every: int = 50
+    """Updates between entries of the learning curves."""
+    check_every: int = 2000
+    """Updates between short open-loop checks."""
+    save_every: int = 500
+    """Updates between saves of the resumable state."""
+    seed: int = 0
+    """Of weights, batches and samples."""
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("decode_fraction", self.decode_fraction, 1e-6, 1.0),
+            ("kl_balance", self.kl_balance, 0.0, 1.0),
+            ("reset_probability", self.reset_probability, 0.0, 1.0),
+            ("held_out", self.held_out, 0.0, 0.5),
+            ("sequence_length", self.sequence_length, 2, 10**6),
+            ("batch_size", self.batch_size, 1, 10**6),
+            ("updates", self.updates, 1, 10**9),
+        ):
+            if not low <= value <= high:
+                raise DiwaError(f"world_model.{name} is {value}; it must lie in [{low:g}, {high:g}]")
+
+
+@dataclass(frozen=True)
+class WorldModelLoss:
+    """Loss of one batch, means over B and T."""
+
+    total: Tensor
+    """beta * kl + image; the only one with a gradient."""
+    kl: Tensor
+    """KL(posterior || prior), nats."""
+    image: Tensor
+    """Half the squared error summed over the pixels of all cameras."""
+    posterior_entropy: Tensor
+    """Nats, summed over categoricals."""
+
+
+class WorldModel(nn.Module):
+    """Encodes frames, steps the RSSM, decodes features. Action and state sizes come from `spec`."""
+
+    state_mean: Tensor
+    state_std: Tensor
+
+    def __init__(self, config: WorldModelConfig, spec: Spec):
+        super().__init__()
+        require_image_size(spec.cameras)
+        self.config, self.spec = config, spec
+        names = [camera.name for camera in spec.cameras]
+        self.encoders = nn.ModuleDict({name: ImageEncoder(config.depth) for name in names})
+        code_dim = 32 * config.depth
+        self.fusion = dense(code_dim * len(names), code_dim)
+        self.embed_dim = code_dim + (spec.state_dim if config.robot_state else 0)
+        self.rssm = RSSM(config.rssm, embed_dim=self.embed_dim, action_dim=spec.action_dim)
+        self.decoder_in = nn.Linear(self.rssm.feature_dim, code_dim)
+        self.decoders = nn.ModuleDict({name: ImageDecoder(config.depth) for name in names})
+        self.register_buffer("state_mean", torch.zeros(spec.state_dim))
+        self.register_buffer("state_std", torch.ones(spec.state_dim))
+        self.register_buffer("null_action", torch.from_numpy(spec.action.null), persistent=False)
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of `State.features`."""
+        return self.rssm.feature_dim
+
+    def set_state_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Normalise robot states by these (state_dim,) statistics of the training data; std is floored at 0.01."""
+        self.state_mean.copy_(mean)
+        self.state_std.copy_(std.clamp(min=STATE_STD_FLOOR))
+
+    def embed(self, images: Mapping[str, Tensor], state: Tensor) -> Tensor:
+        """Camera -> (B, ..., H, W, 3) uint8 and robot state (B, ..., S) -> embedding (B, ..., E)."""
+        leading = state.shape[:-1]
+        codes = [
+            encoder(to_network(images[name].flatten(end_dim=len(leading) - 1)))
+            for name, encoder in self.encoders.items()
+        ]
+        embed = self.fusion(torch.cat(codes, -1)).unflatten(0, leading)
+        if self.config.robot_state:
+            embed = torch.cat([embed, (state - self.state_mean) / self.state_std], -1)
+        assert embed.shape == (*leading, self.embed_dim), embed.shape
+        return embed
+
+    def decode(self, features: Tensor) -> dict[str, Tensor]:
+        """Features (B, ..., F) -> camera -> (B, ..., H, W, 3) float32 in [-0.5, 0.5]."""
+        leading = features.shape[:-1]
+        images = self._reconstruct(features.flatten(end_dim=-2))
+        return {
+            name: image.float().clamp(-0.5, 0.5).permute(0, 2, 3, 1).unflatten(0, leading)
+            for name, image in images.items()
+        }
+
+    def loss(self, images: Mapping[str, Tensor], state: Tensor, previous_actions: Tensor) -> WorldModelLoss:
+        """Loss of B sequences of T frames; `previous_actions[:, t]` led to frame t.
+
+        Args: images camera -> (B, T, H, W, 3) uint8; state (B, T, S); previous_actions (B, T, A).
+        """
+        config, (batch, length) = self.config, state.shape[:2]
+        reset = torch.rand(batch, length, device=state.device) < config.reset_probability
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            observed = self.rssm.observe(self.embed(images, state), previous_actions, reset)
+            features = observed.states.features.flatten(0, 1)  # (B*T, F)
+            chosen = torch.randperm(batch * length, device=state.device)
+            chosen = chosen[: max(1, round(config.decode_fraction * batch * length))]
+            reconstructed = self._reconstruct(features[chosen])
+        errors = [
+            (image - to_network(images[name].flatten(0, 1)[chosen])).square().sum((1, 2, 3))
+            for name, image in reconstructed.items()
+        ]  # each (len(chosen),)
+        image_loss = 0.5 * torch.stack(errors).sum(0).mean()
+        kl = balanced_kl(observed.posterior_logits, observed.prior_logits, config.kl_balance).mean()
+        log_q = observed.posterior_logits.detach().log_softmax(-1)
+        entropy = -(log_q.exp() * log_q).sum((-2, -1)).mean()
+        return WorldModelLoss(config.beta * kl + image_loss, kl.detach(), image_loss.detach(), entropy)
+
+    def _reconstruct(self, features: Tensor) -> dict[str, Tensor]:
+        """(N, F) -> camera -> (N, 3, H, W), unbounded."""
+        code = self.decoder_in(features)
+        return {name: decoder(code) for name, decoder in self.decoders.items()}

@@ -1,0 +1,97 @@
+"""Sizes of the paper, and the loss against plain arithmetic."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diwa_data.errors import DiwaError
+from diwa_data.spec import CameraSpec, Spec
+from diwa_learning.networks import ImageDecoder, ImageEncoder, to_network, to_uint8
+from diwa_learning.world_model import WorldModel, WorldModelConfig
+
+
+def test_the_papers_encoder_gives_1536_numbers_and_its_decoder_an_image():
+    image = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8)
+    assert ImageEncoder(48)(to_network(image)).shape == (2, 1536)
+    assert ImageDecoder(48)(torch.randn(2, 1536)).shape == (2, 3, 64, 64)
+    torch.testing.assert_close(to_uint8(to_network(image).permute(0, 2, 3, 1)), image)
+
+
+def test_the_papers_model_has_2048_features():
+    with torch.device("meta"):
+        model = WorldModel(WorldModelConfig(), replace(Spec()))
+    assert (model.feature_dim, model.embed_dim, model.rssm.config.recurrent) == (2048, 1546, 1024)
+
+
+def test_embedding_and_decoding_keep_the_leading_axes_and_the_rows_apart(tiny_world_model, random_frames):
+    images, state = random_frames(2, 3)
+    embed = tiny_world_model.embed(images, state)
+    one = tiny_world_model.embed({name: image[1, 2][None] for name, image in images.items()}, state[1, 2][None])
+    torch.testing.assert_close(embed[1, 2][None], one)
+    decoded = tiny_world_model.decode(torch.randn(2, 3, tiny_world_model.feature_dim))
+    assert {name: tuple(image.shape) for name, image in decoded.items()} == {
+        "static": (2, 3, 64, 64, 3),
+        "gripper": (2, 3, 64, 64, 3),
+    }
+    assert all(image.abs().max() <= 0.5 for image in decoded.values())
+
+
+def test_the_robot_state_is_normalised_with_a_floored_deviation_and_may_be_left_out(tiny_config, random_frames):
+    images, state = random_frames(1, 1)
+    model = WorldModel(tiny_config, Spec())
+    model.set_state_statistics(torch.full((10,), 1.0), torch.tensor([2.0] + [0.0] * 9))
+    appended = model.embed(images, state)[0, 0, -10:]
+    torch.testing.assert_close(appended, (state[0, 0] - 1) / torch.tensor([2.0] + [0.01] * 9))
+    visual = WorldModel(replace(tiny_config, robot_state=False), Spec())
+    torch.testing.assert_close(visual.embed(images, state), visual.embed(images, state + 1))
+
+
+def test_the_loss_is_beta_kl_plus_half_the_squared_error_of_both_cameras(tiny_config, random_frames):
+    config = replace(tiny_config, reset_probability=0.0, beta=0.7)
+    torch.manual_seed(0)
+    model = WorldModel(config, Spec())
+    (images, state), actions = random_frames(2, 5), torch.rand(2, 5, 7)
+    for decoder in model.decoders.values():  # black images, whatever the latent
+        torch.nn.init.zeros_(decoder.layers[-1].weight)
+        torch.nn.init.constant_(decoder.layers[-1].bias, -0.5)
+    loss = model.loss(images, state, actions)
+    expected = sum(0.5 * (image.double() / 255).square().sum() for image in images.values()) / 10
+    torch.testing.assert_close(loss.image.double(), expected)
+    torch.testing.assert_close(loss.total.detach(), 0.7 * loss.kl + loss.image)
+    loss.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_decoding_a_fraction_keeps_the_expected_loss(tiny_config, random_frames):
+    torch.manual_seed(0)
+    config = replace(tiny_config, decode_fraction=0.25)
+    model = WorldModel(config, Spec()).requires_grad_(False)
+    (images, state), actions = random_frames(2, 8), torch.rand(2, 8, 7)
+    images["static"][0, 3] //= 8  # one frame unlike the others
+    partial = torch.stack([model.loss(images, state, actions).image for _ in range(150)])
+    whole = WorldModel(replace(config, decode_fraction=1.0), Spec())
+    whole.load_state_dict(model.state_dict())
+    full = torch.stack([whole.requires_grad_(False).loss(images, state, actions).image for _ in range(20)])
+    assert float(partial.mean()) == pytest.approx(float(full.mean()), rel=0.01)
+    assert partial.std() > full.std()
+
+
+def test_bfloat16_training_stays_close_to_float32(tiny_config, random_frames):
+    (images, state), actions = random_frames(2, 6), torch.rand(2, 6, 7)
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        model = WorldModel(replace(tiny_config, precision=precision), Spec())
+        loss = model.loss(images, state, actions)
+        loss.total.backward()
+        losses[precision] = loss
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert losses["bfloat16"].total.dtype == torch.float32
+    assert float(losses["bfloat16"].image) == pytest.approx(float(losses["float32"].image), rel=0.01)
+
+
+def test_what_cannot_work_is_refused(tiny_config):
+    with pytest.raises(DiwaError, match=r"camera 'static' has size \(32, 32\)"):
+        WorldModel(tiny_config, Spec(cameras=(CameraSpec("static", size=(32, 32)),)))
+    with pytest.raises(DiwaError, match=r"decode_fraction is 1.5; it must lie in"):
+        WorldModelConfig(decode_fraction=1.5)
