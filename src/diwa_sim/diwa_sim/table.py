@@ -1,0 +1,190 @@
+"""The simulated robot: a Panda at the table behind the `Environment` protocol of `diwa_data.robot`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import mujoco
+import numpy as np
+
+from diwa_data.errors import DiwaError
+from diwa_data.pose import Pose, interpolate
+from diwa_data.robot import Observation
+from diwa_data.spec import Spec
+from diwa_sim.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, HOME, Kinematics
+from diwa_sim.render import Cameras
+from diwa_sim.scene import load_model
+from diwa_sim.starts import Start, StartConfig, sample_start
+from diwa_sim.tasks import SCENE_STATE, succeeded
+
+CONTROL_RATE = 60.0
+"""Inverse kinematics per second, Hz: the rate of teleoperation."""
+BULB_COLOURS = ((0.22, 0.22, 0.25, 1.0), (1.0, 0.95, 0.1, 1.0))
+LED_COLOURS = ((0.05, 0.2, 0.1, 1.0), (0.2, 1.0, 0.35, 1.0))
+"""Off, on."""
+LEVER_SWITCHES = 0.2
+"""The bulb follows the lever beyond this angle to either side, rad."""
+BUTTON_PRESSED, BUTTON_RELEASED = 0.010, 0.005
+"""Travel at which the button toggles the LED, and below which it can do so again, metres."""
+
+
+@dataclass(frozen=True)
+class SimConfig:
+    """The simulated robot and table."""
+
+    start: StartConfig = field(default_factory=StartConfig)
+    """Distribution of start states."""
+
+
+@dataclass(frozen=True, eq=False)
+class JointState:
+    """Arm and finger joints: `positions` and `velocities` (9,) in rad and metres (per second)."""
+
+    names: tuple[str, ...]
+    positions: np.ndarray
+    velocities: np.ndarray
+
+
+class SimulatedPanda:
+    """An arm under Cartesian control, its two cameras, and a table whose state can be reset and judged.
+
+    Deterministic: the same reset and the same commands give bit-same states and images on one machine.
+    """
+
+    def __init__(self, config: SimConfig = SimConfig()):  # noqa: B008 (frozen)
+        self.spec = Spec(robot="panda_sim", scene_state=SCENE_STATE)
+        self.config = config
+        self.model = load_model()
+        self._data = mujoco.MjData(self.model)
+        self._kinematics = Kinematics(self.model)
+        self._substeps = round(1.0 / CONTROL_RATE / self.model.opt.timestep)
+        self._cameras: Cameras | None = None  # made at the first image: physics alone needs no OpenGL
+        joints = [self.model.joint(name) for name in (*ARM_JOINTS, *FINGER_JOINTS)]
+        self._qpos = np.array([joint.qposadr[0] for joint in joints])
+        self._dof = np.array([joint.dofadr[0] for joint in joints])
+        self._furniture = [self.model.joint(name).qposadr[0] for name in SCENE_STATE[:4]]
+        self._cube = self.model.joint("cube").qposadr[0]
+        self._tcp = self.model.site("tcp").id
+        self.reset_play(0)
+
+    def reset(self, skill: str, seed: int) -> None:
+        """Put the skill's furniture in its pre-state and everything else at random; same seed, same start."""
+        self._place(sample_start(skill, seed, self.config.start))
+        self._skill: str | None = skill
+
+    def reset_play(self, seed: int) -> None:
+        """Put everything at random; there is no skill to succeed at."""
+        self._place(sample_start(None, seed, self.config.start))
+        self._skill = None
+
+    def observe(self) -> Observation:
+        """Images of both cameras, measured pose and gripper width now."""
+        images = self.images(tuple(camera.name for camera in self.spec.cameras), self.spec.cameras[0].record_size)
+        return Observation(images, self.measured_pose, self.gripper_width, self.time, self.time)
+
+    def images(self, names: tuple[str, ...], size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Camera name -> image (H, W, 3) uint8; the first call fixes the size (height, width)."""
+        if self._cameras is None:
+            self._cameras = Cameras(self.model, size)
+        return self._cameras.render(self._data, names)
+
+    def command(self, target: Pose, gripper: float) -> None:
+        """Move the target linearly to `target` over one tick (1 / 7.5 s) and simulate it."""
+        self.advance(target, gripper, self.spec.tick)
+
+    def advance(self, target: Pose, gripper: float, seconds: float) -> None:
+        """As `command`, over `seconds`: a multiple of 1/60 s."""
+        steps = round(seconds * CONTROL_RATE)
+        if steps < 1 or abs(steps / CONTROL_RATE - seconds) > 1e-6:
+            raise DiwaError(f"the simulator advances by multiples of 1/{CONTROL_RATE:.0f} s, not {seconds} s")
+        start = self.target_pose
+        self._data.ctrl[7:] = FINGER_TRAVEL if gripper >= 0 else 0.0
+        for step in range(1, steps + 1):
+            self._step(target if step == steps else interpolate(start, target, step / steps))
+
+    def succeeded(self) -> bool:
+        """The skill's oracle has been true at least once since `reset`."""
+        if self._skill is None:
+            raise DiwaError("play has no skill to succeed at: use reset(skill, seed)")
+        return self._succeeded
+
+    @property
+    def time(self) -> float:
+        """Seconds since the reset."""
+        return self._ticks / CONTROL_RATE
+
+    @property
+    def measured_pose(self) -> Pose:
+        """Pose of the point between the fingertips, hand frame (z along the fingers), in the base frame."""
+        quaternion = np.empty(4)
+        mujoco.mju_mat2Quat(quaternion, self._data.site_xmat[self._tcp])
+        return Pose.from_quaternion(self._data.site_xpos[self._tcp].copy(), np.roll(quaternion, -1))
+
+    @property
+    def gripper_width(self) -> float:
+        """Metres between the fingers."""
+        return float(self._data.qpos[self._qpos[7:]].sum())
+
+    def joint_state(self) -> JointState:
+        """The nine joints now."""
+        positions, velocities = self._data.qpos[self._qpos], self._data.qvel[self._dof]
+        return JointState((*ARM_JOINTS, *FINGER_JOINTS), positions, velocities)
+
+    def scene_state(self) -> np.ndarray:
+        """(13,) as named by `spec.scene_state`."""
+        qpos = self._data.qpos
+        cube = qpos[self._cube : self._cube + 7]
+        return np.concatenate([qpos[self._furniture], [self._bulb, self._led], cube[:3], cube[[4, 5, 6, 3]]])
+
+    def site(self, name: str) -> np.ndarray:
+        """Position (3,) of a named point of the furniture: drawer_handle, slider_knob, lever_tip, button_top."""
+        return self._data.site(name).xpos.copy()
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._cameras is not None:
+            self._cameras.close()
+            self._cameras = None
+
+    def _place(self, start: Start) -> None:
+        mujoco.mj_resetData(self.model, self._data)
+        qpos = self._data.qpos
+        angles = self._kinematics.solve(start.hand, HOME, iterations=60)
+        qpos[self._qpos] = [*angles, FINGER_TRAVEL, FINGER_TRAVEL]
+        qpos[self._furniture] = [start.drawer, start.slider, start.lever, 0.0]
+        x, y, yaw = start.cube
+        qpos[self._cube : self._cube + 7] = [x, y, 0.025, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+        self._data.ctrl[:] = qpos[self._qpos]
+        self._angles, self.target_pose = angles, self._kinematics.forward(angles)
+        self._bulb, self._led, self._pressed = start.bulb, start.led, False
+        self._ticks, self._succeeded = 0, False
+        mujoco.mj_forward(self.model, self._data)
+        self._show_lights()
+        self._start_state = self.scene_state()
+
+    def _step(self, target: Pose) -> None:
+        """One control step of 1/60 s towards `target`."""
+        self.target_pose = target
+        self._angles = self._kinematics.solve(target, self._angles, iterations=2)
+        self._data.ctrl[:7] = self._angles
+        mujoco.mj_step(self.model, self._data, self._substeps)
+        mujoco.mj_kinematics(self.model, self._data)  # poses of the new state: mj_step leaves those before it
+        self._ticks += 1
+        self._switch()
+        if self._skill is not None and not self._succeeded:
+            self._succeeded = succeeded(self._skill, self._start_state, self.scene_state())
+
+    def _switch(self) -> None:
+        """Lever and button act on the lights."""
+        lever, button = self._data.qpos[self._furniture[2]], self._data.qpos[self._furniture[3]]
+        if abs(lever) > LEVER_SWITCHES:
+            self._bulb = bool(lever > 0)
+        if button > BUTTON_PRESSED and not self._pressed:
+            self._led, self._pressed = not self._led, True
+        elif button < BUTTON_RELEASED:
+            self._pressed = False
+        self._show_lights()
+
+    def _show_lights(self) -> None:
+        self.model.geom("bulb").rgba = BULB_COLOURS[self._bulb]
+        self.model.geom("led").rgba = LED_COLOURS[self._led]
