@@ -18,7 +18,7 @@ from diwa_data.errors import DiwaError
 
 T = TypeVar("T")
 
-SECTIONS = ("record", "dataset", "world_model", "policy", "reward", "finetune", "evaluate", "run_skill", "demo")
+SECTIONS = ("record", "dataset", "world_model", "policy", "reward", "finetune", "evaluate", "run_skill", "demo", "sim")
 
 
 def presets() -> list[str]:

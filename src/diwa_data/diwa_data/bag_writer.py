@@ -1,0 +1,134 @@
+"""A rosbag2 folder that appears only when it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, storage_mcap
+
+from diwa_data import __version__, messages
+from diwa_data.errors import DiwaError
+from diwa_data.files import full_disk_as_error, remove
+from diwa_data.sidecar import Sidecar, TopicStatistics
+
+Storage = Literal["mcap", "sqlite3"]
+
+HIDDEN = ".recording-"
+"""Folders of unfinished episodes begin with it: `.recording-<name>-<pid>/<name>`."""
+
+_LOCK = "lock"  # held by the recorder as long as it lives
+_ZSTD_LEVEL = 1
+_BAG_VERSION: Literal[8] = 8  # Humble and Jazzy read it; 9 is Jazzy only
+_UNSPECIFIED = QosTime(0, 0)
+_QOS = Qos(
+    QosHistory.KEEP_LAST,
+    10,
+    QosReliability.RELIABLE,
+    QosDurability.VOLATILE,
+    _UNSPECIFIED,
+    _UNSPECIFIED,
+    QosLiveliness.AUTOMATIC,
+    _UNSPECIFIED,
+    False,
+)
+
+
+class BagWriter:
+    """Writes serialised messages into a hidden folder, which `finish` renames to `folder/name`.
+
+    On any write error the bag is discarded; a full disk raises `DiwaError`.
+    """
+
+    def __init__(self, folder: Path, name: str, sidecar: Sidecar, storage: Storage):
+        """`sidecar` is written at once (incomplete) and again by `finish`; its topic statistics are kept here.
+
+        Raises `DiwaError` if `folder/name` exists. An unfinished recording of that name is replaced.
+        """
+        self.path = folder / name
+        """Where the bag will be."""
+        self.sidecar = sidecar
+        if self.path.exists():
+            raise DiwaError(f"{self.path} exists already: record under another name or into another folder")
+        for unfinished in folder.glob(f"{HIDDEN}{name}-*"):
+            if is_running(unfinished):
+                raise DiwaError(f"{self.path} is being recorded by another process: choose another name")
+            remove(unfinished)
+        self._bag = folder / f"{HIDDEN}{name}-{os.getpid()}" / name
+        self._connections: dict[str, Connection] = {}
+        with full_disk_as_error(self.path):
+            self._bag.parent.mkdir(parents=True)
+            self._lock = (self._bag.parent / _LOCK).open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._writer = _open_writer(self._bag, storage)
+            with self._discard_on_error():
+                self.sidecar.write(self._bag)
+
+    def write(self, topic: str, message_type: str, received: float, data: bytes | memoryview) -> None:
+        """Write one message, received at `received` seconds."""
+        try:
+            if topic not in self._connections:
+                self._connections[topic] = self._writer.add_connection(
+                    topic, message_type, typestore=messages.typestore(), offered_qos_profiles=[_QOS]
+                )
+                self.sidecar.topics[topic] = TopicStatistics()
+            self._writer.write(self._connections[topic], messages.nanoseconds(received), data)
+        except BaseException:
+            with full_disk_as_error(self.path), self._discard_on_error():
+                raise
+        self.sidecar.topics[topic].add(received)
+
+    def finish(self) -> Path:
+        """Complete the bag and return its folder; only now does it appear."""
+        with full_disk_as_error(self.path), self._discard_on_error():
+            self._writer.close()
+            self.sidecar.complete = True
+            self.sidecar.write(self._bag)
+            os.replace(self._bag, self.path)
+        self._lock.close()
+        remove(self._bag.parent)
+        return self.path
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        with contextlib.suppress(OSError):  # a full disk fails again while its buffers are flushed
+            self._writer.abort()
+        self._lock.close()
+        remove(self._bag.parent)
+
+    @contextlib.contextmanager
+    def _discard_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.discard()
+            raise
+
+
+def is_running(unfinished: Path) -> bool:
+    """The recorder that writes this hidden folder is alive."""
+    try:
+        with (unfinished / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _open_writer(bag: Path, storage: Storage) -> Writer:
+    mcap = storage == "mcap"
+    writer = Writer(bag, version=_BAG_VERSION, storage_plugin=StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3)
+    writer.set_compression(CompressionMode.STORAGE if mcap else CompressionMode.MESSAGE, CompressionFormat.ZSTD)
+    writer.set_custom_data("diwa_version", __version__)
+    writer.open()
+    if isinstance(writer.storage, storage_mcap.McapWriter):
+        writer.storage.compressor = functools.partial(storage_mcap.zstd.compress, level=_ZSTD_LEVEL)
+    return writer

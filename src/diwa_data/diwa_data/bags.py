@@ -1,0 +1,189 @@
+"""Reading rosbag2 episodes (MCAP or sqlite3) without ROS, and salvaging what a killed recorder left."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rosbags.rosbag2 import Reader, ReaderError, storage_mcap, storage_sqlite3
+
+from diwa_data import messages
+from diwa_data.bag_writer import HIDDEN
+from diwa_data.errors import DiwaError
+from diwa_data.images import decode_image
+from diwa_data.pose import Pose
+from diwa_data.sidecar import SIDECAR, Sidecar
+from diwa_data.spec import Spec
+from diwa_data.ticks import Sample
+
+_HEADERLESS = {messages.GRIPPER_COMMAND, messages.EPISODE_EVENT, messages.SCENE_STATE}
+DAMAGE = (
+    ReaderError,
+    AssertionError,
+    EOFError,
+    TypeError,
+    ValueError,
+    struct.error,
+    storage_mcap.zstd.ZstdError,
+    storage_sqlite3.apsw.Error,
+)
+"""What rosbags raises on files that end early or hold other bytes than they should."""
+
+
+class BagMessage(NamedTuple):
+    """One serialised message."""
+
+    topic: str
+    sample: Sample
+    """`value` is the CDR bytes; `stamp` comes from the header, or equals `received` where there is none."""
+
+
+def find_bags(paths: Sequence[Path]) -> list[Path]:
+    """The episodes among `paths`: bags, and folders of bags at any depth (in order of name).
+
+    Raises `DiwaError` if a path does not exist or holds none.
+    """
+    bags: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DiwaError(f"{path} does not exist")
+        found = [path] if is_bag(path) else sorted(p.parent for p in path.rglob("metadata.yaml"))
+        found = [bag for bag in found if not any(part.startswith(HIDDEN) for part in bag.parts)]
+        if not found:
+            raise DiwaError(f"{path} holds no finished episode (a folder with metadata.yaml){_unfinished_hint(path)}")
+        bags += found
+    return bags
+
+
+def is_bag(path: Path) -> bool:
+    """A folder that holds a rosbag2 recording, finished or not."""
+    return (path / "metadata.yaml").is_file() or (path / SIDECAR).is_file()
+
+
+def needed_topics(spec: Spec) -> list[str]:
+    """Topics without which no dataset can be built."""
+    images = [messages.image_topic(camera.name) for camera in spec.cameras]
+    return [
+        *images,
+        messages.CURRENT_POSE,
+        messages.TARGET_POSE,
+        messages.JOINT_STATES,
+        messages.GRIPPER_COMMAND,
+    ]
+
+
+class Bag:
+    """An open episode; a context manager. Raises `DiwaError` if it is unfinished, truncated or damaged."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.sidecar = Sidecar.read(self.path)
+        if not self.sidecar.complete or not (self.path / "metadata.yaml").is_file():
+            raise DiwaError(f"{self.path} was not finished: salvage it with 'diwa recover {self.path}'")
+        with self._damage_as_error():
+            self._reader = Reader(self.path)
+            self._reader.open()
+            self.topics = {connection.topic: connection.msgcount for connection in self._reader.connections}
+            """Topic -> number of messages."""
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    @property
+    def spec(self) -> Spec:
+        """The contract it was recorded under."""
+        return self.sidecar.spec
+
+    def require_topics(self, topics: Sequence[str]) -> None:
+        """Raise `DiwaError` naming the topics without a message, and those there are."""
+        missing = [topic for topic in topics if not self.topics.get(topic)]
+        if missing:
+            present = ", ".join(sorted(topic for topic, count in self.topics.items() if count)) or "none"
+            raise DiwaError(f"{self.path} has no message on {', '.join(missing)}; topics present: {present}")
+
+    def messages(self, topics: Sequence[str]) -> Iterator[BagMessage]:
+        """Messages of `topics` in the order they were received."""
+        connections = [connection for connection in self._reader.connections if connection.topic in topics]
+        if not connections:
+            return
+        with self._damage_as_error():
+            for connection, timestamp, data in self._reader.messages(connections):
+                received = timestamp * 1e-9
+                stamp = received if connection.topic in _HEADERLESS else _header_stamp(data)
+                yield BagMessage(connection.topic, Sample(data, stamp, received))
+
+    @contextmanager
+    def _damage_as_error(self) -> Iterator[None]:
+        try:
+            yield
+        except DAMAGE as error:
+            cure = f"salvage what is left with 'diwa recover {self.path}'"
+            raise DiwaError(f"{self.path} is truncated or damaged ({error}): {cure}") from error
+
+
+def read_episode(path: Path, topics: Sequence[str] | None = None) -> dict[str, list[Sample]]:
+    """All messages of an episode, decoded, by topic (default: every topic known here; images too).
+
+    Values: `Pose`, rgb image (H, W, 3), joints as the ROS message, gripper float, event str, scene state (N,).
+    """
+    with Bag(path) as bag:
+        known = [*messages.TYPES, *(messages.image_topic(camera.name) for camera in bag.spec.cameras)]
+        wanted = [topic for topic in bag.topics if topic in (known if topics is None else topics)]
+        streams: dict[str, list[Sample]] = {topic: [] for topic in wanted}
+        for topic, sample in bag.messages(wanted):
+            streams[topic].append(sample._replace(value=decode_value(topic, sample.value, f"{path}: {topic}")))
+        return streams
+
+
+def decode_value(topic: str, data: bytes, where: str) -> Any:
+    """The value of a serialised message. Raises `DiwaError` naming `where` on a NaN pose or a damaged message."""
+    message_type = messages.TYPES.get(topic, messages.IMAGE_TYPE)
+    try:
+        message = messages.decode(data, message_type)
+    except (struct.error, ValueError, IndexError, AssertionError) as error:
+        raise DiwaError(f"{where}: message of {len(data)} bytes is no {message_type} ({error})") from error
+    if message_type == messages.IMAGE_TYPE:
+        return decode_image(message.data, message.height, message.width, message.step, message.encoding)
+    if message_type == "geometry_msgs/msg/PoseStamped":
+        return _finite_pose(message, where)
+    if topic in (messages.JOINT_STATES, messages.CONTROLLER_JOY):
+        return message
+    return message.data
+
+
+def gripper_width(joints: Any, where: str) -> float:
+    """Metres between the fingers: the sum of the finger joints of a JointState."""
+    fingers = [position for name, position in zip(joints.name, joints.position, strict=True) if "finger" in name]
+    width = float(np.sum(fingers))
+    if not fingers or not np.isfinite(width):
+        raise DiwaError(f"{where}: no finger joint with a finite position among {', '.join(joints.name)}")
+    return width
+
+
+def _finite_pose(message: Any, where: str) -> Pose:
+    p, q = message.pose.position, message.pose.orientation
+    position, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+    if not np.isfinite([*position, *quaternion]).all() or not np.linalg.norm(quaternion) > 1e-6:
+        raise DiwaError(
+            f"{where}: pose {position.tolist()} {quaternion.tolist()} is not finite: fix its publisher, or delete the "
+            "episode"
+        )
+    return Pose.from_quaternion(position, quaternion)
+
+
+def _header_stamp(data: bytes | memoryview) -> float:
+    """Header stamp of a serialised message: CDR encapsulation (4 bytes), then sec, nanosec."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return seconds + nanoseconds * 1e-9
+
+
+def _unfinished_hint(path: Path) -> str:
+    unfinished = sorted(path.rglob(f"{HIDDEN}*")) if path.is_dir() else []
+    return f"; {len(unfinished)} unfinished: salvage with 'diwa recover {path}'" if unfinished else ""

@@ -1,0 +1,274 @@
+"""Datasets at the control rate: built from bags into one HDF5 file, and loaded from it.
+
+Layout: attributes `spec`, `config`, `version`; `episodes/000000/{static, gripper, state, action, success, stamp,
+received[, scene_state]}`, with attributes for skill, source, labels, flagged ticks, clipping and success mark.
+Action row t leads from frame t to frame t+1; the last row holds (no motion) and is no training target.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+
+from diwa_data import __version__
+from diwa_data.align import Alignment, DatasetConfig, align_bag
+from diwa_data.bags import find_bags
+from diwa_data.errors import DiwaError
+from diwa_data.files import atomic_path, full_disk_as_error, remove
+from diwa_data.progress import progress
+from diwa_data.sidecar import Sidecar
+from diwa_data.spec import Spec, require_same
+
+__all__ = ["Dataset", "DatasetConfig", "Episode", "build_dataset", "load_dataset"]
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """T ticks of one uninterrupted recording."""
+
+    name: str
+    """Number in the dataset, six digits."""
+    images: dict[str, np.ndarray]
+    """Camera name -> (T, 64, 64, 3) uint8 rgb; empty if loaded without images."""
+    state: np.ndarray
+    """(T, 10) float32: position, 6D rotation, gripper width; metres."""
+    action: np.ndarray
+    """(T, 7) float32, executed actions; row t leads to frame t+1, the last row holds."""
+    success: np.ndarray
+    """(T,) bool: at or after the operator's success mark."""
+    stamp: np.ndarray
+    """(T,) float64: capture time of the static frame, seconds."""
+    received: np.ndarray
+    """(T,) float64: when that frame arrived, seconds."""
+    scene_state: np.ndarray | None
+    """(T, N) float64, simulated robot only."""
+    attributes: dict[str, Any]
+    """skill, source, labels (dict), bag, flagged (tick indices), clipped, clipped_share, success_tick (-1: none)."""
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Episodes recorded under one spec."""
+
+    path: Path
+    spec: Spec
+    episodes: list[Episode]
+
+
+def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig) -> None:
+    """Build the dataset `out` from bags, or folders of bags, of one spec.
+
+    Finished episodes survive an interruption in `.<out>.parts` and are taken up by the next run; another config or
+    spec is refused. A dataset that is complete already is left as it is, unless the bags or config differ: an error.
+    """
+    out = Path(out)
+    paths = find_bags(bags)
+    spec = _common_spec(paths)
+    identity = _identity(paths, spec, config)
+    if out.exists():
+        _require_identical(out, identity)
+        print(f"{out} is complete already")
+        return
+    parts = out.with_name(f".{out.name}.parts")
+    _prepare_parts(parts, identity)
+    with full_disk_as_error(out):
+        _build_parts([(path, parts / _part_name(path)) for path in paths], config)
+        with atomic_path(out) as temporary:
+            skipped = _merge(parts, paths, temporary, spec, identity)
+    remove(parts)
+    if skipped:
+        print(f"left out, no two good ticks in a row: {', '.join(skipped)}")
+
+
+def load_dataset(path: Path, spec: Spec | None = None, images: bool = True) -> Dataset:
+    """The whole dataset in memory. Raises `DiwaError` if it is damaged, holds a NaN or was made for another `spec`."""
+    with _open_dataset(Path(path)) as file:
+        stored = Spec.from_json(file.attrs["spec"], f"{path}: spec")
+        if spec is not None:
+            require_same(spec, stored, str(path))
+        episodes = [_load_episode(group, stored, f"{path}: episode {name}", images) for name, group in _groups(file)]
+    return Dataset(Path(path), stored, episodes)
+
+
+@contextmanager
+def _open_dataset(path: Path) -> Iterator[h5py.File]:
+    if not path.is_file():
+        raise DiwaError(f"no dataset {path}: build it with 'diwa build-dataset'")
+    try:
+        with h5py.File(path, "r") as file:
+            if "spec" not in file.attrs or "episodes" not in file:
+                raise DiwaError(f"{path} is HDF5, but no dataset of 'diwa build-dataset'")
+            yield file
+    except (OSError, KeyError) as error:
+        raise DiwaError(f"{path} cannot be read as a dataset ({error}): build it again") from error
+
+
+def _groups(file: h5py.File) -> list[tuple[str, h5py.Group]]:
+    return sorted(file["episodes"].items())
+
+
+def _load_episode(group: h5py.Group, spec: Spec, where: str, images: bool) -> Episode:
+    cameras = {camera.name: group[camera.name] for camera in spec.cameras}
+    vectors = {key: group[key][:] for key in ("state", "action", "success", "stamp", "received")}
+    scene = group["scene_state"][:] if "scene_state" in group else None
+    length = len(vectors["state"])
+    wanted: dict[str, tuple[int, ...]] = {"state": (length, spec.state_dim), "action": (length, spec.action_dim)}
+    wanted |= {camera.name: (length, *camera.size, 3) for camera in spec.cameras}
+    for key, shape in wanted.items():
+        if group[key].shape != shape:
+            raise DiwaError(f"{where}: {key} has shape {group[key].shape}, its spec says {shape}: build it again")
+    for key, values in (vectors | ({} if scene is None else {"scene_state": scene})).items():
+        if not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise DiwaError(
+                f"{where}: {key} is not finite at tick {row}: find the bag with 'diwa inspect', build again"
+            )
+    attributes = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in group.attrs.items()}
+    attributes["labels"] = json.loads(attributes["labels"])
+    return Episode(
+        name=group.name.split("/")[-1],
+        images={name: stored[:] for name, stored in cameras.items()} if images else {},
+        scene_state=scene,
+        attributes=attributes,
+        **vectors,
+    )
+
+
+def _common_spec(paths: list[Path]) -> Spec:
+    """The spec all bags share; raises naming the first that differs from the first bag's."""
+    spec = Sidecar.read(paths[0]).spec
+    for path in paths[1:]:
+        require_same(spec, Sidecar.read(path).spec, str(path))
+    return spec
+
+
+def _identity(paths: list[Path], spec: Spec, config: DatasetConfig) -> dict[str, Any]:
+    """What decides the result; the number of workers does not."""
+    settings = dataclasses.asdict(config)
+    del settings["workers"]
+    return {"spec": json.loads(spec.to_json()), "config": settings, "bags": [_part_name(path) for path in paths]}
+
+
+def _part_name(bag: Path) -> str:
+    """File name for a bag's rows; changes when the bag is recorded anew."""
+    metadata = bag / "metadata.yaml"
+    written = metadata.stat().st_mtime_ns if metadata.is_file() else 0
+    return hashlib.sha256(f"{bag.resolve()} {written}".encode()).hexdigest()[:20] + ".h5"
+
+
+def _require_identical(out: Path, identity: dict[str, Any]) -> None:
+    with _open_dataset(out) as file:
+        built = json.loads(file.attrs["identity"])
+    different = [key for key in identity if built.get(key) != identity[key]]
+    if different:
+        what = " and ".join(different)
+        raise DiwaError(f"{out} exists, made with other {what}: delete it or choose another --out")
+
+
+def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
+    """Make the folder of finished episodes, or refuse one that another spec or config began."""
+    settings = {key: identity[key] for key in ("spec", "config")}
+    state = parts / "settings.json"
+    if state.is_file():
+        begun = json.loads(state.read_text())
+        for key, value in settings.items():
+            if begun[key] != value:
+                changed = [f"{k} {begun[key].get(k)!r}, now {v!r}" for k, v in value.items() if begun[key].get(k) != v]
+                raise DiwaError(
+                    f"{parts} was begun with another {key} ({'; '.join(changed)}): "
+                    "use that one again, or delete the folder to start anew"
+                )
+        return
+    with full_disk_as_error(parts):
+        parts.mkdir(parents=True, exist_ok=True)
+        with atomic_path(state) as temporary:
+            temporary.write_text(json.dumps(settings))
+
+
+def _build_parts(jobs: list[tuple[Path, Path]], config: DatasetConfig) -> None:
+    """Align every bag whose part is not there yet."""
+    waiting = [job for job in jobs if not job[1].exists()]
+    started, recorded = time.monotonic(), 0.0
+    with progress("build-dataset", len(jobs), "episodes", len(jobs) - len(waiting)) as bar:
+        for alignment in _alignments(waiting, config):
+            recorded += alignment.seconds
+            bar.advance(1, f"{recorded / (time.monotonic() - started):.0f}x real time")
+
+
+def _alignments(jobs: list[tuple[Path, Path]], config: DatasetConfig) -> Iterator[Alignment]:
+    workers = min(config.workers, len(jobs))
+    if workers <= 1:
+        for bag, part in jobs:
+            yield _build_part(bag, part, config)
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (stop,))
+    try:
+        for done in as_completed([pool.submit(_build_part_in_worker, bag, part, config) for bag, part in jobs]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise DiwaError("a worker was killed (out of memory?): run again with fewer --workers") from error
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_stop: Any = None
+
+
+def _start_worker(stop: Any) -> None:
+    """Ctrl-C reaches the whole process group: leave it to the parent, which sets `stop`."""
+    global _worker_stop
+    _worker_stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
+def _build_part_in_worker(bag: Path, part: Path, config: DatasetConfig) -> Alignment:
+    return _build_part(bag, part, config, _worker_stop.is_set)
+
+
+def _build_part(bag: Path, part: Path, config: DatasetConfig, stopped: Callable[[], bool] = lambda: False) -> Alignment:
+    with atomic_path(part) as temporary, h5py.File(temporary, "w") as file:
+        return align_bag(bag, file, config, stopped)
+
+
+def _merge(parts: Path, paths: list[Path], out: Path, spec: Spec, identity: dict[str, Any]) -> list[str]:
+    """Copy all parts into one file, in the order of the bags; returns the bags that gave no episode."""
+    skipped = []
+    number = 0
+    with h5py.File(out, "w") as file:
+        file.attrs["spec"] = spec.to_json()
+        file.attrs["config"] = json.dumps(identity["config"])
+        file.attrs["identity"] = json.dumps(identity)
+        file.attrs["version"] = __version__
+        episodes = file.create_group("episodes")
+        for path in paths:
+            with h5py.File(parts / _part_name(path), "r") as part:
+                if not len(part):
+                    skipped.append(str(path))
+                for name in sorted(part, key=int):
+                    part.copy(name, episodes, f"{number:06d}")
+                    number += 1
+    if number == 0:
+        raise DiwaError(f"no bag of {len(paths)} has two good ticks in a row: look at one with 'diwa inspect'")
+    return skipped

@@ -1,0 +1,89 @@
+"""From a camera's message to what the networks see: one path for recording, datasets and the robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from diwa_data.errors import DiwaError
+from diwa_data.pose import robot_state
+from diwa_data.robot import Observation
+from diwa_data.spec import CameraSpec, Spec
+
+CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}
+_TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB}
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One control tick as the networks see it."""
+
+    images: dict[str, np.ndarray]
+    """Camera name -> rgb image (64, 64, 3) uint8."""
+    state: np.ndarray
+    """Robot state (10,) float32: position, 6D rotation, gripper width."""
+
+
+def preprocess(image: np.ndarray, camera: CameraSpec) -> np.ndarray:
+    """A recorded image (H, W, 3) uint8 at the network's size, (64, 64, 3) uint8: the mean over each pixel's area.
+
+    Raises `DiwaError` if the image is not of the camera's `record_size`.
+    """
+    if image.dtype != np.uint8 or image.shape != (*camera.record_size, 3):
+        found = f"{image.dtype} {'x'.join(map(str, image.shape))}"
+        wanted = f"uint8 {camera.record_size[0]}x{camera.record_size[1]}x3"
+        raise DiwaError(f"camera {camera.name!r} gave an image of {found}, but its spec says {wanted}")
+    return _resize(image, camera.size)
+
+
+def preprocess_observation(observation: Observation, spec: Spec) -> Frame:
+    """What the networks see of `observation`; the same arithmetic as the dataset's. Raises on a missing camera."""
+    missing = [camera.name for camera in spec.cameras if camera.name not in observation.images]
+    if missing:
+        raise DiwaError(f"no image from camera {', '.join(missing)}; cameras seen: {', '.join(observation.images)}")
+    images = {camera.name: preprocess(observation.images[camera.name], camera) for camera in spec.cameras}
+    return Frame(images, robot_state(observation.pose, observation.gripper_width))
+
+
+def crop_for_recording(image: np.ndarray, camera: CameraSpec) -> np.ndarray:
+    """A driver's rgb image (H, W, 3) cut to `camera.crop` and resized to `camera.record_size`.
+
+    Raises `DiwaError` if the crop leaves the image.
+    """
+    top, left, height, width = camera.crop or (0, 0, *image.shape[:2])
+    if min(top, left) < 0 or top + height > image.shape[0] or left + width > image.shape[1]:
+        size = f"{image.shape[0]}x{image.shape[1]}"
+        raise DiwaError(f"camera {camera.name!r}: crop {camera.crop} does not fit into its image of {size}")
+    return _resize(image[top : top + height, left : left + width], camera.record_size)
+
+
+def decode_image(
+    data: bytes | memoryview | np.ndarray, height: int, width: int, step: int, encoding: str
+) -> np.ndarray:
+    """The rgb image (height, width, 3) uint8 of a sensor_msgs/Image, or of a jpeg (then sizes are not used).
+
+    `step` is the length of a row in bytes, padding included. May return a view of `data`.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    if encoding in ("jpeg", "jpg"):
+        bgr = cv2.imdecode(raw, cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise DiwaError(f"jpeg image of {raw.size} bytes cannot be decoded: it is damaged")
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    if encoding not in CHANNELS:
+        raise DiwaError(f"image encoding {encoding!r} is not supported; known: {', '.join([*CHANNELS, 'jpeg'])}")
+    channels = CHANNELS[encoding]
+    if step < width * channels or raw.size < height * step:
+        wanted = f"{height} rows of {step} bytes, {width} {encoding} pixels each"
+        raise DiwaError(f"image of {raw.size} bytes is too small for {wanted}: it is damaged")
+    rows = raw[: height * step].reshape(height, step)[:, : width * channels]
+    image = rows.reshape(height, width, channels)
+    return image if encoding == "rgb8" else cv2.cvtColor(image, _TO_RGB[encoding])
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == tuple(size):
+        return np.ascontiguousarray(image)
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,111 @@
+"""Salvaging what a killed recorder or a full disk left: `diwa recover`."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from pathlib import Path
+
+from rosbags.rosbag2.storage_mcap import McapReader
+
+from diwa_data.bag_writer import HIDDEN, BagWriter, is_running
+from diwa_data.bags import DAMAGE, Bag
+from diwa_data.errors import DiwaError
+from diwa_data.files import remove
+from diwa_data.sidecar import SIDECAR, Sidecar
+
+_MAGIC = b"\x89MCAP0\r\n"
+_RECORD = struct.Struct("<BQ")  # opcode, length
+_DATA_END, _FOOTER = 0x0F, 0x02
+_EMPTY_FOOTER = struct.pack("<BQQQI", _FOOTER, 20, 0, 0, 0) + _MAGIC
+_DAMAGED = ".damaged-"
+
+
+def recover(path: Path) -> list[Path]:
+    """Salvage every unfinished or truncated MCAP episode at or below `path`; returns the folders they became.
+
+    A damaged bag is kept beside as `.damaged-<name>`. Raises `DiwaError` if there is nothing to salvage, an episode is
+    still being recorded, or one has no whole message.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DiwaError(f"{path} does not exist")
+    episodes = sorted(sidecar.parent for sidecar in path.rglob(SIDECAR))
+    broken = [e for e in episodes if not e.name.startswith(_DAMAGED) and _is_broken(e)]
+    if not broken:
+        raise DiwaError(f"nothing to recover at {path}: {len(episodes)} episodes are there, all whole")
+    return [_recover_episode(episode) for episode in broken]
+
+
+def _is_broken(episode: Path) -> bool:
+    try:
+        with Bag(episode) as bag:
+            for _ in bag.messages(list(bag.topics)):
+                pass
+    except DiwaError:
+        return True
+    return False
+
+
+def _recover_episode(episode: Path) -> Path:
+    """Set the broken folder aside as `.damaged-<name>` and copy its whole messages into a new bag of its name."""
+    unfinished = episode.parent.name.startswith(HIDDEN)
+    if unfinished and is_running(episode.parent):
+        raise DiwaError(f"{episode} is still being recorded: stop its recorder first")
+    storage = next(episode.glob("*.mcap"), None)
+    if storage is None:
+        raise DiwaError(f"{episode} has no .mcap file: only MCAP survives a kill; delete {episode}")
+    sidecar = Sidecar.read(episode)
+    sidecar.labels["recovered"] = True
+    folder = episode.parent.parent if unfinished else episode.parent
+    aside = folder / f"{_DAMAGED}{episode.name}"
+    if aside.exists():
+        raise DiwaError(f"{aside} is there from an earlier recovery: delete it and run again")
+    os.replace(episode, aside)
+    try:
+        bag = BagWriter(folder, episode.name, sidecar, "mcap")
+        try:
+            _copy_messages(aside / storage.name, bag)
+        except BaseException:
+            bag.discard()
+            raise
+        recovered = bag.finish()
+    except BaseException:
+        os.replace(aside, episode)
+        raise
+    if unfinished:
+        remove(aside)
+        remove(episode.parent)
+    return recovered
+
+
+def _copy_messages(storage: Path, bag: BagWriter) -> None:
+    """Copy the messages of all whole MCAP records of `storage`, read without its index."""
+    with tempfile.TemporaryDirectory(dir=storage.parent) as folder:
+        copy = Path(folder) / "whole.mcap"
+        _copy_whole_records(storage, copy)
+        reader = McapReader(copy)
+        try:
+            reader.open()
+            for connection, timestamp, data in reader.messages_scan(reader.connections):
+                bag.write(connection.topic, connection.msgtype, timestamp * 1e-9, data)
+            reader.close()
+        except DAMAGE as error:
+            raise DiwaError(f"{storage} cannot be salvaged ({error}): delete the episode") from error
+    if not bag.sidecar.topics:
+        raise DiwaError(f"{storage} holds no whole message: delete the episode")
+
+
+def _copy_whole_records(source: Path, copy: Path) -> None:
+    """The MCAP records of `source` up to the first incomplete one or its index, closed with an empty footer."""
+    size = source.stat().st_size
+    with source.open("rb") as read, copy.open("wb") as write:
+        write.write(read.read(len(_MAGIC)))
+        while read.tell() + _RECORD.size <= size:
+            opcode, length = _RECORD.unpack(read.read(_RECORD.size))
+            if opcode in (_DATA_END, _FOOTER) or read.tell() + length > size:
+                break
+            write.write(_RECORD.pack(opcode, length))
+            write.write(read.read(length))
+        write.write(_EMPTY_FOOTER)
