@@ -46,7 +46,7 @@ class Kinematics:
         dq = J^T (J J^T + damping^2 I)^-1 (e - J n) + n with posture motion n = posture (HOME - q).
         """
         angles = np.array(start, float)
-        position, quaternion = target.position, np.roll(target.quaternion, 1)  # MuJoCo: w x y z
+        position, quaternion = target.position, target.quaternion[[3, 0, 1, 2]]  # MuJoCo: w x y z
         for _ in range(iterations):
             error = self._error(angles, position, quaternion)
             mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)

@@ -51,7 +51,7 @@ class SimulatedPanda:
     Deterministic: the same reset and the same commands give bit-same states and images on one machine.
     """
 
-    def __init__(self, config: SimConfig = SimConfig()):  # noqa: B008 (frozen)
+    def __init__(self, config: SimConfig = SimConfig()):
         self.spec = Spec(robot="panda_sim", scene_state=SCENE_STATE)
         self.config = config
         self.model = load_model()
@@ -118,7 +118,7 @@ class SimulatedPanda:
         """Pose of the point between the fingertips, hand frame (z along the fingers), in the base frame."""
         quaternion = np.empty(4)
         mujoco.mju_mat2Quat(quaternion, self._data.site_xmat[self._tcp])
-        return Pose.from_quaternion(self._data.site_xpos[self._tcp].copy(), np.roll(quaternion, -1))
+        return Pose.from_quaternion(self._data.site_xpos[self._tcp].copy(), quaternion[[1, 2, 3, 0]])
 
     @property
     def gripper_width(self) -> float:

@@ -1,0 +1,235 @@
+"""Record the simulated robot under the scripted operator: 30 Hz rosbag2 episodes, several processes at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import multiprocessing
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diwa_data.errors import DiwaError
+from diwa_data.files import atomic_path, remove
+from diwa_data.progress import progress
+from diwa_data.recording import HIDDEN, EpisodeRecorder, RecordConfig
+from diwa_data.skills import require_skill
+from diwa_data.teleop import Command, ControllerState, Teleoperator
+from diwa_sim.operator import DT, Habits, ScriptedOperator
+from diwa_sim.plans import demonstration
+from diwa_sim.play import play
+from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
+
+MAX_ATTEMPTS = 10
+"""Starts that are tried until a demonstration succeeds."""
+MAX_DEMONSTRATION = 12.0
+"""Seconds after which the operator gives a demonstration up."""
+GRIPPER_REPEAT = 1.0
+"""Seconds between repeated gripper commands."""
+_FREE = ("episodes", "minutes", "workers")  # what may change between two runs into one folder
+
+
+def record(out: Path, config: RecordConfig, sim: SimConfig = SimConfig()) -> list[Path]:
+    """Record `config.episodes` demonstrations of `config.skill`, or `config.minutes` of play, into `out`.
+
+    Each episode depends on the config, its seed and its own number only. Finished episodes are kept, so a second
+    run continues; a changed config is refused. Returns the episodes' folders.
+    """
+    if config.device != "scripted":
+        raise DiwaError(f"device {config.device!r} cannot drive the simulator from this command: use --device scripted")
+    count = config.episodes
+    if config.skill:
+        require_skill(config.skill)
+    else:
+        count = math.ceil(config.minutes * 60 / config.episode_seconds)
+    out = Path(out)
+    _require_same_config(out, config, sim)
+    paths = [out / f"{index:06d}" for index in range(count)]
+    todo = [index for index, path in enumerate(paths) if not path.exists()]
+    title = f"recording {config.skill or 'play'}"
+    started, seconds = time.monotonic(), 0.0
+    with progress(title, count, "episodes", count - len(todo)) as bar:
+        for recorded in _episodes(todo, out, config, sim):
+            seconds += recorded
+            bar.advance(note=f"{seconds / (time.monotonic() - started):.1f}x real time")
+    return paths
+
+
+def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int, config: RecordConfig) -> float:
+    """Record episode number `index` into `recorder`; returns its length in seconds.
+
+    A demonstration that fails is discarded and done again from another start, as an operator would.
+    """
+    for attempt in range(MAX_ATTEMPTS):
+        seed = int(np.random.SeedSequence((config.seed, index, attempt)).generate_state(1)[0])
+        if config.skill:
+            robot.reset(config.skill, seed)
+        else:
+            robot.reset_play(seed)
+        recorder.start(_labels(robot, config, index, attempt, seed), f"{index:06d}")
+        if _perform(robot, recorder, config, np.random.default_rng((config.seed, index, attempt))):
+            recorder.stop()
+            return robot.time
+        recorder.discard()
+    raise DiwaError(f"the operator failed {MAX_ATTEMPTS} times at {config.skill}, episode {index}: change record.seed")
+
+
+def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
+    """One episode; False if a demonstration ended without the operator's success mark."""
+    habits = Habits.draw(rng)
+    plan = demonstration(robot, config.skill, habits, rng) if config.skill else play(robot, habits, rng)
+    operator = ScriptedOperator(robot, plan, habits, rng)
+    teleoperator = Teleoperator(robot.spec, config.teleop)
+    teleoperator.reset(robot.target_pose, 1.0)
+    log = _Log(robot, recorder)
+    log.begin()
+    marked = False
+    limit = MAX_DEMONSTRATION if config.skill else config.episode_seconds
+    while not operator.finished and robot.time < limit - DT / 2:
+        controller = operator.read()
+        command = teleoperator.step(controller, robot.measured_pose, DT)
+        robot.advance(command.target, command.gripper, DT)
+        log.step(controller, command)
+        marked = marked or "success" in controller.events
+    recorder.event("stop", robot.time)
+    return marked or not config.skill
+
+
+class _Log:
+    """Writes what the robot publishes: targets at 60 Hz, everything else with the frames at 30 Hz."""
+
+    def __init__(self, robot: SimulatedPanda, recorder: EpisodeRecorder):
+        self._robot, self._recorder = robot, recorder
+        self._steps_per_frame = round(CONTROL_RATE / robot.spec.record_rate)
+        self._steps = 0
+        self._gripper, self._gripper_sent = 1.0, 0.0
+
+    def begin(self) -> None:
+        """The start event, latched commands and the first frame."""
+        self._recorder.event("start", self._robot.time)
+        self._recorder.target(self._robot.target_pose, self._robot.time, self._robot.time)
+        self._recorder.gripper(self._gripper, self._robot.time)
+        self._frame()
+
+    def step(self, controller: ControllerState, command: Command) -> None:
+        """One control step, after the robot made it: a target is published when the arm has been told all of it."""
+        self._steps += 1
+        now = self._robot.time
+        self._recorder.target(command.target, now, now)
+        if command.gripper != self._gripper or now - self._gripper_sent >= GRIPPER_REPEAT - DT / 2:
+            self._gripper, self._gripper_sent = command.gripper, now
+            self._recorder.gripper(command.gripper, now)
+        for event in controller.events:
+            self._recorder.event(event, now)
+        if self._steps % self._steps_per_frame == 0:
+            self._recorder.controller(controller, now, now)
+            self._frame()
+
+    def _frame(self) -> None:
+        observation, joints = self._robot.observe(), self._robot.joint_state()
+        now = observation.received
+        self._recorder.pose(observation.pose, now, now)
+        self._recorder.joints(list(joints.names), joints.positions, joints.velocities, now, now)
+        self._recorder.scene_state(self._robot.scene_state(), now)
+        for name in reversed(observation.images):  # the first camera is the clock: the others arrive before it
+            self._recorder.image(name, observation.images[name], observation.stamp, now)
+
+
+def _labels(robot: SimulatedPanda, config: RecordConfig, index: int, attempt: int, seed: int) -> dict[str, Any]:
+    """What replay needs to reset the simulator identically, and where the episode comes from."""
+    return {
+        "source": "demonstration" if config.skill else "play",
+        "skill": config.skill,
+        "seed": seed,
+        "operator": config.operator,
+        "sim": dataclasses.asdict(robot.config),
+        "record_seed": config.seed,
+        "index": index,
+        "attempt": attempt,
+    }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every process of a recording shares."""
+
+    out: Path
+    config: RecordConfig
+    sim: SimConfig
+
+
+def _episodes(todo: list[int], out: Path, config: RecordConfig, sim: SimConfig) -> Iterator[float]:
+    """Record the episodes `todo`; yields the length in seconds of each as it is done."""
+    job = _Job(out, config, sim)
+    workers = min(config.workers, len(todo))
+    if workers <= 1:
+        _start_worker(job)
+        yield from map(_work, todo)
+        return
+    # OpenGL does not survive a fork
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_process, (job,))
+    try:
+        for future in as_completed([pool.submit(_work, index) for index in todo]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise DiwaError(
+            "a recording process died (out of memory?): run again to continue, or lower record.workers"
+        ) from error
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for left_over in out.glob(f"{HIDDEN}*"):
+            remove(left_over)
+
+
+_worker: tuple[SimulatedPanda, EpisodeRecorder, RecordConfig] | None = None
+
+
+def _start_process(job: _Job) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _start_worker(job)
+
+
+def _start_worker(job: _Job) -> None:
+    global _worker
+    robot = SimulatedPanda(job.sim)
+    _worker = robot, EpisodeRecorder(job.out, robot.spec, job.config.storage), job.config
+
+
+def _work(index: int) -> float:
+    assert _worker is not None
+    robot, recorder, config = _worker
+    with recorder:
+        return record_episode(robot, recorder, index, config)
+
+
+def _require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None:
+    """Keep the config beside the episodes; refuse to mix episodes of two."""
+    fields = {"record": dataclasses.asdict(config), "sim": dataclasses.asdict(sim)}
+    for name in _FREE:
+        del fields["record"][name]
+    fields = json.loads(json.dumps(fields))
+    path = out / "record.json"
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(fields, indent=1))
+        return
+    before = json.loads(path.read_text())
+    for section, values in fields.items():
+        for name, value in values.items():
+            if before.get(section, {}).get(name) != value:
+                raise DiwaError(
+                    f"{out} holds episodes with {section}.{name} = {before.get(section, {}).get(name)!r}, not "
+                    f"{value!r}: go on with the same, or record into another folder"
+                )
