@@ -1,0 +1,42 @@
+"""Fine-tuning at fixed sizes: 50 dreams of 36 chunks, 256-wide policy on 512 features, 10 epochs, K' = 10.
+
+Imagined actions per second, updates included.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from common import Measurement
+from diwa_data.spec import Spec
+from diwa_learning.dream import Dream
+from diwa_learning.finetune import FinetuneConfig, Finetuner
+from diwa_learning.policy import PolicyNetConfig, make_policy
+from diwa_learning.reward import RewardClassifier
+from diwa_learning.rssm import RSSMConfig
+from diwa_learning.world_model import WorldModel, WorldModelConfig
+
+
+def main(iterations: int = 4) -> None:
+    torch.manual_seed(0)
+    spec, config = Spec(), FinetuneConfig()
+    sizes = WorldModelConfig(depth=16, rssm=RSSMConfig(recurrent=256, categoricals=16, classes=16, hidden=256))
+    model = WorldModel(sizes, spec).eval().requires_grad_(False)
+    classifier = RewardClassifier(model.feature_dim, 512).requires_grad_(False)
+    classifier.threshold.fill_(0.99)  # no dream succeeds: every chunk is dreamt
+    policy = make_policy(PolicyNetConfig(width=256), model.feature_dim, spec.action_dim)
+    finetuner = Finetuner(policy, model.feature_dim, config, alpha_bc=0.05)
+    embeds = torch.randn(500, model.embed_dim)
+    starts = model.rssm.filter(model.rssm.initial(500), model.null_action.expand(500, -1), embeds)
+    dream = Dream(model, classifier, starts, finetuner.policy, config.trained_steps, config.dream)
+    finetuner.update(dream.rollout(finetuner.policy), train_actor=True)
+    started = time.perf_counter()
+    for _ in range(iterations):
+        finetuner.update(dream.rollout(finetuner.policy), train_actor=True)
+    actions = iterations * config.dream.dreams * config.dream.chunks * policy.chunk
+    Measurement("imagined_actions_per_s", actions / (time.perf_counter() - started), "actions/s", 2500).print()
+
+
+if __name__ == "__main__":
+    main()
