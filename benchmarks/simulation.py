@@ -7,8 +7,6 @@ import tempfile
 import time
 from pathlib import Path
 
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
 from common import Measurement
 from diwa_data.recording import EpisodeRecorder, RecordConfig
 from diwa_sim.record import record_episode
@@ -16,6 +14,7 @@ from diwa_sim.table import SimulatedPanda
 
 
 def main(seconds: float = 60.0) -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     robot = SimulatedPanda()
     with tempfile.TemporaryDirectory() as folder, EpisodeRecorder(Path(folder), robot.spec) as recorder:
         record_episode(robot, recorder, 0, RecordConfig(episode_seconds=2.0))  # the first images set up OpenGL
