@@ -177,6 +177,11 @@ class ScriptedOperator:
         self._rotation = Rotation.from_rotvec(self._turn * DT) * self._rotation
 
 
+def up(metres: float) -> np.ndarray:
+    """Offset (3,) straight up."""
+    return np.array([0.0, 0.0, metres])
+
+
 def _limited(vector: np.ndarray, length: float) -> np.ndarray:
     """`vector`, at most `length` long."""
     norm = np.linalg.norm(vector)

@@ -16,6 +16,7 @@ GRIPPER_DOWN = Rotation.from_matrix(np.diag([1.0, -1.0, -1.0]))
 """Hand frame with its fingers pointing down and its x axis forward."""
 FINGER_TRAVEL = 0.04
 """How far each finger opens, metres."""
+_LARGEST_STEP = 0.15  # m, rad: a longer way is gone in several iterations, or it may end in a joint limit
 
 
 class Kinematics:
@@ -67,7 +68,7 @@ class Kinematics:
         mujoco.mju_mulQuat(difference, quaternion, current)
         mujoco.mju_quat2Vel(error[3:], difference, 1.0)
         error[:3] = position - self._data.site_xpos[self._site]
-        return error
+        return np.clip(error, -_LARGEST_STEP, _LARGEST_STEP)
 
     def _place(self, angles: np.ndarray) -> None:
         self._data.qpos[self._qpos] = angles

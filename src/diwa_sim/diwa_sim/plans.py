@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diwa_data.skills import require_skill
-from diwa_sim.operator import Habits, Mark, Reach, Step, Wait
+from diwa_sim.operator import Habits, Mark, Reach, Step, Wait, up
 from diwa_sim.starts import DRAWER_OPEN, LEVER_ON, SLIDER_LEFT
 from diwa_sim.table import SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE
@@ -17,6 +17,9 @@ TRANSIT_HEIGHT = 0.28
 """Height at which the hand passes over everything but the upper cabinet, metres."""
 MISS_PROBABILITY = 0.05
 """Share of demonstrations in which the first try misses the handle and is repeated."""
+
+NOTICED = 0.1
+"""Metres of a stroke that moved nothing after which the operator notices."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def apply(
     entry = np.array(technique.entry) + habits.aim + slip
 
     def above() -> np.ndarray:
-        return sim.site(technique.site) + entry + [0, 0, habits.height]
+        return sim.site(technique.site) + entry + up(habits.height)
 
     def beside() -> np.ndarray:
         return sim.site(technique.site) + entry
@@ -101,12 +104,13 @@ def apply(
 
     def enough() -> bool:
         now = look(sim, technique.part)
-        return technique.seen_done(now) or (share < 1 and abs(now - value) >= abs(end - value))
+        missed = abs(now - value) < 0.01 and np.linalg.norm(sim.target_pose.position - begin) > NOTICED
+        return technique.seen_done(now) or (share < 1 and abs(now - value) >= abs(end - value)) or bool(missed)
 
     yield Reach(lambda: goal, 0.01, enough, 0.8 * pace, closed)
 
 
 def lift(sim: SimulatedPanda, habits: Habits, closed: bool = True) -> Iterator[Step]:
     """Straight up, clear of the handle."""
-    place = sim.target_pose.position + [0, 0, habits.height + 0.03]
+    place = sim.target_pose.position + up(habits.height + 0.03)
     yield Reach(lambda: place, 0.02, closed=closed)

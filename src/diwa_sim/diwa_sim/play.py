@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from diwa_sim.operator import Habits, Reach, Step, Wait
+from diwa_sim.operator import Habits, Reach, Step, Wait, up
 from diwa_sim.plans import TECHNIQUES, Technique, apply, lift, look
 from diwa_sim.table import SimulatedPanda
 
@@ -63,7 +63,7 @@ def _cube(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iter
         angle = rng.uniform(-np.pi, np.pi)
         way = np.array([np.cos(angle), np.sin(angle), 0.0])
         begin, end = cube - 0.07 * way, cube + rng.uniform(0.02, 0.10) * way
-        yield _reach(begin + [0, 0, 0.1])
+        yield _reach(begin + up(0.1))
         yield _reach(begin, tolerance=0.01)
         yield _reach(end, tolerance=0.01, pace=0.7)
     else:
@@ -74,9 +74,9 @@ def _cube(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iter
         yield _reach(np.array([x, y, z]), tolerance=0.008, closed=False, yaw=yaw)
         yield _reach(np.array([x, y, z]), tolerance=0.0, yaw=yaw, timeout=0.5)
         yield _reach(np.array([x, y, z + 0.08]), yaw=yaw)
-        yield _reach(place + [0, 0, 0.02], tolerance=0.01)
-        yield _reach(place + [0, 0, 0.02], tolerance=0.0, closed=False, timeout=0.4)
-        yield _reach(place + [0, 0, 0.1], closed=False)
+        yield _reach(place + up(0.02), tolerance=0.01)
+        yield _reach(place + up(0.02), tolerance=0.0, closed=False, timeout=0.4)
+        yield _reach(place + up(0.1), closed=False)
         return
     yield from lift(sim, habits)
 

@@ -30,14 +30,14 @@ from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
 
 MAX_ATTEMPTS = 10
 """Starts that are tried until a demonstration succeeds."""
-MAX_DEMONSTRATION = 12.0
-"""Seconds after which the operator gives a demonstration up."""
+MAX_DEMONSTRATION = 9.6
+"""Seconds after which the operator gives a demonstration up: the 72 actions that an evaluation allows."""
 GRIPPER_REPEAT = 1.0
 """Seconds between repeated gripper commands."""
 _FREE = ("episodes", "minutes", "workers")  # what may change between two runs into one folder
 
 
-def record(out: Path, config: RecordConfig, sim: SimConfig = SimConfig()) -> list[Path]:
+def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> list[Path]:
     """Record `config.episodes` demonstrations of `config.skill`, or `config.minutes` of play, into `out`.
 
     Each episode depends on the config, its seed and its own number only. Finished episodes are kept, so a second
@@ -51,6 +51,7 @@ def record(out: Path, config: RecordConfig, sim: SimConfig = SimConfig()) -> lis
     else:
         count = math.ceil(config.minutes * 60 / config.episode_seconds)
     out = Path(out)
+    sim = sim or SimConfig()
     _require_same_config(out, config, sim)
     paths = [out / f"{index:06d}" for index in range(count)]
     todo = [index for index, path in enumerate(paths) if not path.exists()]
@@ -83,7 +84,7 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
 
 
 def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
-    """One episode; False if a demonstration ended without the operator's success mark."""
+    """One episode; False if a demonstration was not marked a success and held in time."""
     habits = Habits.draw(rng)
     plan = demonstration(robot, config.skill, habits, rng) if config.skill else play(robot, habits, rng)
     operator = ScriptedOperator(robot, plan, habits, rng)
@@ -100,7 +101,7 @@ def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordCon
         log.step(controller, command)
         marked = marked or "success" in controller.events
     recorder.event("stop", robot.time)
-    return marked or not config.skill
+    return not config.skill or (marked and operator.finished)
 
 
 class _Log:

@@ -69,13 +69,28 @@ class SimulatedPanda:
 
     def reset(self, skill: str, seed: int) -> None:
         """Put the skill's furniture in its pre-state and everything else at random; same seed, same start."""
-        self._place(sample_start(skill, seed, self.config.start))
-        self._skill: str | None = skill
+        self.place(sample_start(skill, seed, self.config.start), skill)
 
     def reset_play(self, seed: int) -> None:
         """Put everything at random; there is no skill to succeed at."""
-        self._place(sample_start(None, seed, self.config.start))
-        self._skill = None
+        self.place(sample_start(None, seed, self.config.start))
+
+    def place(self, start: Start, skill: str | None = None) -> None:
+        """Put scene and hand exactly as in `start`, everything at rest, time at 0; `skill` is what will be judged."""
+        mujoco.mj_resetData(self.model, self._data)
+        qpos = self._data.qpos
+        angles = self._kinematics.solve(start.hand, HOME, iterations=60)
+        qpos[self._qpos] = [*angles, FINGER_TRAVEL, FINGER_TRAVEL]
+        qpos[self._furniture] = [start.drawer, start.slider, start.lever, 0.0]
+        x, y, yaw = start.cube
+        qpos[self._cube : self._cube + 7] = [x, y, 0.025, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+        self._data.ctrl[:] = qpos[self._qpos]
+        self._angles, self.target_pose = angles, self._kinematics.forward(angles)
+        self._bulb, self._led, self._pressed = start.bulb, start.led, False
+        self._ticks, self._succeeded = 0, False
+        mujoco.mj_forward(self.model, self._data)
+        self._show_lights()
+        self._skill, self._start_state = skill, self.scene_state()
 
     def observe(self) -> Observation:
         """Images of both cameras, measured pose and gripper width now."""
@@ -145,22 +160,6 @@ class SimulatedPanda:
         if self._cameras is not None:
             self._cameras.close()
             self._cameras = None
-
-    def _place(self, start: Start) -> None:
-        mujoco.mj_resetData(self.model, self._data)
-        qpos = self._data.qpos
-        angles = self._kinematics.solve(start.hand, HOME, iterations=60)
-        qpos[self._qpos] = [*angles, FINGER_TRAVEL, FINGER_TRAVEL]
-        qpos[self._furniture] = [start.drawer, start.slider, start.lever, 0.0]
-        x, y, yaw = start.cube
-        qpos[self._cube : self._cube + 7] = [x, y, 0.025, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
-        self._data.ctrl[:] = qpos[self._qpos]
-        self._angles, self.target_pose = angles, self._kinematics.forward(angles)
-        self._bulb, self._led, self._pressed = start.bulb, start.led, False
-        self._ticks, self._succeeded = 0, False
-        mujoco.mj_forward(self.model, self._data)
-        self._show_lights()
-        self._start_state = self.scene_state()
 
     def _step(self, target: Pose) -> None:
         """One control step of 1/60 s towards `target`."""

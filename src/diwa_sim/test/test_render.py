@@ -1,0 +1,83 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from diwa_data.errors import DiwaError
+from diwa_data.pose import Pose
+from diwa_sim import render
+from diwa_sim.panda import GRIPPER_DOWN
+from diwa_sim.render import Cameras, create_context
+from diwa_sim.starts import HOME_POSITION, LEVER_ON, Start
+from diwa_sim.table import SimulatedPanda
+
+
+def image(robot: SimulatedPanda, **changes: object) -> np.ndarray:
+    """The static camera's view (200, 200, 3) of a fixed scene with some things changed."""
+    hand = Pose(HOME_POSITION, GRIPPER_DOWN)
+    robot.place(replace(Start(0.0, 0.0, -LEVER_ON, False, np.array([0.35, -0.1, 0.0]), hand), **changes))
+    return robot.observe().images["static"]
+
+
+@pytest.mark.parametrize("change", [{"drawer": 0.16}, {"slider": 0.22}, {"lever": 0.5}, {"led": True}])
+def test_the_static_camera_sees_every_piece_of_furniture_at_64_pixels(robot: SimulatedPanda, change: dict) -> None:
+    before, after = image(robot), image(robot, **change)
+    small = [cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).astype(int) for picture in (before, after)]
+    changed = (np.abs(small[0] - small[1]).max(-1) > 40).sum()
+    assert changed >= 25, f"{change} changes {changed} of 4096 pixels"
+
+
+def test_pictures_hold_what_they_should(robot: SimulatedPanda) -> None:
+    robot.reset("open_drawer", 0)
+    images = robot.observe().images
+    assert images["static"].shape == images["gripper"].shape == (200, 200, 3)
+    assert images["static"].dtype == np.uint8
+    fingers = (images["gripper"][..., 1] > 90) & (images["gripper"][..., [0, 2]].max(-1) < 90)
+    assert fingers[120:].sum() > 500, "the wrist camera sees the green fingertips in its lower part"
+    assert images["static"][..., 0].std() > 30
+
+
+def test_images_are_new_arrays(robot: SimulatedPanda) -> None:
+    robot.reset("open_drawer", 0)
+    first = robot.observe().images["static"]
+    kept = first.copy()
+    robot.reset("open_drawer", 1)
+    assert not np.array_equal(robot.observe().images["static"], kept)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_two_renderers_do_not_disturb_each_other(robot: SimulatedPanda) -> None:
+    robot.reset("open_drawer", 0)
+    before = robot.observe().images["static"]
+    other = SimulatedPanda()
+    other.reset("open_drawer", 0)
+    np.testing.assert_array_equal(other.observe().images["static"], before)
+    other.close()
+    np.testing.assert_array_equal(robot.observe().images["static"], before)
+    small = Cameras(robot.model, (64, 64))
+    del small
+    np.testing.assert_array_equal(robot.observe().images["static"], before)
+
+
+def test_no_library_names_the_apt_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(render, "_egl_devices", lambda: 0)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    with pytest.raises(DiwaError, match="apt install libegl1 libgl1-mesa-dri"):
+        create_context(64, 64)
+
+
+def test_a_backend_that_was_asked_for_but_fails_is_named() -> None:
+    code = (
+        "import os; os.environ.update(MUJOCO_GL='egl', PYOPENGL_PLATFORM='glx')\n"
+        "from diwa_sim.render import create_context; from diwa_data.errors import DiwaError\n"
+        "try: create_context(64, 64)\n"
+        "except DiwaError as error: print(error)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "egl" in output
+    assert "PYOPENGL_PLATFORM" in output
+    assert "apt install" in output

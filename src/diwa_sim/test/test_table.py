@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from diwa_data.errors import DiwaError
+from diwa_data.pose import Pose, interpolate, rotation_distance
+from diwa_data.skills import SKILLS
+from diwa_sim import tasks
+from diwa_sim.starts import DRAWER_OPEN, SLIDER_LEFT, StartConfig, sample_start
+from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.tasks import SCENE_STATE
+
+PRE_STATE = {
+    "open_drawer": ("drawer", 0, 0.03),
+    "close_drawer": ("drawer", DRAWER_OPEN - 0.03, DRAWER_OPEN),
+    "move_slider_left": ("slider", 0, 0.04),
+    "move_slider_right": ("slider", SLIDER_LEFT - 0.04, SLIDER_LEFT),
+    "turn_on_lightbulb": ("bulb", 0, 0),
+    "turn_off_lightbulb": ("bulb", 1, 1),
+    "turn_on_led": ("led", 0, 0),
+    "turn_off_led": ("led", 1, 1),
+}
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_reset_puts_the_skills_furniture_in_its_pre_state_and_varies_the_rest(
+    robot: SimulatedPanda, skill: str
+) -> None:
+    states, hands = [], []
+    for seed in range(12):
+        robot.reset(skill, seed)
+        states.append(robot.scene_state())
+        hands.append(robot.measured_pose.position)
+        assert not robot.succeeded()
+    part, low, high = PRE_STATE[skill]
+    values = np.array(states)[:, SCENE_STATE.index(part)]
+    assert ((values >= low) & (values <= high)).all()
+    for i, name in enumerate(SCENE_STATE[:8]):
+        own = name == part or (part == "bulb" and name == "lever") or name == "button"
+        assert own or np.ptp(np.array(states)[:, i]) > 0.02, name
+    assert (np.ptp(hands, axis=0) > [0.1, 0.15, 0.07]).all()
+
+
+def test_same_seed_same_bits_other_seed_other_start(robot: SimulatedPanda) -> None:
+    def start(seed: int) -> list[np.ndarray]:
+        robot.reset("open_drawer", seed)
+        observation = robot.observe()
+        return [*observation.images.values(), observation.pose.position, robot.scene_state(), *joints(robot)]
+
+    first, other, again = start(3), start(4), start(3)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(first[:5], other[:5], strict=True))
+
+
+def test_same_commands_give_the_same_bits(robot: SimulatedPanda) -> None:
+    def run() -> np.ndarray:
+        robot.reset("open_drawer", 5)
+        for _ in range(6):
+            robot.command(moved(robot.target_pose, [0.01, 0.02, -0.02]), -1.0)
+        return np.concatenate([robot.scene_state(), *joints(robot)])
+
+    np.testing.assert_array_equal(run(), run())
+
+
+def test_command_reaches_the_target_within_a_tick_and_the_arm_follows(robot: SimulatedPanda) -> None:
+    robot.reset("open_drawer", 0)
+    begin = robot.measured_pose
+    target = Pose(begin.position + [-0.02, 0.03, 0.01], Rotation.from_euler("z", 0.08) * begin.rotation)
+    robot.command(target, 1.0)
+    assert robot.time == pytest.approx(1 / 7.5)
+    assert np.linalg.norm(robot.measured_pose.position - target.position) < 0.03
+    for _ in range(4):
+        robot.command(target, 1.0)
+    assert np.linalg.norm(robot.measured_pose.position - target.position) < 1e-3
+    assert rotation_distance(robot.measured_pose.rotation, target.rotation) < 5e-3
+
+
+def test_eight_advances_equal_one_command(robot: SimulatedPanda) -> None:
+    robot.reset("open_drawer", 1)
+    begin = robot.target_pose
+    robot.command(moved(begin, [0.0, 0.02, 0.02]), 1.0)
+    one = np.concatenate(joints(robot))
+    robot.reset("open_drawer", 1)
+    for step in range(1, 9):
+        robot.advance(moved(begin, np.array([0.0, 0.02, 0.02]) * step / 8), 1.0, 1 / 60)
+    np.testing.assert_allclose(np.concatenate(joints(robot)), one, atol=1e-9)
+
+
+def test_plus_one_opens_the_gripper(robot: SimulatedPanda) -> None:
+    robot.reset("open_drawer", 2)
+    widths = []
+    for gripper in (-1.0, 1.0):
+        for _ in range(6):
+            robot.command(robot.target_pose, gripper)
+        widths.append(robot.gripper_width)
+    assert widths[0] < 0.005
+    assert widths[1] > 0.07
+
+
+def test_contact_stops_the_hand_at_the_table(robot: SimulatedPanda) -> None:
+    robot.reset("open_drawer", 0)
+    place = Pose(np.array([0.35, 0.0, 0.05]), robot.target_pose.rotation)
+    for z in [*np.linspace(robot.target_pose.position[2], 0.0, 20), *[-0.03] * 5]:
+        robot.command(Pose(np.array([*place.position[:2], z]), place.rotation), -1.0)
+    assert 0.0 < robot.measured_pose.position[2] < 0.02  # the fingertips end 9 mm below
+
+
+def test_the_button_toggles_once_per_press(robot: SimulatedPanda) -> None:
+    robot.reset("turn_on_led", 0)
+    begin, top = robot.target_pose, robot.site("button_top")
+    above = Pose(top + [0, 0, 0.05], begin.rotation)
+    for fraction in np.linspace(0.05, 1.0, 20):
+        robot.command(interpolate(begin, above, fraction), -1.0)
+    lights = []
+    for height in (0.05, -0.01, -0.01, 0.05, -0.01):
+        for _ in range(12):
+            robot.command(moved(above, [0, 0, height - 0.05]), -1.0)
+        lights.append(robot.scene_state()[SCENE_STATE.index("led")])
+    assert lights == [0, 1, 1, 1, 0]
+    assert robot.succeeded(), "done once is done"
+
+
+def test_play_has_no_oracle(robot: SimulatedPanda) -> None:
+    robot.reset_play(0)
+    with pytest.raises(DiwaError, match="play"):
+        robot.succeeded()
+
+
+def test_a_time_that_is_no_multiple_of_the_control_step_is_refused(robot: SimulatedPanda) -> None:
+    robot.reset_play(0)
+    with pytest.raises(DiwaError, match="1/60"):
+        robot.advance(robot.target_pose, 1.0, 0.01)
+
+
+def test_bad_skill_and_seed_are_refused(robot: SimulatedPanda) -> None:
+    with pytest.raises(DiwaError, match="juggle"):
+        robot.reset("juggle", 0)
+    with pytest.raises(DiwaError, match="-1"):
+        robot.reset("open_drawer", -1)
+
+
+def test_the_spread_of_starts_is_a_setting() -> None:
+    still = StartConfig(spread_pos=(0, 0, 0), spread_yaw=0, spread_tilt=0)
+    hands = [sample_start("open_drawer", seed, still).hand for seed in range(3)]
+    assert all(np.array_equal(hand.position, hands[0].position) for hand in hands)
+    assert SimConfig(still) != SimConfig()
+
+
+def test_scene_state_is_named_in_the_spec(robot: SimulatedPanda) -> None:
+    assert robot.spec.scene_state == tasks.SCENE_STATE
+    assert robot.scene_state().shape == (13,)
+
+
+def moved(pose: Pose, offset: list[float] | np.ndarray) -> Pose:
+    return Pose(pose.position + offset, pose.rotation)
+
+
+def joints(robot: SimulatedPanda) -> tuple[np.ndarray, np.ndarray]:
+    state = robot.joint_state()
+    return state.positions, state.velocities
