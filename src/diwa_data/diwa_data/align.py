@@ -15,6 +15,7 @@ import numpy as np
 from diwa_data import messages
 from diwa_data.bags import Bag, decode_value, gripper_width, needed_topics
 from diwa_data.errors import DiwaError
+from diwa_data.files import require_space
 from diwa_data.images import preprocess
 from diwa_data.pose import Pose, action_sequence, robot_state
 from diwa_data.spec import Spec
@@ -49,8 +50,8 @@ class Alignment:
 
 
 @dataclass(frozen=True)
-class _Marks:
-    """Operator events of a bag, seconds; infinite where there is none."""
+class Marks:
+    """When the operator marked what, seconds received; minus infinity (start) or infinity where there is none."""
 
     start: float
     stop: float
@@ -65,10 +66,9 @@ def align_bag(path: Path, parent: h5py.Group, config: DatasetConfig, stopped: Ca
     segments: list[_Segment] = []
     first = last = None
     with Bag(path) as bag:
-        bag.require_topics(needed_topics(bag.spec))
-        marks = _read_marks(bag)
+        marks = read_marks(bag)
         attributes = _attributes(bag)
-        for tick in _ticks(bag, marks, config):
+        for tick in bag_ticks(bag, config, marks):
             if stopped():
                 raise KeyboardInterrupt
             if not segments or segments[-1].number != tick.segment:
@@ -93,12 +93,15 @@ def tick_clock(spec: Spec, max_age: float, max_missing: int = 2) -> TickClock:
     return TickClock(clock, ages, spec.record_rate, spec.frames_per_tick, max_missing)
 
 
-def _ticks(bag: Bag, marks: _Marks, config: DatasetConfig) -> Iterator[Tick]:
-    """Ticks between the start and stop marks; a tick is taken once everything received with it has been fed."""
+def bag_ticks(bag: Bag, config: DatasetConfig, marks: Marks) -> Iterator[Tick]:
+    """Ticks of a bag between its start and stop marks, values still serialised.
+
+    A tick is taken once everything received at the same time has been fed. Raises `DiwaError` on a missing topic.
+    """
     spec = bag.spec
     clock = tick_clock(spec, config.max_age, config.max_missing)
     clock_topic = messages.image_topic(spec.cameras[0].name)
-    topics = needed_topics(spec) + ([messages.SCENE_STATE] if spec.scene_state else [])
+    topics = needed_topics(spec)
     bag.require_topics(topics)
     now = -math.inf
     for topic, sample in bag.messages(topics):
@@ -110,11 +113,12 @@ def _ticks(bag: Bag, marks: _Marks, config: DatasetConfig) -> Iterator[Tick]:
     yield from clock.advance()
 
 
-def _read_marks(bag: Bag) -> _Marks:
+def read_marks(bag: Bag) -> Marks:
+    """The first start, stop and success events of a bag."""
     times: dict[str, float] = {}
     for topic, sample in bag.messages([messages.EPISODE_EVENT]):
         times.setdefault(decode_value(topic, sample.value, f"{bag.path}: {topic}"), sample.received)
-    return _Marks(times.get("start", -math.inf), times.get("stop", math.inf), times.get("success", math.inf))
+    return Marks(times.get("start", -math.inf), times.get("stop", math.inf), times.get("success", math.inf))
 
 
 def _attributes(bag: Bag) -> dict[str, Any]:
@@ -203,6 +207,8 @@ class _Segment:
         self.group.attrs["clipped_share"] = float(sequence.clipped.mean())
 
     def _flush(self) -> None:
+        size = sum(image.nbytes for images in self._buffers.values() for image in images)
+        require_space(Path(self.group.file.filename), size)
         for camera, images in self._buffers.items():
             if images:
                 stored = self.group[camera]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from rosbags.rosbag2 import Reader, ReaderError, storage_mcap, storage_sqlite3
+from rosbags.serde import SerdeError
 
 from diwa_data import messages
 from diwa_data.bag_writer import HIDDEN
@@ -52,11 +53,16 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
         if not path.exists():
             raise DiwaError(f"{path} does not exist")
         found = [path] if is_bag(path) else sorted(p.parent for p in path.rglob("metadata.yaml"))
-        found = [bag for bag in found if not any(part.startswith(HIDDEN) for part in bag.parts)]
+        found = [bag for bag in found if not any(part.startswith(".") for part in bag.relative_to(path).parts)]
         if not found:
             raise DiwaError(f"{path} holds no finished episode (a folder with metadata.yaml){_unfinished_hint(path)}")
         bags += found
     return bags
+
+
+def folder_size(path: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def is_bag(path: Path) -> bool:
@@ -67,13 +73,8 @@ def is_bag(path: Path) -> bool:
 def needed_topics(spec: Spec) -> list[str]:
     """Topics without which no dataset can be built."""
     images = [messages.image_topic(camera.name) for camera in spec.cameras]
-    return [
-        *images,
-        messages.CURRENT_POSE,
-        messages.TARGET_POSE,
-        messages.JOINT_STATES,
-        messages.GRIPPER_COMMAND,
-    ]
+    robot = [messages.CURRENT_POSE, messages.TARGET_POSE, messages.JOINT_STATES, messages.GRIPPER_COMMAND]
+    return [*images, *robot, *([messages.SCENE_STATE] if spec.scene_state else [])]
 
 
 class Bag:
@@ -147,7 +148,7 @@ def decode_value(topic: str, data: bytes, where: str) -> Any:
     message_type = messages.TYPES.get(topic, messages.IMAGE_TYPE)
     try:
         message = messages.decode(data, message_type)
-    except (struct.error, ValueError, IndexError, AssertionError) as error:
+    except (SerdeError, struct.error, ValueError, IndexError) as error:
         raise DiwaError(f"{where}: message of {len(data)} bytes is no {message_type} ({error})") from error
     if message_type == messages.IMAGE_TYPE:
         return decode_image(message.data, message.height, message.width, message.step, message.encoding)

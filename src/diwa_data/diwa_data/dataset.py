@@ -29,7 +29,7 @@ from diwa_data import __version__
 from diwa_data.align import Alignment, DatasetConfig, align_bag
 from diwa_data.bags import find_bags
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path, full_disk_as_error, remove
+from diwa_data.files import atomic_path, full_disk_as_error, remove, require_space
 from diwa_data.progress import progress
 from diwa_data.sidecar import Sidecar
 from diwa_data.spec import Spec, require_same
@@ -254,6 +254,7 @@ def _build_part(bag: Path, part: Path, config: DatasetConfig, stopped: Callable[
 
 def _merge(parts: Path, paths: list[Path], out: Path, spec: Spec, identity: dict[str, Any]) -> list[str]:
     """Copy all parts into one file, in the order of the bags; returns the bags that gave no episode."""
+    require_space(out, sum((parts / _part_name(path)).stat().st_size for path in paths))
     skipped = []
     number = 0
     with h5py.File(out, "w") as file:

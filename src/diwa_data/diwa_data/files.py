@@ -11,6 +11,8 @@ from pathlib import Path
 
 from diwa_data.errors import DiwaError
 
+_MARGIN = 1_000_000  # bytes that HDF5 may need for its own structures
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -35,11 +37,25 @@ def full_disk_as_error(path: Path) -> Iterator[None]:
     """Turn 'no space left' into a `DiwaError` that names the path and the cure."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            free = shutil.disk_usage(path.parent).free / 1e6
-            raise DiwaError(f"no space left to write {path} ({free:.0f} MB free): free some and run again") from error
+    except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError while it closes a file
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise _no_space(path) from error
         raise
+
+
+def require_space(path: Path, size: int) -> None:
+    """Raise `DiwaError` if `size` bytes and a little more do not fit on the disk of `path`, which need not exist.
+
+    HDF5 reports a full disk late and in many words, so its writers ask first.
+    """
+    if shutil.disk_usage(path.parent).free < size + _MARGIN:
+        raise _no_space(path)
+
+
+def _no_space(path: Path) -> DiwaError:
+    free = shutil.disk_usage(path.parent).free / 1e6
+    return DiwaError(f"no space left to write {path} ({free:.1f} MB free): free some and run again")
 
 
 def remove(path: Path) -> None:

@@ -56,8 +56,8 @@ def _recover_episode(episode: Path) -> Path:
     storage = next(episode.glob("*.mcap"), None)
     if storage is None:
         raise DiwaError(f"{episode} has no .mcap file: only MCAP survives a kill; delete {episode}")
-    sidecar = Sidecar.read(episode)
-    sidecar.labels["recovered"] = True
+    found = Sidecar.read(episode)
+    sidecar = Sidecar(found.spec, found.labels | {"recovered": True}, found.events, complete=False)
     folder = episode.parent.parent if unfinished else episode.parent
     aside = folder / f"{_DAMAGED}{episode.name}"
     if aside.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,8 @@ class Sidecar:
         """Write `episode.json` into the bag's folder."""
         images = {f"/diwa/{camera.name}/image" for camera in self.spec.cameras}
         topics = {
-            topic: {"count": s.count, "rate": round(s.rate, 3), "largest_gap": round(s.largest_gap, 4)}
+            topic: dataclasses.asdict(s)
+            | {"rate": round(s.rate, 3)}
             | ({"dropped": s.missing(self.spec.record_rate)} if topic in images else {})
             for topic, s in sorted(self.topics.items())
         }
@@ -77,13 +79,17 @@ class Sidecar:
 
     @classmethod
     def read(cls, bag: Path) -> Sidecar:
-        """The sidecar of a bag, without its topic statistics. Raises `DiwaError` if it is missing or damaged."""
+        """The sidecar of a bag. Raises `DiwaError` if it is missing or damaged."""
         path = bag / SIDECAR
         try:
             content = json.loads(path.read_text())
             events = [(str(name), float(received)) for name, received in content["events"]]
             spec = Spec.from_json(json.dumps(content["spec"]), f"{path}: spec")
-            return cls(spec, content["labels"], events, {}, content["complete"], content["version"])
+            topics = {
+                topic: TopicStatistics(*(s[key] for key in ("count", "first", "last", "largest_gap")))
+                for topic, s in content["topics"].items()
+            }
+            return cls(spec, content["labels"], events, topics, content["complete"], content["version"])
         except FileNotFoundError as error:
             raise DiwaError(f"{bag} has no {SIDECAR}: is it an episode of `diwa record`?") from error
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:

@@ -100,7 +100,7 @@ class TickClock:
         assert self._origin is not None
         index = period_index(frame.stamp, self._origin, self._rate)
         while self._next * self._frames_per_tick < index:
-            tick = self._missing_tick()
+            tick = self._missing_tick(frame.received)
             if tick is None:
                 self._restart()
                 yield from self._on_frame(frame)
@@ -125,11 +125,11 @@ class TickClock:
         self._segment += 1
         return True
 
-    def _missing_tick(self) -> Tick | None:
+    def _missing_tick(self, now: float) -> Tick | None:
         """The next tick, whose frame did not come: when it was due, with what was known then."""
         assert self._last is not None
         late = (self._next * self._frames_per_tick - self._last_index) / self._rate
-        received = self._last.received + late
+        received = min(self._last.received + late, now)
         return self._tick(self._last.stamp + late, received, self._known(received), True)
 
     def _tick(self, stamp: float, received: float, samples: dict[str, Sample], flagged: bool) -> Tick | None:

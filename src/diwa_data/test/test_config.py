@@ -1,0 +1,82 @@
+"""Configuration: presets, overrides and refusals."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from diwa_data.align import DatasetConfig
+from diwa_data.config import from_mapping, load_parameters, load_section, presets
+from diwa_data.errors import DiwaError
+from diwa_data.recording import RecordConfig
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Nested."""
+
+    rate: float = 1.0
+    sizes: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Config."""
+
+    steps: int = 3
+    inner: Inner = field(default_factory=Inner)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_presets_are_there_and_their_data_sections_load() -> None:
+    assert presets() == ["debug", "laptop", "paper"]
+    for preset in presets():
+        load_section(RecordConfig, "record", preset)
+        load_section(DatasetConfig, "dataset", preset)
+    assert load_section(Outer, "record") == Outer()
+
+
+def test_yaml_overrides_defaults(tmp_path: Path) -> None:
+    path = write(tmp_path, "/**:\n  ros__parameters:\n    policy: {steps: 5, inner: {rate: 2, sizes: [4]}}\n")
+    assert load_section(Outer, "policy", path) == Outer(5, Inner(2.0, (4,)))
+    assert load_section(Outer, "reward", path) == Outer()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"step": 5}, "unknown key 'step'; known: steps, inner"),
+        ({"inner": {"rat": 5}}, "unknown key 'rat'; known: rate, sizes"),
+        ({"steps": "many"}, "steps"),
+        ({"inner": {"rate": "1e-4"}}, "1.0e-4"),
+        ([1], "expected keys and values"),
+    ],
+)
+def test_wrong_values_are_refused(values: dict, message: str) -> None:
+    with pytest.raises(DiwaError, match=message):
+        from_mapping(Outer, values, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("/**:\n  ros__parameters:\n    polcy: {}\n", "unknown section polcy; known: record"),
+        ("steps: 3\n", "not YAML of the form"),
+        ("/**: [", "not YAML of the form"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DiwaError, match=message):
+        load_parameters(write(tmp_path, text))
+
+
+def test_unknown_preset_and_missing_file() -> None:
+    with pytest.raises(DiwaError, match="unknown preset 'huge'; choose debug, laptop, paper"):
+        load_parameters("huge")
+    with pytest.raises(DiwaError, match=r"no configuration file nowhere\.yaml"):
+        load_parameters("nowhere.yaml")
