@@ -10,6 +10,8 @@ import time
 import numpy as np
 import torch
 from common import Measurement
+from scipy.spatial.transform import Rotation
+
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
@@ -17,7 +19,6 @@ from diwa_learning.agent import Agent
 from diwa_learning.policy import PolicyNetConfig, make_policy
 from diwa_learning.reward import RewardClassifier
 from diwa_learning.world_model import WorldModel, WorldModelConfig
-from scipy.spatial.transform import Rotation
 
 
 def main(ticks: int = 1000) -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from common import Measurement
+
 from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.recording import RecordConfig
 from diwa_sim.record import record

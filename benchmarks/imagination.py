@@ -9,6 +9,7 @@ import time
 
 import torch
 from common import Measurement
+
 from diwa_data.spec import Spec
 from diwa_learning.dream import Dream
 from diwa_learning.finetune import FinetuneConfig, Finetuner

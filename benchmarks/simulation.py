@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from common import Measurement
+
 from diwa_data.recording import EpisodeRecorder, RecordConfig
 from diwa_sim.record import record_episode
 from diwa_sim.table import SimulatedPanda

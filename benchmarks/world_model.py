@@ -10,6 +10,7 @@ import time
 
 import torch
 from common import Measurement
+
 from diwa_data.config import load_section
 from diwa_data.spec import Spec
 from diwa_learning.rssm import RSSMConfig
