@@ -28,7 +28,7 @@ from diwa_sim.plans import demonstration
 from diwa_sim.play import play
 from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
 
-MAX_ATTEMPTS = 10
+MAX_ATTEMPTS = 3
 """Starts that are tried until a demonstration succeeds."""
 MAX_DEMONSTRATION = 9.6
 """Seconds after which the operator gives a demonstration up: the 72 actions that an evaluation allows."""
