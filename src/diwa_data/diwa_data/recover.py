@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rosbags.rosbag2.storage_mcap import McapReader
 
+from diwa_data import messages
 from diwa_data.bag_writer import HIDDEN, BagWriter, is_running
-from diwa_data.bags import DAMAGE, Bag
+from diwa_data.bags import DAMAGE, Bag, decode_value
 from diwa_data.errors import DiwaError
 from diwa_data.files import remove
 from diwa_data.sidecar import SIDECAR, Sidecar
@@ -25,8 +26,8 @@ _DAMAGED = ".damaged-"
 def recover(path: Path) -> list[Path]:
     """Salvage every unfinished or truncated MCAP episode at or below `path`; returns the folders they became.
 
-    A damaged bag is kept beside as `.damaged-<name>`. Raises `DiwaError` if there is nothing to salvage, an episode is
-    still being recorded, or one has no whole message.
+    A damaged bag is kept beside as `.damaged-<name>`. Raises `DiwaError` if there is nothing to salvage or, after all
+    others were, naming the episodes that are still being recorded or hold no whole message.
     """
     path = Path(path)
     if not path.exists():
@@ -35,7 +36,16 @@ def recover(path: Path) -> list[Path]:
     broken = [e for e in episodes if not e.name.startswith(_DAMAGED) and _is_broken(e)]
     if not broken:
         raise DiwaError(f"nothing to recover at {path}: {len(episodes)} episodes are there, all whole")
-    return [_recover_episode(episode) for episode in broken]
+    recovered, errors = [], []
+    for episode in broken:
+        try:
+            recovered.append(_recover_episode(episode))
+        except DiwaError as error:
+            errors.append(str(error))
+    if errors:
+        done = f"; recovered: {', '.join(map(str, recovered))}" if recovered else ""
+        raise DiwaError("; ".join(errors) + done)
+    return recovered
 
 
 def _is_broken(episode: Path) -> bool:
@@ -57,7 +67,7 @@ def _recover_episode(episode: Path) -> Path:
     if storage is None:
         raise DiwaError(f"{episode} has no .mcap file: only MCAP survives a kill; delete {episode}")
     found = Sidecar.read(episode)
-    sidecar = Sidecar(found.spec, found.labels | {"recovered": True}, found.events, complete=False)
+    sidecar = Sidecar(found.spec, found.labels | {"recovered": True}, complete=False)
     folder = episode.parent.parent if unfinished else episode.parent
     aside = folder / f"{_DAMAGED}{episode.name}"
     if aside.exists():
@@ -72,6 +82,7 @@ def _recover_episode(episode: Path) -> Path:
             raise
         recovered = bag.finish()
     except BaseException:
+        episode.parent.mkdir(exist_ok=True)  # the new bag's writer has cleared unfinished ones of its name
         os.replace(aside, episode)
         raise
     if unfinished:
@@ -89,7 +100,10 @@ def _copy_messages(storage: Path, bag: BagWriter) -> None:
         try:
             reader.open()
             for connection, timestamp, data in reader.messages_scan(reader.connections):
-                bag.write(connection.topic, connection.msgtype, timestamp * 1e-9, data)
+                received = timestamp * 1e-9
+                bag.write(connection.topic, connection.msgtype, received, data)
+                if connection.topic == messages.EPISODE_EVENT:
+                    bag.sidecar.events.append((decode_value(connection.topic, data, str(storage)), received))
             reader.close()
         except DAMAGE as error:
             raise DiwaError(f"{storage} cannot be salvaged ({error}): delete the episode") from error

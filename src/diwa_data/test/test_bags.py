@@ -14,6 +14,7 @@ from diwa_data.bags import Bag, decode_value, find_bags, gripper_width, read_epi
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_data.recover import recover
+from diwa_data.sidecar import Sidecar
 from diwa_data.spec import Spec
 from diwa_data.synthetic import record_synthetic
 
@@ -49,6 +50,7 @@ def test_truncated_mcap_is_salvaged(tmp_path: Path) -> None:
     whole = count(bag)
     truncate(bag / "000000.mcap", 0.7)
     assert recover(tmp_path) == [bag]
+    assert Sidecar.read(bag).events == [("start", 0.0)]
     assert whole / 3 < count(bag) < whole
     assert (tmp_path / ".damaged-000000").is_dir()
     assert find_bags([tmp_path]) == [bag]
@@ -62,7 +64,14 @@ def test_what_cannot_be_salvaged_stays_as_it_was(bags: Path) -> None:
     with pytest.raises(DiwaError, match="delete the episode"):
         recover(bags / "000000")
     assert sorted(bags.rglob("*")) == before
+    unfinished = bags / ".recording-000000-77" / "000000"
+    unfinished.parent.mkdir()
+    shutil.move(bags / "000000", unfinished)
     truncate(bags / "000001" / "000001.db3", 0.5)
+    before = sorted(bags.rglob("*"))
+    with pytest.raises(DiwaError, match=r"delete the episode; .*only MCAP survives"):
+        recover(bags)
+    assert sorted(bags.rglob("*")) == before
     with pytest.raises(DiwaError, match="only MCAP survives"):
         recover(bags / "000001")
     with pytest.raises(DiwaError, match="does not exist"):
