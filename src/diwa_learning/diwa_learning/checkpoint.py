@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
-from diwa_data.config import from_mapping
-from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path
-from diwa_data.spec import Spec, require_same
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from diwa_data import __version__
+from diwa_data.config import from_mapping
+from diwa_data.errors import DiwaError
+from diwa_data.files import atomic_path
+from diwa_data.spec import Spec, require_same
 from diwa_learning.world_model import WorldModel, WorldModelConfig
 
 Phase = Literal["world_model", "policy", "reward", "finetune"]

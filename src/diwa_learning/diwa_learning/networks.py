@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 
 import torch
+from torch import Tensor, nn
+
 from diwa_data.errors import DiwaError
 from diwa_data.spec import CameraSpec
-from torch import Tensor, nn
 
 IMAGE_SIZE = (64, 64)
 
@@ -18,8 +19,10 @@ def dense(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def to_network(image: Tensor) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [-0.5, 0.5], channels_last in memory."""
-    return image.permute(0, 3, 1, 2).float().div_(255.0).sub_(0.5)
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) in [-0.5, 0.5], channels_last in memory; of autocast's type where it is on."""
+    device = image.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+    return image.permute(0, 3, 1, 2).to(dtype).sub_(127.5).div_(255.0)  # in bfloat16 only the division rounds
 
 
 def to_uint8(image: Tensor) -> Tensor:

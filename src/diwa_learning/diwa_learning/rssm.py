@@ -194,6 +194,12 @@ def categorical_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     return (p_log.exp() * (p_log - q_log)).sum((-2, -1))
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of (..., C, K) logits, summed over the C categoricals -> (...), nats."""
+    log = logits.log_softmax(-1)
+    return -(log.exp() * log).sum((-2, -1))
+
+
 def balanced_kl(posterior_logits: Tensor, prior_logits: Tensor, balance: float) -> Tensor:
     """balance * KL(sg(q) || p) + (1 - balance) * KL(q || sg(p)) -> (...), nats; its value is KL(q || p).
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from diwa_data.errors import DiwaError
-from diwa_data.spec import Spec
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diwa_data.errors import DiwaError
+from diwa_data.spec import Spec
 from diwa_learning.networks import ImageDecoder, ImageEncoder, dense, require_image_size, to_network
-from diwa_learning.rssm import RSSM, RSSMConfig, balanced_kl
+from diwa_learning.rssm import RSSM, RSSMConfig, balanced_kl, entropy
+from diwa_learning.sequences import Batch
 
 STATE_STD_FLOOR = 0.01
 
@@ -95,6 +97,8 @@ class WorldModel(nn.Module):
 
     state_mean: Tensor
     state_std: Tensor
+    null_action: Tensor
+    """(A,) what stands before the first frame of a sequence."""
 
     def __init__(self, config: WorldModelConfig, spec: Spec):
         super().__init__()
@@ -144,30 +148,31 @@ class WorldModel(nn.Module):
             for name, image in images.items()
         }
 
-    def loss(self, images: Mapping[str, Tensor], state: Tensor, previous_actions: Tensor) -> WorldModelLoss:
-        """Loss of B sequences of T frames; `previous_actions[:, t]` led to frame t.
-
-        Args: images camera -> (B, T, H, W, 3) uint8; state (B, T, S); previous_actions (B, T, A).
-        """
-        config, (batch, length) = self.config, state.shape[:2]
-        reset = torch.rand(batch, length, device=state.device) < config.reset_probability
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            observed = self.rssm.observe(self.embed(images, state), previous_actions, reset)
-            features = observed.states.features.flatten(0, 1)  # (B*T, F)
-            chosen = torch.randperm(batch * length, device=state.device)
-            chosen = chosen[: max(1, round(config.decode_fraction * batch * length))]
-            reconstructed = self._reconstruct(features[chosen])
-        errors = [
-            (image - to_network(images[name].flatten(0, 1)[chosen])).square().sum((1, 2, 3))
-            for name, image in reconstructed.items()
-        ]  # each (len(chosen),)
-        image_loss = 0.5 * torch.stack(errors).sum(0).mean()
-        kl = balanced_kl(observed.posterior_logits, observed.prior_logits, config.kl_balance).mean()
-        log_q = observed.posterior_logits.detach().log_softmax(-1)
-        entropy = -(log_q.exp() * log_q).sum((-2, -1)).mean()
-        return WorldModelLoss(config.beta * kl + image_loss, kl.detach(), image_loss.detach(), entropy)
+    def loss(self, batch: Batch) -> WorldModelLoss:
+        """Loss of a batch; padded frames do not count."""
+        config, device, (rows, length) = self.config, batch.state.device, batch.valid.shape
+        reset = torch.rand(rows, length, device=device) < config.reset_probability
+        decoded = _choose(batch.valid, config.decode_fraction)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            observed = self.rssm.observe(self.embed(batch.images, batch.state), batch.previous_actions, reset)
+            reconstructed = self._reconstruct(observed.states.features.flatten(0, 1)[decoded])
+        targets = {name: to_network(image.flatten(0, 1)[decoded]) for name, image in batch.images.items()}
+        errors = [F.mse_loss(image.float(), targets[name], reduction="sum") for name, image in reconstructed.items()]
+        image_loss = 0.5 * torch.stack(errors).sum() / len(decoded)
+        prior, posterior = observed.prior_logits[batch.valid], observed.posterior_logits[batch.valid]
+        kl = balanced_kl(posterior, prior, config.kl_balance).mean()
+        return WorldModelLoss(
+            config.beta * kl + image_loss, kl.detach(), image_loss.detach(), entropy(posterior.detach()).mean()
+        )
 
     def _reconstruct(self, features: Tensor) -> dict[str, Tensor]:
         """(N, F) -> camera -> (N, 3, H, W), unbounded."""
         code = self.decoder_in(features)
         return {name: decoder(code) for name, decoder in self.decoders.items()}
+
+
+def _choose(valid: Tensor, fraction: float) -> Tensor:
+    """Flat indices (N,) of a random `fraction` of the true entries, at least one."""
+    flat = valid.flatten().nonzero()[:, 0]
+    order = torch.randperm(len(flat), device=flat.device)
+    return flat[order[: max(1, round(fraction * len(flat)))]]

@@ -1,9 +1,19 @@
 """Small real objects that the tests of this package share."""
 
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
 import pytest
 import torch
+
+from diwa_data.dataset import Episode
 from diwa_data.spec import Spec
 from diwa_learning.rssm import RSSMConfig
+from diwa_learning.sequences import Batch
 from diwa_learning.world_model import WorldModel, WorldModelConfig
 
 
@@ -42,3 +52,68 @@ def random_frames():
         return images, torch.randn(*leading, 10, generator=generator)
 
     return make
+
+
+@pytest.fixture
+def random_batch(random_frames):
+    """Make random sequences: `random_batch(2, 5)` -> a Batch of 2 sequences of 5 frames, none padded."""
+
+    def make(rows: int, length: int) -> Batch:
+        images, state = random_frames(rows, length)
+        actions = torch.rand(rows, length, 7, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        return Batch(images, state, actions, torch.ones(rows, length, dtype=torch.bool))
+
+    return make
+
+
+@pytest.fixture
+def make_episode():
+    """Make an episode whose pictures show what the last action did.
+
+    Left and right half of the static camera are bright where the first two numbers of the action that led to the
+    frame were positive; the wrist camera shows the third and fourth.
+    """
+
+    def make(length: int, seed: int = 0) -> Episode:
+        rng = np.random.default_rng(seed)
+        action = rng.choice([-1.0, 1.0], (length, 7)).astype(np.float32)
+        led = np.concatenate([-np.ones((1, 7), np.float32), action[:-1]])
+        images = {}
+        for column, camera in enumerate(("static", "gripper")):
+            halves = np.where(led[:, 2 * column : 2 * column + 2] > 0, 230, 20).astype(np.uint8)
+            picture = halves.repeat(32, 1)[:, None, :, None]  # (T, 1, 64, 1)
+            images[camera] = np.broadcast_to(picture, (length, 64, 64, 3)).copy()
+        return Episode(
+            name=f"{seed:06d}",
+            images=images,
+            state=rng.normal(size=(length, 10)).astype(np.float32),
+            action=action,
+            success=np.zeros(length, bool),
+            stamp=np.arange(length) / 7.5,
+            received=np.arange(length) / 7.5,
+            scene_state=None,
+            attributes={"skill": "", "source": "play", "labels": {}, "success_tick": -1},
+        )
+
+    return make
+
+
+@pytest.fixture
+def write_dataset():
+    """Write episodes as an HDF5 dataset: `write_dataset(path, episodes)` -> path."""
+
+    def write(path: Path, episodes: list[Episode], spec: Spec | None = None) -> Path:
+        spec = spec or Spec()
+        with h5py.File(path, "w") as file:
+            file.attrs["spec"] = spec.to_json()
+            for number, episode in enumerate(episodes):
+                group = file.create_group(f"episodes/{number:06d}")
+                for name in ("state", "action", "success", "stamp", "received"):
+                    group[name] = getattr(episode, name)
+                for name, frames in episode.images.items():
+                    group[name] = frames
+                for key, value in episode.attributes.items():
+                    group.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+        return path
+
+    return write

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from diwa_learning.rssm import RSSM, RSSMConfig, State, balanced_kl, categorical_kl, gumbel, shift_actions
 
 CONFIG = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)

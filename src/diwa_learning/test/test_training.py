@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.checkpoint import load_checkpoint

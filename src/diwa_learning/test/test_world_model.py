@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from diwa_data.errors import DiwaError
 from diwa_data.spec import CameraSpec, Spec
 from diwa_learning.networks import ImageDecoder, ImageEncoder, to_network, to_uint8
+from diwa_learning.sequences import Batch
 from diwa_learning.world_model import WorldModel, WorldModelConfig
 
 
@@ -46,43 +48,59 @@ def test_the_robot_state_is_normalised_with_a_floored_deviation_and_may_be_left_
     torch.testing.assert_close(visual.embed(images, state), visual.embed(images, state + 1))
 
 
-def test_the_loss_is_beta_kl_plus_half_the_squared_error_of_both_cameras(tiny_config, random_frames):
+def test_the_loss_is_beta_kl_plus_half_the_squared_error_of_both_cameras(tiny_config, random_batch):
     config = replace(tiny_config, reset_probability=0.0, beta=0.7)
     torch.manual_seed(0)
     model = WorldModel(config, Spec())
-    (images, state), actions = random_frames(2, 5), torch.rand(2, 5, 7)
+    batch = random_batch(2, 5)
     for decoder in model.decoders.values():  # black images, whatever the latent
         torch.nn.init.zeros_(decoder.layers[-1].weight)
         torch.nn.init.constant_(decoder.layers[-1].bias, -0.5)
-    loss = model.loss(images, state, actions)
-    expected = sum(0.5 * (image.double() / 255).square().sum() for image in images.values()) / 10
+    loss = model.loss(batch)
+    expected = sum(0.5 * (image.double() / 255).square().sum() for image in batch.images.values()) / 10
     torch.testing.assert_close(loss.image.double(), expected)
     torch.testing.assert_close(loss.total.detach(), 0.7 * loss.kl + loss.image)
     loss.total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_decoding_a_fraction_keeps_the_expected_loss(tiny_config, random_frames):
+def test_padded_frames_do_not_count(tiny_config, random_batch):
+    config = replace(tiny_config, reset_probability=0.0)
+    model = WorldModel(config, Spec()).requires_grad_(False)
+    whole = random_batch(1, 6)
+    valid = torch.arange(6)[None] < 4
+    padded = replace(whole, valid=valid)
+    cut = Batch(
+        {n: i[:, :4] for n, i in whole.images.items()},
+        *(x[:, :4] for x in (whole.state, whole.previous_actions, valid)),
+    )
+    for decoder in model.decoders.values():  # the same images whatever the samples
+        torch.nn.init.zeros_(decoder.layers[-1].weight)
+    torch.testing.assert_close(model.loss(padded).image, model.loss(cut).image)
+    assert not torch.isclose(model.loss(whole).image, model.loss(cut).image)
+
+
+def test_decoding_a_fraction_keeps_the_expected_loss(tiny_config, random_batch):
     torch.manual_seed(0)
     config = replace(tiny_config, decode_fraction=0.25)
     model = WorldModel(config, Spec()).requires_grad_(False)
-    (images, state), actions = random_frames(2, 8), torch.rand(2, 8, 7)
-    images["static"][0, 3] //= 8  # one frame unlike the others
-    partial = torch.stack([model.loss(images, state, actions).image for _ in range(150)])
+    batch = random_batch(2, 8)
+    batch.images["static"][0, 3] //= 8  # one frame unlike the others
+    partial = torch.stack([model.loss(batch).image for _ in range(150)])
     whole = WorldModel(replace(config, decode_fraction=1.0), Spec())
     whole.load_state_dict(model.state_dict())
-    full = torch.stack([whole.requires_grad_(False).loss(images, state, actions).image for _ in range(20)])
+    full = torch.stack([whole.requires_grad_(False).loss(batch).image for _ in range(20)])
     assert float(partial.mean()) == pytest.approx(float(full.mean()), rel=0.01)
     assert partial.std() > full.std()
 
 
-def test_bfloat16_training_stays_close_to_float32(tiny_config, random_frames):
-    (images, state), actions = random_frames(2, 6), torch.rand(2, 6, 7)
+def test_bfloat16_training_stays_close_to_float32(tiny_config, random_batch):
+    batch = random_batch(2, 6)
     losses = {}
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)
         model = WorldModel(replace(tiny_config, precision=precision), Spec())
-        loss = model.loss(images, state, actions)
+        loss = model.loss(batch)
         loss.total.backward()
         losses[precision] = loss
         assert all(p.dtype == torch.float32 for p in model.parameters())

@@ -1,0 +1,129 @@
+"""Held-out check: encode a few frames, imagine on under the recorded actions, compare with what was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from diwa_data.files import atomic_path
+from diwa_learning.networks import to_uint8
+from diwa_learning.rssm import categorical_kl
+from diwa_learning.sequences import Batch
+from diwa_learning.world_model import WorldModel
+
+CONTEXT = 2
+"""Frames that are encoded before imagination begins."""
+HORIZON = 80
+"""Actions imagined."""
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Per imagined step, means over clips and cameras; NaN where no clip is as long. T = HORIZON or less."""
+
+    psnr: np.ndarray
+    """(T,) dB, imagined against recorded."""
+    ssim: np.ndarray
+    """(T,) structural similarity, imagined against recorded."""
+    still_psnr: np.ndarray
+    """(T,) dB of the last encoded frame, repeated: what a model that ignores actions could reach."""
+    kl: np.ndarray
+    """(T,) nats, KL(posterior || prior) while filtering the same frames."""
+    imagined: dict[str, Tensor]
+    """Camera -> (B, CONTEXT + T, H, W, 3) uint8; the context frames are reconstructions."""
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers for metrics.json."""
+        curves = {"psnr": self.psnr, "ssim": self.ssim, "still_psnr": self.still_psnr, "kl": self.kl}
+        means = {f"open_loop_{name}": round(float(np.nanmean(curve)), 4) for name, curve in curves.items()}
+        known = ~np.isnan(self.psnr)
+        return {**means, "open_loop_steps": {name: np.round(c[known], 4).tolist() for name, c in curves.items()}}
+
+
+@torch.no_grad()
+def open_loop(model: WorldModel, batch: Batch, seed: int = 0) -> OpenLoop:
+    """Imagine the frames of `batch` (B, CONTEXT + T) from its first CONTEXT ones; torch's generator stays as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        embeds = model.embed(batch.images, batch.state)
+        observed = model.rssm.observe(embeds, batch.previous_actions, torch.zeros_like(batch.valid))
+        start = observed.states[:, CONTEXT - 1]
+        future = model.rssm.imagine(start, batch.previous_actions[:, CONTEXT:])
+    features = torch.cat([observed.states.features[:, :CONTEXT], future.features], 1)
+    imagined = {name: to_uint8(image) for name, image in model.decode(features).items()}
+    kl = categorical_kl(observed.posterior_logits, observed.prior_logits)  # (B, T)
+    pairs = [(imagined[name][:, CONTEXT:], batch.images[name][:, CONTEXT:]) for name in imagined]
+    still = [real[:, CONTEXT - 1 : CONTEXT].expand_as(real[:, CONTEXT:]) for real in batch.images.values()]
+    valid = batch.valid[:, CONTEXT:]
+    return OpenLoop(
+        psnr=_mean(torch.stack([psnr(a, b) for a, b in pairs]).mean(0), valid),
+        ssim=_mean(torch.stack([ssim(a, b) for a, b in pairs]).mean(0), valid),
+        still_psnr=_mean(torch.stack([psnr(s, b) for s, (_, b) in zip(still, pairs, strict=True)]).mean(0), valid),
+        kl=_mean(kl[:, CONTEXT:], valid),
+        imagined=imagined,
+    )
+
+
+def _mean(values: Tensor, valid: Tensor) -> np.ndarray:
+    """(B, T) -> (T,) mean over valid rows, NaN where there is none."""
+    return ((values * valid).sum(0) / valid.sum(0)).cpu().numpy()
+
+
+def psnr(one: Tensor, other: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of (..., H, W, 3) uint8 images -> (...) dB; 60 at most (equal images)."""
+    mse = (one.float() - other.float()).square().mean((-3, -2, -1)) / 255.0**2
+    return -10.0 * mse.clamp(min=1e-6).log10()
+
+
+def ssim(one: Tensor, other: Tensor) -> Tensor:
+    """Structural similarity of (..., H, W, 3) uint8 images -> (...).
+
+    Wang et al. 2004: Gaussian window of 11 pixels and sigma 1.5, no padding, mean over pixels and channels.
+    """
+    leading = one.shape[:-3]
+    x, y = (image.flatten(end_dim=-4).permute(0, 3, 1, 2).float() / 255.0 for image in (one, other))
+    mean_x, mean_y = _blur(x), _blur(y)
+    var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (var_x + var_y + c2)
+    return (luminance * structure).mean((1, 2, 3)).unflatten(0, leading)
+
+
+def _blur(image: Tensor) -> Tensor:
+    """Separable Gaussian window over (N, 3, H, W), valid part only."""
+    offsets = torch.arange(-5, 6, device=image.device, dtype=image.dtype)
+    weights = (-(offsets**2) / (2 * 1.5**2)).exp()
+    weights = (weights / weights.sum()).expand(3, 1, 11)
+    rows = F.conv2d(image, weights[..., None], groups=3)
+    return F.conv2d(rows, weights[:, :, None], groups=3)
+
+
+def save_filmstrip(path: Path, batch: Batch, imagined: dict[str, Tensor], clip: int = 0, columns: int = 12) -> None:
+    """Draw one clip, per camera a row of recorded frames above a row of imagined ones, evenly spaced in time."""
+    length = int(batch.valid[clip].sum())
+    steps = np.unique(np.linspace(0, length - 1, columns).astype(int))
+    rows = [
+        (f"{name}\n{kind}", images[name][clip].cpu())
+        for name in imagined
+        for kind, images in (("recorded", batch.images), ("imagined", imagined))
+    ]
+    figure = Figure(figsize=(1.1 * len(steps) + 0.6, 1.15 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), len(steps), squeeze=False)
+    for (label, frames), line in zip(rows, axes, strict=True):
+        for step, axis in zip(steps, line, strict=True):
+            axis.imshow(frames[step].numpy())
+            axis.set(xticks=[], yticks=[])
+        line[0].set_ylabel(label)
+    for step, axis in zip(steps, axes[0], strict=True):
+        axis.set_title("encoded" if step < CONTEXT else f"+{step - CONTEXT + 1}", fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)

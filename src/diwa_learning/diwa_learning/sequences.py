@@ -1,0 +1,123 @@
+"""Replay of recorded episodes: uint8 frames in memory, and batches of sequences cut from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diwa_data.dataset import Dataset, Episode
+from diwa_data.errors import DiwaError
+from diwa_data.spec import Spec
+from diwa_learning.rssm import shift_actions
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sequences of T frames, each from inside one episode."""
+
+    images: dict[str, Tensor]
+    """Camera -> (B, T, H, W, 3) uint8."""
+    state: Tensor
+    """(B, T, S) robot state."""
+    previous_actions: Tensor
+    """(B, T, A) executed actions that led to each frame; the null action before the first one of the sequence."""
+    valid: Tensor
+    """(B, T) bool: false where a sequence outlasts its episode and repeats the last frame."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """This batch on `device`."""
+        images = {name: image.to(device) for name, image in self.images.items()}
+        return Batch(images, self.state.to(device), self.previous_actions.to(device), self.valid.to(device))
+
+
+class Replay:
+    """Sequences of `length` frames from `episodes`, all frames in memory.
+
+    An episode is drawn in proportion to its frames, a start uniformly among those that fit: short demonstrations
+    weigh as much per frame as hours of play. An episode shorter than `length` gives one start, padded; one with
+    fewer than `shortest` frames is left out.
+    """
+
+    def __init__(self, episodes: Sequence[Episode], spec: Spec, length: int, shortest: int = 2):
+        longest = max((len(episode) for episode in episodes), default=0)
+        if longest < shortest:
+            raise DiwaError(f"no episode has {shortest} frames, the longest has {longest}: record longer ones")
+        episodes = [episode for episode in episodes if len(episode) >= shortest]
+        self.length, self.null_action = length, torch.from_numpy(spec.action.null)
+        self._sizes = np.array([len(episode) for episode in episodes])
+        self._ends = self._sizes.cumsum()
+        self.frames = int(self._ends[-1])
+        """Frames of all episodes."""
+        self.images = {
+            camera.name: torch.from_numpy(np.concatenate([episode.images[camera.name] for episode in episodes]))
+            for camera in spec.cameras
+        }
+        self.state = torch.from_numpy(np.concatenate([episode.state for episode in episodes]))
+        self.actions = torch.from_numpy(np.concatenate([episode.action for episode in episodes]))
+
+    def sample(self, batch: int, rng: np.random.Generator) -> Batch:
+        """`batch` random sequences."""
+        episode = np.searchsorted(self._ends, rng.integers(self.frames, size=batch), side="right")
+        starts = self._starts()[episode]
+        return self.gather(episode, (rng.random(batch) * starts).astype(np.int64))
+
+    def spread(self, count: int) -> Batch:
+        """Up to `count` different sequences spread evenly over the frames of all episodes; always the same ones."""
+        frame = (np.arange(count) + 0.5) * self.frames / count
+        episode = np.searchsorted(self._ends, frame, side="right")
+        start = np.minimum(frame.astype(np.int64) - self._first(episode), self._starts()[episode] - 1)
+        distinct = np.unique(np.stack([episode, start]), axis=1)
+        return self.gather(distinct[0], distinct[1])
+
+    def gather(self, episode: np.ndarray, start: np.ndarray) -> Batch:
+        """The sequences that begin at frame `start` (B,) of the episodes numbered `episode` (B,)."""
+        within = start[:, None] + np.arange(self.length)  # (B, T)
+        last = self._sizes[episode][:, None] - 1
+        index = torch.from_numpy(self._first(episode)[:, None] + np.minimum(within, last))
+        rows = index.flatten()
+        images = {name: frames.index_select(0, rows).unflatten(0, index.shape) for name, frames in self.images.items()}
+        actions = shift_actions(self.actions[index], self.null_action)
+        return Batch(images, self.state[index], actions, torch.from_numpy(within <= last))
+
+    def state_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (S,) of the robot state."""
+        return self.state.mean(0), self.state.std(0, correction=0)
+
+    def _first(self, episode: np.ndarray) -> np.ndarray:
+        return self._ends[episode] - self._sizes[episode]
+
+    def _starts(self) -> np.ndarray:
+        """Starts per episode from which a whole sequence fits; at least one."""
+        return np.maximum(self._sizes - self.length + 1, 1)
+
+
+def split_held_out(
+    datasets: Sequence[Dataset], share: float, rng: np.random.Generator
+) -> tuple[list[Episode], list[Episode]]:
+    """(training, held-out) episodes: `share` of each dataset's episodes at random, at least one where it has two."""
+    training: list[Episode] = []
+    held_out: list[Episode] = []
+    for dataset in datasets:
+        count = len(dataset.episodes)
+        chosen = rng.permutation(count)[: max(round(share * count), 1) if count > 1 else 0]
+        for number, episode in enumerate(dataset.episodes):
+            (held_out if number in chosen else training).append(episode)
+    if not held_out:
+        names = ", ".join(str(dataset.path) for dataset in datasets)
+        raise DiwaError(f"{names}: one episode is kept for the open-loop check, so a dataset needs at least two")
+    return training, held_out
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A line that identifies the content of a dataset, wherever its file lies."""
+    digest = hashlib.sha256()
+    for episode in dataset.episodes:
+        digest.update(episode.state.tobytes())
+        digest.update(episode.action.tobytes())
+    frames = sum(len(episode) for episode in dataset.episodes)
+    return f"{dataset.path.name}: {len(dataset.episodes)} episodes, {frames} frames, {digest.hexdigest()[:12]}"
