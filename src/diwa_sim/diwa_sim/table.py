@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from diwa_data.errors import DiwaError
+from diwa_data.motion import is_finite
 from diwa_data.pose import Pose, interpolate
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
@@ -58,7 +59,7 @@ class SimulatedPanda:
         self._data = mujoco.MjData(self.model)
         self._kinematics = Kinematics(self.model)
         self._substeps = round(1.0 / CONTROL_RATE / self.model.opt.timestep)
-        self._cameras: Cameras | None = None  # made at the first image: physics alone needs no OpenGL
+        self._cameras: dict[tuple[int, int], Cameras] = {}  # by size, made when needed: physics needs no OpenGL
         joints = [self.model.joint(name) for name in (*ARM_JOINTS, *FINGER_JOINTS)]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dof = np.array([joint.dofadr[0] for joint in joints])
@@ -98,20 +99,22 @@ class SimulatedPanda:
         return Observation(images, self.measured_pose, self.gripper_width, self.time, self.time)
 
     def images(self, names: tuple[str, ...], size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """Camera name -> image (H, W, 3) uint8; the first call fixes the size (height, width)."""
-        if self._cameras is None:
-            self._cameras = Cameras(self.model, size)
-        return self._cameras.render(self._data, names)
+        """Camera name -> image (H, W, 3) uint8 of any `size` (height, width) up to 640."""
+        if size not in self._cameras:
+            self._cameras[size] = Cameras(self.model, size)
+        return self._cameras[size].render(self._data, names)
 
     def command(self, target: Pose, gripper: float) -> None:
         """Move the target linearly to `target` over one tick (1 / 7.5 s) and simulate it."""
         self.advance(target, gripper, self.spec.tick)
 
     def advance(self, target: Pose, gripper: float, seconds: float) -> None:
-        """As `command`, over `seconds`: a multiple of 1/60 s."""
+        """As `command`, over `seconds`: a multiple of 1/60 s. Raises `DiwaError` if it is not, or for a NaN target."""
         steps = round(seconds * CONTROL_RATE)
         if steps < 1 or abs(steps / CONTROL_RATE - seconds) > 1e-6:
             raise DiwaError(f"the simulator advances by multiples of 1/{CONTROL_RATE:.0f} s, not {seconds} s")
+        if not is_finite(target):
+            raise DiwaError(f"the target {target.position}, {target.quaternion} is not finite")
         start = self.target_pose
         self._data.ctrl[7:] = FINGER_TRAVEL if gripper >= 0 else 0.0
         for step in range(1, steps + 1):
@@ -156,10 +159,10 @@ class SimulatedPanda:
         return self._data.site(name).xpos.copy()
 
     def close(self) -> None:
-        """Free the renderer."""
-        if self._cameras is not None:
-            self._cameras.close()
-            self._cameras = None
+        """Free the renderers."""
+        for cameras in self._cameras.values():
+            cameras.close()
+        self._cameras.clear()
 
     def _step(self, target: Pose) -> None:
         """One control step of 1/60 s towards `target`."""

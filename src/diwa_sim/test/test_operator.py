@@ -7,7 +7,7 @@ import pytest
 from diwa_data.errors import DiwaError
 from diwa_data.skills import SKILLS
 from diwa_data.teleop import Command, ControllerState, TeleopConfig, Teleoperator
-from diwa_sim.operator import DT, Habits, Reach, ScriptedOperator, Step
+from diwa_sim.operator import DT, Habits, Reach, ScriptedOperator, Step, up
 from diwa_sim.plans import demonstration
 from diwa_sim.play import play
 from diwa_sim.table import SimulatedPanda
@@ -79,7 +79,7 @@ def test_a_missed_handle_is_tried_again(robot: SimulatedPanda) -> None:
 def test_the_first_reading_is_not_held_and_nothing_moves_until_it_is_pressed(robot: SimulatedPanda) -> None:
     robot.reset("open_drawer", 0)
     begin = robot.target_pose
-    operator = operator_for(robot, iter([Reach(lambda: begin.position + [0, 0, 0.1])]))
+    operator = operator_for(robot, iter([Reach(lambda: begin.position + up(0.1))]))
     (controller, command), *_ = itertools.islice(teleoperate(robot, operator, 1.0), 1)
     assert not controller.deadman
     np.testing.assert_array_equal(command.target.position, begin.position)
@@ -87,7 +87,7 @@ def test_the_first_reading_is_not_held_and_nothing_moves_until_it_is_pressed(rob
 
 def test_a_short_arm_reclutches_and_still_arrives_without_a_jump(robot: SimulatedPanda) -> None:
     robot.reset("open_drawer", 0)
-    goal = robot.target_pose.position + [0, 0.2, 0.1]
+    goal = robot.target_pose.position + np.array([0, 0.2, 0.1])
     operator = operator_for(robot, iter([Reach(lambda: goal, timeout=9.0)]), arm=0.08)
     previous, releases, held = robot.target_pose.position, 0, False
     for controller, command in teleoperate(robot, operator, 10.0):

@@ -49,6 +49,11 @@ def test_images_are_new_arrays(robot: SimulatedPanda) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
+def test_any_size_of_picture(robot: SimulatedPanda) -> None:
+    for size in ((64, 64), (480, 640), (64, 64)):
+        assert robot.images(("static",), size)["static"].shape == (*size, 3)
+
+
 def test_two_renderers_do_not_disturb_each_other(robot: SimulatedPanda) -> None:
     robot.reset("open_drawer", 0)
     before = robot.observe().images["static"]

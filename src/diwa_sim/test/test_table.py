@@ -6,6 +6,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose, interpolate, rotation_distance
 from diwa_data.skills import SKILLS
 from diwa_sim import tasks
+from diwa_sim.operator import up
 from diwa_sim.starts import DRAWER_OPEN, SLIDER_LEFT, StartConfig, sample_start
 from diwa_sim.table import SimConfig, SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE
@@ -65,7 +66,7 @@ def test_same_commands_give_the_same_bits(robot: SimulatedPanda) -> None:
 def test_command_reaches_the_target_within_a_tick_and_the_arm_follows(robot: SimulatedPanda) -> None:
     robot.reset("open_drawer", 0)
     begin = robot.measured_pose
-    target = Pose(begin.position + [-0.02, 0.03, 0.01], Rotation.from_euler("z", 0.08) * begin.rotation)
+    target = Pose(begin.position + np.array([-0.02, 0.03, 0.01]), Rotation.from_euler("z", 0.08) * begin.rotation)
     robot.command(target, 1.0)
     assert robot.time == pytest.approx(1 / 7.5)
     assert np.linalg.norm(robot.measured_pose.position - target.position) < 0.03
@@ -108,7 +109,7 @@ def test_contact_stops_the_hand_at_the_table(robot: SimulatedPanda) -> None:
 def test_the_button_toggles_once_per_press(robot: SimulatedPanda) -> None:
     robot.reset("turn_on_led", 0)
     begin, top = robot.target_pose, robot.site("button_top")
-    above = Pose(top + [0, 0, 0.05], begin.rotation)
+    above = Pose(top + up(0.05), begin.rotation)
     for fraction in np.linspace(0.05, 1.0, 20):
         robot.command(interpolate(begin, above, fraction), -1.0)
     lights = []
@@ -130,6 +131,13 @@ def test_a_time_that_is_no_multiple_of_the_control_step_is_refused(robot: Simula
     robot.reset_play(0)
     with pytest.raises(DiwaError, match="1/60"):
         robot.advance(robot.target_pose, 1.0, 0.01)
+
+
+def test_a_target_that_is_not_finite_is_refused(robot: SimulatedPanda) -> None:
+    robot.reset_play(0)
+    with pytest.raises(DiwaError, match="nan"):
+        robot.command(moved(robot.target_pose, [np.nan, 0, 0]), 1.0)
+    assert robot.time == 0
 
 
 def test_bad_skill_and_seed_are_refused(robot: SimulatedPanda) -> None:
