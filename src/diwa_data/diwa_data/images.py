@@ -31,11 +31,16 @@ def preprocess(image: np.ndarray, camera: CameraSpec) -> np.ndarray:
 
     Raises `DiwaError` if the image is not of the camera's `record_size`.
     """
+    require_record_size(image, camera)
+    return _resize(image, camera.size)
+
+
+def require_record_size(image: np.ndarray, camera: CameraSpec) -> None:
+    """Raise `DiwaError` unless `image` is (H, W, 3) uint8 at the camera's `record_size`."""
     if image.dtype != np.uint8 or image.shape != (*camera.record_size, 3):
         found = f"{image.dtype} {'x'.join(map(str, image.shape))}"
         wanted = f"uint8 {camera.record_size[0]}x{camera.record_size[1]}x3"
         raise DiwaError(f"camera {camera.name!r} gave an image of {found}, but its spec says {wanted}")
-    return _resize(image, camera.size)
 
 
 def preprocess_observation(observation: Observation, spec: Spec) -> Frame:

@@ -17,6 +17,7 @@ import numpy as np
 from diwa_data import messages
 from diwa_data.bag_writer import HIDDEN, BagWriter, Storage
 from diwa_data.errors import DiwaError
+from diwa_data.images import require_record_size
 from diwa_data.pose import Pose
 from diwa_data.sidecar import Sidecar
 from diwa_data.spec import Spec
@@ -66,7 +67,7 @@ class EpisodeRecorder:
         self.spec = spec
         self._storage = storage
         self._min_free_mb = min_free_mb
-        self._image_topics = {camera.name: messages.image_topic(camera.name) for camera in spec.cameras}
+        self._cameras = {camera.name: camera for camera in spec.cameras}
         self._images = 0
         self._bag: BagWriter | None = None
 
@@ -92,10 +93,11 @@ class EpisodeRecorder:
 
         Raises `DiwaError` when the disk is nearly full; the episode can still be stopped, and is then kept.
         """
-        if name not in self._image_topics:
-            raise DiwaError(f"camera {name!r} is not in the spec, which has {', '.join(self._image_topics)}")
+        if name not in self._cameras:
+            raise DiwaError(f"camera {name!r} is not in the spec, which has {', '.join(self._cameras)}")
+        require_record_size(image, self._cameras[name])
         data = messages.encode_image(image, stamp, f"{name}_camera")
-        self._write(self._image_topics[name], received, data, messages.IMAGE_TYPE)
+        self._write(messages.image_topic(name), received, data, messages.IMAGE_TYPE)
         self._images += 1
         if self._images % _DISK_CHECK_EVERY == 0:
             self._require_space()

@@ -104,6 +104,8 @@ def test_controller_and_wrong_use(tmp_path: Path, spec: Spec) -> None:
             recorder.event("win", 0.0)
         with pytest.raises(DiwaError, match="camera 'top' is not in the spec, which has static, gripper"):
             recorder.image("top", np.zeros((40, 48, 3), np.uint8), 0.0, 0.0)
+        with pytest.raises(DiwaError, match="'static' gave an image of uint8 48x40x3"):
+            recorder.image("static", np.zeros((48, 40, 3), np.uint8), 0.0, 0.0)
         with pytest.raises(DiwaError, match="being recorded already"):
             recorder.start({})
         bag = recorder.stop()
