@@ -1,0 +1,115 @@
+"""Arguments of the commands: a preset, then a YAML file, then flags; each overrides what stands before it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from diwa_data.config import from_mapping, load_parameters, load_section
+
+T = TypeVar("T")
+
+Flags = Annotated[T, tyro.conf.arg(name="")]
+"""A config dataclass whose fields are flags of their own: `--batch-size`, `--rssm.hidden`."""
+
+DEFAULT_PRESET = "laptop"
+HELP = f"""
+
+All defaults shown are those of the preset: --preset debug|laptop|paper ({DEFAULT_PRESET} unless named), then
+--config FILE.yaml over it, then flags over both."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the defaults of a run come from."""
+
+    preset: str = DEFAULT_PRESET
+    """Shipped preset."""
+    config: Path | None = None
+    """YAML file whose keys override the preset's."""
+
+    def section(self, cls: type[T], name: str) -> T:
+        """The section `name` as a `cls`: dataclass defaults, then the preset, then the file."""
+        if self.config is None:
+            return load_section(cls, name, self.preset)
+        values = load_parameters(self.config).get(name, {})
+        from_mapping(cls, values, f"{self.config}: {name}")
+        merged = _merge(load_parameters(self.preset).get(name, {}), values)
+        return from_mapping(cls, merged, f"{self.preset} + {self.config}: {name}")
+
+    def flags(self) -> list[str]:
+        """The flags that give this source again."""
+        config = [] if self.config is None else ["--config", str(self.config)]
+        return ["--preset", self.preset, *config]
+
+
+def split_source(args: list[str]) -> tuple[Source, list[str]]:
+    """Take --preset and --config out of `args`; an unknown preset or file is a `DiwaError`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default=DEFAULT_PRESET)
+    parser.add_argument("--config", type=Path)
+    known, rest = parser.parse_known_args(args)
+    source = Source(known.preset, known.config)
+    load_parameters(source.preset)
+    return source, rest
+
+
+def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
+    """Parse `args` into the parameters of `command` and run it; its status, 0 for None."""
+    description = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
+    if any(isinstance(p.default, Source) or dataclasses.is_dataclass(p.default) for p in _parameters(command)):
+        description += HELP
+    return tyro.cli(command, prog=f"diwa {name}", description=description, args=args) or 0
+
+
+def command_line(name: str, source: Source, config: Any, section: str, **paths: Any) -> str:
+    """The shell command of this call: paths, preset, and a flag for each field in which `config` differs from it.
+
+    A path named `_` stands without a flag; a list is several values.
+    """
+    words = ["diwa", name]
+    for key, value in paths.items():
+        values = [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
+        words += values if key == "_" else [f"--{_dashed(key)}", *values]
+    words += source.flags()
+    words += _differing_flags(config, source.section(type(config), section), "")
+    return shlex.join(words)
+
+
+def _differing_flags(config: Any, default: Any, prefix: str) -> list[str]:
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        value, usual, name = getattr(config, field.name), getattr(default, field.name), prefix + _dashed(field.name)
+        if value == usual:
+            continue
+        if dataclasses.is_dataclass(value) and type(value) is type(usual):
+            words += _differing_flags(value, usual, f"{name}.")
+        elif isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--{prefix}no-{_dashed(field.name)}")
+        else:
+            words += [f"--{name}", *(str(v) for v in (value if isinstance(value, tuple) else (value,)))]
+    return words
+
+
+def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(command).parameters.values())
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, nested mappings merged."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

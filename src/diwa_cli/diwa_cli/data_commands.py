@@ -1,0 +1,91 @@
+"""The commands that make and look at data: arguments in, one function call."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from diwa_cli.arguments import Flags, call, split_source
+
+
+def record(args: list[str]) -> int:
+    from diwa_data.recording import RecordConfig
+    from diwa_sim import record as recording
+
+    source, rest = split_source(args)
+    defaults = source.section(RecordConfig, "record")
+
+    def command(out: Path, config: Flags[RecordConfig] = defaults) -> None:
+        """Teleoperate the simulated robot into rosbag2 episodes: play, or demonstrations with --skill.
+
+        Args:
+            out: Folder of the episodes; an interrupted recording in it continues.
+        """
+        recording.record(out, config)
+
+    return call(command, "record", rest)
+
+
+def inspect(args: list[str]) -> int:
+    from diwa_data.inspect import inspect_path
+
+    def command(path: Positional[Path]) -> None:
+        """Print a card of a bag, a folder of bags, a dataset or a checkpoint.
+
+        Args:
+            path: What to look at.
+        """
+        print(inspect_path(path))
+
+    return call(command, "inspect", args)
+
+
+def recover(args: list[str]) -> int:
+    from diwa_data.recover import recover as salvage
+
+    def command(path: Positional[Path]) -> None:
+        """Salvage the whole messages of truncated or unfinished bags.
+
+        Args:
+            path: A bag, or a folder of them.
+        """
+        for episode in salvage(path):
+            print(f"recovered {episode}")
+
+    return call(command, "recover", args)
+
+
+def build_dataset(args: list[str]) -> int:
+    from diwa_data.dataset import DatasetConfig
+    from diwa_data.dataset import build_dataset as build
+
+    source, rest = split_source(args)
+    defaults = source.section(DatasetConfig, "dataset")
+
+    def command(bags: Positional[list[Path]], out: Path, config: Flags[DatasetConfig] = defaults) -> None:
+        """Build a dataset at the control rate from bags.
+
+        Args:
+            bags: Bags, or folders of bags.
+            out: HDF5 file to write; an interrupted building of it continues.
+        """
+        build(bags, out, config)
+
+    return call(command, "build-dataset", rest)
+
+
+def replay(args: list[str]) -> int:
+    from diwa_cli import replay as replaying
+
+    def command(dataset: Positional[Path], minimum: float = replaying.MINIMUM, out: Path | None = None) -> int:
+        """Run the actions of a dataset's demonstrations open loop in the simulator, each from its own start.
+
+        This proves scale, frame, sign and timing. The exit status is 1 if a skill succeeds too rarely.
+
+        Args:
+            dataset: HDF5 file with demonstrations of the simulated robot.
+            minimum: Share of successes that every skill must reach.
+            out: JSON file for the results.
+        """
+        return 0 if replaying.replay_dataset(dataset, minimum, out) else 1
+
+    return call(command, "replay", args)

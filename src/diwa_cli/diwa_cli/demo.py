@@ -1,0 +1,275 @@
+"""`diwa demo`: every phase from recording to the report, at a small scale, in one folder.
+
+Each phase calls the function behind its command and prints that command. Finished phases are skipped, interrupted
+ones continue, and the seconds of each add up over interruptions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from diwa_cli.arguments import Source, command_line
+from diwa_cli.evaluate import EvaluateConfig, evaluate
+from diwa_cli.replay import replay_dataset
+from diwa_cli.report import write_report
+from diwa_cli.run_folder import PhaseLog, RunFolder, read_json, write_json
+from diwa_cli.versions import machine, versions
+from diwa_data.dataset import DatasetConfig, build_dataset
+from diwa_data.errors import DiwaError
+from diwa_data.recording import RecordConfig
+from diwa_data.skills import require_skill
+from diwa_deploy.bundle import write_bundle
+from diwa_learning.finetune import FinetuneConfig, finetune
+from diwa_learning.train_policy import PolicyConfig, train_policy
+from diwa_learning.train_reward import RewardConfig, train_reward
+from diwa_learning.train_world_model import train_world_model
+from diwa_learning.training import differences
+from diwa_learning.world_model import WorldModelConfig
+from diwa_sim.record import record
+
+BASE, FINETUNED = "base", "finetuned"
+"""Names of the policy before and after fine-tuning in the final evaluation."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """`diwa demo`: how much of everything; sizes of networks and trainings are in the preset's other sections."""
+
+    skill: str = "open_drawer"
+    """Skill to learn."""
+    play_minutes: float = 20.0
+    """Minutes of play to record."""
+    demonstrations: int = 50
+    """Demonstrations to record."""
+    rollouts: int = 100
+    """Start states of the final, paired evaluation."""
+    curve_rollouts: int = 20
+    """Start states on which each checkpoint of the learning curve is evaluated."""
+    curve_checkpoints: int = 5
+    """Checkpoints on the learning curve, the policy before fine-tuning included."""
+    seed: int = 0
+    """Of every phase."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration of every phase of one demo."""
+
+    demo: DemoConfig
+    play: RecordConfig
+    demonstrations: RecordConfig
+    dataset: DatasetConfig
+    world_model: WorldModelConfig
+    policy: PolicyConfig
+    reward: RewardConfig
+    finetune: FinetuneConfig
+    curve: EvaluateConfig
+    final: EvaluateConfig
+
+    @classmethod
+    def load(cls, demo: DemoConfig, source: Source) -> Settings:
+        """Take each phase's section from `source`, with the demo's amounts, skill and seed."""
+        require_skill(demo.skill)
+        record_config = dataclasses.replace(source.section(RecordConfig, "record"), seed=demo.seed)
+        evaluation = dataclasses.replace(source.section(EvaluateConfig, "evaluate"), skill=demo.skill)
+        return cls(
+            demo=demo,
+            play=dataclasses.replace(record_config, skill="", minutes=demo.play_minutes),
+            demonstrations=dataclasses.replace(record_config, skill=demo.skill, episodes=demo.demonstrations),
+            dataset=source.section(DatasetConfig, "dataset"),
+            world_model=dataclasses.replace(source.section(WorldModelConfig, "world_model"), seed=demo.seed),
+            policy=dataclasses.replace(source.section(PolicyConfig, "policy"), seed=demo.seed),
+            reward=dataclasses.replace(source.section(RewardConfig, "reward"), seed=demo.seed),
+            finetune=dataclasses.replace(source.section(FinetuneConfig, "finetune"), seed=demo.seed),
+            curve=dataclasses.replace(evaluation, seeds="curve", rollouts=demo.curve_rollouts, videos=0),
+            final=dataclasses.replace(evaluation, seeds="final", rollouts=demo.rollouts),
+        )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One step of the demo."""
+
+    name: str
+    command: str
+    """What a user would type for it."""
+    output: Path
+    """There once it is finished."""
+    run: Callable[[], Any]
+
+
+def demo(out: Path, config: DemoConfig, source: Source) -> None:
+    """Run every phase that is not finished; leaves `report.html`, `results.json` and `skills/<skill>` in `out`.
+
+    Raises `DiwaError` when `out` holds a demo of another configuration.
+    """
+    settings = Settings.load(config, source)
+    folder = RunFolder(out)
+    claim(folder, settings, source)
+    log = PhaseLog(folder.phases)
+    for phase in phases(folder, settings, source):
+        if log.is_done(phase.name) and phase.output.exists():
+            print(f"[{phase.name}] finished earlier, {log.seconds[phase.name]:.0f} s")
+            continue
+        print(f"\n[{phase.name}] {phase.command}", flush=True)
+        with log.running(phase.name, phase.command):
+            phase.run()
+    write_json(folder.results, results(folder, config.skill))
+    print(f"\n{headline(folder)}\nreport: {folder.report}\nresults: {folder.results}")
+
+
+def phases(folder: RunFolder, settings: Settings, source: Source) -> Iterator[Phase]:
+    """The phases in order; each is made when its predecessors are finished."""
+
+    def line(command: str, config: Any, section: str, **paths: Any) -> str:
+        return command_line(command, source, config, section, **paths)
+
+    yield from data_phases(folder, settings, line)
+    yield from learning_phases(folder, settings, line)
+    yield from evaluation_phases(folder, settings, line)
+
+
+Line = Callable[..., str]
+"""`command_line` without its source."""
+
+
+def data_phases(folder: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
+    """Recording, dataset building, replay."""
+    for name, bags, config in (
+        ("record_play", folder.play_bags, s.play),
+        ("record_demonstrations", folder.demonstration_bags, s.demonstrations),
+    ):
+        yield Phase(name, line("record", config, "record", out=bags), bags, partial(record, bags, config))
+    for name, bags, out in (
+        ("build_play", folder.play_bags, folder.play),
+        ("build_demonstrations", folder.demonstration_bags, folder.demonstrations),
+    ):
+        command = line("build-dataset", s.dataset, "dataset", _=bags, out=out)
+        yield Phase(name, command, out, partial(build_dataset, [bags], out, s.dataset))
+    yield Phase(
+        "replay",
+        shlex.join(["diwa", "replay", str(folder.demonstrations), "--out", str(folder.replay)]),
+        folder.replay,
+        partial(replay_dataset, folder.demonstrations, out=folder.replay),
+    )
+
+
+def learning_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
+    """World model, policy, reward, fine-tuning."""
+    datasets = [f.play, f.demonstrations]
+    learned = {"demonstrations": f.demonstrations, "world_model": f.world_model}
+    yield Phase(
+        "train_world_model",
+        line("train-world-model", s.world_model, "world_model", datasets=datasets, out=f.world_model),
+        f.world_model,
+        partial(train_world_model, datasets, f.world_model, s.world_model),
+    )
+    yield Phase(
+        "train_policy",
+        line("train-policy", s.policy, "policy", **learned, out=f.policy),
+        f.policy,
+        partial(train_policy, f.demonstrations, f.world_model, f.policy, s.policy),
+    )
+    yield Phase(
+        "train_reward",
+        line("train-reward", s.reward, "reward", **learned, play=f.play, out=f.reward),
+        f.reward,
+        partial(train_reward, f.demonstrations, f.play, f.world_model, f.reward, s.reward),
+    )
+    yield Phase(
+        "finetune",
+        line(
+            "finetune",
+            s.finetune,
+            "finetune",
+            policy=f.policy,
+            reward=f.reward,
+            **learned,
+            play=f.play,
+            out=f.finetuned,
+        ),
+        f.finetuned,
+        partial(finetune, f.policy, f.reward, f.world_model, f.demonstrations, f.play, f.finetuned, s.finetune),
+    )
+
+
+def evaluation_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
+    """Learning curve, final evaluation, bundle and report."""
+    for name, policies, out, config in (
+        ("evaluate_curve", curve_policies(f, s.finetune.iterations, s.demo.curve_checkpoints), f.curve, s.curve),
+        ("evaluate_final", {BASE: f.policy, FINETUNED: f.finetuned}, f.final, s.final),
+    ):
+        pairs = [word for pair in policies.items() for word in pair]
+        paths = {"policies": pairs, "world_model": f.world_model, "reward": f.reward, "out": out}
+        yield Phase(
+            name,
+            line("evaluate", config, "evaluate", **paths),
+            out / "evaluation.json",
+            partial(evaluate, policies, f.world_model, f.reward, out, config),
+        )
+    parts = {"world_model": f.world_model, "policy": f.finetuned, "reward": f.reward}
+    skill = s.demo.skill
+    if not f.bundle(skill).exists():
+        write_bundle(f.bundle(skill), parts, {"skill": skill, **results(f, skill), "versions": versions()})
+    yield Phase("report", shlex.join(["diwa", "report", str(f.path)]), f.report, partial(write_report, f.path))
+
+
+def curve_policies(folder: RunFolder, iterations: int, count: int) -> dict[str, Path]:
+    """About `count` checkpoints by iteration: before fine-tuning, after its last iteration, and evenly between."""
+    kept = {int(path.name): path for path in sorted(folder.finetuned.glob("iterations/[0-9]*"))}
+    found = {0: folder.policy, **kept, iterations: folder.finetuned}
+    steps, count = sorted(found), max(2, count)
+    chosen = {round(index * (len(steps) - 1) / (count - 1)) for index in range(count)}
+    return {f"{steps[index]:06d}": found[steps[index]] for index in sorted(chosen)}
+
+
+def claim(folder: RunFolder, settings: Settings, source: Source) -> None:
+    """Write what this run is into `run.json`, or check that the one there is the same run."""
+    config = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+    earlier = read_json(folder.description)
+    if earlier is None:
+        if folder.path.is_dir() and any(folder.path.iterdir()):
+            raise DiwaError(f"{folder.path} exists and holds no demo: choose another --out")
+        command = command_line("demo", source, settings.demo, "demo", out=folder.path)
+        write_json(
+            folder.description,
+            {"command": command, "versions": versions(), "machine": machine(), "config": config},
+        )
+        return
+    changes = [f"{name} was {old!r}, is {new!r}" for name, old, new in differences("", earlier["config"], config)]
+    if changes:
+        raise DiwaError(
+            f"{folder.path} was begun differently: {'; '.join(changes)}. Restore that or choose another --out"
+        )
+
+
+def results(folder: RunFolder, skill: str) -> dict[str, Any]:
+    """What `results.json` holds: rates and intervals as fractions 0..1, the paired difference in points."""
+    evaluation = read_json(folder.final / "evaluation.json")
+    return {
+        "skill": skill,
+        BASE: evaluation["policies"][BASE],
+        FINETUNED: evaluation["policies"][FINETUNED],
+        "difference": evaluation["differences"][f"{FINETUNED} - {BASE}"],
+        "units": "rates and their intervals: fractions; difference: percentage points; all intervals 95 %",
+        "phases": PhaseLog(folder.phases).seconds,
+    }
+
+
+def headline(folder: RunFolder) -> str:
+    """The result in a line."""
+    found = read_json(folder.results)
+    base, tuned, difference = found[BASE], found[FINETUNED], found["difference"]
+    low, high = difference["interval"]
+    return (
+        f"{found['skill']}: {base['successes']} of {base['rollouts']} after imitation, {tuned['successes']} of "
+        f"{tuned['rollouts']} after dreaming; "
+        f"difference {difference['points']:+.0f} points (95 %: {low:+.0f} to {high:+.0f})"
+    )

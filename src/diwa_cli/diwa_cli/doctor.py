@@ -1,0 +1,69 @@
+"""`diwa doctor`: where everything was imported from, and whether this machine can do what the project needs."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+
+from diwa_cli.versions import machine, versions
+from diwa_data.errors import DiwaError
+
+PACKAGES = ("diwa_data", "diwa_sim", "diwa_learning", "diwa_deploy", "diwa_cli")
+
+
+def doctor() -> bool:
+    """Print what is found; whether all of it is in order."""
+    healthy = True
+    for name, value in {**versions(), **machine()}.items():
+        print(f"{name:<24} {value}")
+    for name in PACKAGES:
+        module = importlib.import_module(name)
+        print(f"{name:<24} {Path(module.__file__ or '').parent}")
+    for name, check in (("torch threads", _threads), ("graphics", _graphics), ("video", _video), ("disk", _disk)):
+        try:
+            print(f"{name:<24} {check()}")
+        except DiwaError as error:
+            print(f"{name:<24} error: {error}")
+            healthy = False
+    return healthy
+
+
+def _threads() -> str:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{torch.get_num_threads()}, {device}"
+
+
+def _graphics() -> str:
+    """Render one picture."""
+    import time
+
+    from diwa_sim.table import SimulatedPanda
+
+    robot = SimulatedPanda()
+    try:
+        robot.observe()
+        started = time.perf_counter()
+        robot.observe()
+        seconds = time.perf_counter() - started
+    finally:
+        robot.close()
+    return f"off-screen rendering works, {1e3 * seconds:.1f} ms for both cameras"
+
+
+def _video() -> str:
+    import imageio_ffmpeg
+
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise DiwaError(f"no ffmpeg ({error}): pip install imageio-ffmpeg") from error
+
+
+def _disk() -> str:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    if free < 2:
+        raise DiwaError(f"{free:.1f} GB free here; a demo takes up to 1 GB")
+    return f"{free:.0f} GB free here"

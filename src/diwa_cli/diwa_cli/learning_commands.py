@@ -1,0 +1,100 @@
+"""The commands of the four training phases: arguments in, one function call."""
+
+from pathlib import Path
+
+from diwa_cli.arguments import Flags, call, split_source
+
+
+def train_world_model(args: list[str]) -> int:
+    from diwa_learning import train_world_model as phase
+
+    source, rest = split_source(args)
+    defaults = source.section(phase.WorldModelConfig, "world_model")
+
+    def command(datasets: list[Path], out: Path, config: Flags[phase.WorldModelConfig] = defaults) -> None:
+        """Train a world model on datasets of play and demonstrations.
+
+        Args:
+            datasets: HDF5 files of `diwa build-dataset`.
+            out: Checkpoint folder; an interrupted training in it continues.
+        """
+        phase.train_world_model(datasets, out, config)
+
+    return call(command, "train-world-model", rest)
+
+
+def train_policy(args: list[str]) -> int:
+    from diwa_learning import train_policy as phase
+
+    source, rest = split_source(args)
+    defaults = source.section(phase.PolicyConfig, "policy")
+
+    def command(
+        demonstrations: Path, world_model: Path, out: Path, config: Flags[phase.PolicyConfig] = defaults
+    ) -> None:
+        """Train a policy to imitate the demonstrations of one skill.
+
+        Args:
+            demonstrations: HDF5 file with demonstrations of one skill.
+            world_model: Checkpoint folder of `diwa train-world-model`.
+            out: Checkpoint folder; an interrupted training in it continues.
+        """
+        phase.train_policy(demonstrations, world_model, out, config)
+
+    return call(command, "train-policy", rest)
+
+
+def train_reward(args: list[str]) -> int:
+    from diwa_learning import train_reward as phase
+
+    source, rest = split_source(args)
+    defaults = source.section(phase.RewardConfig, "reward")
+
+    def command(
+        demonstrations: Path,
+        world_model: Path,
+        out: Path,
+        play: Path | None = None,
+        config: Flags[phase.RewardConfig] = defaults,
+    ) -> None:
+        """Train the success classifier of one skill, which gives the reward in dreams.
+
+        Args:
+            demonstrations: HDF5 file with demonstrations of one skill.
+            world_model: Checkpoint folder of `diwa train-world-model`.
+            out: Checkpoint folder; an interrupted training in it continues.
+            play: HDF5 file with play, for more negatives.
+        """
+        phase.train_reward(demonstrations, play, world_model, out, config)
+
+    return call(command, "train-reward", rest)
+
+
+def finetune(args: list[str]) -> int:
+    from diwa_learning import finetune as phase
+
+    source, rest = split_source(args)
+    defaults = source.section(phase.FinetuneConfig, "finetune")
+
+    def command(
+        policy: Path,
+        reward: Path,
+        world_model: Path,
+        demonstrations: Path,
+        out: Path,
+        play: Path | None = None,
+        config: Flags[phase.FinetuneConfig] = defaults,
+    ) -> None:
+        """Fine-tune a policy by PPO inside the world model's dreams, without any simulator or robot.
+
+        Args:
+            policy: Checkpoint folder of `diwa train-policy`.
+            reward: Checkpoint folder of `diwa train-reward`.
+            world_model: Checkpoint folder of `diwa train-world-model`.
+            demonstrations: HDF5 file with demonstrations of the skill: dreams start from their frames.
+            out: Checkpoint folder; an interrupted training in it continues.
+            play: HDF5 file with play: dreams start from its frames too.
+        """
+        phase.finetune(policy, reward, world_model, demonstrations, play, out, config)
+
+    return call(command, "finetune", rest)

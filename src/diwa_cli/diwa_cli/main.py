@@ -1,0 +1,68 @@
+"""The `diwa` command: finds the subcommand, and turns errors and Ctrl-C into one line each.
+
+A subcommand's module is imported when it runs, so that `diwa --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from diwa_data import __version__
+from diwa_data.errors import DiwaError
+
+COMMANDS = {
+    "record": ("data_commands", "the simulated robot, teleoperated, into rosbag2 episodes"),
+    "inspect": ("data_commands", "a card of a bag, dataset or checkpoint"),
+    "recover": ("data_commands", "salvage a truncated or unfinished bag"),
+    "build-dataset": ("data_commands", "bags -> 7.5 Hz HDF5 dataset"),
+    "replay": ("data_commands", "a dataset's actions, open loop in the simulator; fails below a success share"),
+    "train-world-model": ("learning_commands", "datasets -> world model"),
+    "train-policy": ("learning_commands", "demonstrations -> diffusion policy"),
+    "train-reward": ("learning_commands", "demonstrations -> success classifier"),
+    "finetune": ("learning_commands", "policy -> better policy, by PPO in the world model's dreams"),
+    "evaluate": ("run_commands", "paired, seeded rollouts of two policies in the simulator"),
+    "run-skill": ("run_commands", "one skill with the deployment loop, on the simulated robot"),
+    "report": ("run_commands", "one self-contained HTML page about a run"),
+    "demo": ("run_commands", "all of the above, small: from recording to a fine-tuned skill and its report"),
+    "doctor": ("run_commands", "what is installed from where, graphics, threads, disk"),
+}
+"""Name -> module of `diwa_cli` with the function of that name, and what it does."""
+
+
+def main() -> int:
+    """Run the command in `sys.argv`; the exit status is 2 for an error and 130 for Ctrl-C."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"diwa {__version__}")
+        return 0
+    try:
+        return run(arguments[0], arguments[1:])
+    except DiwaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Run the subcommand `name`; its exit status."""
+    if name not in COMMANDS:
+        raise DiwaError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
+    module = importlib.import_module(f"diwa_cli.{COMMANDS[name][0]}")
+    return getattr(module, name.replace("-", "_"))(arguments)
+
+
+def usage() -> str:
+    """What `diwa --help` prints."""
+    lines = [f"  {name:<18} {text}" for name, (_, text) in COMMANDS.items()]
+    head = ["usage: diwa COMMAND ...", "", "Diffusion policies, fine-tuned inside a learned world model.", ""]
+    return "\n".join([*head, *lines, "", "`diwa COMMAND --help` lists the flags of a command."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

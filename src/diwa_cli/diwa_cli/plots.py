@@ -1,0 +1,135 @@
+"""The report's figures as SVG text, all in one style."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from diwa_cli.statistics import SuccessRate
+
+INK, GRID = "#24313c", "#e3e7ea"
+BASE, FINETUNED, DREAM = "#8595a3", "#0b7a75", "#d9822b"
+"""Colours of the policy after imitation, after dreaming, and of anything imagined."""
+CYCLE = (FINETUNED, DREAM, BASE, "#6a4c93", "#b23a48")
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#aab4bc",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "grid.color": GRID,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.hashsalt": "diwa",
+}
+
+
+styled = mpl.rc_context(STYLE)
+"""Decorator: drawn in this style."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of a line: x (N,), y (N,)."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@styled
+def success_bars(rates: Mapping[str, SuccessRate]) -> str:
+    """Success rate of each policy with its 95 % interval."""
+    figure, axes = _figure(width=4.6, height=0.62 * len(rates) + 0.75)
+    for row, rate in enumerate(rates.values()):
+        interval = rate.interval
+        color = FINETUNED if row else BASE
+        axes.barh(row, 100 * rate.rate, height=0.62, color=color)
+        axes.hlines(row, 100 * interval.low, 100 * interval.high, color=INK, linewidth=1.6)
+        axes.vlines([100 * interval.low, 100 * interval.high], row - 0.11, row + 0.11, color=INK, linewidth=1.6)
+        axes.annotate(f"{100 * rate.rate:.0f} %", (100, row), (8, 0), textcoords="offset points", va="center",
+                      fontsize=13, fontweight="bold", color=color, annotation_clip=False)  # fmt: skip
+    axes.set(xlim=(0, 100), xlabel="success, % (line: 95 % interval)")
+    axes.set_yticks(range(len(rates)), list(rates))
+    axes.set_ylim(len(rates) - 0.45, -0.55)
+    axes.grid(axis="y", visible=False)
+    return _svg(figure)
+
+
+@styled
+def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate]) -> str:
+    """Success in dreams at every iteration, and success in the simulator of the checkpoints evaluated on the way."""
+    figure, axes = _figure(width=6.6, height=3.0)
+    if len(dream.x):
+        axes.plot(dream.x, 100 * np.array(dream.y), color=DREAM, linewidth=1.6, label="in dreams (classifier)")
+    if truth:
+        steps = list(truth)
+        rates = np.array([100 * rate.rate for rate in truth.values()])
+        bounds = np.array([[100 * rate.interval.low, 100 * rate.interval.high] for rate in truth.values()]).T
+        axes.errorbar(steps, rates, np.abs(bounds - rates), color=FINETUNED, marker="o", capsize=3, linewidth=1.6,
+                      label="in the simulator (oracle), 95 % interval")  # fmt: skip
+    axes.set(ylim=(0, 102), xlabel="fine-tuning iteration", ylabel="success, %")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return _svg(figure)
+
+
+@styled
+def lines(curves: Mapping[str, Curve], xlabel: str, ylabel: str, log: bool = False) -> str:
+    """Several curves over one axis."""
+    figure, axes = _figure(width=4.4, height=2.6)
+    for (name, curve), color in zip(curves.items(), CYCLE * len(curves), strict=False):
+        axes.plot(curve.x, curve.y, color=color, linewidth=1.5, label=name, marker="o" if len(curve.x) == 1 else "")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if log and all(np.min(curve.y) > 0 for curve in curves.values()):
+        axes.set_yscale("log")
+    if len(curves) > 1:
+        axes.legend()
+    return _svg(figure)
+
+
+@styled
+def phase_bars(seconds: Mapping[str, float]) -> str:
+    """How long each phase of a run took."""
+    figure, axes = _figure(width=6.6, height=0.3 * len(seconds) + 0.7)
+    rows = range(len(seconds))
+    axes.barh(rows, [value / 60 for value in seconds.values()], height=0.6, color=FINETUNED)
+    for row, value in enumerate(seconds.values()):
+        axes.annotate(clock(value), (value / 60, row), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+    axes.set_yticks(rows, list(seconds))
+    axes.set(xlabel="minutes", ylim=(len(seconds) - 0.4, -0.6))
+    axes.margins(x=0.1)
+    axes.grid(axis="y", visible=False)
+    return _svg(figure)
+
+
+def clock(seconds: float) -> str:
+    """12.3 s, or minutes and seconds as 3:07."""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _svg(figure: Figure) -> str:
+    metadata: dict[str, Any] = {"Date": None, "Creator": None}
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata=metadata)
+    return text.getvalue()

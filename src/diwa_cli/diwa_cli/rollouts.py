@@ -1,0 +1,210 @@
+"""Seeded rollouts of policies in the simulator, in parallel; finished ones are kept as JSON lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diwa_cli.video import Film
+from diwa_data.motion import MotionLimits
+from diwa_data.progress import progress
+from diwa_data.robot import Environment
+from diwa_deploy.control import Agent, control_loop
+from diwa_deploy.safety import SafetyFilter
+from diwa_learning.agent import load_agent
+from diwa_sim.table import SimulatedPanda
+
+
+@dataclass(frozen=True)
+class Job:
+    """One rollout to do."""
+
+    policy: str
+    """Name under which its result is reported."""
+    checkpoint: Path
+    """Policy checkpoint."""
+    seed: int
+    """Of the environment's start state and of all sampling of the agent."""
+    video: Path | None = None
+    """Where to write an mp4; None for nowhere."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The result of one job."""
+
+    policy: str
+    seed: int
+    success: bool
+    """The environment's oracle was true once."""
+    steps: int
+    """Control ticks until then, or all of them."""
+    probabilities: list[float]
+    """The classifier's success probability at each tick."""
+    interventions: dict[str, int]
+    """Ticks in which each safety limit intervened."""
+    latency_ms: tuple[float, float]
+    """Median and 99th percentile of observation -> command, milliseconds."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all rollouts of an evaluation share."""
+
+    skill: str
+    world_model: Path
+    reward: Path
+    max_steps: int
+    limits: MotionLimits
+
+
+class Runner:
+    """An environment and the agents loaded so far: runs one job after the other."""
+
+    def __init__(self, setting: Setting):
+        self._setting = setting
+        self._environment = SimulatedPanda()
+        self._agents: dict[Path, Agent] = {}
+
+    def __call__(self, job: Job) -> Rollout:
+        """Reset the environment to the job's seed and run its policy until the oracle is true or time is up."""
+        self._environment.reset(self._setting.skill, job.seed)
+        film = Film(self._environment) if job.video else None
+        agent = self._agent(job.checkpoint)
+        safety = SafetyFilter(self._setting.limits, self._environment.spec)
+        rollout = rollout_until_success(self._environment, agent, safety, self._setting.max_steps, job, film)
+        if job.video and film:
+            film.write(job.video)
+        return rollout
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._environment.close()
+
+    def _agent(self, checkpoint: Path) -> Agent:
+        if checkpoint not in self._agents:
+            spec = self._environment.spec
+            self._agents[checkpoint] = load_agent(self._setting.world_model, checkpoint, self._setting.reward, spec)
+        return self._agents[checkpoint]
+
+
+def rollout_until_success(
+    environment: Environment, agent: Agent, safety: SafetyFilter, max_steps: int, job: Job, film: Film | None
+) -> Rollout:
+    """Run `agent` in the environment as it stands until its oracle is true or `max_steps` ticks are over."""
+    result = control_loop(
+        environment,
+        agent,
+        safety,
+        max_steps,
+        seed=job.seed,
+        on_tick=film,
+        stop=lambda: "oracle" if environment.succeeded() else None,
+    )
+    latencies = 1e3 * np.array([tick.latency for tick in result.ticks])
+    return Rollout(
+        policy=job.policy,
+        seed=job.seed,
+        success=environment.succeeded(),
+        steps=result.steps,
+        probabilities=[round(float(tick.success_probability), 3) for tick in result.ticks],
+        interventions=dict(result.interventions),
+        latency_ms=(round(float(np.median(latencies)), 2), round(float(np.percentile(latencies, 99)), 2)),
+    )
+
+
+def run_jobs(jobs: Sequence[Job], setting: Setting, kept: Path, workers: int, title: str) -> list[Rollout]:
+    """Results of all `jobs`, in their order; those already in the file `kept` are not run again.
+
+    Ctrl-C waits for the rollouts under way (seconds), keeps them and raises KeyboardInterrupt.
+    """
+    done = {(rollout.policy, rollout.seed): rollout for rollout in read_rollouts(kept)}
+    missing = [job for job in jobs if (job.policy, job.seed) not in done]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with progress(title, len(jobs), "rollouts", len(jobs) - len(missing)) as bar, kept.open("a") as file:
+        for rollout in _results(missing, setting, workers):
+            done[rollout.policy, rollout.seed] = rollout
+            file.write(json.dumps(dataclasses.asdict(rollout)) + "\n")
+            file.flush()
+            bar.advance(note=f"{rollout.policy}: {_share(done.values(), rollout.policy)}")
+    return [done[job.policy, job.seed] for job in jobs]
+
+
+def read_rollouts(kept: Path) -> list[Rollout]:
+    """The rollouts in a JSON lines file, none if it is not there; a last line cut off by a kill is dropped."""
+    if not kept.is_file():
+        return []
+    whole = kept.read_text().rpartition("\n")[0]
+    kept.write_text(whole + "\n" if whole else "")
+    return [Rollout(**json.loads(line)) for line in whole.splitlines()]
+
+
+def _share(rollouts: Iterable[Rollout], policy: str) -> str:
+    mine = [rollout.success for rollout in rollouts if rollout.policy == policy]
+    return f"{sum(mine)} of {len(mine)}"
+
+
+def _results(jobs: Sequence[Job], setting: Setting, workers: int) -> Iterator[Rollout]:
+    """Run the jobs, in this process if one worker is enough."""
+    if min(workers, len(jobs)) <= 1:
+        yield from _results_here(jobs, setting)
+        return
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (setting,))
+    try:
+        with _workers_ignore_interrupts():
+            futures = [executor.submit(_run_in_worker, job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _results_here(jobs: Sequence[Job], setting: Setting) -> Iterator[Rollout]:
+    if not jobs:
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the workers: the same sums in the same order
+    runner = Runner(setting)
+    try:
+        for job in jobs:
+            yield runner(job)
+    finally:
+        runner.close()
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _workers_ignore_interrupts() -> Iterator[None]:
+    """Processes started here leave Ctrl-C to this one."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+_runner: Runner | None = None
+"""The worker process's own."""
+
+
+def _start_worker(setting: Setting) -> None:
+    global _runner
+    torch.set_num_threads(1)
+    _runner = Runner(setting)
+
+
+def _run_in_worker(job: Job) -> Rollout:
+    if _runner is None:
+        raise RuntimeError("the worker was not started")
+    return _runner(job)

@@ -1,0 +1,100 @@
+"""The commands that use what was learned, and those about a whole run: arguments in, one function call."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from diwa_cli.arguments import Flags, call, split_source
+
+
+def evaluate(args: list[str]) -> int:
+    from diwa_cli import evaluate as evaluation
+
+    source, rest = split_source(args)
+    defaults = source.section(evaluation.EvaluateConfig, "evaluate")
+
+    def command(
+        policies: dict[str, Path],
+        world_model: Path,
+        reward: Path,
+        out: Path,
+        config: Flags[evaluation.EvaluateConfig] = defaults,
+    ) -> None:
+        """Roll out policies on the same start states of the simulator: success, 95 % intervals, paired differences.
+
+        Args:
+            policies: Names and checkpoint folders: `base runs/demo/policy finetuned runs/demo/finetuned`. The others
+                are compared with the first.
+            world_model: Checkpoint folder of the world model they were trained on.
+            reward: Checkpoint folder of the classifier, shown in the videos; the simulator's oracle judges.
+            out: Folder for evaluation.json, success.svg and videos; an interrupted evaluation in it continues.
+        """
+        print(evaluation.text(evaluation.evaluate(policies, world_model, reward, out, config)))
+
+    return call(command, "evaluate", rest)
+
+
+def run_skill(args: list[str]) -> int:
+    from diwa_cli import run_skill as deployment
+    from diwa_deploy.bundle import find_bundle
+
+    source, rest = split_source(args)
+    defaults = source.section(deployment.RunSkillConfig, "run_skill")
+
+    def command(
+        skill: str,
+        checkpoint: Path | None = None,
+        video: Path | None = None,
+        config: Flags[deployment.RunSkillConfig] = defaults,
+    ) -> None:
+        """Run one skill on the simulated robot with the deployment loop.
+
+        Args:
+            skill: One of the eight skills; its bundle is looked for in $DIWA_HOME/skills (default ~/.diwa/skills).
+            checkpoint: Folder of a bundle, instead of the installed one: `runs/demo/skills/open_drawer`.
+            video: Where to write an mp4.
+        """
+        deployment.run_skill(find_bundle(skill, checkpoint), config, video)
+
+    return call(command, "run-skill", rest)
+
+
+def report(args: list[str]) -> int:
+    from diwa_cli.report import write_report
+
+    def command(run: Positional[Path]) -> None:
+        """Write `report.html` into a run's folder: one page with everything in it, to look at and to send around.
+
+        Args:
+            run: Folder of a run, as `diwa demo` leaves it; what is missing in it is named on the page.
+        """
+        print(write_report(run))
+
+    return call(command, "report", args)
+
+
+def demo(args: list[str]) -> int:
+    from diwa_cli import demo as whole
+
+    source, rest = split_source(args)
+    defaults = source.section(whole.DemoConfig, "demo")
+
+    def command(out: Path = Path("runs/demo"), config: Flags[whole.DemoConfig] = defaults) -> None:
+        """Record, build datasets, train, fine-tune in dreams, evaluate and report: all in one folder.
+
+        Args:
+            out: Folder of the run. Finished phases in it are skipped, an interrupted one continues.
+        """
+        whole.demo(out, config, source)
+
+    return call(command, "demo", rest)
+
+
+def doctor(args: list[str]) -> int:
+    from diwa_cli.doctor import doctor as examine
+
+    def command() -> int:
+        """Where each package was imported from, versions, graphics, threads, free disk."""
+        return 0 if examine() else 1
+
+    return call(command, "doctor", args)

@@ -1,0 +1,159 @@
+"""The folder of a run: what lies where, and how long each phase took."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diwa_data.errors import DiwaError
+from diwa_data.files import atomic_path
+
+HEARTBEAT = 5.0
+"""Seconds between saves of a running phase's time: what a kill can lose."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder; none of them need exist."""
+
+    path: Path
+
+    @property
+    def description(self) -> Path:
+        """Full configuration, versions, machine."""
+        return self.path / "run.json"
+
+    @property
+    def phases(self) -> Path:
+        """Seconds and command of each phase."""
+        return self.path / "phases.json"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def play_bags(self) -> Path:
+        return self.path / "bags" / "play"
+
+    @property
+    def demonstration_bags(self) -> Path:
+        return self.path / "bags" / "demonstrations"
+
+    @property
+    def play(self) -> Path:
+        """Dataset of play."""
+        return self.path / "play.h5"
+
+    @property
+    def demonstrations(self) -> Path:
+        """Dataset of demonstrations."""
+        return self.path / "demonstrations.h5"
+
+    @property
+    def replay(self) -> Path:
+        """Result of the open-loop replay."""
+        return self.path / "replay.json"
+
+    @property
+    def world_model(self) -> Path:
+        return self.path / "world_model"
+
+    @property
+    def policy(self) -> Path:
+        return self.path / "policy"
+
+    @property
+    def reward(self) -> Path:
+        return self.path / "reward"
+
+    @property
+    def finetuned(self) -> Path:
+        return self.path / "finetuned"
+
+    @property
+    def curve(self) -> Path:
+        """Evaluation of the checkpoints on the way."""
+        return self.path / "evaluation" / "curve"
+
+    @property
+    def final(self) -> Path:
+        """Paired evaluation of the policy before and after."""
+        return self.path / "evaluation" / "final"
+
+    def bundle(self, skill: str) -> Path:
+        """Skill bundle, ready for `diwa run-skill --checkpoint`."""
+        return self.path / "skills" / skill
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`, None if there is no such file; `DiwaError` if it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise DiwaError(f"{path} is damaged ({error}): delete it and run again") from error
+
+
+class PhaseLog:
+    """Seconds of each phase, interruptions left out, kept on disk while it runs."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._phases: dict[str, dict[str, Any]] = read_json(path) or {}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Phase -> seconds so far, in the order in which the phases began."""
+        return {name: phase["seconds"] for name, phase in self._phases.items()}
+
+    def is_done(self, name: str) -> bool:
+        """Whether the phase has ended once."""
+        return self._phases.get(name, {}).get("done", False)
+
+    @contextmanager
+    def running(self, name: str, command: str) -> Iterator[None]:
+        """Add the time spent inside to phase `name`; it is done unless this raises."""
+        phase = self._phases.setdefault(name, {"seconds": 0.0})
+        phase |= {"command": command, "done": False}
+        before, started, ended = phase["seconds"], time.monotonic(), threading.Event()
+
+        def save() -> None:
+            phase["seconds"] = round(before + time.monotonic() - started, 2)
+            write_json(self._path, self._phases)
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT):
+                save()
+
+        pulse = threading.Thread(target=beat, daemon=True)
+        pulse.start()
+        try:
+            yield
+            phase["done"] = True
+        finally:
+            ended.set()
+            pulse.join()
+            save()

@@ -1,0 +1,65 @@
+"""`diwa run-skill`: the deployment loop, on the simulated robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from diwa_cli.video import Film
+from diwa_data.motion import MotionLimits
+from diwa_data.robot import Environment
+from diwa_deploy.bundle import Bundle
+from diwa_deploy.control import ControlResult, SuccessRule, control_loop
+from diwa_deploy.safety import SafetyFilter
+from diwa_learning.agent import load_agent
+from diwa_sim.table import SimulatedPanda
+
+
+@dataclass(frozen=True)
+class RunSkillConfig:
+    """`diwa run-skill`: how long, when to stop, how fast."""
+
+    max_steps: int = 72
+    """Control ticks after which the robot stops (7.5 a second)."""
+    success_ticks: int = 3
+    """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
+    seed: int = 0
+    """Of the start state and of the agent's sampling."""
+    limits: MotionLimits = field(default_factory=MotionLimits)
+    """Safety limits."""
+
+
+def run_skill(bundle: Bundle, config: RunSkillConfig, video: Path | None = None) -> ControlResult:
+    """Run the bundle's skill once on the simulated robot and print how it went."""
+    robot = SimulatedPanda()
+    try:
+        agent = load_agent(bundle.world_model, bundle.policy, bundle.reward, robot.spec)
+        robot.reset(bundle.skill, config.seed)
+        film = Film(robot) if video else None
+        safety = SafetyFilter(config.limits, robot.spec)
+        rule = SuccessRule(agent.success_threshold, config.success_ticks) if config.success_ticks else None
+        result = control_loop(robot, agent, safety, config.max_steps, config.seed, success=rule, on_tick=film)
+        if video and film:
+            film.write(video)
+        print(description(bundle, result, robot))
+        return result
+    finally:
+        robot.close()
+
+
+def description(bundle: Bundle, result: ControlResult, robot: Environment) -> str:
+    """A few lines: how it ended, what the simulator says, the classifier, the limits, the time to decide."""
+    latencies = 1e3 * np.array([tick.latency for tick in result.ticks])
+    limits = ", ".join(f"{name} {count}" for name, count in sorted(result.interventions.items())) or "none"
+    return "\n".join(
+        [
+            f"{bundle.skill}: ended by {result.reason} after {result.steps} steps "
+            f"({result.steps / robot.spec.rate:.1f} s of robot time)",
+            f"  simulator's oracle   {'done' if robot.succeeded() else 'not done'}",
+            f"  classifier           {result.ticks[-1].success_probability:.2f} at the end",
+            f"  safety interventions {limits}",
+            f"  decision time        median {np.median(latencies):.1f} ms, p99 {np.percentile(latencies, 99):.1f} ms",
+        ]
+    )

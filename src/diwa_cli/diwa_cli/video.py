@@ -1,0 +1,75 @@
+"""Rollouts as small H.264 videos: both cameras side by side over a bar with the classifier's success probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from diwa_data.files import atomic_path
+from diwa_data.robot import Environment, Observation
+from diwa_deploy.control import Tick
+
+BAR_HEIGHT = 8
+"""Pixels."""
+BAR_COLOR, DONE_COLOR, EMPTY_COLOR = (224, 159, 62), (61, 153, 112), (38, 44, 52)
+"""RGB of the bar while the robot works, after the oracle was true, and of its empty part."""
+HOLD = 0.8
+"""Seconds for which the last frame stays."""
+
+
+class Film:
+    """Collects the frames of a rollout."""
+
+    def __init__(self, environment: Environment):
+        self._environment = environment
+        self._cameras = [camera.name for camera in environment.spec.cameras]
+        self._frames: list[np.ndarray] = []
+        self._probability = 0.0
+
+    def __call__(self, observation: Observation, tick: Tick) -> None:
+        self._probability = tick.success_probability
+        self._add(observation)
+
+    def write(self, path: Path) -> None:
+        """Add the final state and write the mp4."""
+        self._add(self._environment.observe())
+        write_video(path, self._frames, self._environment.spec.rate)
+
+    def _add(self, observation: Observation) -> None:
+        done = self._environment.succeeded()
+        self._frames.append(compose(observation, self._cameras, self._probability, done))
+
+
+def compose(observation: Observation, cameras: Sequence[str], probability: float, done: bool) -> np.ndarray:
+    """One video frame (H, W, 3) uint8: the cameras' images side by side, the bar below."""
+    images = np.hstack([observation.images[name] for name in cameras])
+    bar = np.empty((BAR_HEIGHT, images.shape[1], 3), np.uint8)
+    bar[:] = EMPTY_COLOR
+    bar[:, : round(probability * images.shape[1])] = DONE_COLOR if done else BAR_COLOR
+    return np.vstack([images, bar])
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray], rate: float) -> None:
+    """Write `frames` (T of (H, W, 3) uint8, H and W even) as an mp4 that browsers play; `rate` in Hz."""
+    height, width = frames[0].shape[:2]
+    frames = [*frames, *[frames[-1]] * round(HOLD * rate)]
+    with atomic_path(path) as temporary:
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary),
+            (width, height),
+            fps=rate,
+            codec="libx264",
+            macro_block_size=2,
+            quality=None,
+            ffmpeg_log_level="error",
+            output_params=["-crf", "27", "-preset", "fast", "-movflags", "+faststart", "-f", "mp4"],
+        )
+        writer.send(None)
+        try:
+            for frame in frames:
+                writer.send(np.ascontiguousarray(frame))
+        finally:
+            writer.close()

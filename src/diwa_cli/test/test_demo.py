@@ -1,0 +1,107 @@
+"""The demo as a user meets it: interrupted, continued, finished; and its files with the other commands."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from diwa_cli.demo import curve_policies
+from diwa_cli.run_folder import PhaseLog, RunFolder
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+def test_demo_interrupted_and_continued(diwa, tmp_path):
+    out = tmp_path / "demo"
+    interrupt_in_phase("train_world_model", out)
+    seconds = PhaseLog(out / "phases.json").seconds
+
+    ran = diwa("demo", "--config", TINY, "--out", out)
+    assert ran.status == 0, ran.err
+    assert "[record_play] finished earlier" in ran.out
+    assert "[train_policy] diwa train-policy --demonstrations" in ran.out
+    assert PhaseLog(out / "phases.json").seconds["train_world_model"] >= seconds["train_world_model"]
+    check_results(out)
+    check_commands_on_its_files(diwa, out)
+
+    ran = diwa("demo", "--config", TINY, "--out", out)
+    assert ran.out.count("finished earlier") == 12
+    ran = diwa("demo", "--config", TINY, "--out", out, "--rollouts", "3")
+    assert (ran.status, "begun differently: demo.rollouts was 2, is 3" in ran.err) == (2, True)
+
+
+def interrupt_in_phase(name, out):
+    """Run the demo, press Ctrl-C when the phase is under way."""
+    command = [sys.executable, "-m", "diwa_cli.main", "demo", "--config", TINY, "--out", out]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        for line in run.stdout:
+            if line.startswith(f"[{name}]"):
+                break
+        time.sleep(0.3)
+        os.killpg(run.pid, signal.SIGINT)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert err.strip().splitlines()[-1] == "interrupted; the same command continues"
+    assert "Traceback" not in err
+    assert not (out / "results.json").exists()
+
+
+def check_results(out):
+    found = json.loads((out / "results.json").read_text())
+    assert found["skill"] == "open_drawer"
+    for policy in ("base", "finetuned"):
+        assert 0 <= found[policy]["successes"] <= found[policy]["rollouts"] == 2
+        low, high = found[policy]["interval"]
+        assert 0 <= low <= found[policy]["successes"] / 2 <= high <= 1
+    low, high = found["difference"]["interval"]
+    assert -100 <= low <= found["difference"]["points"] <= high <= 100
+    assert len(found["phases"]) == 12
+    assert all(seconds > 0 for seconds in found["phases"].values())
+    text = (out / "report.html").read_text()
+    assert "is not there" not in text
+    assert text.count("<video") == 2
+
+
+def check_commands_on_its_files(diwa, out):
+    bundle = out / "skills" / "open_drawer"
+    ran = diwa("run-skill", "--skill", "open_drawer", "--checkpoint", bundle, "--max-steps", "2")
+    assert (ran.status, "open_drawer: ended by max_steps after 2 steps" in ran.out) == (0, True)
+    for name in ("world_model", "policy", "reward", "finetuned", "skills/open_drawer/policy"):
+        ran = diwa("inspect", out / name)
+        assert (ran.status, "checkpoint" in ran.out) == (0, True)
+    for name, phase in json.loads((out / "phases.json").read_text()).items():
+        ran = diwa(*shlex.split(phase["command"])[1:])  # the printed command is the same run: any change is refused
+        assert ran.status == 0, ran.err
+        assert ("finished, nothing to do" in ran.out) == name.startswith(("train", "finetune"))
+
+
+def test_the_curve_has_both_ends_and_checkpoints_between(tmp_path):
+    folder = RunFolder(tmp_path)
+    for iteration in range(10, 60, 10):
+        (folder.finetuned / "iterations" / f"{iteration:06d}").mkdir(parents=True)
+    assert list(curve_policies(folder, iterations=55, count=3)) == ["000000", "000030", "000055"]
+    assert list(curve_policies(folder, iterations=50, count=99)) == [f"{i:06d}" for i in range(0, 60, 10)]
+    found = curve_policies(folder, iterations=50, count=2)
+    assert found == {"000000": folder.policy, "000050": folder.finetuned}
+
+
+def test_time_of_a_phase_adds_up_over_interruptions(tmp_path):
+    for _ in range(2):
+        log = PhaseLog(tmp_path / "phases.json")
+        try:
+            with log.running("work", "diwa work"):
+                time.sleep(0.05)
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            assert not log.is_done("work")
+    log = PhaseLog(tmp_path / "phases.json")
+    with log.running("work", "diwa work"):
+        time.sleep(0.05)
+    assert log.is_done("work")
+    assert log.seconds["work"] >= 0.15

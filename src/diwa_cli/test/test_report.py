@@ -1,0 +1,88 @@
+"""The report is one file, complete or not, and says what is missing."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from diwa_cli.report import write_report
+from diwa_data.errors import DiwaError
+
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects addresses, alternative texts and ids, and checks that tags close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.ids, self.silent, self.open = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.addresses += [values[key] for key in ("src", "href", "poster", "action", "srcset") if key in values]
+        self.ids += [values["id"]] if "id" in values else []
+        if (tag == "img" and not values.get("alt")) or (tag == "video" and not values.get("aria-label")):
+            self.silent.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def read(run):
+    return write_report(run).read_text()
+
+
+def test_nothing_is_loaded_from_elsewhere(run):
+    text = read(run)
+    found = Page(text)
+    assert found.addresses
+    assert all(address.startswith(("data:", "#")) for address in found.addresses)
+    assert {address[1:] for address in found.addresses if address.startswith("#")} <= set(found.ids)
+    assert "http" not in text
+    assert "file://" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_every_picture_and_video_says_what_it_shows(run):
+    found = Page(read(run))
+    assert found.silent == []
+    assert sum(address.startswith("data:video/mp4") for address in found.addresses) == 2
+    assert sum(address.startswith("data:image/svg+xml") for address in found.addresses) >= 6
+
+
+def test_it_shows_the_result_and_how_it_came_about(run):
+    text = read(run)
+    for expected in (
+        "50 %",
+        "75 %",
+        "+25 percentage points",
+        "-20 to +60",
+        "2 of 4",
+        "72,000",
+        "7000000000 to 7000000003",
+    ):
+        assert expected in text
+    assert "diwa finetune --out &lt;y&gt;" in text
+    assert "1 of 1</b> demonstrations succeed again" in text
+
+
+def test_what_is_missing_is_named_with_its_command(run):
+    text = read(run)
+    assert "play.h5 is not there: <code>diwa build-dataset</code>" in text
+
+
+def test_an_empty_folder_gives_a_page_of_missing_parts(tmp_path):
+    text = read(tmp_path)
+    Page(text)
+    for command in ("diwa evaluate", "diwa finetune", "diwa train-world-model", "diwa train-reward", "diwa demo"):
+        assert command in text
+
+
+def test_no_folder_is_one_error(tmp_path):
+    with pytest.raises(DiwaError, match="no run folder"):
+        write_report(tmp_path / "nowhere")
