@@ -39,7 +39,6 @@ class ImageEncoder(nn.Module):
         self.layers = nn.Sequential()
         for inputs, outputs in itertools.pairwise(channels):
             self.layers.extend([nn.Conv2d(inputs, outputs, 4, stride=2), nn.ELU(inplace=True)])
-        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.output_dim = 32 * depth
 
     def forward(self, image: Tensor) -> Tensor:
@@ -59,7 +58,6 @@ class ImageDecoder(nn.Module):
         for inputs, outputs, kernel in zip(channels, channels[1:], kernels, strict=False):
             self.layers.extend([nn.ConvTranspose2d(inputs, outputs, kernel, stride=2), nn.ELU(inplace=True)])
         del self.layers[-1]  # pixels are unbounded
-        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, code: Tensor) -> Tensor:
         """(N, input_dim) -> (N, 3, 64, 64)."""

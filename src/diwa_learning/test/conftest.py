@@ -12,6 +12,7 @@ import torch
 
 from diwa_data.dataset import Episode
 from diwa_data.spec import Spec
+from diwa_learning import toy
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.sequences import Batch
 from diwa_learning.world_model import WorldModel, WorldModelConfig
@@ -117,3 +118,9 @@ def write_dataset():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def toy_files(tmp_path_factory) -> toy.ToyFiles:
+    """Datasets of the toy task and a world model trained on them."""
+    return toy.make_files(tmp_path_factory.mktemp("toy"))
