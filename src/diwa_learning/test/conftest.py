@@ -15,6 +15,8 @@ from diwa_data.spec import Spec
 from diwa_learning import toy
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.sequences import Batch
+from diwa_learning.train_policy import train_policy
+from diwa_learning.train_reward import LoadedReward, load_reward, train_reward
 from diwa_learning.world_model import WorldModel, WorldModelConfig
 
 
@@ -124,3 +126,26 @@ def write_dataset():
 def toy_files(tmp_path_factory) -> toy.ToyFiles:
     """Datasets of the toy task and a world model trained on them."""
     return toy.make_files(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def toy_policy_path(toy_files, tmp_path_factory) -> Path:
+    """A policy of the toy task."""
+    out = tmp_path_factory.mktemp("policy") / "run"
+    train_policy(toy_files.demonstrations_path, toy_files.world_model_path, out, toy.POLICY)
+    return out
+
+
+@pytest.fixture(scope="session")
+def toy_reward_path(toy_files, tmp_path_factory) -> Path:
+    """A reward of the toy task."""
+    out = tmp_path_factory.mktemp("reward") / "run"
+    train_reward(toy_files.demonstrations_path, toy_files.play_path, toy_files.world_model_path, out, toy.REWARD)
+    return out
+
+
+@pytest.fixture(scope="session")
+def toy_reward(toy_files, toy_reward_path) -> LoadedReward:
+    """That reward, loaded."""
+    world = toy_files.world
+    return load_reward(toy_reward_path, world.spec, world.hash, world.model.feature_dim)

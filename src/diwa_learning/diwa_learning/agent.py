@@ -1,0 +1,93 @@
+"""The policy as deployed: filter every tick, act from a queue of chunks. Evaluation and robot use the same object."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diwa_data.images import preprocess_observation
+from diwa_data.robot import Observation
+from diwa_data.spec import Spec, require_same
+from diwa_learning.chain import ChainPolicy
+from diwa_learning.checkpoint import load_world_model
+from diwa_learning.features import gumbel_noise
+from diwa_learning.policy import load_policy
+from diwa_learning.reward import RewardClassifier
+from diwa_learning.train_reward import load_reward
+from diwa_learning.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the agent wants at one tick."""
+
+    action: np.ndarray
+    """(7,) float32 as executed: clipped, gripper +1 or -1. Safety limits come after it."""
+    success_probability: float
+    """The classifier's view of the current state; NaN without a classifier."""
+
+
+class Unjudged(torch.nn.Module):
+    """Stands where there is no classifier: every probability is NaN, and nothing is a success."""
+
+    threshold = torch.tensor(1.0)
+
+    def probability(self, features: Tensor) -> Tensor:
+        return torch.full(features.shape[:-1], float("nan"))
+
+
+class Agent:
+    """World model, policy and classifier as one controller of one robot (B = 1).
+
+    The state is filtered at every tick with the action that was executed, inside chunks too; a new chunk is sampled
+    when the queue is empty. All randomness comes from the seed of `reset`.
+    """
+
+    def __init__(self, world_model: WorldModel, policy: ChainPolicy, reward: RewardClassifier | Unjudged, spec: Spec):
+        self.world_model, self.policy, self.reward, self.spec = world_model, policy, reward, spec
+        self.success_threshold = float(reward.threshold)
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Begin a skill: zero state, empty queue."""
+        self.state = self.world_model.rssm.initial(1)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._queue: deque[np.ndarray] = deque()
+
+    @torch.inference_mode()
+    def act(self, observation: Observation, executed: np.ndarray) -> Decision:
+        """One control tick; `executed` (7,) is the action that led to this observation, the null action at first."""
+        noise = gumbel_noise(self.world_model.rssm, 1, generator=self._generator)
+        features = self.filter(observation, executed, noise)
+        if not self._queue:
+            sample = self.policy.sample(features, self.policy.draw_noise(1, self._generator))
+            self._queue.extend(self.spec.action.executed(sample.actions[0].numpy()))
+        return Decision(self._queue.popleft(), float(self.reward.probability(features)))
+
+    @torch.inference_mode()
+    def filter(self, observation: Observation, executed: np.ndarray, noise: Tensor) -> Tensor:
+        """Take in one observation: advances `state` and returns its features (1, F); noise (1, C, K) Gumbel."""
+        frame = preprocess_observation(observation, self.spec)
+        images = {name: torch.from_numpy(image)[None] for name, image in frame.images.items()}
+        embed = self.world_model.embed(images, torch.from_numpy(frame.state)[None])
+        action = torch.from_numpy(np.asarray(executed, np.float32))[None]
+        self.state = self.world_model.rssm.filter(self.state, action, embed, noise)
+        return self.state.features
+
+
+def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec) -> Agent:
+    """An agent for the robot of `spec` from checkpoints; `policy` is a `policy` or a `finetune` checkpoint.
+
+    Raises `DiwaError` when one is of another phase, spec or world model.
+    """
+    world = load_world_model(world_model)
+    require_same(spec, world.spec, str(world_model))
+    feature_dim = world.model.feature_dim
+    chosen = load_policy(policy, spec, world.hash, feature_dim).policy
+    judge = load_reward(reward, spec, world.hash, feature_dim).classifier if reward else Unjudged()
+    return Agent(world.model, chosen, judge, spec)

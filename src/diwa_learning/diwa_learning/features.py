@@ -1,0 +1,147 @@
+"""Model states of recorded frames: filtered, imagined open loop, or from a single frame.
+
+The one place where trainers turn recordings into features. Filtering starts from the zero state and the null
+action at a clip's first frame, as deployment does; z is always sampled, from noise that is passed in or drawn
+from a given generator, so that the same seed gives the same features. N clips, T frames, E embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diwa_data.dataset import Episode
+from diwa_data.errors import DiwaError
+from diwa_learning.rssm import RSSM, State, shift_actions
+from diwa_learning.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of an episode."""
+
+    episode: Episode
+    index: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Frames `start` to `stop` (exclusive) of an episode."""
+
+    episode: Episode
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+    def frames(self) -> list[Frame]:
+        return [Frame(self.episode, index) for index in range(self.start, self.stop)]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """N parts of recordings as the world model takes them, padded with zeros to T frames."""
+
+    embeds: Tensor
+    """(N, T, E) of the frames."""
+    actions: Tensor
+    """(N, T, A) executed from each frame to the next; the last of a clip leads out of it."""
+    valid: Tensor
+    """(N, T) bool: false where padded."""
+
+    def split(self, size: int) -> Iterator[Clips]:
+        """Groups of at most `size` clips: bounds the memory of what is computed from them."""
+        parts = (self.embeds.split(size), self.actions.split(size), self.valid.split(size))
+        yield from (Clips(*group) for group in zip(*parts, strict=True))
+
+    def cut(self, clips: Sequence[int], starts: Sequence[int], length: int) -> Clips:
+        """Stretches of at most `length` frames: stretch i begins at frame `starts[i]` of clip `clips[i]`."""
+        rows = torch.tensor(clips)[:, None]
+        frames = torch.tensor(starts)[:, None] + torch.arange(length)
+        last = self.valid.shape[1] - 1
+        valid = self.valid[rows, frames.clamp_max(last)] & (frames <= last)
+        frames = frames.clamp_max(last)
+        return Clips(self.embeds[rows, frames], self.actions[rows, frames], valid)
+
+
+def whole(episode: Episode) -> Part:
+    """All frames of an episode."""
+    return Part(episode, 0, len(episode))
+
+
+def gumbel_noise(rssm: RSSM, *leading: int, generator: torch.Generator | None = None) -> Tensor:
+    """Standard Gumbel noise (*leading, C, K) for samples of z."""
+    shape = (*leading, rssm.config.categoricals, rssm.config.classes)
+    return -torch.empty(shape).exponential_(generator=generator).log_()
+
+
+@torch.no_grad()
+def embed_frames(model: WorldModel, frames: Sequence[Frame], batch: int = 128) -> Tensor:
+    """Embeddings (N, E) of single frames, `batch` at a time."""
+    embeds = []
+    for first in range(0, len(frames), batch):
+        some = frames[first : first + batch]
+        names = some[0].episode.images
+        images = {name: np.stack([frame.episode.images[name][frame.index] for frame in some]) for name in names}
+        state = np.stack([frame.episode.state[frame.index] for frame in some]).astype(np.float32, copy=False)
+        embeds.append(model.embed({k: torch.from_numpy(v) for k, v in images.items()}, torch.from_numpy(state)))
+    return torch.cat(embeds)
+
+
+def embed_clips(model: WorldModel, parts: Sequence[Part]) -> Clips:
+    """Embed and pad parts of recordings; none may be empty."""
+    if not parts:
+        raise DiwaError("no recorded frames to encode: the dataset has no episode that is long enough")
+    length = max(part.length for part in parts)
+    embeds = torch.zeros(len(parts), length, model.embed_dim)
+    actions = torch.zeros(len(parts), length, model.rssm.action_dim)
+    valid = torch.zeros(len(parts), length, dtype=torch.bool)
+    for n, part in enumerate(parts):
+        embeds[n, : part.length] = embed_frames(model, part.frames())
+        actions[n, : part.length] = torch.from_numpy(np.asarray(part.episode.action[part.start : part.stop]))
+        valid[n, : part.length] = True
+    return Clips(embeds, actions, valid)
+
+
+@torch.no_grad()
+def filtered_states(model: WorldModel, clips: Clips, noise: Tensor) -> State:
+    """Posterior states (N, T, ...) from the zero state; `noise` (N, T, C, K) from `gumbel_noise`."""
+    previous = shift_actions(clips.actions, model.null_action)
+    reset = torch.zeros_like(clips.valid)
+    return model.rssm.observe(clips.embeds, previous, reset, noise).states
+
+
+@torch.no_grad()
+def imagined_states(model: WorldModel, clips: Clips, noise: Tensor) -> State:
+    """States (N, T, ...) under the recorded actions when only the first frame is seen; noise as `filtered_states`.
+
+    Index 0 is the single-frame start, index t the state imagined for frame t.
+    """
+    start = single_frame_states(model, clips.embeds[:, 0], noise[:, 0])
+    later = model.rssm.imagine(start, clips.actions[:, :-1], noise[:, 1:])
+    return State(
+        torch.cat([start.h[:, None], later.h], dim=1),
+        torch.cat([start.z[:, None], later.z], dim=1),
+    )
+
+
+@torch.no_grad()
+def single_frame_states(model: WorldModel, embeds: Tensor, noise: Tensor) -> State:
+    """Each frame (N, E) alone, from the zero state and the null action: as deployment begins. noise (N, C, K)."""
+    previous = model.null_action.expand(embeds.shape[0], -1)
+    return model.rssm.filter(model.rssm.initial(embeds.shape[0]), previous, embeds, noise)
+
+
+def require_one_skill(episodes: Sequence[Episode], where: object) -> str:
+    """The skill that all demonstrations share; an error that lists them when there are several or none."""
+    skills = sorted({str(episode.attributes.get("skill", "")) for episode in episodes})
+    if len(skills) != 1 or not skills[0]:
+        found = ", ".join(skills) if any(skills) else "none"
+        raise DiwaError(f"{where} must hold demonstrations of one skill, found: {found}. Build one dataset a skill")
+    return skills[0]

@@ -1,0 +1,122 @@
+"""The reward: a classifier of model states with its losses, labels and threshold (METHOD section 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diwa_data.dataset import Episode
+
+POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
+
+
+class RewardClassifier(nn.Module):
+    """Embedding MLP F -> W -> W and head W -> W -> 2, ReLU; class 1 is success."""
+
+    threshold: Tensor
+
+    def __init__(self, feature_dim: int, width: int):
+        super().__init__()
+        self.embedding = nn.Sequential(nn.Linear(feature_dim, width), nn.ReLU(), nn.Linear(width, width))
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
+        self.register_buffer("threshold", torch.tensor(0.5))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, W), not normalised."""
+        return self.embedding(features)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(..., F) -> (..., 2)."""
+        return self.head(self.embedding(features))
+
+    def probability(self, features: Tensor) -> Tensor:
+        """Probability of success (...) of features (..., F)."""
+        return self.logits(features).softmax(dim=-1)[..., POSITIVE]
+
+    def loss(self, features: Tensor, labels: Tensor, temperature: float) -> Tensor:
+        """NT-Xent on embeddings plus cross-entropy on logits (eq. 14): features (B, F), labels (B,) 0 or 1."""
+        embeds = self.embed(features)
+        contrast = nt_xent(functional.normalize(embeds, dim=-1), labels, temperature)
+        return contrast + functional.cross_entropy(self.head(embeds), labels)
+
+
+def nt_xent(embeds: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Supervised NT-Xent: embeds (B, W) of unit length, labels (B,) -> scalar.
+
+    For anchor i with positives P(i), all other items of its label:
+    -1/|P(i)| sum_{p in P(i)} log( exp(s_ip / tau) / sum_{j != i} exp(s_ij / tau) ), mean over anchors that have one.
+    """
+    itself = torch.eye(len(labels), dtype=torch.bool)
+    similarity = (embeds @ embeds.T / temperature).masked_fill(itself, -math.inf)
+    log_share = similarity - similarity.logsumexp(dim=1, keepdim=True)  # (B, B)
+    positive = (labels[:, None] == labels[None, :]) & ~itself
+    count = positive.sum(dim=1)
+    each = -log_share.masked_fill(~positive, 0.0).sum(dim=1) / count.clamp_min(1)
+    return each.sum() / (count > 0).sum().clamp_min(1)
+
+
+def demonstration_labels(episode: Episode, rate: float, margin: float = 1.0) -> np.ndarray:
+    """Labels (T,) of a demonstration: success from the operator's mark on, failure `margin` s or more before it.
+
+    In between, frames are unused. The episode must have a mark.
+    """
+    assert episode.success.any(), f"demonstration {episode.name} has no success mark"
+    mark = int(np.argmax(episode.success))
+    labels = np.full(len(episode.success), UNUSED)
+    labels[mark:] = POSITIVE
+    labels[: max(0, mark - math.ceil(margin * rate) + 1)] = NEGATIVE
+    return labels
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a threshold separates the labels."""
+
+    precision: float
+    recall: float
+    positives: int
+    negatives: int
+
+
+def score_at(threshold: float, probability: np.ndarray, label: np.ndarray) -> Score:
+    """Precision and recall of `probability > threshold` against labels (N,) 0 or 1; 0 where undefined."""
+    called, is_positive = probability > threshold, label == POSITIVE
+    true = int((called & is_positive).sum())
+    return Score(
+        precision=true / max(int(called.sum()), 1),
+        recall=true / max(int(is_positive.sum()), 1),
+        positives=int(is_positive.sum()),
+        negatives=int((~is_positive).sum()),
+    )
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold, and whether the wanted precision was `reached` with it."""
+
+    value: float
+    reached: bool
+
+
+def choose_threshold(probability: np.ndarray, label: np.ndarray, precision: float) -> Threshold:
+    """Threshold of best recall among those with at least `precision`; of best precision where none has it.
+
+    Thresholds lie midway between neighbouring scores. probability (N,), label (N,) 0 or 1.
+    """
+    order = np.argsort(-probability, kind="stable")
+    ranked = probability[order].astype(float)
+    true = np.cumsum(label[order] == POSITIVE)
+    cut = np.append(ranked[:-1] > ranked[1:], True)  # only between different scores
+    middle = (ranked + np.append(ranked[1:], 0.0)) / 2
+    true, called, middle = true[cut], (np.arange(len(ranked)) + 1)[cut], middle[cut]
+    enough = true / called >= precision
+    if enough.any() and true[enough].max() > 0:
+        best = np.flatnonzero(enough & (true == true[enough].max()))[0]
+        return Threshold(float(middle[best]), True)
+    best = int(np.argmax(true / called))
+    return Threshold(float(middle[best]), False)

@@ -1,0 +1,152 @@
+"""What the reward classifier trains on: labelled latents of demonstrations and play, filtered and imagined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diwa_data.dataset import Episode
+from diwa_learning.features import Clips, Part, embed_clips, filtered_states, gumbel_noise, imagined_states, whole
+from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier, demonstration_labels
+from diwa_learning.rssm import State
+from diwa_learning.world_model import WorldModel
+
+StatesOf = Callable[[WorldModel, Clips, Tensor], State]
+
+
+@dataclass(frozen=True)
+class Items:
+    """Labelled features: `features` (M, F), `labels` (M,) int64, of which `UNUSED` ones are dropped by `used`."""
+
+    features: Tensor
+    labels: Tensor
+
+    def used(self) -> Items:
+        keep = self.labels != UNUSED
+        return Items(self.features[keep], self.labels[keep])
+
+    @staticmethod
+    def join(*items: Items) -> Items:
+        return Items(torch.cat([i.features for i in items]), torch.cat([i.labels for i in items]))
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latents by origin."""
+
+    filtered: Items
+    imagined: Items
+
+    def used(self) -> Latents:
+        return Latents(self.filtered.used(), self.imagined.used())
+
+    def both(self) -> Items:
+        return Items.join(self.filtered, self.imagined)
+
+    def and_these(self, other: Latents) -> Latents:
+        return Latents(Items.join(self.filtered, other.filtered), Items.join(self.imagined, other.imagined))
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Encoded demonstrations with a label for each frame, (N, T) int64."""
+
+    clips: Clips
+    labels: Tensor
+
+
+def encode_demonstrations(model: WorldModel, episodes: Sequence[Episode]) -> Demonstrations:
+    """Embed whole demonstrations and label their frames (METHOD section 3)."""
+    clips = embed_clips(model, [whole(episode) for episode in episodes])
+    labels = torch.full(clips.valid.shape, UNUSED)
+    for row, episode in zip(labels, episodes, strict=True):
+        row[: len(episode.success)] = torch.from_numpy(demonstration_labels(episode, model.spec.rate))
+    return Demonstrations(clips, labels)
+
+
+def demonstration_latents(
+    model: WorldModel, demos: Demonstrations, horizon: int, every: int, samples: int, generator: torch.Generator
+) -> Latents:
+    """Latents of whole demonstrations filtered, and imagined from every `every`-th frame for up to `horizon` actions.
+
+    Only used labels; `samples` draws of the noise of each.
+    """
+    lengths = demos.clips.valid.sum(dim=1).tolist()
+    origins = [(n, start) for n, length in enumerate(lengths) for start in range(0, length - 1, every)]
+    rows, starts = [n for n, _ in origins], [start for _, start in origins]
+    stretches = demos.clips.cut(rows, starts, horizon + 1)
+    last = demos.labels.shape[1] - 1
+    frames = (torch.tensor(starts)[:, None] + torch.arange(horizon + 1)).clamp_max(last)
+    labels = demos.labels[torch.tensor(rows)[:, None], frames]
+    return Latents(
+        filtered=collect(model, demos.clips, demos.labels, filtered_states, samples, generator),
+        imagined=collect(model, stretches, labels, imagined_states, samples, generator),
+    ).used()
+
+
+def play_latents(
+    model: WorldModel, episodes: Sequence[Episode], segments: int, horizon: int, rng: np.random.Generator
+) -> Latents:
+    """Latents of random stretches of play, filtered and imagined over the same frames; all labels are `UNUSED`."""
+    if not episodes or segments == 0:
+        nothing = Items(torch.zeros(0, model.feature_dim), torch.zeros(0, dtype=torch.int64))
+        return Latents(nothing, nothing)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    parts = draw_stretches(episodes, segments, horizon + 1, rng)
+    filtered, imagined = [], []
+    for first in range(0, len(parts), 64):
+        clips = embed_clips(model, parts[first : first + 64])
+        labels = torch.full(clips.valid.shape, UNUSED)
+        filtered.append(collect(model, clips, labels, filtered_states, 1, generator))
+        imagined.append(collect(model, clips, labels, imagined_states, 1, generator))
+    return Latents(Items.join(*filtered), Items.join(*imagined))
+
+
+def screen_play(play: Latents, screen: RewardClassifier, below: float) -> Latents:
+    """Negatives where `screen`, trained on demonstrations alone, scores the filtered frame less than `below`.
+
+    The other frames are dropped: play contains open drawers.
+    """
+    with torch.no_grad():
+        negative = screen.probability(play.filtered.features) < below
+    labels = torch.where(negative, NEGATIVE, UNUSED)
+    return Latents(Items(play.filtered.features, labels), Items(play.imagined.features, labels)).used()
+
+
+def draw_stretches(episodes: Sequence[Episode], count: int, length: int, rng: np.random.Generator) -> list[Part]:
+    """`count` stretches of `length` frames (shorter where an episode is), starting anywhere with equal chance."""
+    room = np.array([max(1, len(episode) - length + 1) for episode in episodes])
+    parts = []
+    for which in rng.choice(len(episodes), size=count, p=room / room.sum()):
+        start = int(rng.integers(room[which]))
+        parts.append(Part(episodes[which], start, min(start + length, len(episodes[which]))))
+    return parts
+
+
+def collect(
+    model: WorldModel, clips: Clips, labels: Tensor, states_of: StatesOf, samples: int, generator: torch.Generator
+) -> Items:
+    """Features of all valid frames of clips (N, T), `samples` times with fresh noise; labels (N, T)."""
+    features = []
+    for _ in range(samples):
+        for group in clips.split(64):
+            noise = gumbel_noise(model.rssm, *group.valid.shape, generator=generator)
+            features.append(states_of(model, group, noise).features[group.valid])
+    return Items(torch.cat(features), labels[clips.valid].repeat(samples))
+
+
+@torch.no_grad()
+def dreamt_success(
+    model: WorldModel, classifier: RewardClassifier, clips: Clips, chunk: int, samples: int, generator: torch.Generator
+) -> float:
+    """Share of open-loop dreams under `clips.actions` that the classifier calls a success after any chunk."""
+    found = []
+    for _ in range(samples):
+        noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=generator)
+        success = classifier.probability(imagined_states(model, clips, noise).features) > classifier.threshold
+        found.append((success & clips.valid)[:, chunk::chunk].any(dim=1))
+    return float(torch.stack(found).float().mean())

@@ -1,0 +1,159 @@
+"""Dreams on the toy task's world model; METHOD section 6, check 7 (reduced)."""
+
+import numpy as np
+import pytest
+import torch
+
+from diwa_data.errors import DiwaError
+from diwa_data.spec import ActionSpec, Spec
+from diwa_learning.chain import ChainPolicy, Exploration, Normal
+from diwa_learning.dream import Dream, DreamConfig, Rollout, StartConfig, draw_frames, executed, start_states
+from diwa_learning.reward import RewardClassifier
+
+
+class ConstantPolicy(ChainPolicy):
+    """Always the same chunk, without noise."""
+
+    def __init__(self, action: list[float], chunk: int = 4):
+        super().__init__(1, chunk, len(action))
+        self.register_buffer("action", torch.tensor(action))
+
+    def loss(self, features, actions):
+        return torch.zeros(())
+
+    def project(self, features):
+        return features
+
+    def denoise(self, projected, chunk, k):
+        return Normal(self.action.expand_as(chunk), torch.zeros(()))
+
+
+STILL, RIGHT = [0.0] * 6 + [1.0], [0.6] + [0.0] * 5 + [1.0]
+QUIET = Exploration(std_floor=0.0)
+
+
+@pytest.fixture
+def setting(toy_files, toy_reward):
+    return toy_files.world.model, toy_reward.classifier
+
+
+def dream(setting, policy, **changes):
+    model, classifier = setting
+    torch.manual_seed(0)
+    config = DreamConfig(dreams=8, chunks=12, horizon=6, exploration=QUIET, **changes)
+    starts = model.rssm.initial(3)
+    return Dream(model, classifier, starts, policy, 1, config)
+
+
+def test_executed_is_the_contracts_function():
+    actions = np.random.default_rng(0).normal(size=(5, 4, 7)).astype(np.float32) * 1.5
+    actions[0, 0, 6], actions[0, 1, 6] = 0.0, -0.0
+    assert np.array_equal(executed(torch.from_numpy(actions), ActionSpec()).numpy(), ActionSpec().executed(actions))
+
+
+def test_check_07_idle_dreams_earn_nothing_and_demonstrated_ones_the_recall(toy_files, toy_reward):
+    """Reduced: on the toy's model, with the figures that training left in the checkpoint."""
+    metrics = toy_reward.checkpoint.metrics
+    assert metrics["dreams"]["idle"] <= 0.1
+    assert metrics["dreams"]["demonstrated"] >= metrics["imagined"]["recall"] - 0.15
+    assert metrics["imagined"]["recall"] > 0.8
+    assert metrics["imagined"]["precision"] >= 0.95
+
+
+def test_moving_right_succeeds_where_standing_still_does_not(toy_files, setting):
+    model, classifier = setting
+    config = StartConfig(count=40, first_share=1.0, play_share=0.0)
+    starts = start_states(model, classifier, toy_files.demonstrations.episodes, [], config, seed=0)
+    rates = {}
+    for name, action in (("still", STILL), ("right", RIGHT)):
+        policy = ConstantPolicy(action)
+        torch.manual_seed(0)
+        mdp = Dream(
+            model, classifier, starts, policy, 1, DreamConfig(dreams=20, chunks=6, horizon=6, exploration=QUIET)
+        )
+        rates[name] = mdp.rollout(policy).success_rate(6)
+    assert rates["still"] < 0.2
+    assert rates["right"] > 0.8
+
+
+def test_rollout_bookkeeping(setting):
+    rollout = dream(setting, policy := ConstantPolicy(RIGHT)).rollout(policy)
+    assert torch.equal(rollout.done, rollout.terminated | (rollout.age == 6) | (torch.arange(12) == 11))
+    assert torch.equal(rollout.reward, rollout.terminated.float())
+    assert torch.equal(rollout.age[:, 0], torch.ones(8, dtype=torch.int64))
+    expected = torch.where(rollout.done[:, :-1], 1, rollout.age[:, :-1] + 1)
+    assert torch.equal(rollout.age[:, 1:], expected)
+
+
+def test_a_dream_goes_on_from_its_own_state_or_from_a_start(setting):
+    rollout = dream(setting, policy := ConstantPolicy(RIGHT)).rollout(policy)
+    going = ~rollout.done[:, :-1]
+    assert torch.equal(rollout.features[:, 1:][going], rollout.next_features[:, :-1][going])
+    assert rollout.features[:, 1:][~going].abs().max() == 0  # all starts of this bank are zero states
+    assert rollout.next_features[rollout.done].abs().min(dim=-1).values.shape[0] >= 8
+
+
+def test_probability_reward_never_ends_a_dream(setting):
+    rollout = dream(setting, policy := ConstantPolicy(RIGHT), reward="probability").rollout(policy)
+    assert not rollout.terminated.any()
+    with torch.no_grad():
+        assert torch.allclose(rollout.reward, setting[1].probability(rollout.next_features), atol=1e-6)
+
+
+def test_dreams_execute_what_the_robot_would(setting):
+    """A chunk far outside [-1, 1] leads where the clipped one leads."""
+    results = []
+    for action in ([5.0] + [0.0] * 5 + [0.3], [1.0] + [0.0] * 5 + [1.0]):
+        results.append(dream(setting, policy := ConstantPolicy(action)).rollout(policy).next_features.clone())
+    assert torch.equal(results[0], results[1])
+
+
+def test_success_rate_counts_only_dreams_that_had_the_whole_horizon():
+    """Two dreams of 4 chunks, horizon 2. The first succeeds late, starts anew with one chunk left: not counted."""
+    age = torch.tensor([[1, 2, 1, 1], [1, 2, 1, 2]])
+    success = torch.tensor([[False, True, True, True], [False, False, False, True]])
+    terminated = success
+    nothing = torch.zeros(2, 4, 1)
+    rollout = Rollout(nothing, nothing, nothing, success.float(), terminated, terminated, success, age)
+    # counted: dream 0's first (success) and second (success), dream 1's first (failure) and second (success)
+    assert rollout.success_rate(2) == pytest.approx(3 / 4)
+    assert rollout.mean_return(2) == pytest.approx(3 / 4)
+
+
+class TestStarts:
+    """Which recorded frames dreams begin with."""
+
+    def test_frames_come_evenly_from_all_or_from_the_first_ones(self, toy_files):
+        episodes = toy_files.demonstrations.episodes
+        rng = np.random.default_rng(0)
+        first = draw_frames(episodes, 200, rng, first=2)
+        assert {frame.index for frame in first} == {0, 1}
+        anywhere = draw_frames(episodes, 400, rng)
+        assert all(0 <= frame.index < len(frame.episode) for frame in anywhere)
+        assert len({id(frame.episode) for frame in anywhere}) == len(episodes)
+        assert draw_frames([], 3, rng) == []
+
+    def test_starts_that_are_a_success_are_dropped(self, toy_files, setting):
+        model, classifier = setting
+        config = StartConfig(count=200, first_share=0.0, play_share=0.0)
+        starts = start_states(model, classifier, toy_files.demonstrations.episodes, [], config, seed=0)
+        assert 0 < len(starts.h) < 200
+        assert (classifier.probability(starts.features) <= classifier.threshold).all()
+
+    def test_no_start_left_is_an_error(self, toy_files):
+        model = toy_files.world.model
+        yes = RewardClassifier(model.feature_dim, 4)
+        yes.threshold.fill_(-1.0)
+        with pytest.raises(DiwaError, match="calls all 10 start frames a success"):
+            start_states(model, yes, toy_files.demonstrations.episodes, [], StartConfig(count=10), seed=0)
+
+    def test_a_seed_fixes_the_bank(self, toy_files, setting):
+        model, classifier = setting
+        demos, play = toy_files.demonstrations.episodes, toy_files.play.episodes
+        banks = [start_states(model, classifier, demos, play, StartConfig(count=20), seed=s) for s in (1, 1, 2)]
+        assert torch.equal(banks[0].features, banks[1].features)
+        assert banks[0].h.shape != banks[2].h.shape or not torch.equal(banks[0].h, banks[2].h)
+
+
+def test_spec_null_action_is_still():
+    assert Spec().action.null.tolist() == STILL

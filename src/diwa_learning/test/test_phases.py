@@ -1,0 +1,223 @@
+"""Pre-training and reward phases on the toy task: pairs, averages, held-out scores, continuing to the bit."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diwa_data.errors import DiwaError
+from diwa_data.spec import Spec
+from diwa_learning import train_policy as policy_phase
+from diwa_learning import train_reward as reward_phase
+from diwa_learning.checkpoint import load_checkpoint
+from diwa_learning.features import Part, embed_clips
+from diwa_learning.policy import PolicyNetConfig, load_policy
+from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier
+from diwa_learning.reward_data import (
+    Items,
+    Latents,
+    demonstration_latents,
+    draw_stretches,
+    encode_demonstrations,
+    play_latents,
+    screen_play,
+)
+from diwa_learning.toy import POLICY, REWARD
+from diwa_learning.train_policy import PolicyConfig, cosine, make_pairs, train_policy, update_average
+from diwa_learning.train_reward import RewardConfig, train_reward
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def die_at_call(monkeypatch, owner, name, number):
+    """Let the `number`-th call of a function end the process's work, as a kill would."""
+    real, calls = getattr(owner, name), []
+
+    def dies(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == number:
+            raise MemoryError
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, dies)
+
+
+class TestPolicy:
+    """Phase 2."""
+
+    def test_defaults_are_the_papers(self):
+        config = PolicyConfig()
+        assert (config.net.width, config.net.denoising_steps, config.epochs, config.batch_size) == (512, 20, 5000, 256)
+        assert (config.ema_decay, config.ema_start, config.ema_every) == (0.995, 20, 10)
+
+    def test_pairs_lie_wholly_inside_a_demonstration(self, toy_files):
+        episodes = toy_files.demonstrations.episodes[:3]
+        pairs = make_pairs(toy_files.world.model, episodes, replace(POLICY, latent_samples=2))
+        counts = [len(episode) - 4 for episode in episodes]  # the last action row leads nowhere
+        assert pairs.actions.shape == (sum(counts), 4, 7)
+        assert pairs.features.shape == (2, sum(counts), toy_files.world.model.feature_dim)
+        assert np.array_equal(pairs.actions[counts[0]].numpy(), episodes[1].action[:4])
+        assert np.array_equal(pairs.actions[counts[0] - 1].numpy(), episodes[0].action[-5:-1])
+        assert not torch.equal(pairs.features[0], pairs.features[1])
+
+    def test_too_short_demonstrations_are_an_error(self, toy_files):
+        config = replace(POLICY, net=replace(POLICY.net, chunk=200))
+        with pytest.raises(DiwaError, match="more than 200 frames"):
+            make_pairs(toy_files.world.model, toy_files.demonstrations.episodes, config)
+
+    def test_average_moves_by_one_minus_decay(self):
+        average, model = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+        expected = 0.9 * average.weight + 0.1 * model.weight
+        update_average(average, model, 0.9)
+        assert torch.allclose(average.weight, expected)
+
+    def test_cosine_runs_over_all_epochs(self):
+        config = PolicyConfig(epochs=101, learning_rate=1.0, final_learning_rate=0.1)
+        assert [cosine(epoch, config) for epoch in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
+
+    def test_checkpoint_holds_the_average_and_not_the_last_weights(self, toy_files, toy_policy_path, tmp_path):
+        loaded = load_policy(toy_policy_path, Spec(), toy_files.world.hash, toy_files.world.model.feature_dim)
+        assert loaded.skill == "open_drawer"
+        train_policy(
+            toy_files.demonstrations_path, toy_files.world_model_path, tmp_path / "p", replace(POLICY, ema_start=10**6)
+        )
+        last = load_checkpoint(tmp_path / "p", "policy").weights  # never averaged: the last weights themselves
+        mine = loaded.checkpoint.weights
+        assert any(not torch.equal(mine[name], last[name]) for name in mine)
+        losses = [value for _, value in loaded.checkpoint.metrics["history"]["loss"]]
+        assert losses[-1] < 0.7 * losses[0]
+
+    def test_a_killed_run_continues_to_the_same_bits(self, toy_files, toy_policy_path, tmp_path, monkeypatch):
+        arguments = (toy_files.demonstrations_path, toy_files.world_model_path, tmp_path / "p", POLICY)
+        die_at_call(monkeypatch, policy_phase, "train_epoch", 17)
+        with pytest.raises(MemoryError):
+            train_policy(*arguments)
+        monkeypatch.undo()
+        train_policy(*arguments)
+        assert_same(
+            load_checkpoint(tmp_path / "p", "policy").weights, load_checkpoint(toy_policy_path, "policy").weights
+        )
+
+    def test_gaussian_policy_trains_too(self, toy_files, tmp_path):
+        config = replace(POLICY, net=PolicyNetConfig(kind="gaussian", width=16), epochs=5)
+        train_policy(toy_files.demonstrations_path, toy_files.world_model_path, tmp_path / "g", config)
+        loaded = load_policy(tmp_path / "g", Spec(), toy_files.world.hash, toy_files.world.model.feature_dim)
+        assert loaded.policy.steps == 1
+
+    def test_play_is_refused_as_demonstrations(self, toy_files, tmp_path):
+        with pytest.raises(DiwaError, match="demonstrations of one skill, found: none"):
+            train_policy(toy_files.play_path, toy_files.world_model_path, tmp_path / "p", POLICY)
+
+
+class TestReward:
+    """Phase 3."""
+
+    def test_defaults_are_the_papers(self):
+        config = RewardConfig()
+        assert (config.learning_rate, config.epochs, config.batch_size, config.temperature) == (1e-6, 100, 32, 0.5)
+
+    def test_metrics_hold_both_scores_and_the_threshold(self, toy_reward):
+        metrics = toy_reward.checkpoint.metrics
+        assert (
+            {"precision", "recall", "positives", "negatives"}
+            == metrics["filtered"].keys()
+            == metrics["imagined"].keys()
+        )
+        assert metrics["threshold_reached"]
+        assert math.isclose(metrics["threshold"], toy_reward.classifier.threshold.item(), rel_tol=1e-6)
+
+    def test_a_killed_run_continues_to_the_same_bits(self, toy_files, toy_reward_path, tmp_path, monkeypatch):
+        arguments = (
+            toy_files.demonstrations_path,
+            toy_files.play_path,
+            toy_files.world_model_path,
+            tmp_path / "r",
+            REWARD,
+        )
+        saves = []
+        real = reward_phase.TrainingRun.save
+        monkeypatch.setattr(reward_phase.TrainingRun, "save", lambda run: (real(run), saves.append(run.step)))
+        log = reward_phase.TrainingRun.log
+
+        def dies(run, step, values):
+            if step == 20:
+                raise MemoryError
+            log(run, step, values)
+
+        monkeypatch.setattr(reward_phase.TrainingRun, "log", dies)
+        with pytest.raises(MemoryError):
+            train_reward(*arguments)
+        assert saves  # it continues from the middle
+        monkeypatch.undo()
+        train_reward(*arguments)
+        assert_same(
+            load_checkpoint(tmp_path / "r", "reward").weights, load_checkpoint(toy_reward_path, "reward").weights
+        )
+
+    def test_without_play(self, toy_files, tmp_path):
+        train_reward(
+            toy_files.demonstrations_path, None, toy_files.world_model_path, tmp_path / "r", replace(REWARD, epochs=2)
+        )
+        history = json.loads((tmp_path / "r" / "metrics.json").read_text())["history"]
+        assert "screen_loss" not in history
+        assert len(history["loss"]) == 2
+
+    def test_imagined_stretches_keep_their_labels(self, toy_files):
+        """With every stretch from frame 0, imagined labels are the demonstrations' own."""
+        model, episodes = toy_files.world.model, toy_files.demonstrations.episodes[:2]
+        demos = encode_demonstrations(model, episodes)
+        latents = demonstration_latents(model, demos, 500, 500, 1, torch.Generator())
+        assert torch.equal(latents.imagined.labels, latents.filtered.labels)
+        assert UNUSED not in latents.imagined.labels
+        later = demonstration_latents(model, demos, 3, 5, 1, torch.Generator())
+        stretches = sum(range_count(len(episode), 5) for episode in episodes)
+        assert len(later.imagined.labels) <= 4 * stretches
+
+    def test_screen_drops_play_that_may_be_a_success(self):
+        classifier = RewardClassifier(2, 4)
+        features = torch.randn(6, 2)
+        items = Items(features, torch.full((6,), UNUSED))
+        probability = classifier.probability(features).detach()
+        below = float(probability.sort().values[2:4].mean())
+        kept = screen_play(Latents(items, Items(features + 1, items.labels)), classifier, below)
+        assert kept.filtered.labels.tolist() == [NEGATIVE] * 3
+        assert torch.equal(kept.imagined.features, features[probability < below] + 1)
+
+    def test_play_latents_pair_filtered_and_imagined_frames(self, toy_files):
+        rng = np.random.default_rng(0)
+        latents = play_latents(toy_files.world.model, toy_files.play.episodes, 5, 7, rng)
+        assert (
+            latents.filtered.features.shape
+            == latents.imagined.features.shape
+            == (40, toy_files.world.model.feature_dim)
+        )
+        assert (latents.filtered.labels == UNUSED).all()
+
+    def test_stretches_fit_their_episode(self, toy_files):
+        parts = draw_stretches(toy_files.play.episodes, 50, 30, np.random.default_rng(0))
+        assert all(part.length == 30 and part.stop <= len(part.episode) for part in parts)
+        short = draw_stretches(toy_files.demonstrations.episodes, 5, 1000, np.random.default_rng(0))
+        assert all(part.start == 0 and part.stop == len(part.episode) for part in short)
+
+    def test_unmarked_demonstrations_are_left_out_aloud(self, toy_files, capsys):
+        episodes = toy_files.demonstrations.episodes[:3]
+        episodes[0] = replace(episodes[0], success=np.zeros(len(episodes[0]), bool))
+        reward_phase.make_data(toy_files.world.model, episodes, [], REWARD)
+        assert "no success mark in them: demonstrations 000000" in capsys.readouterr().out
+        with pytest.raises(DiwaError, match="two or more demonstrations with a success mark"):
+            reward_phase.make_data(toy_files.world.model, episodes[:2], [], REWARD)
+
+
+def range_count(length, every):
+    return len(range(0, length - 1, every))
+
+
+def test_parts_of_an_episode_are_clips(toy_files):
+    clips = embed_clips(toy_files.world.model, [Part(toy_files.play.episodes[0], 3, 9)])
+    assert clips.valid.shape == (1, 6)
