@@ -104,9 +104,9 @@ def write_header(
         "inputs": dict(inputs or {}),
         "config": dataclasses.asdict(config),
     }
-    write_json(path / CONFIG, header)
     with atomic_path(path / SPEC) as temporary:
         temporary.write_text(spec.to_json() + "\n")
+    write_json(path / CONFIG, header)
 
 
 def read_header(path: Path) -> dict[str, Any]:

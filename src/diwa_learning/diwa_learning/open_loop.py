@@ -71,6 +71,31 @@ def open_loop(model: WorldModel, batch: Batch, seed: int = 0) -> OpenLoop:
     )
 
 
+@torch.no_grad()
+def action_check(model: WorldModel, batch: Batch, seed: int = 0) -> dict[str, float]:
+    """Mean KL(posterior || prior) of clips filtered under their own actions, and under wrong ones (METHOD 6.2).
+
+    `recorded` is the lowest if the model uses the action that led to each frame; `late` and `early` shift the actions
+    by one step, `shuffled` permutes them in time.
+    """
+    right, embeds = batch.previous_actions, model.embed(batch.images, batch.state)
+    kls = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        order = torch.randperm(right.shape[1])
+        candidates = {
+            "recorded": right,
+            "late": torch.cat([right[:, :1], right[:, :-1]], 1),
+            "early": torch.cat([right[:, 1:], right[:, -1:]], 1),
+            "shuffled": right[:, order],
+        }
+        for name, actions in candidates.items():
+            observed = model.rssm.observe(embeds, actions, torch.zeros_like(batch.valid))
+            kl = categorical_kl(observed.posterior_logits, observed.prior_logits)[:, CONTEXT:]
+            kls[name] = round(float(kl[batch.valid[:, CONTEXT:]].mean()), 4)
+    return kls
+
+
 def _mean(values: Tensor, valid: Tensor) -> np.ndarray:
     """(B, T) -> (T,) mean over valid rows, NaN where there is none."""
     return ((values * valid).sum(0) / valid.sum(0)).cpu().numpy()
@@ -111,19 +136,21 @@ def save_filmstrip(path: Path, batch: Batch, imagined: dict[str, Tensor], clip: 
     """Draw one clip, per camera a row of recorded frames above a row of imagined ones, evenly spaced in time."""
     length = int(batch.valid[clip].sum())
     steps = np.unique(np.linspace(0, length - 1, columns).astype(int))
-    rows = [
-        (f"{name}\n{kind}", images[name][clip].cpu())
+    rows = {
+        f"{name}\n{kind}": images[name][clip, steps].cpu().numpy()  # (columns, H, W, 3)
         for name in imagined
         for kind, images in (("recorded", batch.images), ("imagined", imagined))
-    ]
-    figure = Figure(figsize=(1.1 * len(steps) + 0.6, 1.15 * len(rows) + 0.3), layout="constrained")
-    axes = figure.subplots(len(rows), len(steps), squeeze=False)
-    for (label, frames), line in zip(rows, axes, strict=True):
-        for step, axis in zip(steps, line, strict=True):
-            axis.imshow(frames[step].numpy())
-            axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(label)
-    for step, axis in zip(steps, axes[0], strict=True):
-        axis.set_title("encoded" if step < CONTEXT else f"+{step - CONTEXT + 1}", fontsize=8)
+    }
+    mosaic = np.concatenate([np.concatenate(frames, 1) for frames in rows.values()])
+    height, width = (size / count for size, count in zip(mosaic.shape, (len(rows), len(steps)), strict=False))
+    figure = Figure(figsize=(len(steps) + 1, len(rows) + 0.5), layout="constrained")
+    axis = figure.add_subplot()
+    axis.imshow(mosaic, interpolation="nearest")
+    axis.xaxis.tick_top()
+    names = ["encoded" if step < CONTEXT else f"+{step - CONTEXT + 1}" for step in steps]
+    axis.set_xticks((np.arange(len(steps)) + 0.5) * width - 0.5, names)
+    axis.set_yticks((np.arange(len(rows)) + 0.5) * height - 0.5, list(rows))
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

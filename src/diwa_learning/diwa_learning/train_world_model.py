@@ -12,7 +12,7 @@ from torch import nn
 from diwa_data.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import require_same
-from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, open_loop, save_filmstrip
+from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, open_loop, save_filmstrip
 from diwa_learning.sequences import Batch, Replay, fingerprint, split_held_out
 from diwa_learning.training import TrainingRun
 from diwa_learning.world_model import WorldModel, WorldModelConfig, WorldModelLoss
@@ -56,12 +56,14 @@ def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelCon
                 run.log(step, summary_scalars(check(model, clips.spread(SHORT_CHECK).to(device), run)))
 
         throughput = run.step * per_step / max(run.seconds, 1e-9)
-        result = check(model, clips.spread(FULL_CHECK).to(device), run)
+        final = clips.spread(FULL_CHECK).to(device)
+        result = check(model, final, run)
         metrics = {
             "parameters": parameters,
             "frames": replay.frames,
             "held_out_frames": clips.frames,
             "frames_per_s": round(throughput, 1),
+            "action_kl": action_check(model, final),
             **result.summary(),
         }
         run.finish(model.state_dict(), metrics)

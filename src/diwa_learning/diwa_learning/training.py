@@ -18,6 +18,7 @@ import ctypes
 import dataclasses
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -185,7 +186,9 @@ class TrainingRun:
     def _claim_folder(self) -> None:
         """Write the header of a new run, or check that the one in `out` is the same run."""
         if not (self.out / checkpoint.CONFIG).exists():
-            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            if self.out.exists() and (
+                not self.out.is_dir() or {p.name for p in self.out.iterdir()} - {checkpoint.SPEC}
+            ):
                 raise DiwaError(f"{self.out} exists and is no {self.phase} run: choose another folder")
             checkpoint.write_header(self.out, self.phase, self.config, self.spec, self.world_model_hash, self.inputs)
             return
@@ -210,6 +213,7 @@ class TrainingRun:
             if self._interrupted:
                 raise KeyboardInterrupt
             self._interrupted = True
+            os.write(2, b"\nstopping after this step; press Ctrl-C again to drop it\n")  # print may not be re-entered
 
         before = signal.signal(signal.SIGINT, remember)
         try:

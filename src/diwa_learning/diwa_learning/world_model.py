@@ -73,6 +73,9 @@ class WorldModelConfig:
             ("sequence_length", self.sequence_length, 2, 10**6),
             ("batch_size", self.batch_size, 1, 10**6),
             ("updates", self.updates, 1, 10**9),
+            ("log_every", self.log_every, 1, 10**9),
+            ("check_every", self.check_every, 1, 10**9),
+            ("save_every", self.save_every, 1, 10**9),
         ):
             if not low <= value <= high:
                 raise DiwaError(f"world_model.{name} is {value}; it must lie in [{low:g}, {high:g}]")

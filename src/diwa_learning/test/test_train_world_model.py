@@ -10,8 +10,9 @@ import torch
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.checkpoint import load_checkpoint, load_world_model
-from diwa_learning.rssm import RSSMConfig, categorical_kl
-from diwa_learning.sequences import Batch, Replay
+from diwa_learning.open_loop import action_check
+from diwa_learning.rssm import RSSMConfig
+from diwa_learning.sequences import Replay
 from diwa_learning.train_world_model import adamw, train_world_model, update
 from diwa_learning.world_model import WorldModel, WorldModelConfig
 
@@ -26,15 +27,6 @@ def play(tmp_path, make_episode, write_dataset):
 def demonstrations(tmp_path, make_episode, write_dataset):
     """A dataset of two short episodes."""
     return write_dataset(tmp_path / "demonstrations.h5", [make_episode(7, seed=71), make_episode(4, seed=72)])
-
-
-def mean_kl(model: WorldModel, batch: Batch, actions: torch.Tensor) -> float:
-    """KL(posterior || prior) of a batch filtered under `actions` (B, T, A), after the first three frames."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        reset = torch.zeros_like(batch.valid)
-        observed = model.rssm.observe(model.embed(batch.images, batch.state), actions, reset)
-    return float(categorical_kl(observed.posterior_logits, observed.prior_logits)[:, 3:].mean())
 
 
 def test_check_02_the_model_needs_the_action_that_led_to_each_frame(make_episode):
@@ -54,13 +46,8 @@ def test_check_02_the_model_needs_the_action_that_led_to_each_frame(make_episode
     for _ in range(80):
         update(model, optimizer, model.loss(replay.sample(config.batch_size, rng)), config.gradient_clip)
 
-    batch = Replay([make_episode(200, seed=9)], Spec(), 20).sample(8, rng)
-    right = batch.previous_actions
-    kl = mean_kl(model, batch, right)
-    late = mean_kl(model, batch, torch.cat([right[:, :1], right[:, :-1]], 1))
-    early = mean_kl(model, batch, torch.cat([right[:, 1:], right[:, -1:]], 1))
-    shuffled = mean_kl(model, batch, right[:, torch.randperm(right.shape[1])])
-    assert min(late, early, shuffled) > 5 * kl
+    kl = action_check(model, Replay([make_episode(200, seed=9)], Spec(), 20).sample(8, rng))
+    assert min(kl["late"], kl["early"], kl["shuffled"]) > 5 * kl["recorded"]
 
 
 def test_the_phase_leaves_a_checkpoint_with_metrics_and_a_filmstrip(
@@ -74,6 +61,7 @@ def test_the_phase_leaves_a_checkpoint_with_metrics_and_a_filmstrip(
     assert metrics["parameters"] == sum(p.numel() for p in world_model.model.parameters())
     assert metrics["frames"] + metrics["held_out_frames"] == 20 + 14 + 9 + 5 + 7 + 4
     assert metrics["frames_per_s"] > 0
+    assert metrics["action_kl"].keys() == {"recorded", "late", "early", "shuffled"}
     assert [step for step, _ in metrics["history"]["loss"]] == [0, 2, 4]
     assert [step for step, _ in metrics["history"]["open_loop_psnr"]] == [3]
     assert len(metrics["open_loop_steps"]["psnr"]) == len(metrics["open_loop_steps"]["kl"])
