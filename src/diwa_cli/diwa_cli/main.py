@@ -44,6 +44,9 @@ def main() -> int:
     except DiwaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # no permission, disk full: the system's text names the file
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         return 130

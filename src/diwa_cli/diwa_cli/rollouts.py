@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,10 @@ import numpy as np
 import torch
 
 from diwa_cli.video import Film
+from diwa_data.errors import DiwaError
+from diwa_data.files import full_disk_as_error
 from diwa_data.motion import MotionLimits
+from diwa_data.processes import children_without_interrupts
 from diwa_data.progress import progress
 from diwa_data.robot import Environment
 from diwa_deploy.control import Agent, control_loop
@@ -134,8 +136,9 @@ def run_jobs(jobs: Sequence[Job], setting: Setting, kept: Path, workers: int, ti
     with progress(title, len(jobs), "rollouts", len(jobs) - len(missing)) as bar, kept.open("a") as file:
         for rollout in _results(missing, setting, workers):
             done[rollout.policy, rollout.seed] = rollout
-            file.write(json.dumps(dataclasses.asdict(rollout)) + "\n")
-            file.flush()
+            with full_disk_as_error(kept):
+                file.write(json.dumps(dataclasses.asdict(rollout)) + "\n")
+                file.flush()
             bar.advance(note=f"{rollout.policy}: {_share(done.values(), rollout.policy)}")
     return [done[job.policy, job.seed] for job in jobs]
 
@@ -162,10 +165,12 @@ def _results(jobs: Sequence[Job], setting: Setting, workers: int) -> Iterator[Ro
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, context, _start_worker, (setting,))
     try:
-        with _workers_ignore_interrupts():
+        with children_without_interrupts():
             futures = [executor.submit(_run_in_worker, job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
+    except BrokenProcessPool as error:
+        raise DiwaError("a worker was killed (out of memory?): run again with fewer --workers") from error
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -182,16 +187,6 @@ def _results_here(jobs: Sequence[Job], setting: Setting) -> Iterator[Rollout]:
     finally:
         runner.close()
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def _workers_ignore_interrupts() -> Iterator[None]:
-    """Processes started here leave Ctrl-C to this one."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 _runner: Runner | None = None

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,8 @@ class PhaseLog:
 
         def beat() -> None:
             while not ended.wait(HEARTBEAT):
-                save()
+                with suppress(DiwaError):  # a full disk: the last save reports it
+                    save()
 
         pulse = threading.Thread(target=beat, daemon=True)
         pulse.start()

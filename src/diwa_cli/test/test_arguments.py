@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from diwa_cli.arguments import Flags, Source, call, command_line, split_source
+from diwa_cli.demo import DemoConfig, Settings
+from diwa_cli.run_skill import RunSkillConfig
+from diwa_data.config import SECTIONS, load_parameters, presets
 from diwa_data.errors import DiwaError
 
 
@@ -98,6 +101,15 @@ def test_a_printed_command_line_gives_the_config_again(config, file):
     again, rest = split_source(words[2:])
     assert again == source
     assert parse(again.section(Config, "run_skill"), *rest) == config
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_section_of_every_preset_is_valid(preset):
+    source = Source(preset)
+    settings = Settings.load(source.section(DemoConfig, "demo"), source)
+    assert settings.final.rollouts == settings.demo.rollouts
+    assert source.section(RunSkillConfig, "run_skill").max_steps > 0
+    assert set(load_parameters(preset)) <= set(SECTIONS)
 
 
 def test_only_what_differs_is_printed():

@@ -12,7 +12,7 @@ from pathlib import Path
 from diwa_cli.demo import curve_policies
 from diwa_cli.run_folder import PhaseLog, RunFolder
 
-TINY = Path(__file__).parent / "tiny.yaml"
+DEMO = ["demo", "--preset", "debug", "--config", str(Path(__file__).parent / "tiny.yaml")]
 
 
 def test_demo_interrupted_and_continued(diwa, tmp_path):
@@ -20,7 +20,7 @@ def test_demo_interrupted_and_continued(diwa, tmp_path):
     interrupt_in_phase("train_world_model", out)
     seconds = PhaseLog(out / "phases.json").seconds
 
-    ran = diwa("demo", "--config", TINY, "--out", out)
+    ran = diwa(*DEMO, "--out", out)
     assert ran.status == 0, ran.err
     assert "[record_play] finished earlier" in ran.out
     assert "[train_policy] diwa train-policy --demonstrations" in ran.out
@@ -28,15 +28,15 @@ def test_demo_interrupted_and_continued(diwa, tmp_path):
     check_results(out)
     check_commands_on_its_files(diwa, out)
 
-    ran = diwa("demo", "--config", TINY, "--out", out)
+    ran = diwa(*DEMO, "--out", out)
     assert ran.out.count("finished earlier") == 12
-    ran = diwa("demo", "--config", TINY, "--out", out, "--rollouts", "3")
+    ran = diwa(*DEMO, "--out", out, "--rollouts", "3")
     assert (ran.status, "begun differently: demo.rollouts was 2, is 3" in ran.err) == (2, True)
 
 
 def interrupt_in_phase(name, out):
     """Run the demo, press Ctrl-C when the phase is under way."""
-    command = [sys.executable, "-m", "diwa_cli.main", "demo", "--config", TINY, "--out", out]
+    command = [sys.executable, "-m", "diwa_cli.main", *DEMO, "--out", out]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as run:

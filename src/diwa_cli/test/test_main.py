@@ -80,6 +80,13 @@ def test_an_error_is_one_line_and_status_2(diwa, words, message, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_that_cannot_be_written_is_one_error(diwa, recorded, tmp_path):
+    (tmp_path / "file").write_text("")
+    ran = diwa("build-dataset", recorded / "bags", "--out", tmp_path / "file" / "x.h5")
+    assert (ran.status, len(ran.err.splitlines())) == (2, 1)
+    assert str(tmp_path / "file") in ran.err
+
+
 def test_unknown_flags_are_refused(diwa):
     ran = diwa("record", "--out", "x", "--episods", "3")
     assert ran.status == 2

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,6 +29,7 @@ from diwa_data.align import Alignment, DatasetConfig, align_bag
 from diwa_data.bags import find_bags
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, full_disk_as_error, remove, require_space
+from diwa_data.processes import children_without_interrupts
 from diwa_data.progress import progress
 from diwa_data.sidecar import Sidecar
 from diwa_data.spec import Spec, require_same
@@ -223,7 +223,9 @@ def _alignments(jobs: list[tuple[Path, Path]], config: DatasetConfig) -> Iterato
     stop = context.Event()
     pool = ProcessPoolExecutor(workers, context, _start_worker, (stop,))
     try:
-        for done in as_completed([pool.submit(_build_part_in_worker, bag, part, config) for bag, part in jobs]):
+        with children_without_interrupts():
+            futures = [pool.submit(_build_part_in_worker, bag, part, config) for bag, part in jobs]
+        for done in as_completed(futures):
             yield done.result()
     except BrokenProcessPool as error:
         raise DiwaError("a worker was killed (out of memory?): run again with fewer --workers") from error
@@ -236,10 +238,9 @@ _worker_stop: Any = None
 
 
 def _start_worker(stop: Any) -> None:
-    """Ctrl-C reaches the whole process group: leave it to the parent, which sets `stop`."""
+    """Keep the event that the parent sets when it stops."""
     global _worker_stop
     _worker_stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import multiprocessing
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,6 +18,7 @@ import numpy as np
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, remove
+from diwa_data.processes import children_without_interrupts
 from diwa_data.progress import progress
 from diwa_data.recording import HIDDEN, EpisodeRecorder, RecordConfig
 from diwa_data.skills import require_skill
@@ -176,9 +176,11 @@ def _episodes(todo: list[int], out: Path, config: RecordConfig, sim: SimConfig) 
         yield from map(_work, todo)
         return
     # OpenGL does not survive a fork
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_process, (job,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (job,))
     try:
-        for future in as_completed([pool.submit(_work, index) for index in todo]):
+        with children_without_interrupts():
+            futures = [pool.submit(_work, index) for index in todo]
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
         raise DiwaError(
@@ -195,11 +197,6 @@ def _episodes(todo: list[int], out: Path, config: RecordConfig, sim: SimConfig) 
 
 
 _worker: tuple[SimulatedPanda, EpisodeRecorder, RecordConfig] | None = None
-
-
-def _start_process(job: _Job) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _start_worker(job)
 
 
 def _start_worker(job: _Job) -> None:
