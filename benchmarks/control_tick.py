@@ -24,7 +24,7 @@ from diwa_learning.world_model import WorldModel, WorldModelConfig
 def main(ticks: int = 1000) -> None:
     torch.manual_seed(0)
     spec = Spec()
-    model = WorldModel(WorldModelConfig(), spec).eval()
+    model = WorldModel(WorldModelConfig(), spec).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     policy = make_policy(PolicyNetConfig(), model.feature_dim, spec.action_dim)
     agent = Agent(model, policy, RewardClassifier(model.feature_dim, 512), spec)
     rng = np.random.default_rng(0)

@@ -12,7 +12,8 @@ from common import Measurement
 
 from diwa_data.spec import Spec
 from diwa_learning.dream import Dream
-from diwa_learning.finetune import FinetuneConfig, Finetuner
+from diwa_learning.finetune import FinetuneConfig
+from diwa_learning.finetuner import Finetuner
 from diwa_learning.policy import PolicyNetConfig, make_policy
 from diwa_learning.reward import RewardClassifier
 from diwa_learning.rssm import RSSMConfig
@@ -27,10 +28,10 @@ def main(iterations: int = 4) -> None:
     classifier = RewardClassifier(model.feature_dim, 512).requires_grad_(False)
     classifier.threshold.fill_(0.99)  # no dream succeeds: every chunk is dreamt
     policy = make_policy(PolicyNetConfig(width=256), model.feature_dim, spec.action_dim)
-    finetuner = Finetuner(policy, model.feature_dim, config, alpha_bc=0.05)
+    finetuner = Finetuner(policy, model.feature_dim, config.ppo, config.dream, alpha_bc=0.05)
     embeds = torch.randn(500, model.embed_dim)
     starts = model.rssm.filter(model.rssm.initial(500), model.null_action.expand(500, -1), embeds)
-    dream = Dream(model, classifier, starts, finetuner.policy, config.trained_steps, config.dream)
+    dream = Dream(model, classifier, starts, finetuner.policy, config.ppo.trained_steps, config.dream)
     finetuner.update(dream.rollout(finetuner.policy), train_actor=True)
     started = time.perf_counter()
     for _ in range(iterations):

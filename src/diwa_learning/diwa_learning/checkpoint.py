@@ -166,6 +166,7 @@ def load_world_model(path: Path, device: str | torch.device = "cpu") -> LoadedWo
     checkpoint = load_checkpoint(path, "world_model")
     model = WorldModel(checkpoint.config_as(WorldModelConfig), checkpoint.spec)
     load_weights(model, checkpoint.weights, checkpoint.path)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # else convolutions reorder every call
     return LoadedWorldModel(model.to(device).eval().requires_grad_(False), checkpoint.spec, checkpoint.hash)
 
 

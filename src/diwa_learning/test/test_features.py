@@ -1,5 +1,7 @@
 """Filtering and imagining recorded frames; one path for training and deployment (METHOD section 6, check 3)."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -154,7 +156,7 @@ class TestAgent:
             left.append(len(agent._queue))
             states.append(agent.state.h)
         assert left == [3, 2, 1, 0, 3]
-        assert all(not torch.equal(a, b) for a, b in zip(states, states[1:], strict=False))
+        assert all(not torch.equal(a, b) for a, b in itertools.pairwise(states))
 
     def test_missing_camera_is_an_error(self, tiny_world_model):
         seen = self.observation()

@@ -254,7 +254,7 @@ class TestRefused:
             load_agent(other, toy_policy_path, None, Spec())
 
     def test_another_robot(self, toy_files, toy_policy_path):
-        with pytest.raises(DiwaError, match="spec.robot"):
+        with pytest.raises(DiwaError, match=r"spec\.robot"):
             load_agent(toy_files.world_model_path, toy_policy_path, None, Spec(robot="other"))
 
 
