@@ -19,6 +19,11 @@ def test_the_papers_encoder_gives_1536_numbers_and_its_decoder_an_image():
     torch.testing.assert_close(to_uint8(to_network(image).permute(0, 2, 3, 1)), image)
 
 
+def test_the_decoder_is_the_stack_of_its_transposed_convolutions():
+    decoder, code = ImageDecoder(3), torch.randn(2, 96)
+    torch.testing.assert_close(decoder(code), decoder.layers(code[:, :, None, None]))
+
+
 def test_the_papers_model_has_2048_features():
     with torch.device("meta"):
         model = WorldModel(WorldModelConfig(), replace(Spec()))
