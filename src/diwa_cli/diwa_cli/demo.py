@@ -121,8 +121,12 @@ def demo(out: Path, config: DemoConfig, source: Source) -> None:
         print(f"\n[{phase.name}] {phase.command}", flush=True)
         with log.running(phase.name, phase.command):
             phase.run()
-    write_json(folder.results, results(folder, config.skill))
-    print(f"\n{headline(folder)}\nreport: {folder.report}\nresults: {folder.results}")
+    found = results(folder, config.skill)
+    write_json(folder.results, found)
+    parts = {"world_model": folder.world_model, "policy": folder.finetuned, "reward": folder.reward}
+    write_bundle(folder.bundle(config.skill), parts, {**found, "versions": versions()})
+    print(f"\n{headline(folder)}")
+    print(f"report: {folder.report}\nresults: {folder.results}\nskill bundle: {folder.bundle(config.skill)}")
 
 
 def phases(folder: RunFolder, settings: Settings, source: Source) -> Iterator[Phase]:
@@ -201,7 +205,7 @@ def learning_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
 
 
 def evaluation_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
-    """Learning curve, final evaluation, bundle and report."""
+    """Learning curve, final evaluation and report."""
     for name, policies, out, config in (
         ("evaluate_curve", curve_policies(f, s.finetune.iterations, s.demo.curve_checkpoints), f.curve, s.curve),
         ("evaluate_final", {BASE: f.policy, FINETUNED: f.finetuned}, f.final, s.final),
@@ -214,10 +218,6 @@ def evaluation_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
             out / "evaluation.json",
             partial(evaluate, policies, f.world_model, f.reward, out, config),
         )
-    parts = {"world_model": f.world_model, "policy": f.finetuned, "reward": f.reward}
-    skill = s.demo.skill
-    if not f.bundle(skill).exists():
-        write_bundle(f.bundle(skill), parts, {"skill": skill, **results(f, skill), "versions": versions()})
     yield Phase("report", shlex.join(["diwa", "report", str(f.path)]), f.report, partial(write_report, f.path))
 
 

@@ -29,6 +29,9 @@ COMMANDS = {
 }
 """Name -> module of `diwa_cli` with the function of that name, and what it does."""
 
+SIMULATOR = ("mujoco", "gymnasium_robotics")
+"""Packages of the optional dependencies `sim`."""
+
 
 def main() -> int:
     """Run the command in `sys.argv`; the exit status is 2 for an error and 130 for Ctrl-C."""
@@ -43,6 +46,11 @@ def main() -> int:
         return run(arguments[0], arguments[1:])
     except DiwaError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in SIMULATOR:
+            raise
+        print(f"error: the simulator needs {error.name}: pip install 'diwa-ros2[sim]'", file=sys.stderr)
         return 2
     except OSError as error:  # no permission, disk full: the system's text names the file
         print(f"error: {error}", file=sys.stderr)

@@ -20,7 +20,8 @@ header, main, footer { max-width: 1080px; margin: 0 auto; padding: 0 24px; }
 header { padding-top: 44px; }
 .over { color: var(--soft); letter-spacing: .04em; font-size: .86rem; margin: 0; }
 h1 { font-size: clamp(1.7rem, 4.2vw, 2.7rem); line-height: 1.15; margin: .25em 0 .3em; letter-spacing: -.015em; }
-h1 .base { color: var(--base); } h1 .tuned { color: var(--tuned); } h1 .arrow { color: #b4bec6; }
+h1 span { white-space: nowrap; } h1 .base { color: var(--base); } h1 .tuned { color: var(--tuned); }
+h1 .arrow { color: #b4bec6; }
 .lead { font-size: 1.06rem; max-width: 46em; margin: 0 0 1.4em; }
 nav { display: flex; flex-wrap: wrap; gap: 6px 18px; border-top: 1px solid var(--line); padding: 12px 0 0;
   font-size: .9rem; }

@@ -90,13 +90,14 @@ def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate]) -> str:
 
 @styled
 def lines(curves: Mapping[str, Curve], xlabel: str, ylabel: str, log: bool = False) -> str:
-    """Several curves over one axis."""
+    """Several curves over one axis; `log` asks for a logarithmic one where the values span a decade."""
     figure, axes = _figure(width=4.4, height=2.6)
     for (name, curve), color in zip(curves.items(), CYCLE * len(curves), strict=False):
         axes.plot(curve.x, curve.y, color=color, linewidth=1.5, label=name, marker="o" if len(curve.x) == 1 else "")
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if log and all(np.min(curve.y) > 0 for curve in curves.values()):
+    values = np.concatenate([curve.y for curve in curves.values()])
+    if log and values.min() > 0 and values.max() > 10 * values.min():
         axes.set_yscale("log")
     if len(curves) > 1:
         axes.legend()

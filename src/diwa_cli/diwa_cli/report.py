@@ -62,8 +62,8 @@ def header(skill: str, evaluation: dict[str, Any] | None, folder: RunFolder) -> 
     lead = (
         f"<p class='lead'>A policy imitated demonstrations, then practised in the dreams of a world model, without one "
         f"more step on the robot. On the same {base.rollouts} start states, success changed by "
-        f"<b>{_difference(evaluation)['points']:+.0f} percentage points</b> "
-        f"(95 % interval, paired: {low:+.0f} to {high:+.0f}).</p>"
+        f"<b>{signed(_difference(evaluation)['points'])} percentage points</b> "
+        f"(95 % interval, paired: {signed(low)} to {signed(high)}).</p>"
     )
     return over + title + lead + page.numbers(key_numbers(evaluation, folder)) + nav
 
@@ -112,7 +112,7 @@ def result(evaluation: dict[str, Any] | None) -> str:
     for label, rate in rates.items():
         interval = f"{100 * rate.interval.low:.1f} to {100 * rate.interval.high:.1f}"
         rows.append([label, f"{rate.successes} / {rate.rollouts}", f"{100 * rate.rate:.1f}", interval])
-    rows.append(["difference, points", "", f"{difference['points']:+.1f}", f"{low:+.1f} to {high:+.1f}"])
+    rows.append(["difference, points", "", signed(difference["points"], 1), f"{signed(low, 1)} to {signed(high, 1)}"])
     numbers = page.table(["policy", "successes", "%", "95 % interval"], rows)
     return section("result", "Result", about, page.columns(bars, numbers + "<h3>Pairs</h3>" + pairs))
 
@@ -132,6 +132,12 @@ def rollouts(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
             cells = [_video(v, LABELS[n], found[n, seed]) for v, n in zip(videos, LABELS, strict=True)]
             pairs.append(f'<div class="pair">{"".join(cells)}</div>')
     return section("rollouts", "Rollouts", about, *(pairs or [missing("A video", "diwa evaluate --videos 6")]))
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """A number with its sign, as print has it: a real minus, and no sign at zero."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def success_rate(evaluation: dict[str, Any], name: str) -> SuccessRate:

@@ -59,7 +59,22 @@ def world_model(folder: RunFolder) -> str:
         chart(metrics, {"loss": "training"}, "update", "loss", "", log=True),
         chart(metrics, {"kl": "training"}, "update", "KL(posterior ‖ prior), nats", ""),
     ]
-    return section("world-model", "World model", about, film, page.columns(*small))
+    return section("world-model", "World model", about, film, model_size(metrics), page.columns(*small))
+
+
+def model_size(metrics: dict[str, Any]) -> str:
+    """What it was trained on, and whether it listens to actions (METHOD section 6, check 2)."""
+    if "parameters" not in metrics:
+        return ""
+    text = (
+        f"{metrics['parameters'] / 1e6:.1f} M parameters, {metrics['steps']:,} updates on {metrics['frames']:,} frames."
+    )
+    if kl := metrics.get("action_kl"):
+        text += " KL(posterior ‖ prior) on held-out clips, in nats: " + ", ".join(
+            f"{name.replace('_', ' ')} actions {value:.2f}" for name, value in kl.items()
+        )
+        text += ". A model that listens to actions is least surprised under the recorded ones."
+    return f"<p>{text}</p>"
 
 
 def open_loop(metrics: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from diwa_cli import page, plots
 from diwa_cli.page import missing, section
 from diwa_cli.run_folder import RunFolder, read_json
 from diwa_cli.seeds import SEEDS
+from diwa_data.errors import DiwaError
 from diwa_data.inspect import inspect_path
 
 BUILD = "diwa build-dataset"
@@ -90,4 +91,7 @@ def _range(evaluation: dict[str, Any]) -> str:
 def _card(path: Path, command: str) -> str:
     if not path.exists():
         return missing(str(path), command)
-    return page.code(inspect_path(path))
+    try:
+        return page.code(inspect_path(path))
+    except DiwaError as error:
+        return page.code(f"cannot be read: {error}")

@@ -69,8 +69,9 @@ def run(tmp_path_factory) -> Path:
     }
     score = {"precision": 0.96, "recall": 0.9, "positives": 40, "negatives": 200}
     strip = {"psnr": [30.0, 25.0], "ssim": [0.9, 0.8], "still_psnr": [28.0, 20.0], "kl": [1.0, 1.5]}
+    kl = {"recorded": 1.0, "shuffled": 2.5}
     extra = {
-        "world_model": {"open_loop_steps": strip},
+        "world_model": {"open_loop_steps": strip, "parameters": 12_000, "steps": 10, "frames": 1500, "action_kl": kl},
         "reward": {"filtered": score, "imagined": score, "dreams": {"demonstrated": 0.9, "idle": 0.01}},
         "finetuned": {"imagined_actions": 72000},
     }

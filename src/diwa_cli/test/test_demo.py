@@ -46,7 +46,7 @@ def interrupt_in_phase(name, out):
         time.sleep(0.3)
         os.killpg(run.pid, signal.SIGINT)
         _, err = run.communicate(timeout=60)
-    assert run.returncode == 130
+    assert run.returncode in (130, -signal.SIGINT)  # both are 130 to a shell; the latter if an import was interrupted
     assert err.strip().splitlines()[-1] == "interrupted; the same command continues"
     assert "Traceback" not in err
     assert not (out / "results.json").exists()

@@ -61,7 +61,7 @@ def test_it_shows_the_result_and_how_it_came_about(run):
         "50 %",
         "75 %",
         "+25 percentage points",
-        "-20 to +60",
+        "−20 to +60",
         "2 of 4",
         "72,000",
         "7000000000 to 7000000003",
