@@ -61,7 +61,7 @@ def reproduce(folder: RunFolder, description: dict[str, Any]) -> str:
     """Commands, configuration, versions, machine, seeds."""
     about = (
         "The whole run is the first command; the others are its phases. Everything random comes from the seeds below: "
-        "the same machine and versions give the same files."
+        "the same machine and versions give the same results."
     )
     phases = read_json(folder.phases) or {}
     commands = [phase["command"] for phase in phases.values()]
