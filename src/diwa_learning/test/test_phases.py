@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from diwa_data.config import load_section
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning import train_policy as policy_phase
 from diwa_learning import train_reward as reward_phase
 from diwa_learning.checkpoint import load_checkpoint
 from diwa_learning.features import Part, embed_clips
+from diwa_learning.finetune import FinetuneConfig
 from diwa_learning.policy import PolicyNetConfig, load_policy
 from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier
 from diwa_learning.reward_data import (
@@ -221,3 +223,12 @@ def range_count(length, every):
 def test_parts_of_an_episode_are_clips(toy_files):
     clips = embed_clips(toy_files.world.model, [Part(toy_files.play.episodes[0], 3, 9)])
     assert clips.valid.shape == (1, 6)
+
+
+@pytest.mark.parametrize("preset", ["debug", "laptop", "paper"])
+def test_presets_hold_only_known_keys(preset):
+    policy = load_section(PolicyConfig, "policy", preset)
+    load_section(RewardConfig, "reward", preset)
+    tuning = load_section(FinetuneConfig, "finetune", preset)
+    if preset == "paper":
+        assert (policy, tuning) == (PolicyConfig(), FinetuneConfig())
