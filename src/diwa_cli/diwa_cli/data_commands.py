@@ -10,9 +10,10 @@ from diwa_cli.arguments import Flags, call, split_source
 def record(args: list[str]) -> int:
     from diwa_data.recording import RecordConfig
     from diwa_sim import record as recording
+    from diwa_sim.table import SimConfig
 
     source, rest = split_source(args)
-    defaults = source.section(RecordConfig, "record")
+    defaults, sim = source.section(RecordConfig, "record"), source.section(SimConfig, "sim")
 
     def command(out: Path, config: Flags[RecordConfig] = defaults) -> None:
         """Teleoperate the simulated robot into rosbag2 episodes: play, or demonstrations with --skill.
@@ -20,7 +21,7 @@ def record(args: list[str]) -> int:
         Args:
             out: Folder of the episodes; an interrupted recording in it continues.
         """
-        recording.record(out, config)
+        recording.record(out, config, sim)
 
     return call(command, "record", rest)
 

@@ -33,6 +33,7 @@ from diwa_learning.train_world_model import train_world_model
 from diwa_learning.training import differences
 from diwa_learning.world_model import WorldModelConfig
 from diwa_sim.record import record
+from diwa_sim.table import SimConfig
 
 BASE, FINETUNED = "base", "finetuned"
 """Names of the policy before and after fine-tuning in the final evaluation."""
@@ -44,7 +45,7 @@ class DemoConfig:
 
     skill: str = "open_drawer"
     """Skill to learn."""
-    play_minutes: float = 20.0
+    play_minutes: float = 40.0
     """Minutes of play to record."""
     demonstrations: int = 50
     """Demonstrations to record."""
@@ -72,6 +73,7 @@ class Settings:
     finetune: FinetuneConfig
     curve: EvaluateConfig
     final: EvaluateConfig
+    sim: SimConfig
 
     @classmethod
     def load(cls, demo: DemoConfig, source: Source) -> Settings:
@@ -90,6 +92,7 @@ class Settings:
             finetune=dataclasses.replace(source.section(FinetuneConfig, "finetune"), seed=demo.seed),
             curve=dataclasses.replace(evaluation, seeds="curve", rollouts=demo.curve_rollouts, videos=0),
             final=dataclasses.replace(evaluation, seeds="final", rollouts=demo.rollouts),
+            sim=source.section(SimConfig, "sim"),
         )
 
 
@@ -150,7 +153,7 @@ def data_phases(folder: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
         ("record_play", folder.play_bags, s.play),
         ("record_demonstrations", folder.demonstration_bags, s.demonstrations),
     ):
-        yield Phase(name, line("record", config, "record", out=bags), bags, partial(record, bags, config))
+        yield Phase(name, line("record", config, "record", out=bags), bags, partial(record, bags, config, s.sim))
     for name, bags, out in (
         ("build_play", folder.play_bags, folder.play),
         ("build_demonstrations", folder.demonstration_bags, folder.demonstrations),
@@ -216,7 +219,7 @@ def evaluation_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
             name,
             line("evaluate", config, "evaluate", **paths),
             out / "evaluation.json",
-            partial(evaluate, policies, f.world_model, f.reward, out, config),
+            partial(evaluate, policies, f.world_model, f.reward, out, config, s.sim),
         )
     yield Phase("report", shlex.join(["diwa", "report", str(f.path)]), f.report, partial(write_report, f.path))
 

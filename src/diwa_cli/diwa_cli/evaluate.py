@@ -22,6 +22,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits
 from diwa_data.skills import require_skill
 from diwa_learning.checkpoint import is_finished, read_header, weights_hash
+from diwa_sim.table import SimConfig
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Evaluation:
 
 
 def evaluate(
-    policies: Mapping[str, Path], world_model: Path, reward: Path, out: Path, config: EvaluateConfig
+    policies: Mapping[str, Path], world_model: Path, reward: Path, out: Path, config: EvaluateConfig, sim: SimConfig
 ) -> Evaluation:
     """Roll out every policy (name -> checkpoint) on the same starts; writes evaluation.json, success.svg and videos.
 
@@ -69,8 +70,8 @@ def evaluate(
     """
     require_skill(config.skill)
     seeds = start_seeds(config)
-    _claim(out, policies, world_model, reward, config)
-    setting = Setting(config.skill, world_model, reward, config.max_steps, config.limits)
+    setting = Setting(config.skill, world_model, reward, config.max_steps, config.limits, sim)
+    _claim(out, policies, config.seeds, setting)
     jobs = [
         Job(name, path, seed, out / "videos" / f"{name}_{seed}.mp4" if index < config.videos else None)
         for index, seed in enumerate(seeds)
@@ -146,16 +147,18 @@ def _pair(interval: Interval, scale: float) -> list[float]:
     return [scale * interval.low, scale * interval.high]
 
 
-def _claim(out: Path, policies: Mapping[str, Path], world_model: Path, reward: Path, config: EvaluateConfig) -> None:
+def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting) -> None:
     """Remember in `out/inputs.json` whose results these are; refuse to mix them with others."""
     if not policies:
         raise DiwaError("name at least one policy: --policies base DIR finetuned DIR")
     mine = {
-        "skill": config.skill,
-        "seeds": config.seeds,
-        "max_steps": config.max_steps,
-        "limits": dataclasses.asdict(config.limits),
-        **{name: _hash(path) for name, path in {"world_model": world_model, "reward": reward}.items()},
+        "skill": setting.skill,
+        "seeds": seeds,
+        "max_steps": setting.max_steps,
+        "limits": dataclasses.asdict(setting.limits),
+        "sim": dataclasses.asdict(setting.sim),
+        "world_model": _hash(setting.world_model),
+        "reward": _hash(setting.reward),
         **{f"policy {name}": _hash(path) for name, path in policies.items()},
     }
     mine = json.loads(json.dumps(mine))

@@ -24,7 +24,7 @@ from diwa_data.robot import Environment
 from diwa_deploy.control import Agent, control_loop
 from diwa_deploy.safety import SafetyFilter
 from diwa_learning.agent import load_agent
-from diwa_sim.table import SimulatedPanda
+from diwa_sim.table import SimConfig, SimulatedPanda
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Setting:
     reward: Path
     max_steps: int
     limits: MotionLimits
+    sim: SimConfig
 
 
 class Runner:
@@ -75,7 +76,7 @@ class Runner:
 
     def __init__(self, setting: Setting):
         self._setting = setting
-        self._environment = SimulatedPanda()
+        self._environment = SimulatedPanda(setting.sim)
         self._agents: dict[Path, Agent] = {}
 
     def __call__(self, job: Job) -> Rollout:

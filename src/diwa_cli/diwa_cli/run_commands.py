@@ -9,9 +9,10 @@ from diwa_cli.arguments import Flags, call, split_source
 
 def evaluate(args: list[str]) -> int:
     from diwa_cli import evaluate as evaluation
+    from diwa_sim.table import SimConfig
 
     source, rest = split_source(args)
-    defaults = source.section(evaluation.EvaluateConfig, "evaluate")
+    defaults, sim = source.section(evaluation.EvaluateConfig, "evaluate"), source.section(SimConfig, "sim")
 
     def command(
         policies: dict[str, Path],
@@ -29,7 +30,7 @@ def evaluate(args: list[str]) -> int:
             reward: Checkpoint folder of the classifier, shown in the videos; the simulator's oracle judges.
             out: Folder for evaluation.json, success.svg and videos; an interrupted evaluation in it continues.
         """
-        print(evaluation.text(evaluation.evaluate(policies, world_model, reward, out, config)))
+        print(evaluation.text(evaluation.evaluate(policies, world_model, reward, out, config, sim)))
 
     return call(command, "evaluate", rest)
 
@@ -37,9 +38,10 @@ def evaluate(args: list[str]) -> int:
 def run_skill(args: list[str]) -> int:
     from diwa_cli import run_skill as deployment
     from diwa_deploy.bundle import find_bundle
+    from diwa_sim.table import SimConfig
 
     source, rest = split_source(args)
-    defaults = source.section(deployment.RunSkillConfig, "run_skill")
+    defaults, sim = source.section(deployment.RunSkillConfig, "run_skill"), source.section(SimConfig, "sim")
 
     def command(
         skill: str,
@@ -54,7 +56,7 @@ def run_skill(args: list[str]) -> int:
             checkpoint: Folder of a bundle, instead of the installed one: `runs/demo/skills/open_drawer`.
             video: Where to write an mp4.
         """
-        deployment.run_skill(find_bundle(skill, checkpoint), config, video)
+        deployment.run_skill(find_bundle(skill, checkpoint), config, sim, video)
 
     return call(command, "run-skill", rest)
 

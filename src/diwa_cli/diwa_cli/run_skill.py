@@ -14,7 +14,7 @@ from diwa_deploy.bundle import Bundle
 from diwa_deploy.control import ControlResult, SuccessRule, control_loop
 from diwa_deploy.safety import SafetyFilter
 from diwa_learning.agent import load_agent
-from diwa_sim.table import SimulatedPanda
+from diwa_sim.table import SimConfig, SimulatedPanda
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class RunSkillConfig:
     """Safety limits."""
 
 
-def run_skill(bundle: Bundle, config: RunSkillConfig, video: Path | None = None) -> ControlResult:
+def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Path | None = None) -> ControlResult:
     """Run the bundle's skill once on the simulated robot and print how it went."""
-    robot = SimulatedPanda()
+    robot = SimulatedPanda(sim)
     try:
         agent = load_agent(bundle.world_model, bundle.policy, bundle.reward, robot.spec)
         robot.reset(bundle.skill, config.seed)

@@ -10,13 +10,14 @@ from diwa_cli.evaluate import EvaluateConfig, evaluate, start_seeds, text
 from diwa_cli.rollouts import read_rollouts
 from diwa_cli.seeds import SEEDS
 from diwa_data.errors import DiwaError
+from diwa_sim.table import SimConfig
 
 CONFIG = EvaluateConfig(rollouts=2, max_steps=3, videos=1, workers=1)
 
 
 def run(checkpoints, out, config=CONFIG, policies=("policy", "other_policy")):
     named = {name: getattr(checkpoints, name) for name in policies}
-    return evaluate(named, checkpoints.world_model, checkpoints.reward, out, config)
+    return evaluate(named, checkpoints.world_model, checkpoints.reward, out, config, SimConfig())
 
 
 def results(evaluation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import h5py
@@ -12,12 +13,14 @@ import torch
 
 from diwa_data.dataset import Episode
 from diwa_data.spec import Spec
-from diwa_learning import toy
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.sequences import Batch
 from diwa_learning.train_policy import train_policy
 from diwa_learning.train_reward import LoadedReward, load_reward, train_reward
 from diwa_learning.world_model import WorldModel, WorldModelConfig
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the helpers that lie beside the tests
+import toy
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from toy import POLICY, REWARD
 
 from diwa_data.config import load_section
 from diwa_data.errors import DiwaError
@@ -27,7 +28,6 @@ from diwa_learning.reward_data import (
     play_latents,
     screen_play,
 )
-from diwa_learning.toy import POLICY, REWARD
 from diwa_learning.train_policy import PolicyConfig, cosine, make_pairs, train_policy, update_average
 from diwa_learning.train_reward import RewardConfig, train_reward
 
