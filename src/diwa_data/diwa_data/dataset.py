@@ -164,7 +164,8 @@ def _identity(paths: list[Path], spec: Spec, config: DatasetConfig) -> dict[str,
     """What decides the result; the number of workers does not."""
     settings = dataclasses.asdict(config)
     del settings["workers"]
-    return {"spec": json.loads(spec.to_json()), "config": settings, "bags": [_part_name(path) for path in paths]}
+    bags = hashlib.sha256("".join(_part_name(path) for path in paths).encode()).hexdigest()  # attributes are small
+    return {"spec": json.loads(spec.to_json()), "config": settings, "bags": bags}
 
 
 def _part_name(bag: Path) -> str:
