@@ -18,7 +18,10 @@ from diwa_data.errors import DiwaError
 
 T = TypeVar("T")
 
-SECTIONS = ("record", "dataset", "world_model", "policy", "reward", "finetune", "evaluate", "run_skill", "demo", "sim")
+SECTIONS = (
+    "record", "dataset", "world_model", "policy", "reward", "finetune",
+    "evaluate", "run_skill", "demo", "experiment", "sim",
+)  # fmt: skip
 
 
 def presets() -> list[str]:

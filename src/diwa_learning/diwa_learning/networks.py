@@ -18,11 +18,16 @@ def dense(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.ELU())
 
 
-def to_network(image: Tensor) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) in [-0.5, 0.5], channels_last in memory; of autocast's type where it is on."""
+def to_network(image: Tensor, middle: float | Tensor = 0.0, scale: float | Tensor = 1.0) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W), channels_last in memory; of autocast's type where it is on.
+
+    Pixels become [-0.5, 0.5], then less `middle`, (3, H, W) or a number of that unit, and divided by `scale`.
+    """
     device = image.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-    return image.permute(0, 3, 1, 2).to(dtype).sub_(127.5).div_(255.0)  # in bfloat16 only the division rounds
+    middle, scale = (torch.as_tensor(x, device=image.device) for x in (middle, scale))
+    pixels = image.permute(0, 3, 1, 2).to(dtype)  # exact, also in bfloat16
+    return pixels.sub_((255.0 * middle + 127.5).to(dtype)).div_((255.0 * scale).to(dtype))
 
 
 def to_uint8(image: Tensor) -> Tensor:

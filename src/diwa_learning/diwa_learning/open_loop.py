@@ -22,6 +22,8 @@ CONTEXT = 2
 """Frames that are encoded before imagination begins."""
 HORIZON = 80
 """Actions imagined."""
+POSITION = slice(0, 3)
+"""Where the hand's position stands in the robot state, metres."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,16 @@ class OpenLoop:
     """(T,) dB of the last encoded frame, repeated: what a model that ignores actions could reach."""
     kl: np.ndarray
     """(T,) nats, KL(posterior || prior) while filtering the same frames."""
+    position_error: np.ndarray
+    """(T,) metres between imagined and recorded hand; NaN for a world model without a decoder of the robot state."""
     imagined: dict[str, Tensor]
     """Camera -> (B, CONTEXT + T, H, W, 3) uint8; the context frames are reconstructions."""
 
     def summary(self) -> dict[str, Any]:
         """Plain numbers for metrics.json."""
         curves = {"psnr": self.psnr, "ssim": self.ssim, "still_psnr": self.still_psnr, "kl": self.kl}
+        if not np.isnan(self.position_error).all():
+            curves["position_error"] = self.position_error
         means = {f"open_loop_{name}": round(float(np.nanmean(curve)), 4) for name, curve in curves.items()}
         known = ~np.isnan(self.psnr)
         return {**means, "open_loop_steps": {name: np.round(c[known], 4).tolist() for name, c in curves.items()}}
@@ -62,11 +68,16 @@ def open_loop(model: WorldModel, batch: Batch, seed: int = 0) -> OpenLoop:
     pairs = [(imagined[name][:, CONTEXT:], batch.images[name][:, CONTEXT:]) for name in imagined]
     still = [real[:, CONTEXT - 1 : CONTEXT].expand_as(real[:, CONTEXT:]) for real in batch.images.values()]
     valid = batch.valid[:, CONTEXT:]
+    distance = torch.full(valid.shape, torch.nan)
+    if model.state_decoder is not None:
+        hand = model.decode_state(future.features)[..., POSITION]
+        distance = (hand - batch.state[:, CONTEXT:, POSITION]).norm(dim=-1)
     return OpenLoop(
         psnr=_mean(torch.stack([psnr(a, b) for a, b in pairs]).mean(0), valid),
         ssim=_mean(torch.stack([ssim(a, b) for a, b in pairs]).mean(0), valid),
         still_psnr=_mean(torch.stack([psnr(s, b) for s, (_, b) in zip(still, pairs, strict=True)]).mean(0), valid),
         kl=_mean(kl[:, CONTEXT:], valid),
+        position_error=_mean(distance, valid),
         imagined=imagined,
     )
 

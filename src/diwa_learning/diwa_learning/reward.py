@@ -60,7 +60,7 @@ def nt_xent(embeds: Tensor, labels: Tensor, temperature: float) -> Tensor:
     return each.sum() / (count > 0).sum().clamp_min(1)
 
 
-def demonstration_labels(episode: Episode, rate: float, margin: float = 1.0) -> np.ndarray:
+def demonstration_labels(episode: Episode, rate: float, margin: float) -> np.ndarray:
     """Labels (T,) of a demonstration: success from the operator's mark on, failure `margin` s or more before it.
 
     In between, frames are unused. The episode must have a mark.

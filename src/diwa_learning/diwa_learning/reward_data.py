@@ -11,11 +11,13 @@ from torch import Tensor
 
 from diwa_data.dataset import Episode
 from diwa_learning.features import Clips, Part, embed_clips, filtered_states, gumbel_noise, imagined_states, whole
-from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier, demonstration_labels
+from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier
 from diwa_learning.rssm import State
 from diwa_learning.world_model import WorldModel
 
 StatesOf = Callable[[WorldModel, Clips, Tensor], State]
+Truth = Callable[[Episode], np.ndarray]
+"""Episode -> (T,) bool: frames in which the skill is done, where something better than an operator knows."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,14 @@ class Demonstrations:
     labels: Tensor
 
 
-def encode_demonstrations(model: WorldModel, episodes: Sequence[Episode]) -> Demonstrations:
-    """Embed whole demonstrations and label their frames (METHOD section 3)."""
+def encode_demonstrations(
+    model: WorldModel, episodes: Sequence[Episode], label: Callable[[Episode], np.ndarray]
+) -> Demonstrations:
+    """Embed whole demonstrations; `label` gives (T,) of an episode."""
     clips = embed_clips(model, [whole(episode) for episode in episodes])
     labels = torch.full(clips.valid.shape, UNUSED)
     for row, episode in zip(labels, episodes, strict=True):
-        row[: len(episode.success)] = torch.from_numpy(demonstration_labels(episode, model.spec.rate))
+        row[: len(episode)] = torch.from_numpy(label(episode).astype(int))
     return Demonstrations(clips, labels)
 
 
@@ -89,9 +93,17 @@ def demonstration_latents(
 
 
 def play_latents(
-    model: WorldModel, episodes: Sequence[Episode], segments: int, horizon: int, rng: np.random.Generator
+    model: WorldModel,
+    episodes: Sequence[Episode],
+    segments: int,
+    horizon: int,
+    rng: np.random.Generator,
+    truth: Truth | None = None,
 ) -> Latents:
-    """Latents of random stretches of play, filtered and imagined over the same frames; all labels are `UNUSED`."""
+    """Latents of random stretches of play, filtered and imagined over the same frames.
+
+    All labels are `UNUSED` unless `truth` knows them.
+    """
     if not episodes or segments == 0:
         nothing = Items(torch.zeros(0, model.feature_dim), torch.zeros(0, dtype=torch.int64))
         return Latents(nothing, nothing)
@@ -101,6 +113,9 @@ def play_latents(
     for first in range(0, len(parts), 64):
         clips = embed_clips(model, parts[first : first + 64])
         labels = torch.full(clips.valid.shape, UNUSED)
+        if truth:
+            for row, part in zip(labels, parts[first : first + 64], strict=True):
+                row[: part.length] = torch.from_numpy(truth(part.episode)[part.start : part.stop].astype(int))
         filtered.append(collect(model, clips, labels, filtered_states, 1, generator))
         imagined.append(collect(model, clips, labels, imagined_states, 1, generator))
     return Latents(Items.join(*filtered), Items.join(*imagined))
@@ -109,8 +124,10 @@ def play_latents(
 def screen_play(play: Latents, screen: RewardClassifier, below: float) -> Latents:
     """Negatives where `screen`, trained on demonstrations alone, scores the filtered frame less than `below`.
 
-    The other frames are dropped: play contains open drawers.
+    The other frames are dropped: play contains open drawers. Labels that are known already stay.
     """
+    if (play.filtered.labels != UNUSED).any():
+        return play.used()
     with torch.no_grad():
         negative = screen.probability(play.filtered.features) < below
     labels = torch.where(negative, NEGATIVE, UNUSED)
@@ -142,11 +159,11 @@ def collect(
 @torch.no_grad()
 def dreamt_success(
     model: WorldModel, classifier: RewardClassifier, clips: Clips, chunk: int, samples: int, generator: torch.Generator
-) -> float:
-    """Share of open-loop dreams under `clips.actions` that the classifier calls a success after any chunk."""
+) -> Tensor:
+    """Of each clip (N,): share of its open-loop dreams under `actions` that are called a success after any chunk."""
     found = []
     for _ in range(samples):
         noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=generator)
         success = classifier.probability(imagined_states(model, clips, noise).features) > classifier.threshold
         found.append((success & clips.valid)[:, chunk::chunk].any(dim=1))
-    return float(torch.stack(found).float().mean())
+    return torch.stack(found).float().mean(dim=0)

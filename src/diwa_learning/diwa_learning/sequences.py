@@ -84,6 +84,11 @@ class Replay:
         actions = shift_actions(self.actions[index], self.null_action)
         return Batch(images, self.state[index], actions, torch.from_numpy(within <= last))
 
+    def some_images(self, count: int) -> dict[str, Tensor]:
+        """Camera -> (N, H, W, 3) uint8: at most about `count` frames, evenly over all."""
+        every = max(1, self.frames // count)
+        return {name: frames[::every] for name, frames in self.images.items()}
+
     def state_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (S,) of the robot state."""
         return self.state.mean(0), self.state.std(0, correction=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from diwa_learning.chain import ChainPolicy
 from diwa_learning.checkpoint import load_world_model
 from diwa_learning.features import embed_clips, filtered_states, gumbel_noise, require_one_skill, whole
 from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
+from diwa_learning.schedule import cosine, set_learning_rate
 from diwa_learning.sequences import fingerprint
 from diwa_learning.training import TrainingRun
 from diwa_learning.world_model import WorldModel
@@ -82,11 +82,12 @@ def train_policy(demonstrations: Path, world_model: Path, out: Path, config: Pol
         )
         run.track(policy=policy, average=average, optimizer=optimizer)
         for epoch in run.steps(config.epochs, "epochs"):
-            set_learning_rate(optimizer, cosine(epoch, config))
+            rate = cosine(epoch, config.epochs, config.learning_rate, config.final_learning_rate)
+            set_learning_rate(optimizer, rate)
             loss = train_epoch(policy, average, optimizer, pairs, epoch, config)
             if epoch % config.log_every == 0 or epoch == config.epochs - 1:
                 run.require_finite("loss", loss)
-                run.log(epoch, {"loss": loss, "learning_rate": cosine(epoch, config)})
+                run.log(epoch, {"loss": loss, "learning_rate": rate})
         run.finish(
             policy_weights(average), {**describe(config.net, skill, trained_steps=0), "pairs": len(pairs.actions)}
         )
@@ -140,16 +141,3 @@ def train_epoch(
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """average = decay * average + (1 - decay) * model, parameter by parameter."""
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
-def cosine(epoch: int, config: PolicyConfig) -> float:
-    """Learning rate of an epoch: half a cosine from `learning_rate` to `final_learning_rate` over all epochs."""
-    progress = epoch / max(config.epochs - 1, 1)
-    span = config.learning_rate - config.final_learning_rate
-    return config.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of all parameter groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate

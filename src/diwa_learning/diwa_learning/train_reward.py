@@ -16,11 +16,19 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec, require_same
 from diwa_learning.checkpoint import Checkpoint, load_checkpoint, load_weights, load_world_model
 from diwa_learning.features import Clips, require_one_skill
-from diwa_learning.reward import NEGATIVE, POSITIVE, RewardClassifier, choose_threshold, score_at
+from diwa_learning.reward import (
+    NEGATIVE,
+    POSITIVE,
+    RewardClassifier,
+    choose_threshold,
+    demonstration_labels,
+    score_at,
+)
 from diwa_learning.reward_data import (
     Demonstrations,
     Items,
     Latents,
+    Truth,
     demonstration_latents,
     dreamt_success,
     encode_demonstrations,
@@ -47,6 +55,8 @@ class RewardConfig:
     """Items per optimiser step."""
     learning_rate: float = 1e-6
     """Of Adam."""
+    margin: float = 1.0
+    """Seconds: frames of a demonstration are failures until so long before its success mark, then unused up to it."""
     temperature: float = 0.5
     """Of NT-Xent."""
     positive_share: float = 0.5
@@ -91,8 +101,18 @@ class LoadedReward:
     checkpoint: Checkpoint
 
 
-def train_reward(demonstrations: Path, play: Path | None, world_model: Path, out: Path, config: RewardConfig) -> None:
-    """Train the classifier of one skill; leave a `reward` checkpoint with weights, threshold and held-out scores."""
+def train_reward(
+    demonstrations: Path,
+    play: Path | None,
+    world_model: Path,
+    out: Path,
+    config: RewardConfig,
+    truth: Truth | None = None,
+) -> None:
+    """Train the classifier of one skill; leave a `reward` checkpoint with weights, threshold and held-out scores.
+
+    `truth` takes the place of the operator's marks, to measure what they cost: only a simulator has one.
+    """
     world, demos = load_world_model(world_model), load_dataset(demonstrations)
     model, plays = world.model, load_dataset(play, world.spec) if play else None
     require_same(world.spec, demos.spec, str(demonstrations))
@@ -101,7 +121,7 @@ def train_reward(demonstrations: Path, play: Path | None, world_model: Path, out
     with TrainingRun(out, "reward", config, world.spec, world.hash, inputs) as run:
         if run.finished:
             return
-        data = make_data(model, demos.episodes, plays.episodes if plays else [], config)
+        data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth)
         screen, classifier = (RewardClassifier(model.feature_dim, config.width) for _ in range(2))
         screen_adam, adam = (
             torch.optim.Adam(net.parameters(), config.learning_rate, fused=True) for net in (screen, classifier)
@@ -117,7 +137,11 @@ def train_reward(demonstrations: Path, play: Path | None, world_model: Path, out
 
 
 def make_data(
-    model: WorldModel, demonstrations: Sequence[Episode], play: Sequence[Episode], config: RewardConfig
+    model: WorldModel,
+    demonstrations: Sequence[Episode],
+    play: Sequence[Episode],
+    config: RewardConfig,
+    truth: Truth | None = None,
 ) -> RewardData:
     """Encode everything, with some demonstrations and stretches of play held out."""
     unmarked = [episode.name for episode in demonstrations if not episode.success.any()]
@@ -129,11 +153,16 @@ def make_data(
             "the reward needs two or more demonstrations with a success mark, one is held out to choose the "
             f"threshold; there are {len(demonstrations)}: mark success while recording"
         )
+
+    def operator(episode: Episode) -> np.ndarray:
+        return demonstration_labels(episode, model.spec.rate, config.margin)
+
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
     order = rng.permutation(len(demonstrations))
     n_held = min(max(1, round(config.held_out * len(order))), len(order) - 1)
     held, train = (
-        encode_demonstrations(model, [demonstrations[i] for i in some]) for some in np.split(order, [n_held])
+        encode_demonstrations(model, [demonstrations[i] for i in some], truth or operator)
+        for some in np.split(order, [n_held])
     )
     demos, demos_held = (
         demonstration_latents(model, some, config.horizon, config.imagined_every, config.latent_samples, generator)
@@ -141,7 +170,7 @@ def make_data(
     )
     n_play_held = round(config.held_out * config.play_segments)
     play_train, play_held = (
-        play_latents(model, play, segments, config.horizon, rng)
+        play_latents(model, play, segments, config.horizon, rng, truth)
         for segments in (config.play_segments - n_play_held, n_play_held)
     )
     return RewardData(demos, demos_held, play_train, play_held, held)
@@ -198,8 +227,8 @@ def judge(
     generator = torch.Generator().manual_seed(config.seed)
     whole = demos.cut(range(len(demos.valid)), [0] * len(demos.valid), config.horizon + 1)
     dreams = {
-        "idle": dreamt_success(model, classifier, idle(whole, model), CHUNK, DREAM_SAMPLES, generator),
-        "demonstrated": dreamt_success(model, classifier, whole, CHUNK, DREAM_SAMPLES, generator),
+        name: float(dreamt_success(model, classifier, clips, CHUNK, DREAM_SAMPLES, generator).mean())
+        for name, clips in (("idle", idle(whole, model)), ("demonstrated", whole))
     }
     return {
         "threshold": threshold.value,

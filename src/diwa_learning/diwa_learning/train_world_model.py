@@ -13,12 +13,15 @@ from diwa_data.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import require_same
 from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, open_loop, save_filmstrip
+from diwa_learning.schedule import cosine, set_learning_rate
 from diwa_learning.sequences import Batch, Replay, fingerprint, split_held_out
 from diwa_learning.training import TrainingRun
 from diwa_learning.world_model import WorldModel, WorldModelConfig, WorldModelLoss
 
 SHORT_CHECK, FULL_CHECK = 4, 16
 """Held-out clips of the checks during training, and of the one at its end."""
+STATISTICS_FRAMES = 2000
+"""Frames, evenly over all, that the mean images come from."""
 
 
 def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelConfig) -> None:
@@ -39,6 +42,7 @@ def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelCon
         del loaded, training, held_out  # their frames now live in the replays
         model = WorldModel(config, spec)
         model.set_state_statistics(*replay.state_statistics())
+        model.set_image_statistics(replay.some_images(STATISTICS_FRAMES))
         optimizer = adamw(model.to(device), config)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         print(f"world_model: {parameters / 1e6:.1f} M parameters, {replay.frames:,} frames, {clips.frames:,} held out")
@@ -46,6 +50,8 @@ def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelCon
 
         per_step = config.batch_size * config.sequence_length
         for step in run.steps(config.updates, "frames", per_step):
+            rate = cosine(step, config.updates, config.learning_rate, config.final_learning_rate)
+            set_learning_rate(optimizer, rate)
             batch = replay.sample(config.batch_size, run.rng).to(device)
             loss = model.loss(batch)
             run.require_finite("loss", loss.total)
@@ -102,6 +108,7 @@ def curves(loss: WorldModelLoss, norm: torch.Tensor) -> dict[str, Any]:
         "loss": loss.total,
         "kl": loss.kl,
         "image_loss": loss.image,
+        "robot_state_loss": loss.robot_state,
         "posterior_entropy": loss.posterior_entropy,
         "gradient_norm": norm,
     }

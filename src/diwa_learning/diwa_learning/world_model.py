@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.networks import ImageDecoder, ImageEncoder, dense, require_image_size, to_network
-from diwa_learning.rssm import RSSM, RSSMConfig, balanced_kl, entropy
+from diwa_learning.rssm import RSSM, RSSMConfig, State, balanced_kl, entropy
 from diwa_learning.sequences import Batch
 
 STATE_STD_FLOOR = 0.01
+IMAGE_STD_FLOOR = 0.01
+STATE_WIDTH = 400
+"""Hidden units of the robot state's decoder."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class WorldModelConfig:
     """Sizes of the recurrent part."""
     robot_state: bool = True
     """The model also sees the normalised robot state; false is the paper's solely visual variant."""
+    robot_state_weight: float = 0.0
+    """Weight of half the mean squared error of the robot state decoded from the features; 0 is without a decoder."""
+    imagined_steps: int = 0
+    """Robot states are also decoded after 1 to so many imagined steps, from every so manyth frame; 0 is none."""
     beta: float = 0.3
     """Weight of the KL term: 0.3 in simulation, 1.0 on the real robot."""
     kl_balance: float = 0.8
@@ -40,7 +47,9 @@ class WorldModelConfig:
     sequence_length: int = 50
     """Frames per sequence."""
     learning_rate: float = 3e-4
-    """Of AdamW."""
+    """Of AdamW, at the start."""
+    final_learning_rate: float = 3e-4
+    """At the end of a cosine over the updates; the paper's rate is constant."""
     adam_eps: float = 1e-5
     """Of AdamW."""
     weight_decay: float = 5e-2
@@ -68,6 +77,7 @@ class WorldModelConfig:
         for name, value, low, high in (
             ("decode_fraction", self.decode_fraction, 1e-6, 1.0),
             ("kl_balance", self.kl_balance, 0.0, 1.0),
+            ("robot_state_weight", self.robot_state_weight, 0.0, 1e6),
             ("reset_probability", self.reset_probability, 0.0, 1.0),
             ("held_out", self.held_out, 0.0, 0.5),
             ("sequence_length", self.sequence_length, 2, 10**6),
@@ -86,17 +96,22 @@ class WorldModelLoss:
     """Loss of one batch, means over B and T."""
 
     total: Tensor
-    """beta * kl + image; the only one with a gradient."""
+    """beta * kl + image + robot_state_weight * robot_state; the only one with a gradient."""
     kl: Tensor
     """KL(posterior || prior), nats."""
     image: Tensor
     """Half the squared error summed over the pixels of all cameras."""
+    robot_state: Tensor
+    """Half the mean squared error of the normalised robot state; 0 without its decoder."""
     posterior_entropy: Tensor
     """Nats, summed over categoricals."""
 
 
 class WorldModel(nn.Module):
-    """Encodes frames, steps the RSSM, decodes features. Action and state sizes come from `spec`."""
+    """Encodes frames, steps the RSSM, decodes features. Action and state sizes come from `spec`.
+
+    Images and robot state are normalised by the training data's statistics, which are part of the weights.
+    """
 
     state_mean: Tensor
     state_std: Tensor
@@ -113,8 +128,19 @@ class WorldModel(nn.Module):
         self.fusion = dense(code_dim * len(names), code_dim)
         self.embed_dim = code_dim + (spec.state_dim if config.robot_state else 0)
         self.rssm = RSSM(config.rssm, embed_dim=self.embed_dim, action_dim=spec.action_dim)
+        if config.robot_state:  # ten numbers beside hundreds: count as much as those from the first update on
+            with torch.no_grad():
+                self.rssm.embed_in.weight[:, code_dim:] *= (code_dim / spec.state_dim) ** 0.5
         self.decoder_in = nn.Linear(self.rssm.feature_dim, code_dim)
         self.decoders = nn.ModuleDict({name: ImageDecoder(config.depth) for name in names})
+        self.state_decoder = (
+            nn.Sequential(dense(self.rssm.feature_dim, STATE_WIDTH), nn.Linear(STATE_WIDTH, spec.state_dim))
+            if config.robot_state_weight
+            else None
+        )
+        for camera in spec.cameras:
+            self.register_buffer(f"{camera.name}_mean", torch.zeros(*camera.size, 3))
+            self.register_buffer(f"{camera.name}_std", torch.ones(()))
         self.register_buffer("state_mean", torch.zeros(spec.state_dim))
         self.register_buffer("state_std", torch.ones(spec.state_dim))
         self.register_buffer("null_action", torch.from_numpy(spec.action.null), persistent=False)
@@ -129,16 +155,27 @@ class WorldModel(nn.Module):
         self.state_mean.copy_(mean)
         self.state_std.copy_(std.clamp(min=STATE_STD_FLOOR))
 
+    def set_image_statistics(self, images: Mapping[str, Tensor]) -> None:
+        """Encode and decode what differs from the mean of these frames, camera -> (N, H, W, 3) uint8."""
+        for name, frames in images.items():
+            pixels, (mean, std) = to_network(frames), self._statistics(name)
+            mean.copy_(pixels.mean(0))
+            std.copy_((pixels - mean).square().mean().sqrt().clamp(min=IMAGE_STD_FLOOR))
+
+    def normalise(self, state: Tensor) -> Tensor:
+        """Robot state (..., S) by the statistics of the training data."""
+        return (state - self.state_mean) / self.state_std
+
     def embed(self, images: Mapping[str, Tensor], state: Tensor) -> Tensor:
         """Camera -> (B, ..., H, W, 3) uint8 and robot state (B, ..., S) -> embedding (B, ..., E)."""
         leading = state.shape[:-1]
         codes = [
-            encoder(to_network(images[name].flatten(end_dim=len(leading) - 1)))
+            encoder(to_network(images[name].flatten(end_dim=len(leading) - 1), *self._statistics(name)))
             for name, encoder in self.encoders.items()
         ]
         embed = self.fusion(torch.cat(codes, -1)).unflatten(0, leading)
         if self.config.robot_state:
-            embed = torch.cat([embed, (state - self.state_mean) / self.state_std], -1)
+            embed = torch.cat([embed, self.normalise(state)], -1)
         assert embed.shape == (*leading, self.embed_dim), embed.shape
         return embed
 
@@ -151,27 +188,69 @@ class WorldModel(nn.Module):
             for name, image in images.items()
         }
 
+    def decode_state(self, features: Tensor) -> Tensor:
+        """Features (..., F) -> robot state (..., S) in the units of the spec; needs `robot_state_weight` above 0."""
+        assert self.state_decoder is not None, "this world model has no decoder of the robot state"
+        return self.state_decoder(features) * self.state_std + self.state_mean
+
     def loss(self, batch: Batch) -> WorldModelLoss:
         """Loss of a batch; padded frames do not count."""
         config, device, (rows, length) = self.config, batch.state.device, batch.valid.shape
         reset = torch.rand(rows, length, device=device) < config.reset_probability
-        decoded = _choose(batch.valid, config.decode_fraction)
+        frames = _choose(batch.valid, config.decode_fraction)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             observed = self.rssm.observe(self.embed(batch.images, batch.state), batch.previous_actions, reset)
-            reconstructed = self._reconstruct(observed.states.features.flatten(0, 1)[decoded])
-        targets = {name: to_network(image.flatten(0, 1)[decoded]) for name, image in batch.images.items()}
-        errors = [F.mse_loss(image.float(), targets[name], reduction="sum") for name, image in reconstructed.items()]
-        image_loss = 0.5 * torch.stack(errors).sum() / len(decoded)
+            reconstructed = self._reconstruct(observed.states.features.flatten(0, 1)[frames])
+            state_loss = self._state_loss(observed.states, batch)
+        targets = {name: to_network(image.flatten(0, 1)[frames]) for name, image in batch.images.items()}
+        errors = [F.mse_loss(image, targets[name], reduction="sum") for name, image in reconstructed.items()]
+        image_loss = 0.5 * torch.stack(errors).sum() / len(frames)
         prior, posterior = observed.prior_logits[batch.valid], observed.posterior_logits[batch.valid]
         kl = balanced_kl(posterior, prior, config.kl_balance).mean()
         return WorldModelLoss(
-            config.beta * kl + image_loss, kl.detach(), image_loss.detach(), entropy(posterior.detach()).mean()
+            config.beta * kl + image_loss + config.robot_state_weight * state_loss,
+            kl.detach(),
+            image_loss.detach(),
+            state_loss.detach(),
+            entropy(posterior.detach()).mean(),
         )
+
+    def _state_loss(self, states: State, batch: Batch) -> Tensor:
+        """Half the mean squared error of robot states decoded from posterior `states` (B, T), and from imagined ones.
+
+        Imagination drifts where the prior's samples do; what they do to the hand can be learned without images.
+        """
+        if self.state_decoder is None:
+            return states.h.new_zeros(())
+        loss = self._state_error(states, batch.state, batch.valid)
+        steps, length = self.config.imagined_steps, batch.valid.shape[1]
+        if not 0 < steps < length:
+            return loss
+        starts = torch.arange(0, length - steps, steps)
+        frames = starts[:, None] + 1 + torch.arange(steps)  # (S, steps)
+        begin = State(states.h[:, starts].flatten(0, 1), states.z[:, starts].flatten(0, 1))
+        ahead = self.rssm.imagine(begin, batch.previous_actions[:, frames].flatten(0, 1))  # (B * S, steps)
+        target, valid = (x[:, frames].flatten(0, 1) for x in (batch.state, batch.valid))
+        return loss + self._state_error(ahead, target, valid)
+
+    def _state_error(self, states: State, target: Tensor, valid: Tensor) -> Tensor:
+        assert self.state_decoder is not None
+        decoded = self.state_decoder(states.features[valid]).float()
+        return 0.5 * F.mse_loss(decoded, self.normalise(target[valid]))
 
     def _reconstruct(self, features: Tensor) -> dict[str, Tensor]:
         """(N, F) -> camera -> (N, 3, H, W), unbounded."""
         code = self.decoder_in(features)
-        return {name: decoder(code) for name, decoder in self.decoders.items()}
+        images = {}
+        for name, decoder in self.decoders.items():
+            mean, std = self._statistics(name)
+            images[name] = decoder(code).float() * std + mean
+        return images
+
+    def _statistics(self, camera: str) -> tuple[Tensor, Tensor]:
+        """Mean image (3, H, W) and standard deviation (a number) of a camera, as pixels in [-0.5, 0.5]."""
+        mean, std = self.get_buffer(f"{camera}_mean"), self.get_buffer(f"{camera}_std")
+        return mean.permute(2, 0, 1), std  # in memory like the images, or the difference is slow
 
 
 def _choose(valid: Tensor, fraction: float) -> Tensor:

@@ -18,7 +18,7 @@ from diwa_learning.checkpoint import load_checkpoint
 from diwa_learning.features import Part, embed_clips
 from diwa_learning.finetune import FinetuneConfig
 from diwa_learning.policy import PolicyNetConfig, load_policy
-from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier
+from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier, demonstration_labels
 from diwa_learning.reward_data import (
     Items,
     Latents,
@@ -28,7 +28,8 @@ from diwa_learning.reward_data import (
     play_latents,
     screen_play,
 )
-from diwa_learning.train_policy import PolicyConfig, cosine, make_pairs, train_policy, update_average
+from diwa_learning.schedule import cosine
+from diwa_learning.train_policy import PolicyConfig, make_pairs, train_policy, update_average
 from diwa_learning.train_reward import RewardConfig, train_reward
 
 
@@ -80,8 +81,7 @@ class TestPolicy:
         assert torch.allclose(average.weight, expected)
 
     def test_cosine_runs_over_all_epochs(self):
-        config = PolicyConfig(epochs=101, learning_rate=1.0, final_learning_rate=0.1)
-        assert [cosine(epoch, config) for epoch in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
+        assert [cosine(epoch, 101, 1.0, 0.1) for epoch in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
 
     def test_checkpoint_holds_the_average_and_not_the_last_weights(self, toy_files, toy_policy_path, tmp_path):
         loaded = load_policy(toy_policy_path, Spec(), toy_files.world.hash, toy_files.world.model.feature_dim)
@@ -173,7 +173,7 @@ class TestReward:
     def test_imagined_stretches_keep_their_labels(self, toy_files):
         """With every stretch from frame 0, imagined labels are the demonstrations' own."""
         model, episodes = toy_files.world.model, toy_files.demonstrations.episodes[:2]
-        demos = encode_demonstrations(model, episodes)
+        demos = encode_demonstrations(model, episodes, lambda e: demonstration_labels(e, 7.5, 1.0))
         latents = demonstration_latents(model, demos, 500, 500, 1, torch.Generator())
         assert torch.equal(latents.imagined.labels, latents.filtered.labels)
         assert UNUSED not in latents.imagined.labels

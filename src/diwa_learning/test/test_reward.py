@@ -64,7 +64,7 @@ def test_labels_leave_out_the_second_before_the_mark(toy_files):
     episode = toy_files.demonstrations.episodes[0]
     success = np.zeros(len(episode), bool)
     success[20:] = True
-    labels = demonstration_labels(replace(episode, success=success), rate=7.5)
+    labels = demonstration_labels(replace(episode, success=success), rate=7.5, margin=1.0)
     assert (labels[20:] == POSITIVE).all()
     assert (labels[:13] == NEGATIVE).all()  # tick 12 is 8 ticks, 1.07 s, before the mark
     assert (labels[13:20] == UNUSED).all()

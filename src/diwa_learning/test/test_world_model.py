@@ -19,6 +19,29 @@ def test_the_papers_encoder_gives_1536_numbers_and_its_decoder_an_image():
     torch.testing.assert_close(to_uint8(to_network(image).permute(0, 2, 3, 1)), image)
 
 
+def test_pixels_are_centred_on_a_mean_image_and_scaled():
+    images = torch.tensor([[[[0, 51, 255]]], [[[102, 51, 255]]]], dtype=torch.uint8)  # (2, 1, 1, 3)
+    mean = torch.tensor([0.2, 0.2, 1.0]).reshape(3, 1, 1) - 0.5
+    expected = torch.tensor([[-0.2, 0.0, 0.0], [0.2, 0.0, 0.0]]) / 0.5
+    torch.testing.assert_close(to_network(images, mean, torch.tensor(0.5))[..., 0, 0], expected)
+
+
+def test_image_statistics_are_those_of_the_frames_and_shape_what_is_decoded(tiny_config, random_frames):
+    images, _ = random_frames(6, 1)
+    images = {name: frames[:, 0] for name, frames in images.items()}
+    model = WorldModel(tiny_config, Spec())
+    model.set_image_statistics(images)
+    pixels = to_network(images["gripper"])
+    mean, std = pixels.mean(0), (pixels - pixels.mean(0)).std(correction=0)
+    torch.testing.assert_close(model.gripper_std, std)
+    for parameter in model.decoders["gripper"].parameters():
+        torch.nn.init.zeros_(parameter)
+    decoded = model.decode(torch.randn(1, model.feature_dim))["gripper"][0]
+    torch.testing.assert_close(decoded, mean.permute(1, 2, 0))
+    model.set_image_statistics({name: torch.full_like(frames, 7) for name, frames in images.items()})
+    assert model.gripper_std == pytest.approx(0.01), "never divides by nothing"
+
+
 def test_the_decoder_is_the_stack_of_its_transposed_convolutions():
     decoder, code = ImageDecoder(3), torch.randn(2, 96)
     torch.testing.assert_close(decoder(code), decoder.layers(code[:, :, None, None]))
@@ -67,6 +90,20 @@ def test_the_loss_is_beta_kl_plus_half_the_squared_error_of_both_cameras(tiny_co
     torch.testing.assert_close(loss.total.detach(), 0.7 * loss.kl + loss.image)
     loss.total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_decoder_of_the_robot_state_adds_its_weighted_error(tiny_config, random_batch):
+    torch.manual_seed(0)
+    model = WorldModel(replace(tiny_config, robot_state_weight=3.0), Spec())
+    model.set_state_statistics(torch.full((10,), 0.5), torch.full((10,), 2.0))
+    torch.nn.init.zeros_(model.state_decoder[-1].weight)  # says the mean, whatever the latent
+    torch.nn.init.zeros_(model.state_decoder[-1].bias)
+    batch = random_batch(2, 5)
+    torch.testing.assert_close(model.decode_state(torch.randn(4, model.feature_dim)), torch.full((4, 10), 0.5))
+    loss = model.loss(batch)
+    torch.testing.assert_close(loss.robot_state, 0.5 * ((batch.state - 0.5) / 2.0).square().mean())
+    torch.testing.assert_close(loss.total.detach(), model.config.beta * loss.kl + loss.image + 3.0 * loss.robot_state)
+    assert WorldModel(tiny_config, Spec()).state_decoder is None
 
 
 def test_padded_frames_do_not_count(tiny_config, random_batch):
