@@ -7,7 +7,7 @@ knows only what an operator sees: where the furniture and the robot's hand are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -71,6 +71,12 @@ class Habits:
     """Constant error of the hand's rotation (3,), rotation vector, rad."""
     height: float
     """How far above a handle the hand comes in before it goes down, metres."""
+    detour: np.ndarray
+    """How far off the straight way the hand comes in, at half of it (3,), metres."""
+    hesitation: float
+    """Seconds of aiming above a handle before the hand goes down."""
+    pause: float
+    """Seconds of rest in the middle of a stroke; often none."""
     reaction: float
     """Seconds from seeing to acting."""
     hold: float
@@ -79,14 +85,22 @@ class Habits:
     """Metres of controller travel after which the operator re-clutches."""
 
     @classmethod
+    def at_play(cls, rng: np.random.Generator) -> Habits:
+        """An operator at random who has nothing to prove: quick, and never at rest."""
+        return replace(cls.draw(rng), speed=rng.uniform(0.16, 0.24), hesitation=0.0, pause=0.0)
+
+    @classmethod
     def draw(cls, rng: np.random.Generator) -> Habits:
-        """An operator at random."""
+        """An operator at random who demonstrates a skill."""
         return cls(
-            speed=rng.uniform(0.15, 0.23),
-            turn_speed=rng.uniform(0.35, 0.55),
-            aim=np.clip(rng.normal(0, 1, 3), -2, 2) * [0.005, 0.008, 0.003],
+            speed=rng.uniform(0.07, 0.18),
+            turn_speed=rng.uniform(0.2, 0.5),
+            aim=np.clip(rng.normal(0, 1, 3), -2, 2) * [0.008, 0.018, 0.005],
             tilt=np.clip(rng.normal(0, 1, 3), -2, 2) * [0.02, 0.02, 0.05],
-            height=rng.uniform(0.045, 0.075),
+            height=rng.uniform(0.06, 0.09),
+            detour=rng.uniform([-0.06, -0.10, -0.02], [0.06, 0.10, 0.08]),
+            hesitation=rng.uniform(0.0, 1.2),
+            pause=max(0.0, rng.uniform(-1.0, 1.5)),
             reaction=rng.uniform(0.1, 0.3),
             hold=rng.uniform(1.1, 1.4),
             arm=rng.uniform(0.25, 0.5),
@@ -106,7 +120,7 @@ class ScriptedOperator:
         self._rotation = Rotation.from_euler("z", rng.uniform(-1, 1))
         self._rest = self._position.copy()
         self._velocity, self._turn, self._tremor = np.zeros(3), np.zeros(3), np.zeros(3)
-        self._step: Step | None = Wait(rng.uniform(0.1, 0.3))
+        self._step: Step | None = Wait(rng.uniform(0.15, 0.35))
         self._seconds = 0.0  # since the step began
         self._closed = False
         self._reclutching = 0.0  # seconds left with the deadman released

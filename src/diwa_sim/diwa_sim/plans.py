@@ -15,8 +15,12 @@ from diwa_sim.tasks import SCENE_STATE
 
 TRANSIT_HEIGHT = 0.28
 """Height at which the hand passes over everything but the upper cabinet, metres."""
-MISS_PROBABILITY = 0.05
-"""Share of demonstrations in which the first try misses the handle and is repeated."""
+MISS_PROBABILITY = 0.3
+"""Share of demonstrations in which the first try comes in too high, often misses, and is repeated."""
+SLIP_LOW, SLIP_HIGH = (-0.01, -0.02, 0.03), (0.01, 0.02, 0.07)
+"""Error of the aim of such a try, metres: from on top of the handle to above it."""
+BLIND_PROBABILITY = 0.5
+"""Share of those in which the operator makes the whole stroke before looking."""
 
 NOTICED = 0.1
 """Metres of a stroke that moved nothing after which the operator notices."""
@@ -44,8 +48,8 @@ class Technique:
 
 
 TECHNIQUES = {
-    "open_drawer": Technique("drawer", "drawer_handle", (0.042, 0, -0.002), (-0.25, 0, 0), (0, DRAWER_OPEN)),
-    "close_drawer": Technique("drawer", "drawer_handle", (-0.055, 0, -0.002), (0.26, 0, 0), (DRAWER_OPEN, 0)),
+    "open_drawer": Technique("drawer", "drawer_handle", (0.057, 0, -0.018), (-0.25, 0, 0), (0, DRAWER_OPEN)),
+    "close_drawer": Technique("drawer", "drawer_handle", (-0.055, 0, -0.012), (0.26, 0, 0), (DRAWER_OPEN, 0)),
     "move_slider_left": Technique("slider", "slider_knob", (-0.008, -0.065, 0.006), (0, 0.34, 0), (0, SLIDER_LEFT)),
     "move_slider_right": Technique("slider", "slider_knob", (-0.008, 0.065, 0.006), (0, -0.34, 0), (SLIDER_LEFT, 0)),
     "turn_on_lightbulb": Technique("lever", "lever_tip", (-0.055, 0, 0), (0.2, 0, 0), (-LEVER_ON, LEVER_ON)),
@@ -65,8 +69,11 @@ def demonstration(sim: SimulatedPanda, skill: str, habits: Habits, rng: np.rando
     technique = TECHNIQUES[require_skill(skill)]
     missed = rng.random() < MISS_PROBABILITY
     for attempt in range(3):
-        slip = rng.uniform([-0.01, -0.02, 0.03], [0.01, 0.02, 0.04]) if missed and attempt == 0 else np.zeros(3)
-        yield from apply(sim, technique, habits, slip)
+        slip, blind = np.zeros(3), False
+        if missed and attempt == 0:
+            slip = rng.uniform(SLIP_LOW, SLIP_HIGH)
+            blind = bool(rng.random() < BLIND_PROBABILITY)
+        yield from apply(sim, technique, habits, slip, blind=blind)
         if technique.seen_done(look(sim, technique.part)):
             yield Wait(habits.reaction)
             yield Mark("success")
@@ -83,10 +90,12 @@ def apply(
     share: float = 1.0,
     closed: bool = True,
     pace: float = 1.0,
+    blind: bool = False,
 ) -> Iterator[Step]:
     """Come in above the furniture, go down and stroke.
 
-    `slip` (3,) is an error of the aim in metres, `share` how much of the way is done before the operator stops.
+    `slip` (3,) is an error of the aim in metres, `share` how much of the way is done before the operator stops. A
+    `blind` operator makes the whole stroke whatever comes of it.
     """
     entry = np.array(technique.entry) + habits.aim + slip
 
@@ -96,17 +105,30 @@ def apply(
     def beside() -> np.ndarray:
         return sim.site(technique.site) + entry
 
+    via = (sim.target_pose.position + above()) / 2 + habits.detour
+    yield Reach(lambda: via, 0.03, closed=closed, pace=pace)
     yield Reach(above, 0.025, closed=closed, pace=pace)
+    yield Wait(habits.hesitation)
     yield Reach(beside, 0.010, closed=closed, pace=0.8 * pace)
     begin, value = sim.site(technique.site) + entry, look(sim, technique.part)
     goal = begin + technique.stroke
     end = value + share * (technique.aim[1] - value)
 
     def enough() -> bool:
+        if blind:
+            return False
         now = look(sim, technique.part)
         missed = abs(now - value) < 0.01 and np.linalg.norm(sim.target_pose.position - begin) > NOTICED
         return technique.seen_done(now) or (share < 1 and abs(now - value) >= abs(end - value)) or bool(missed)
 
+    def in_the_middle() -> bool:
+        gone = np.linalg.norm(sim.target_pose.position - begin)
+        return enough() or bool(gone > 0.4 * np.linalg.norm(technique.stroke))
+
+    if habits.pause:
+        yield Reach(lambda: goal, 0.01, in_the_middle, 0.8 * pace, closed)
+        if not enough():
+            yield Wait(habits.pause)
     yield Reach(lambda: goal, 0.01, enough, 0.8 * pace, closed)
 
 

@@ -30,8 +30,8 @@ from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
 
 MAX_ATTEMPTS = 3
 """Starts that are tried until a demonstration succeeds."""
-MAX_DEMONSTRATION = 9.6
-"""Seconds after which the operator gives a demonstration up: the 72 actions that an evaluation allows."""
+MAX_DEMONSTRATION = 18.0
+"""Seconds after which the operator gives a demonstration up; the slower ones take longer than a policy may."""
 GRIPPER_REPEAT = 1.0
 """Seconds between repeated gripper commands."""
 _FREE = ("episodes", "minutes", "workers")  # what may change between two runs into one folder
@@ -85,7 +85,7 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
 
 def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
     """One episode; False if a demonstration was not marked a success and held in time."""
-    habits = Habits.draw(rng)
+    habits = Habits.draw(rng) if config.skill else Habits.at_play(rng)
     plan = demonstration(robot, config.skill, habits, rng) if config.skill else play(robot, habits, rng)
     operator = ScriptedOperator(robot, plan, habits, rng)
     teleoperator = Teleoperator(robot.spec, config.teleop)

@@ -24,11 +24,11 @@ HOME_POSITION = np.array([0.42, 0.0, 0.30])
 class StartConfig:
     """How far the hand's start varies. Wider starts make a skill harder to imitate."""
 
-    spread_pos: tuple[float, float, float] = (0.12, 0.18, 0.08)
+    spread_pos: tuple[float, float, float] = (0.14, 0.26, 0.12)
     """Half widths of the box of hand positions along x, y, z; metres."""
-    spread_yaw: float = 0.3
+    spread_yaw: float = 0.5
     """Largest turn about the vertical, rad."""
-    spread_tilt: float = 0.08
+    spread_tilt: float = 0.12
     """Largest tilt about each horizontal axis, rad."""
 
 

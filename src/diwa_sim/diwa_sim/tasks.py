@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from diwa_data.skills import require_skill
+from diwa_sim.starts import DRAWER_OPEN, SLIDER_LEFT
 
 SCENE_STATE = (
     "drawer",
@@ -31,6 +32,7 @@ DRAWER_DISTANCE = 0.12
 SLIDER_DISTANCE = 0.15
 """Metres that count as moved, relative to the reset."""
 
+_TRAVEL = {"drawer": DRAWER_OPEN, "slider": SLIDER_LEFT}
 _MOVES = {
     "open_drawer": ("drawer", DRAWER_DISTANCE),
     "close_drawer": ("drawer", -DRAWER_DISTANCE),
@@ -55,3 +57,15 @@ def succeeded(skill: str, start: np.ndarray, now: np.ndarray) -> bool:
     name, value = _SWITCHES[skill]
     i = SCENE_STATE.index(name)
     return bool(start[i] != value and now[i] == value)
+
+
+def is_done(skill: str, now: np.ndarray) -> bool:
+    """Whether the scene state (13,) is one that `skill` leads to: had it begun from the far end, it would be done."""
+    before = now.copy()
+    if require_skill(skill) in _MOVES:
+        name, distance = _MOVES[skill]
+        before[SCENE_STATE.index(name)] = 0.0 if distance > 0 else _TRAVEL[name]
+    else:
+        name, value = _SWITCHES[skill]
+        before[SCENE_STATE.index(name)] = 1.0 - value
+    return succeeded(skill, before, now)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_sim.tasks import SCENE_STATE, succeeded
+from diwa_data.skills import SKILLS
+from diwa_sim.tasks import SCENE_STATE, is_done, succeeded
 
 
 def state(**values: float) -> np.ndarray:
@@ -41,3 +42,12 @@ def test_a_light_that_was_on_already_is_no_success() -> None:
 def test_unknown_skill_is_refused() -> None:
     with pytest.raises(DiwaError, match="open_fridge"):
         succeeded("open_fridge", state(), state())
+
+
+def test_a_state_is_done_if_the_skill_leads_there_from_the_far_end() -> None:
+    one, other = state(drawer=0.121, slider=0.151, bulb=1, led=1), state(drawer=0.039, slider=0.069)
+    led_to_one = ["open_drawer", "move_slider_left", "turn_on_lightbulb", "turn_on_led"]
+    assert [skill for skill in SKILLS if is_done(skill, one)] == led_to_one
+    assert [skill for skill in SKILLS if not is_done(skill, other)] == led_to_one
+    assert not is_done("open_drawer", state(drawer=0.119))
+    assert not is_done("close_drawer", state(drawer=0.041))
