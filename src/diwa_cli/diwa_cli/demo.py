@@ -49,7 +49,7 @@ class DemoConfig:
     """Minutes of play to record."""
     demonstrations: int = 50
     """Demonstrations to record."""
-    rollouts: int = 100
+    rollouts: int = 200
     """Start states of the final, paired evaluation."""
     curve_rollouts: int = 20
     """Start states on which each checkpoint of the learning curve is evaluated."""
@@ -170,7 +170,9 @@ def data_phases(folder: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
 
 def learning_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
     """World model, policy, reward, fine-tuning."""
-    datasets = [f.play, f.demonstrations]
+    # Play alone, as in the paper, for all skills at once. Demonstrations succeed whatever the hand seems to do, and a
+    # model that has seen them dreams of success.
+    datasets = [f.play]
     learned = {"demonstrations": f.demonstrations, "world_model": f.world_model}
     yield Phase(
         "train_world_model",

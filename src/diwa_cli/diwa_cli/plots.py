@@ -89,6 +89,24 @@ def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate]) -> str:
 
 
 @styled
+def dream_against_truth(dreams: Mapping[str, float], truth: Mapping[str, SuccessRate], xlabel: str) -> str:
+    """Success in dreams beside success in the simulator with its 95 % interval, for each of several policies."""
+    figure, axes = _figure(width=5.4, height=3.0)
+    places, names = np.arange(len(truth)), list(truth)
+    rates = np.array([100 * rate.rate for rate in truth.values()])
+    bounds = np.array([[100 * rate.interval.low, 100 * rate.interval.high] for rate in truth.values()]).T
+    axes.bar(places + 0.18, rates, 0.34, yerr=np.abs(bounds - rates), color=FINETUNED, ecolor=INK, capsize=3,
+             label="in the simulator (oracle), 95 % interval")  # fmt: skip
+    dreamt = [100 * dreams.get(name, np.nan) for name in names]
+    axes.bar(places - 0.18, dreamt, 0.34, color=DREAM, label="in dreams (classifier)")
+    axes.set(ylim=(0, 102), xlabel=xlabel, ylabel="success, %")
+    axes.set_xticks(places, names)
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return _svg(figure)
+
+
+@styled
 def lines(curves: Mapping[str, Curve], xlabel: str, ylabel: str, log: bool = False) -> str:
     """Several curves over one axis; `log` asks for a logarithmic one where the values span a decade."""
     figure, axes = _figure(width=4.4, height=2.6)

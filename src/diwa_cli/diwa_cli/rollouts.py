@@ -15,13 +15,15 @@ import numpy as np
 import torch
 
 from diwa_cli.video import Film
+from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_data.files import full_disk_as_error
+from diwa_data.images import Frame, preprocess_observation
 from diwa_data.motion import MotionLimits
 from diwa_data.processes import children_without_interrupts
 from diwa_data.progress import progress
-from diwa_data.robot import Environment
-from diwa_deploy.control import Agent, control_loop
+from diwa_data.robot import Environment, Observation
+from diwa_deploy.control import Agent, Tick, control_loop
 from diwa_deploy.safety import SafetyFilter
 from diwa_learning.agent import load_agent
 from diwa_sim.table import SimConfig, SimulatedPanda
@@ -124,6 +126,58 @@ def rollout_until_success(
         interventions=dict(result.interventions),
         latency_ms=(round(float(np.median(latencies)), 2), round(float(np.percentile(latencies, 99)), 2)),
     )
+
+
+def tape_rollouts(checkpoint: Path, seeds: Sequence[int], setting: Setting) -> list[Episode]:
+    """Whole rollouts of one policy, not ended by success, as the dataset would hold them.
+
+    `success` is true from the first frame on in which the oracle was.
+    """
+    environment, episodes = SimulatedPanda(setting.sim), []
+    agent = load_agent(setting.world_model, checkpoint, setting.reward, environment.spec)
+    with progress("rollouts", len(seeds), "rollouts") as bar:
+        for seed in seeds:
+            environment.reset(setting.skill, seed)
+            tape = Tape(environment)
+            safety = SafetyFilter(setting.limits, environment.spec)
+            control_loop(environment, agent, safety, setting.max_steps, seed, on_tick=tape)
+            episodes.append(tape.episode(str(seed)))
+            bar.advance()
+    environment.close()
+    return episodes
+
+
+class Tape:
+    """Keeps a rollout's frames, executed actions and the oracle's verdicts."""
+
+    def __init__(self, environment: Environment):
+        self._environment = environment
+        self._frames: list[Frame] = []
+        self._actions: list[np.ndarray] = []
+        self._success = [environment.succeeded()]
+
+    def __call__(self, observation: Observation, tick: Tick) -> None:
+        """Take one control tick, after its command."""
+        self._frames.append(preprocess_observation(observation, self._environment.spec))
+        self._actions.append(tick.action)
+        self._success.append(self._environment.succeeded())
+
+    def episode(self, name: str) -> Episode:
+        """All frames including the last state, whose action holds."""
+        spec = self._environment.spec
+        frames = [*self._frames, preprocess_observation(self._environment.observe(), spec)]
+        time = np.arange(len(frames)) / spec.rate
+        return Episode(
+            name,
+            {name: np.stack([frame.images[name] for frame in frames]) for name in frames[0].images},
+            np.stack([frame.state for frame in frames]),
+            np.stack([*self._actions, spec.action.null]),
+            np.logical_or.accumulate(self._success),
+            stamp=time,
+            received=time,
+            scene_state=None,
+            attributes={},
+        )
 
 
 def run_jobs(jobs: Sequence[Job], setting: Setting, kept: Path, workers: int, title: str) -> list[Rollout]:

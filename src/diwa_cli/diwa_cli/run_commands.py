@@ -1,6 +1,7 @@
 """The commands that use what was learned, and those about a whole run: arguments in, one function call."""
 
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -90,6 +91,32 @@ def demo(args: list[str]) -> int:
         whole.demo(out, config, source)
 
     return call(command, "demo", rest)
+
+
+def experiment(args: list[str]) -> int:
+    from diwa_cli import experiments
+    from diwa_sim.table import SimConfig
+
+    source, rest = split_source(args)
+    defaults, sim = source.section(experiments.ExperimentConfig, "experiment"), source.section(SimConfig, "sim")
+
+    def command(
+        name: Positional[Literal["world-model", "alpha-bc", "reward"]],
+        run: Positional[Path],
+        config: Flags[experiments.ExperimentConfig] = defaults,
+    ) -> None:
+        """Find out what limits the gain of a finished run.
+
+        world-model: imagine held-out clips and compare. alpha-bc: fine-tune with other weights of the BC term. reward:
+        fine-tune with a classifier that learned from the simulator's own labels.
+
+        Args:
+            name: Which experiment.
+            run: Folder of a finished `diwa demo`; results go to `experiments/` in it.
+        """
+        print(experiments.experiment(name, run, config, sim))
+
+    return call(command, "experiment", rest)
 
 
 def doctor(args: list[str]) -> int:

@@ -27,6 +27,7 @@ def test_demo_interrupted_and_continued(diwa, tmp_path):
     assert PhaseLog(out / "phases.json").seconds["train_world_model"] >= seconds["train_world_model"]
     check_results(out)
     check_commands_on_its_files(diwa, out)
+    check_experiments(diwa, out)
 
     ran = diwa(*DEMO, "--out", out)
     assert ran.out.count("finished earlier") == 12
@@ -66,6 +67,23 @@ def check_results(out):
     text = (out / "report.html").read_text()
     assert "is not there" not in text
     assert text.count("<video") == 2
+
+
+def check_experiments(diwa, out):
+    tiny = [*DEMO[1:], "--evaluate.rollouts", "2", "--evaluate.max-steps", "4", "--evaluate.workers", "1"]
+    results = {}
+    for name in ("world-model", "alpha-bc", "reward"):
+        ran = diwa("experiment", name, out, *tiny, "--alphas", "0", "--dreams", "2", "--clips", "2")
+        assert ran.status == 0, ran.err
+        folder = Path(ran.out.splitlines()[-1])
+        results[name] = json.loads((folder / "result.json").read_text())
+    assert (out / "experiments/world_model/film.mp4").stat().st_size > 1000
+    assert len(results["world-model"]["open_loop_steps"]["psnr"]) > 10
+    assert list(results["alpha-bc"]["policies"]) == ["base", "0", "0.1"]
+    assert set(results["alpha-bc"]["dreams"]) == {"0", "0.1"}
+    assert (out / "experiments/alpha_bc/alpha_bc.svg").is_file()
+    assert list(results["reward"]["policies"]) == ["base", "classifier", "true labels"]
+    assert results["reward"]["verdicts"]["classifier"]["rollouts"] == 2
 
 
 def check_commands_on_its_files(diwa, out):

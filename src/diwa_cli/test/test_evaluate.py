@@ -4,12 +4,15 @@ import dataclasses
 import itertools
 import json
 
+import numpy as np
 import pytest
 
 from diwa_cli.evaluate import EvaluateConfig, evaluate, start_seeds, text
-from diwa_cli.rollouts import read_rollouts
+from diwa_cli.rollouts import Setting, read_rollouts, tape_rollouts
 from diwa_cli.seeds import SEEDS
 from diwa_data.errors import DiwaError
+from diwa_data.motion import MotionLimits
+from diwa_data.spec import Spec
 from diwa_sim.table import SimConfig
 
 CONFIG = EvaluateConfig(rollouts=2, max_steps=3, videos=1, workers=1)
@@ -78,6 +81,20 @@ def test_results_of_other_checkpoints_are_not_mixed(first, checkpoints):
         run(swapped, first[1])
     with pytest.raises(DiwaError, match="max_steps was 3, is 4"):
         run(checkpoints, first[1], dataclasses.replace(CONFIG, max_steps=4))
+
+
+def test_a_taped_rollout_is_an_episode_as_the_dataset_holds_them(checkpoints):
+    setting = Setting("open_drawer", checkpoints.world_model, checkpoints.reward, 3, MotionLimits(), SimConfig())
+    one, again = (tape_rollouts(checkpoints.policy, [7], setting)[0] for _ in range(2))
+    assert {name: images.shape for name, images in one.images.items()} == {
+        "static": (4, 64, 64, 3),
+        "gripper": (4, 64, 64, 3),
+    }
+    assert (one.state.shape, one.action.shape, one.success.tolist()) == ((4, 10), (4, 7), [False] * 4)
+    np.testing.assert_array_equal(one.action[-1], Spec().action.null)
+    np.testing.assert_array_equal(one.images["gripper"], again.images["gripper"])
+    travelled = np.linalg.norm(np.diff(one.state[:, :3], axis=0), axis=1)
+    assert (travelled > 1e-4).all(), "frames follow one another"
 
 
 def test_ranges_of_seeds_are_disjoint_and_above_the_recorders():

@@ -1,0 +1,194 @@
+"""`diwa experiment`: what limits the gain of a run, measured on its own files (docs/laptop.md).
+
+Each leaves a folder with its numbers (result.json) and pictures in `<run>/experiments/`. They judge with the
+simulator's oracle on the tuning seeds, and nothing of it reaches a run's policies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diwa_cli import plots
+from diwa_cli.evaluate import EvaluateConfig, evaluate, start_seeds, summary
+from diwa_cli.plots import Curve
+from diwa_cli.rollouts import Setting, tape_rollouts
+from diwa_cli.run_folder import RunFolder, read_json, write_json, write_text
+from diwa_cli.statistics import SuccessRate
+from diwa_cli.video import write_video
+from diwa_data.dataset import Episode, load_dataset
+from diwa_data.errors import DiwaError
+from diwa_learning.checkpoint import load_checkpoint, load_world_model
+from diwa_learning.features import embed_clips, whole
+from diwa_learning.finetune import FinetuneConfig, finetune
+from diwa_learning.open_loop import CONTEXT, HORIZON, open_loop, save_filmstrip
+from diwa_learning.reward_data import dreamt_success
+from diwa_learning.sequences import Replay, split_held_out
+from diwa_learning.train_reward import CHUNK, RewardConfig, load_reward, train_reward
+from diwa_sim.table import SimConfig
+from diwa_sim.tasks import is_done
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """`diwa experiment`: how much of it."""
+
+    clips: int = 16
+    """Held-out clips that the world model imagines."""
+    alphas: tuple[float, ...] = (0.0, 0.5)
+    """Values of alpha_BC beside the run's own."""
+    dreams: int = 16
+    """Dreams of each rollout's actions."""
+    evaluate: EvaluateConfig = field(default_factory=partial(EvaluateConfig, seeds="tuning", videos=0))
+    """Rollouts that judge."""
+
+
+def world_model(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
+    """Encode two frames of held-out clips, imagine 80 steps, compare with what was recorded."""
+    world = load_world_model(run.world_model)
+    model, spec, settings = world.model, world.spec, world.model.config
+    _, held_out = split_held_out(
+        [load_dataset(run.play, spec)], settings.held_out, np.random.default_rng(settings.seed)
+    )  # as the training split it
+    clips = Replay(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1).spread(config.clips)
+    result = open_loop(model, clips)
+    longest = int(clips.valid.sum(1).argmax())
+    save_filmstrip(out / "filmstrip.png", clips, result.imagined, longest)
+    rows = [np.hstack([clip[longest].numpy().repeat(3, 1).repeat(3, 2) for clip in images.values()])  # cameras stacked
+            for images in (clips.images, result.imagined)]  # fmt: skip
+    film = np.concatenate(rows, axis=2)[: int(clips.valid[longest].sum())]
+    write_video(out / "film.mp4", list(film), spec.rate)
+    found = result.summary()
+    steps = range(1, len(found["open_loop_steps"]["psnr"]) + 1)
+    for name, label in (("psnr", "PSNR, dB"), ("ssim", "SSIM"), ("position_error", "hand position error, mm")):
+        if name in found["open_loop_steps"]:
+            values = np.array(found["open_loop_steps"][name]) * (1000 if name == "position_error" else 1)
+            write_text(
+                out / f"{name}.svg", plots.lines({"imagined": Curve(steps, values.tolist())}, "imagined step", label)
+            )
+    return found
+
+
+def alpha_bc(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
+    """Fine-tune with other weights of the BC term: success in dreams, where it is maximised, against the truth."""
+    mine = finetune_config(run)
+    skill = load_checkpoint(run.finetuned, "finetune").metrics["skill"]
+    policies = {"base": run.policy, f"{mine.alpha_for(skill):g}": run.finetuned}
+    for alpha in config.alphas:
+        path = out / f"alpha_{alpha:g}"
+        finetune(
+            run.policy,
+            run.reward,
+            run.world_model,
+            run.demonstrations,
+            run.play,
+            path,
+            dataclasses.replace(mine, alpha_bc=alpha),
+        )
+        policies[f"{alpha:g}"] = path
+    policies = {name: policies[name] for name in ["base", *sorted(policies.keys() - {"base"}, key=float)]}
+    judged = judge(run, run.reward, policies, out, skill, config, sim)
+    dreams = {name: dream_success(path) for name, path in policies.items() if name != "base"}
+    rates = {name: SuccessRate(p["successes"], p["rollouts"]) for name, p in judged["policies"].items()}
+    write_text(out / "alpha_bc.svg", plots.dream_against_truth(dreams, rates, "alpha_BC"))
+    return {"dreams": dreams, **judged}
+
+
+def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
+    """What the classifier costs: its verdicts on dreams of real rollouts, and fine-tuning with a true one.
+
+    The true one has the same form and learns from the same latents, labelled by the simulator.
+    """
+    skill = load_checkpoint(run.finetuned, "finetune").metrics["skill"]
+    settings = load_checkpoint(run.reward, "reward").config_as(RewardConfig)
+    true_reward, tuned = out / "true_reward", out / "finetuned"
+
+    def truth(episode: Episode) -> np.ndarray:
+        if episode.scene_state is None:
+            raise DiwaError(f"episode {episode.name} has no scene_state: only simulated recordings know the truth")
+        return np.array([is_done(skill, state) for state in episode.scene_state])
+
+    train_reward(run.demonstrations, run.play, run.world_model, true_reward, settings, truth)
+    finetune(run.policy, true_reward, run.world_model, run.demonstrations, run.play, tuned, finetune_config(run))
+    policies = {"base": run.policy, "classifier": run.finetuned, "true labels": tuned}
+    verdicts = {
+        "classifier": dream_verdicts(run, run.reward, skill, config, sim),
+        "true labels": dream_verdicts(run, true_reward, skill, config, sim),
+    }
+    return {"verdicts": verdicts, **judge(run, run.reward, policies, out, skill, config, sim)}
+
+
+EXPERIMENTS: dict[str, Callable[[RunFolder, Path, ExperimentConfig, SimConfig], dict[str, Any]]] = {
+    "world-model": world_model,
+    "alpha-bc": alpha_bc,
+    "reward": reward,
+}
+"""Name -> experiment: the three that the method's notes ask for first."""
+
+
+def experiment(name: str, run: Path, config: ExperimentConfig, sim: SimConfig) -> Path:
+    """Do one experiment on a finished run; an interrupted one continues. Returns its folder."""
+    folder = RunFolder(run)
+    if read_json(folder.results) is None:
+        raise DiwaError(f"{run} is no finished run: `diwa demo --out {run}` makes one")
+    out = folder.path / "experiments" / name.replace("-", "_")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "result.json", EXPERIMENTS[name](folder, out, config, sim))
+    return out
+
+
+def dream_verdicts(
+    run: RunFolder, classifier: Path, skill: str, config: ExperimentConfig, sim: SimConfig
+) -> dict[str, Any]:
+    """Rollouts of the base, then dreams from their first frames under the actions that were executed.
+
+    `precision` and `recall` of the classifier's verdict on a dream against the oracle's on the rollout.
+    """
+    world = load_world_model(run.world_model)
+    judge = load_reward(classifier, world.spec, world.hash, world.model.feature_dim).classifier
+    setting = Setting(skill, run.world_model, classifier, config.evaluate.max_steps, config.evaluate.limits, sim)
+    taped = tape_rollouts(run.policy, start_seeds(config.evaluate), setting)
+    clips = embed_clips(world.model, [whole(episode) for episode in taped])
+    generator = torch.Generator().manual_seed(0)
+    dreamt = dreamt_success(world.model, judge, clips, CHUNK, config.dreams, generator).numpy()
+    true = np.array([episode.success.any() for episode in taped])
+    return {
+        "true_success": float(true.mean()),
+        "dreamt_success": float(dreamt.mean()),
+        "precision": float(dreamt[true].sum() / max(dreamt.sum(), 1e-9)),
+        "recall": float(dreamt[true].mean()) if true.any() else None,
+        "rollouts": len(taped),
+    }
+
+
+def finetune_config(run: RunFolder) -> FinetuneConfig:
+    """With which the run's policy was fine-tuned."""
+    return load_checkpoint(run.finetuned, "finetune").config_as(FinetuneConfig)
+
+
+def judge(
+    run: RunFolder,
+    classifier: Path,
+    policies: dict[str, Path],
+    out: Path,
+    skill: str,
+    config: ExperimentConfig,
+    sim: SimConfig,
+) -> dict[str, Any]:
+    """True success of policies on the same starts."""
+    setting = dataclasses.replace(config.evaluate, skill=skill)
+    found = summary(evaluate(policies, run.world_model, classifier, out / "evaluation", setting, sim), setting)
+    return {key: found[key] for key in ("policies", "differences")}
+
+
+def dream_success(finetuned: Path, last: int = 10) -> float:
+    """Mean success in the dreams of the last iterations."""
+    history = read_json(finetuned / "metrics.json")["history"]["dream_success"]
+    return float(np.mean([value for _, value in history[-last:]]))
