@@ -42,8 +42,8 @@ class ExperimentConfig:
 
     clips: int = 16
     """Held-out clips that the world model imagines."""
-    alphas: tuple[float, ...] = (0.0, 0.5)
-    """Values of alpha_BC beside the run's own."""
+    alphas: tuple[float, ...] = (0.0, 0.1, 2.0)
+    """Values of alpha_BC beside the run's own: none, the paper's for this skill, a large one."""
     dreams: int = 16
     """Dreams of each rollout's actions."""
     evaluate: EvaluateConfig = field(default_factory=partial(EvaluateConfig, seeds="tuning", videos=0))
@@ -81,7 +81,7 @@ def alpha_bc(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig
     mine = finetune_config(run)
     skill = load_checkpoint(run.finetuned, "finetune").metrics["skill"]
     policies = {"base": run.policy, f"{mine.alpha_for(skill):g}": run.finetuned}
-    for alpha in config.alphas:
+    for alpha in (alpha for alpha in config.alphas if f"{alpha:g}" not in policies):
         path = out / f"alpha_{alpha:g}"
         finetune(
             run.policy,
