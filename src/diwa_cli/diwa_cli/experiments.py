@@ -7,7 +7,7 @@ simulator's oracle on the tuning seeds, and nothing of it reaches a run's polici
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -118,9 +118,11 @@ def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) 
     train_reward(run.demonstrations, run.play, run.world_model, true_reward, settings, truth)
     finetune(run.policy, true_reward, run.world_model, run.demonstrations, run.play, tuned, finetune_config(run))
     policies = {"base": run.policy, "classifier": run.finetuned, "true labels": tuned}
+    setting = Setting(skill, run.world_model, run.reward, config.evaluate.max_steps, config.evaluate.limits, sim)
+    taped = tape_rollouts(run.policy, start_seeds(config.evaluate), setting)
     verdicts = {
-        "classifier": dream_verdicts(run, run.reward, skill, config, sim),
-        "true labels": dream_verdicts(run, true_reward, skill, config, sim),
+        "classifier": dream_verdicts(run, run.reward, taped, config),
+        "true labels": dream_verdicts(run, true_reward, taped, config),
     }
     return {"verdicts": verdicts, **judge(run, run.reward, policies, out, skill, config, sim)}
 
@@ -145,16 +147,14 @@ def experiment(name: str, run: Path, config: ExperimentConfig, sim: SimConfig) -
 
 
 def dream_verdicts(
-    run: RunFolder, classifier: Path, skill: str, config: ExperimentConfig, sim: SimConfig
+    run: RunFolder, classifier: Path, taped: Sequence[Episode], config: ExperimentConfig
 ) -> dict[str, Any]:
-    """Rollouts of the base, then dreams from their first frames under the actions that were executed.
+    """Dreams from the first frames of taped rollouts, under the actions that were executed.
 
     `precision` and `recall` of the classifier's verdict on a dream against the oracle's on the rollout.
     """
     world = load_world_model(run.world_model)
     judge = load_reward(classifier, world.spec, world.hash, world.model.feature_dim).classifier
-    setting = Setting(skill, run.world_model, classifier, config.evaluate.max_steps, config.evaluate.limits, sim)
-    taped = tape_rollouts(run.policy, start_seeds(config.evaluate), setting)
     clips = embed_clips(world.model, [whole(episode) for episode in taped])
     generator = torch.Generator().manual_seed(0)
     dreamt = dreamt_success(world.model, judge, clips, CHUNK, config.dreams, generator).numpy()

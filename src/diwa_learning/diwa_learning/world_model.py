@@ -81,6 +81,7 @@ class WorldModelConfig:
             ("reset_probability", self.reset_probability, 0.0, 1.0),
             ("held_out", self.held_out, 0.0, 0.5),
             ("sequence_length", self.sequence_length, 2, 10**6),
+            ("imagined_steps", self.imagined_steps, 0, self.sequence_length - 1),
             ("batch_size", self.batch_size, 1, 10**6),
             ("updates", self.updates, 1, 10**9),
             ("log_every", self.log_every, 1, 10**9),
@@ -89,6 +90,8 @@ class WorldModelConfig:
         ):
             if not low <= value <= high:
                 raise DiwaError(f"world_model.{name} is {value}; it must lie in [{low:g}, {high:g}]")
+        if self.imagined_steps and not self.robot_state_weight:
+            raise DiwaError(f"world_model.imagined_steps is {self.imagined_steps}; it needs robot_state_weight above 0")
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ class WorldModel(nn.Module):
             return states.h.new_zeros(())
         loss = self._state_error(states, batch.state, batch.valid)
         steps, length = self.config.imagined_steps, batch.valid.shape[1]
-        if not 0 < steps < length:
+        if not steps:
             return loss
         starts = torch.arange(0, length - steps, steps)
         frames = starts[:, None] + 1 + torch.arange(steps)  # (S, steps)

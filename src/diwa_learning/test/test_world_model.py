@@ -106,6 +106,20 @@ def test_a_decoder_of_the_robot_state_adds_its_weighted_error(tiny_config, rando
     assert WorldModel(tiny_config, Spec()).state_decoder is None
 
 
+def test_imagined_robot_states_count_like_the_filtered_ones(tiny_config, random_batch):
+    config = replace(tiny_config, robot_state_weight=1.0, imagined_steps=2, sequence_length=6)
+    model = WorldModel(config, Spec())
+    torch.nn.init.zeros_(model.state_decoder[-1].weight)  # says zero, whatever the latent
+    torch.nn.init.zeros_(model.state_decoder[-1].bias)
+    batch = random_batch(2, 6)
+    imagined = batch.state[:, 1:5]  # two steps from frame 0 and two from frame 2
+    expected = 0.5 * batch.state.square().mean() + 0.5 * imagined.square().mean()
+    torch.testing.assert_close(model.loss(batch).robot_state, expected)
+    for settings in ({"imagined_steps": 6}, {"robot_state_weight": 0.0}):
+        with pytest.raises(DiwaError, match="imagined_steps"):
+            replace(config, **settings)
+
+
 def test_padded_frames_do_not_count(tiny_config, random_batch):
     config = replace(tiny_config, reset_probability=0.0)
     model = WorldModel(config, Spec()).requires_grad_(False)
