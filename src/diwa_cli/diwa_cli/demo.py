@@ -26,6 +26,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.recording import RecordConfig
 from diwa_data.skills import require_skill
 from diwa_deploy.bundle import write_bundle
+from diwa_learning.checkpoint import is_finished
 from diwa_learning.finetune import FinetuneConfig, finetune
 from diwa_learning.train_policy import PolicyConfig, train_policy
 from diwa_learning.train_reward import RewardConfig, train_reward
@@ -57,6 +58,8 @@ class DemoConfig:
     """Checkpoints on the learning curve, the policy before fine-tuning included."""
     seed: int = 0
     """Of every phase."""
+    world_model_of: str = ""
+    """Folder of another demo whose play and world model to use, for one more skill; empty = record and train them."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ def demo(out: Path, config: DemoConfig, source: Source) -> None:
     """
     settings = Settings.load(config, source)
     folder = RunFolder(out)
+    if config.world_model_of and not is_finished(RunFolder(Path(config.world_model_of)).world_model):
+        raise DiwaError(f"{config.world_model_of} has no trained world model: give the folder of a finished demo")
     claim(folder, settings, source)
     log = PhaseLog(folder.phases)
     for phase in phases(folder, settings, source):
@@ -149,17 +154,15 @@ Line = Callable[..., str]
 
 def data_phases(folder: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
     """Recording, dataset building, replay."""
-    for name, bags, config in (
-        ("record_play", folder.play_bags, s.play),
-        ("record_demonstrations", folder.demonstration_bags, s.demonstrations),
-    ):
-        yield Phase(name, line("record", config, "record", out=bags), bags, partial(record, bags, config, s.sim))
-    for name, bags, out in (
-        ("build_play", folder.play_bags, folder.play),
-        ("build_demonstrations", folder.demonstration_bags, folder.demonstrations),
-    ):
+    recordings = [("demonstrations", folder.demonstration_bags, folder.demonstrations, s.demonstrations)]
+    if folder.learned is folder:
+        recordings.insert(0, ("play", folder.play_bags, folder.play, s.play))
+    for name, bags, _, config in recordings:
+        command = line("record", config, "record", out=bags)
+        yield Phase(f"record_{name}", command, bags, partial(record, bags, config, s.sim))
+    for name, bags, out, _ in recordings:
         command = line("build-dataset", s.dataset, "dataset", _=bags, out=out)
-        yield Phase(name, command, out, partial(build_dataset, [bags], out, s.dataset))
+        yield Phase(f"build_{name}", command, out, partial(build_dataset, [bags], out, s.dataset))
     yield Phase(
         "replay",
         shlex.join(["diwa", "replay", str(folder.demonstrations), "--out", str(folder.replay)]),
@@ -174,12 +177,13 @@ def learning_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
     # model that has seen them dreams of success.
     datasets = [f.play]
     learned = {"demonstrations": f.demonstrations, "world_model": f.world_model}
-    yield Phase(
-        "train_world_model",
-        line("train-world-model", s.world_model, "world_model", datasets=datasets, out=f.world_model),
-        f.world_model,
-        partial(train_world_model, datasets, f.world_model, s.world_model),
-    )
+    if f.learned is f:
+        yield Phase(
+            "train_world_model",
+            line("train-world-model", s.world_model, "world_model", datasets=datasets, out=f.world_model),
+            f.world_model,
+            partial(train_world_model, datasets, f.world_model, s.world_model),
+        )
     yield Phase(
         "train_policy",
         line("train-policy", s.policy, "policy", **learned, out=f.policy),

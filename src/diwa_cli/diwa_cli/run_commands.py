@@ -76,6 +76,21 @@ def report(args: list[str]) -> int:
     return call(command, "report", args)
 
 
+def summary(args: list[str]) -> int:
+    from diwa_cli import summary as table
+
+    def command(runs: Positional[list[Path]], out: Path | None = None) -> None:
+        """Print the results of several demos as one Markdown table.
+
+        Args:
+            runs: Folders of finished demos.
+            out: JSON file for the rows.
+        """
+        print(table.summary(runs, out))
+
+    return call(command, "summary", args)
+
+
 def demo(args: list[str]) -> int:
     from diwa_cli import demo as whole
 

@@ -20,9 +20,16 @@ HEARTBEAT = 5.0
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside a run's folder; none of them need exist."""
+    """Paths inside a run's folder; none of them need exist. Play and world model may be those of another run."""
 
     path: Path
+
+    @property
+    def learned(self) -> RunFolder:
+        """The run whose play and world model this one uses: itself, unless its configuration names another."""
+        description = read_json(self.description) or {}
+        other = description.get("config", {}).get("demo", {}).get("world_model_of", "")
+        return RunFolder(Path(other)) if other else self
 
     @property
     def description(self) -> Path:
@@ -44,7 +51,7 @@ class RunFolder:
 
     @property
     def play_bags(self) -> Path:
-        return self.path / "bags" / "play"
+        return self.learned.path / "bags" / "play"
 
     @property
     def demonstration_bags(self) -> Path:
@@ -53,7 +60,7 @@ class RunFolder:
     @property
     def play(self) -> Path:
         """Dataset of play."""
-        return self.path / "play.h5"
+        return self.learned.path / "play.h5"
 
     @property
     def demonstrations(self) -> Path:
@@ -67,7 +74,7 @@ class RunFolder:
 
     @property
     def world_model(self) -> Path:
-        return self.path / "world_model"
+        return self.learned.path / "world_model"
 
     @property
     def policy(self) -> Path:

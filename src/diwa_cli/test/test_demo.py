@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from diwa_cli.demo import curve_policies
 from diwa_cli.run_folder import PhaseLog, RunFolder
 
@@ -31,6 +33,7 @@ def test_demo_interrupted_and_continued(diwa, tmp_path):
 
     ran = diwa(*DEMO, "--out", out)
     assert ran.out.count("finished earlier") == 12
+    check_another_skill(diwa, out, tmp_path / "close")
     ran = diwa(*DEMO, "--out", out, "--rollouts", "3")
     assert (ran.status, "begun differently: demo.rollouts was 2, is 3" in ran.err) == (2, True)
 
@@ -67,6 +70,25 @@ def check_results(out):
     text = (out / "report.html").read_text()
     assert "is not there" not in text
     assert text.count("<video") == 2
+
+
+def check_another_skill(diwa, out, other):
+    """One more skill on the same play and world model, and both in one table."""
+    ran = diwa(*DEMO, "--out", other, "--skill", "close_drawer", "--world-model-of", out)
+    assert ran.status == 0, ran.err
+    assert not (other / "world_model").exists()
+    assert "is not there" not in (other / "report.html").read_text()
+    ran = diwa("summary", out, other, "--out", other / "table.json")
+    assert ran.status == 0, ran.err
+    assert ran.out.count("world model of another run") == 1
+    first, second = json.loads((other / "table.json").read_text())
+    assert (first["skill"], second["skill"], second["own_world_model"]) == ("open_drawer", "close_drawer", False)
+    assert first["points"] == pytest.approx(first["finetuned"] - first["base"])
+
+    ran = diwa("summary", out, other / "table.json")
+    assert (ran.status, "holds no finished demo" in ran.err) == (2, True)
+    ran = diwa(*DEMO, "--out", other.with_name("x"), "--world-model-of", other.with_name("y"))
+    assert (ran.status, "has no trained world model" in ran.err) == (2, True)
 
 
 def check_experiments(diwa, out):

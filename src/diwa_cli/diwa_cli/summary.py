@@ -1,0 +1,60 @@
+"""`diwa summary`: the results of several demos as one table, to read and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diwa_cli.run_folder import RunFolder, read_json, write_json
+from diwa_data.errors import DiwaError
+
+HEADINGS = ("skill", "seed", "base", "fine-tuned", "difference (95 %)", "minutes")
+
+
+def summary(runs: Sequence[Path], out: Path | None) -> str:
+    """The table of finished demos as Markdown; its rows also go to the JSON file `out`."""
+    rows = [row(run) for run in runs]
+    if out:
+        write_json(out, rows)
+    lines = [HEADINGS, ("---",) * len(HEADINGS), *(cells(found) for found in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def row(run: Path) -> dict[str, Any]:
+    """The result of one demo: rates in percent, difference and its interval in points, minutes of all its phases.
+
+    Raises `DiwaError` for a run that is not finished.
+    """
+    folder = RunFolder(run)
+    found, description = read_json(folder.results), read_json(folder.description)
+    if found is None or description is None:
+        raise DiwaError(f"{run} holds no finished demo: run `diwa demo --out {run}` to its end first")
+    demo = description["config"]["demo"]
+    return {
+        "skill": found["skill"],
+        "seed": demo["seed"],
+        "base": 100 * found["base"]["rate"],
+        "finetuned": 100 * found["finetuned"]["rate"],
+        "points": found["difference"]["points"],
+        "interval": found["difference"]["interval"],
+        "rollouts": found["base"]["rollouts"],
+        "minutes": round(sum(found["phases"].values()) / 60, 1),
+        "own_world_model": folder.learned is folder,
+        "command": description["command"],
+        "machine": description["machine"],
+    }
+
+
+def cells(found: dict[str, Any]) -> tuple[str, ...]:
+    """A row as it is printed."""
+    low, high = found["interval"]
+    own = "" if found["own_world_model"] else " (world model of another run)"
+    return (
+        found["skill"],
+        str(found["seed"]),
+        f"{found['base']:.1f} %",
+        f"{found['finetuned']:.1f} %",
+        f"{found['points']:+.1f} ({low:+.1f} to {high:+.1f})",
+        f"{found['minutes']:.1f}{own}",
+    )
