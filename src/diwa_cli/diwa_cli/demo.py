@@ -19,7 +19,7 @@ from diwa_cli.arguments import Source, command_line
 from diwa_cli.evaluate import EvaluateConfig, evaluate
 from diwa_cli.replay import replay_dataset
 from diwa_cli.report import write_report
-from diwa_cli.run_folder import PhaseLog, RunFolder, read_json, write_json
+from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder, read_json, write_json
 from diwa_cli.versions import machine, versions
 from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
@@ -35,9 +35,6 @@ from diwa_learning.training import differences
 from diwa_learning.world_model import WorldModelConfig
 from diwa_sim.record import record
 from diwa_sim.table import SimConfig
-
-BASE, FINETUNED = "base", "finetuned"
-"""Names of the policy before and after fine-tuning in the final evaluation."""
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli import page, plots
+from diwa_cli.before_after import choose_pair, draw_pair
 from diwa_cli.page import missing, section
 from diwa_cli.report_learning import fine_tuning, networks, world_model
 from diwa_cli.report_run import data, reproduce, time_spent
-from diwa_cli.run_folder import RunFolder, read_json, write_text
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, read_json, write_text
 from diwa_cli.statistics import SuccessRate
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
 
-LABELS = {"base": "after imitation", "finetuned": "after dreaming"}
+LABELS = {BASE: "after imitation", FINETUNED: "after dreaming"}
 """What the names of the final evaluation's policies mean."""
 
 
 def write_report(run: Path) -> Path:
-    """Write `report.html` into the run's folder; its path. `DiwaError` if there is no such folder."""
+    """Write `report.html`, `before_after.png` and `.gif` into the run's folder; the page's path.
+
+    Raises `DiwaError` if there is no such folder.
+    """
     if not run.is_dir():
         raise DiwaError(f"no run folder {run}: `diwa demo --out {run}` makes one")
     folder = RunFolder(run)
@@ -40,6 +44,9 @@ def write_report(run: Path) -> Path:
     footer = f"<p>Made by diwa-ros2 {escape(__version__)}. This page is one file and loads nothing from elsewhere.</p>"
     document = page.page(f"DiWA: {skill}", header(skill, evaluation, folder), sections, footer)
     write_text(folder.report, document)
+    pair = choose_pair(evaluation, folder.final / "videos", (BASE, FINETUNED)) if evaluation else None
+    if pair:
+        draw_pair({LABELS[name]: video for name, video in pair.items()}, folder.strip, folder.film)
     return folder.report
 
 

@@ -14,6 +14,9 @@ from typing import Any
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
 
+BASE, FINETUNED = "base", "finetuned"
+"""Names of the policy before and after fine-tuning in the final evaluation."""
+
 HEARTBEAT = 5.0
 """Seconds between saves of a running phase's time: what a kill can lose."""
 
@@ -48,6 +51,16 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def strip(self) -> Path:
+        """One pair of rollouts, before and after dreaming, as a filmstrip."""
+        return self.path / "before_after.png"
+
+    @property
+    def film(self) -> Path:
+        """The same pair as an animation."""
+        return self.path / "before_after.gif"
 
     @property
     def play_bags(self) -> Path:

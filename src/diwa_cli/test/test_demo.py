@@ -70,6 +70,8 @@ def check_results(out):
     text = (out / "report.html").read_text()
     assert "is not there" not in text
     assert text.count("<video") == 2
+    assert (out / "before_after.png").stat().st_size > 1000
+    assert (out / "before_after.gif").stat().st_size > 1000
 
 
 def check_another_skill(diwa, out, other):
