@@ -12,8 +12,11 @@ from torch import Tensor
 
 from diwa_data.dataset import Dataset, Episode
 from diwa_data.errors import DiwaError
-from diwa_data.spec import Spec
+from diwa_data.spec import ActionSpec, Spec
 from diwa_learning.rssm import shift_actions
+
+NEAR_LIMIT = 0.95
+"""Share of the largest lead from which on the target counts as held back."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,22 @@ class Batch:
         return Batch(images, self.state.to(device), self.previous_actions.to(device), self.valid.to(device))
 
 
+@dataclass(frozen=True)
+class Pushes:
+    """Pushes that the robot's limits swallowed, put back into training sequences.
+
+    The target may lead the hand by so much and no more. Against something solid the recorded action is therefore zero
+    soon, whatever was asked for, and a model of such actions never learns that pushing on does not help: in its dreams
+    the hand goes through. At the limit a further push in the same direction would have changed nothing, so the
+    recording is as true with it as without.
+    """
+
+    share: float
+    """Share of sequences in which all ticks at the limit get a push, of one random strength a sequence."""
+    max_lead: float
+    """The limit, metres."""
+
+
 class Replay:
     """Sequences of `length` frames from `episodes`, all frames in memory.
 
@@ -43,7 +62,9 @@ class Replay:
     fewer than `shortest` frames is left out.
     """
 
-    def __init__(self, episodes: Sequence[Episode], spec: Spec, length: int, shortest: int = 2):
+    def __init__(
+        self, episodes: Sequence[Episode], spec: Spec, length: int, shortest: int = 2, pushes: Pushes | None = None
+    ):
         longest = max((len(episode) for episode in episodes), default=0)
         if longest < shortest:
             raise DiwaError(f"no episode has {shortest} frames, the longest has {longest}: record longer ones")
@@ -59,12 +80,23 @@ class Replay:
         }
         self.state = torch.from_numpy(np.concatenate([episode.state for episode in episodes]))
         self.actions = torch.from_numpy(np.concatenate([episode.action for episode in episodes]))
+        self._pushes = pushes
+        if pushes:
+            limit = [at_limit(episode, spec.action, pushes.max_lead) for episode in episodes]
+            self._at_limit = torch.from_numpy(np.concatenate(limit))
 
     def sample(self, batch: int, rng: np.random.Generator) -> Batch:
-        """`batch` random sequences."""
+        """`batch` random sequences, some with pushes added."""
         episode = np.searchsorted(self._ends, rng.integers(self.frames, size=batch), side="right")
-        starts = self._starts()[episode]
-        return self.gather(episode, (rng.random(batch) * starts).astype(np.int64))
+        start = (rng.random(batch) * self._starts()[episode]).astype(np.int64)
+        found = self.gather(episode, start)
+        if not self._pushes:
+            return found
+        strength = rng.random(batch) * (rng.random(batch) < self._pushes.share)
+        way = self._at_limit[self._rows(episode, start)[:, :-1]]  # (B, T-1, 3) of the actions within
+        push = torch.from_numpy(strength).to(way)[:, None, None] * way
+        found.previous_actions[:, 1:, :3] = (found.previous_actions[:, 1:, :3] + push).clamp(-1, 1)
+        return found
 
     def spread(self, count: int) -> Batch:
         """Up to `count` different sequences spread evenly over the frames of all episodes; always the same ones."""
@@ -76,13 +108,12 @@ class Replay:
 
     def gather(self, episode: np.ndarray, start: np.ndarray) -> Batch:
         """The sequences that begin at frame `start` (B,) of the episodes numbered `episode` (B,)."""
-        within = start[:, None] + np.arange(self.length)  # (B, T)
-        last = self._sizes[episode][:, None] - 1
-        index = torch.from_numpy(self._first(episode)[:, None] + np.minimum(within, last))
+        index = self._rows(episode, start)
         rows = index.flatten()
         images = {name: frames.index_select(0, rows).unflatten(0, index.shape) for name, frames in self.images.items()}
         actions = shift_actions(self.actions[index], self.null_action)
-        return Batch(images, self.state[index], actions, torch.from_numpy(within <= last))
+        within = start[:, None] + np.arange(self.length) < self._sizes[episode][:, None]
+        return Batch(images, self.state[index], actions, torch.from_numpy(within))
 
     def some_images(self, count: int) -> dict[str, Tensor]:
         """Camera -> (N, H, W, 3) uint8: at most about `count` frames, evenly over all."""
@@ -93,12 +124,31 @@ class Replay:
         """Mean and standard deviation (S,) of the robot state."""
         return self.state.mean(0), self.state.std(0, correction=0)
 
+    def _rows(self, episode: np.ndarray, start: np.ndarray) -> Tensor:
+        """Rows (B, T) in the frames of all episodes; an episode's last one is repeated after its end."""
+        within = np.minimum(start[:, None] + np.arange(self.length), self._sizes[episode][:, None] - 1)
+        return torch.from_numpy(self._first(episode)[:, None] + within)
+
     def _first(self, episode: np.ndarray) -> np.ndarray:
         return self._ends[episode] - self._sizes[episode]
 
     def _starts(self) -> np.ndarray:
         """Starts per episode from which a whole sequence fits; at least one."""
         return np.maximum(self._sizes - self.length + 1, 1)
+
+
+def at_limit(episode: Episode, spec: ActionSpec, max_lead: float) -> np.ndarray:
+    """(T, 3) float32: direction of the lead where the target led the hand by `max_lead` metres up to the next frame.
+
+    Zero elsewhere. The target is integrated from the recorded actions, which lose none of its motion.
+    """
+    steps = episode.action[:-1, :3] * spec.max_pos
+    target = episode.state[0, :3] + np.concatenate([np.zeros((1, 3)), np.cumsum(steps, 0)])
+    lead = target - episode.state[:, :3]
+    length = np.linalg.norm(lead, axis=1, keepdims=True)
+    there = length >= NEAR_LIMIT * max_lead
+    there[:-1] &= there[1:]
+    return np.where(there, lead / np.maximum(length, 1e-9), 0.0).astype(np.float32)
 
 
 def split_held_out(

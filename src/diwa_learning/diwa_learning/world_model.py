@@ -60,6 +60,10 @@ class WorldModelConfig:
     """Chance per step that h, z and the previous action are zeroed."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of matrix products in training; logits, KL, loss and weights are always float32."""
+    push_share: float = 0.0
+    """Share of training sequences to which pushes are added where the target was at its largest lead (`Pushes`)."""
+    max_lead: float = 0.05
+    """That lead: `max_lead_pos` of the limits that the data was recorded under, metres."""
     decode_fraction: float = 1.0
     """Share of a batch's frames, drawn anew each step, that is reconstructed; the loss keeps its expectation."""
     held_out: float = 0.05
@@ -75,6 +79,8 @@ class WorldModelConfig:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
+            ("push_share", self.push_share, 0.0, 1.0),
+            ("max_lead", self.max_lead, 1e-3, 1.0),
             ("decode_fraction", self.decode_fraction, 1e-6, 1.0),
             ("kl_balance", self.kl_balance, 0.0, 1.0),
             ("robot_state_weight", self.robot_state_weight, 0.0, 1e6),

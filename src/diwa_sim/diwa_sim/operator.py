@@ -86,8 +86,13 @@ class Habits:
 
     @classmethod
     def at_play(cls, rng: np.random.Generator) -> Habits:
-        """An operator at random who has nothing to prove: quick, and never at rest."""
-        return replace(cls.draw(rng), speed=rng.uniform(0.16, 0.24), hesitation=0.0, pause=0.0)
+        """An operator at random who has nothing to prove: from as slow as in a demonstration to quick, seldom at rest.
+
+        What a policy does must occur in play, or its dreams are of motions that the world model never saw.
+        """
+        pace = rng.uniform(0.08, 0.24)
+        hesitation, pause = max(0.0, rng.uniform(-1.0, 0.8)), max(0.0, rng.uniform(-2.0, 1.2))
+        return replace(cls.draw(rng), speed=pace, hesitation=hesitation, pause=pause)
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Habits:

@@ -15,9 +15,9 @@ from diwa_sim.tasks import SCENE_STATE
 
 TRANSIT_HEIGHT = 0.28
 """Height at which the hand passes over everything but the upper cabinet, metres."""
-MISS_PROBABILITY = 0.3
+MISS_PROBABILITY = 0.4
 """Share of demonstrations in which the first try comes in too high, often misses, and is repeated."""
-SLIP_LOW, SLIP_HIGH = (-0.01, -0.02, 0.03), (0.01, 0.02, 0.07)
+SLIP_LOW, SLIP_HIGH = (-0.02, -0.02, 0.055), (0.02, 0.02, 0.1)
 """Error of the aim of such a try, metres: from on top of the handle to above it."""
 BLIND_PROBABILITY = 0.5
 """Share of those in which the operator makes the whole stroke before looking."""
@@ -48,7 +48,7 @@ class Technique:
 
 
 TECHNIQUES = {
-    "open_drawer": Technique("drawer", "drawer_handle", (0.057, 0, -0.018), (-0.25, 0, 0), (0, DRAWER_OPEN)),
+    "open_drawer": Technique("drawer", "drawer_handle", (0.07, 0, -0.018), (-0.25, 0, 0), (0, DRAWER_OPEN)),
     "close_drawer": Technique("drawer", "drawer_handle", (-0.055, 0, -0.012), (0.26, 0, 0), (DRAWER_OPEN, 0)),
     "move_slider_left": Technique("slider", "slider_knob", (-0.008, -0.065, 0.006), (0, 0.34, 0), (0, SLIDER_LEFT)),
     "move_slider_right": Technique("slider", "slider_knob", (-0.008, 0.065, 0.006), (0, -0.34, 0), (SLIDER_LEFT, 0)),

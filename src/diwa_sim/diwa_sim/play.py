@@ -1,4 +1,4 @@
-"""Play: the scripted operator without a task. Tries of all care, half-done ones, fumbling, the cube, idle motion."""
+"""Play: the scripted operator without a task. Tries of all care, half-done ones, fumbling, poking, idle motion."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from diwa_sim.table import SimulatedPanda
 
 CUBE_LOW, CUBE_HIGH = np.array([0.28, -0.34, 0.0]), np.array([0.50, 0.10, 0.06])
 """Where the cube can be reached, metres."""
+POKE_LOW, POKE_HIGH = np.array([0.34, -0.32, 0.24]), np.array([0.64, 0.36, 0.30])
+"""Box from which the hand pokes downwards, metres."""
 ROAM_LOW, ROAM_HIGH = np.array([0.30, -0.32, 0.17]), np.array([0.60, 0.30, 0.42])
 """Box of idle motion, metres."""
 
 
 def play(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """An endless plan: one thing after another, from whatever state the table is in."""
-    behaviours: tuple[Callable[..., Iterator[Step]], ...] = (_skill, _half_done, _fumble, _cube, _roam)
-    weights = (0.6, 0.1, 0.16, 0.06, 0.08)
+    behaviours: tuple[Callable[..., Iterator[Step]], ...] = (_skill, _half_done, _fumble, _poke, _cube, _roam)
+    weights = (0.58, 0.1, 0.1, 0.1, 0.04, 0.08)
     while True:
         behaviour = behaviours[rng.choice(len(behaviours), p=weights)]
         yield from behaviour(sim, habits, rng)
@@ -48,6 +50,16 @@ def _fumble(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> It
         place = sim.target_pose.position + rng.uniform([-0.1, -0.08, -0.02], [0.1, 0.08, 0.02])
         yield _reach(place, closed=True, pace=rng.uniform(0.6, 1.2), timeout=1.5)
     yield from lift(sim, habits)
+
+
+def _poke(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    """Come down anywhere until something is in the way, and press on sideways."""
+    closed, above = bool(rng.random() < 0.8), rng.uniform(POKE_LOW, POKE_HIGH)
+    yield _reach(above, tolerance=0.04, closed=closed)
+    yield _reach(above - up(0.3), closed=closed, pace=rng.uniform(0.6, 1.2), timeout=rng.uniform(1.0, 2.5))
+    aside = sim.target_pose.position + rng.uniform([-0.15, -0.1, -0.02], [0.15, 0.1, 0.02])
+    yield _reach(aside, closed=closed, pace=rng.uniform(0.6, 1.2), timeout=1.5)
+    yield from lift(sim, habits, closed)
 
 
 def _cube(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
@@ -102,7 +114,7 @@ def _reach(
 
 def _slip(rng: np.random.Generator, scale: float) -> np.ndarray:
     """An error of the aim (3,), metres."""
-    return rng.normal(0, 1, 3) * [0.010, 0.014, 0.008] * scale
+    return rng.normal(0, 1, 3) * [0.012, 0.014, 0.014] * scale
 
 
 def _possible(sim: SimulatedPanda, rng: np.random.Generator) -> Technique:

@@ -61,8 +61,8 @@ def test_a_missed_handle_is_tried_again(robot: SimulatedPanda, monkeypatch: pyte
     robot.reset("open_drawer", 0)
     rng = np.random.default_rng(0)
     habits = replace(Habits.draw(rng), pause=0.0)
-    monkeypatch.setattr(plans, "SLIP_LOW", (0.0, 0.0, 0.05))  # far above the handle
-    monkeypatch.setattr(plans, "SLIP_HIGH", (0.0, 0.0, 0.05))
+    monkeypatch.setattr(plans, "SLIP_LOW", (0.0, 0.0, 0.08))  # far above the handle
+    monkeypatch.setattr(plans, "SLIP_HIGH", (0.0, 0.0, 0.08))
     monkeypatch.setattr(plans, "MISS_PROBABILITY", 1.0)
     reaches = []
 
@@ -95,7 +95,7 @@ def test_a_blind_operator_makes_the_whole_stroke(robot: SimulatedPanda) -> None:
         robot.reset("open_drawer", 0)
         habits = replace(Habits.draw(np.random.default_rng(0)), pause=0.0)
         technique = plans.TECHNIQUES["open_drawer"]
-        plan = plans.apply(robot, technique, habits, np.array([0.0, 0.0, 0.06]), blind=blind)
+        plan = plans.apply(robot, technique, habits, np.array([0.0, 0.0, 0.09]), blind=blind)
         for _ in teleoperate(robot, operator_for(robot, plan), seconds=9):
             pass
         ends[blind] = robot.target_pose.position[0]
