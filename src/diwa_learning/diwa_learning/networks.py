@@ -82,3 +82,49 @@ def require_image_size(cameras: tuple[CameraSpec, ...]) -> None:
     for camera in cameras:
         if tuple(camera.size) != IMAGE_SIZE:
             raise DiwaError(f"camera {camera.name!r} has size {camera.size}; the world model needs {IMAGE_SIZE}")
+
+
+RANK_TOLERANCE = 1e-6
+"""Share of the largest variance below which a principal component is noise."""
+
+
+class PrincipalComponents(nn.Module):
+    """Projects images on the leading principal components of some frames, each scaled to unit variance.
+
+    A linear view of the whole picture: a lamp or a drawer that covers few pixels is one number in it, as large as
+    the arm that covers many.
+    """
+
+    basis: Tensor
+    """(K, H*W*3) what an image, minus the mean of the frames, is multiplied with."""
+    offset: Tensor
+    """(K,) the mean's own projection."""
+
+    def __init__(self, count: int, pixels: int):
+        super().__init__()
+        self.register_buffer("basis", torch.zeros(count, pixels))
+        self.register_buffer("offset", torch.zeros(count))
+
+    def fit(self, images: Tensor) -> None:
+        """Find the components of images (N, 3, H, W); what N frames cannot tell apart stays zero."""
+        flat = _flat(images)
+        mean = flat.mean(0)
+        centred = flat - mean
+        values, vectors = torch.linalg.eigh(centred @ centred.T)  # ascending
+        count = min(len(self.basis), len(flat) - 1)
+        values, vectors = values[-count:].flip(0), vectors[:, -count:].flip(1)
+        # An eigenvalue is N times a component's variance: the first root makes the direction a unit one, the second
+        # the projection's variance one.
+        scale = torch.where(values > RANK_TOLERANCE * values[0], len(flat) ** 0.5 / values, 0.0)
+        self.basis.zero_()
+        self.basis[:count] = (centred.T @ vectors * scale).T
+        self.offset.copy_(self.basis @ mean)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, K), of unit variance over the frames that were fitted."""
+        return _flat(images) @ self.basis.T - self.offset
+
+
+def _flat(images: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, H*W*3), the order in which images lie in memory."""
+    return images.permute(0, 2, 3, 1).flatten(1)

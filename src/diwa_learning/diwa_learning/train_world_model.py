@@ -110,6 +110,7 @@ def curves(loss: WorldModelLoss, norm: torch.Tensor) -> dict[str, Any]:
         "kl": loss.kl,
         "image_loss": loss.image,
         "robot_state_loss": loss.robot_state,
+        "component_loss": loss.components,
         "posterior_entropy": loss.posterior_entropy,
         "gradient_norm": norm,
     }

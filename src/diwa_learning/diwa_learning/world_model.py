@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +13,14 @@ from torch import Tensor, nn
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.networks import ImageDecoder, ImageEncoder, dense, require_image_size, to_network
+from diwa_learning.networks import (
+    ImageDecoder,
+    ImageEncoder,
+    PrincipalComponents,
+    dense,
+    require_image_size,
+    to_network,
+)
 from diwa_learning.rssm import RSSM, RSSMConfig, State, balanced_kl, entropy
 from diwa_learning.sequences import Batch
 
@@ -34,8 +42,12 @@ class WorldModelConfig:
     """The model also sees the normalised robot state; false is the paper's solely visual variant."""
     robot_state_weight: float = 0.0
     """Weight of half the mean squared error of the robot state decoded from the features; 0 is without a decoder."""
+    image_components: int = 0
+    """Principal components of each camera's images that the model also sees and decodes; 0 = none."""
+    component_weight: float = 0.0
+    """Weight of half the mean squared error of those components, each of unit variance."""
     imagined_steps: int = 0
-    """Robot states are also decoded after 1 to so many imagined steps, from every so manyth frame; 0 is none."""
+    """Robot states and components are also decoded after 1 to so many imagined steps, from every so manyth frame."""
     beta: float = 0.3
     """Weight of the KL term: 0.3 in simulation, 1.0 on the real robot."""
     kl_balance: float = 0.8
@@ -84,6 +96,8 @@ class WorldModelConfig:
             ("decode_fraction", self.decode_fraction, 1e-6, 1.0),
             ("kl_balance", self.kl_balance, 0.0, 1.0),
             ("robot_state_weight", self.robot_state_weight, 0.0, 1e6),
+            ("image_components", self.image_components, 0, 512),
+            ("component_weight", self.component_weight, 0.0, 1e6),
             ("reset_probability", self.reset_probability, 0.0, 1.0),
             ("held_out", self.held_out, 0.0, 0.5),
             ("sequence_length", self.sequence_length, 2, 10**6),
@@ -98,6 +112,11 @@ class WorldModelConfig:
                 raise DiwaError(f"world_model.{name} is {value}; it must lie in [{low:g}, {high:g}]")
         if self.imagined_steps and not self.robot_state_weight:
             raise DiwaError(f"world_model.imagined_steps is {self.imagined_steps}; it needs robot_state_weight above 0")
+        if bool(self.image_components) != bool(self.component_weight):
+            raise DiwaError(
+                f"world_model.image_components is {self.image_components} and component_weight "
+                f"{self.component_weight:g}: both or neither must be 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -105,13 +124,15 @@ class WorldModelLoss:
     """Loss of one batch, means over B and T."""
 
     total: Tensor
-    """beta * kl + image + robot_state_weight * robot_state; the only one with a gradient."""
+    """beta * kl + image + weighted robot_state + weighted components; the only one with a gradient."""
     kl: Tensor
     """KL(posterior || prior), nats."""
     image: Tensor
     """Half the squared error summed over the pixels of all cameras."""
     robot_state: Tensor
     """Half the mean squared error of the normalised robot state; 0 without its decoder."""
+    components: Tensor
+    """Half the mean squared error of the images' principal components; 0 without them."""
     posterior_entropy: Tensor
     """Nats, summed over categoricals."""
 
@@ -135,16 +156,31 @@ class WorldModel(nn.Module):
         self.encoders = nn.ModuleDict({name: ImageEncoder(config.depth) for name in names})
         code_dim = 32 * config.depth
         self.fusion = dense(code_dim * len(names), code_dim)
-        self.embed_dim = code_dim + (spec.state_dim if config.robot_state else 0)
+        # A few numbers beside hundreds: each group counts as much as those from the first update on.
+        groups = [spec.state_dim] * config.robot_state + [config.image_components * len(names)]
+        self.embed_dim = code_dim + sum(groups)
         self.rssm = RSSM(config.rssm, embed_dim=self.embed_dim, action_dim=spec.action_dim)
-        if config.robot_state:  # ten numbers beside hundreds: count as much as those from the first update on
-            with torch.no_grad():
-                self.rssm.embed_in.weight[:, code_dim:] *= (code_dim / spec.state_dim) ** 0.5
+        with torch.no_grad():
+            for group in self.rssm.embed_in.weight[:, code_dim:].split(groups, dim=1):
+                group *= (code_dim / max(group.shape[1], 1)) ** 0.5
         self.decoder_in = nn.Linear(self.rssm.feature_dim, code_dim)
         self.decoders = nn.ModuleDict({name: ImageDecoder(config.depth) for name in names})
         self.state_decoder = (
             nn.Sequential(dense(self.rssm.feature_dim, STATE_WIDTH), nn.Linear(STATE_WIDTH, spec.state_dim))
             if config.robot_state_weight
+            else None
+        )
+        self.components = nn.ModuleDict(
+            {
+                camera.name: PrincipalComponents(config.image_components, 3 * math.prod(camera.size))
+                for camera in spec.cameras
+            }
+            if config.image_components
+            else {}
+        )
+        self.component_decoder = (
+            nn.Sequential(dense(self.rssm.feature_dim, STATE_WIDTH), nn.Linear(STATE_WIDTH, groups[-1]))
+            if config.image_components
             else None
         )
         for camera in spec.cameras:
@@ -170,6 +206,10 @@ class WorldModel(nn.Module):
             pixels, (mean, std) = to_network(frames), self._statistics(name)
             mean.copy_(pixels.mean(0))
             std.copy_((pixels - mean).square().mean().sqrt().clamp(min=IMAGE_STD_FLOOR))
+            if name in self.components:
+                components = self.components[name]
+                assert isinstance(components, PrincipalComponents)
+                components.fit((pixels - mean) / std)
 
     def normalise(self, state: Tensor) -> Tensor:
         """Robot state (..., S) by the statistics of the training data."""
@@ -178,13 +218,16 @@ class WorldModel(nn.Module):
     def embed(self, images: Mapping[str, Tensor], state: Tensor) -> Tensor:
         """Camera -> (B, ..., H, W, 3) uint8 and robot state (B, ..., S) -> embedding (B, ..., E)."""
         leading = state.shape[:-1]
-        codes = [
-            encoder(to_network(images[name].flatten(end_dim=len(leading) - 1), *self._statistics(name)))
-            for name, encoder in self.encoders.items()
-        ]
-        embed = self.fusion(torch.cat(codes, -1)).unflatten(0, leading)
+        pixels = {
+            name: to_network(images[name].flatten(end_dim=len(leading) - 1), *self._statistics(name))
+            for name in self.encoders
+        }
+        codes = [encoder(pixels[name]) for name, encoder in self.encoders.items()]
+        parts = [self.fusion(torch.cat(codes, -1)).unflatten(0, leading)]
         if self.config.robot_state:
-            embed = torch.cat([embed, self.normalise(state)], -1)
+            parts.append(self.normalise(state))
+        parts += [project(pixels[name]).unflatten(0, leading) for name, project in self.components.items()]
+        embed = torch.cat(parts, -1)
         assert embed.shape == (*leading, self.embed_dim), embed.shape
         return embed
 
@@ -208,44 +251,64 @@ class WorldModel(nn.Module):
         reset = torch.rand(rows, length, device=device) < config.reset_probability
         frames = _choose(batch.valid, config.decode_fraction)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            observed = self.rssm.observe(self.embed(batch.images, batch.state), batch.previous_actions, reset)
+            embeds = self.embed(batch.images, batch.state)
+            observed = self.rssm.observe(embeds, batch.previous_actions, reset)
             reconstructed = self._reconstruct(observed.states.features.flatten(0, 1)[frames])
-            state_loss = self._state_loss(observed.states, batch)
+            state_loss, component_loss = self._vector_losses(observed.states, embeds, batch)
         targets = {name: to_network(image.flatten(0, 1)[frames]) for name, image in batch.images.items()}
         errors = [F.mse_loss(image, targets[name], reduction="sum") for name, image in reconstructed.items()]
         image_loss = 0.5 * torch.stack(errors).sum() / len(frames)
         prior, posterior = observed.prior_logits[batch.valid], observed.posterior_logits[batch.valid]
         kl = balanced_kl(posterior, prior, config.kl_balance).mean()
         return WorldModelLoss(
-            config.beta * kl + image_loss + config.robot_state_weight * state_loss,
+            config.beta * kl
+            + image_loss
+            + config.robot_state_weight * state_loss
+            + config.component_weight * component_loss,
             kl.detach(),
             image_loss.detach(),
             state_loss.detach(),
+            component_loss.detach(),
             entropy(posterior.detach()).mean(),
         )
 
-    def _state_loss(self, states: State, batch: Batch) -> Tensor:
-        """Half the mean squared error of robot states decoded from posterior `states` (B, T), and from imagined ones.
+    def _vector_losses(self, states: State, embeds: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Half the mean squared errors of robot states and image components decoded from posterior `states` (B, T).
 
-        Imagination drifts where the prior's samples do; what they do to the hand can be learned without images.
+        Those decoded from imagined states are added. Imagination drifts where the prior's samples do; what they do to
+        the hand and to the furniture can be learned without decoding images.
         """
-        if self.state_decoder is None:
-            return states.h.new_zeros(())
-        loss = self._state_error(states, batch.state, batch.valid)
-        steps, length = self.config.imagined_steps, batch.valid.shape[1]
-        if not steps:
-            return loss
-        starts = torch.arange(0, length - steps, steps)
-        frames = starts[:, None] + 1 + torch.arange(steps)  # (S, steps)
-        begin = State(states.h[:, starts].flatten(0, 1), states.z[:, starts].flatten(0, 1))
-        ahead = self.rssm.imagine(begin, batch.previous_actions[:, frames].flatten(0, 1))  # (B * S, steps)
-        target, valid = (x[:, frames].flatten(0, 1) for x in (batch.state, batch.valid))
-        return loss + self._state_error(ahead, target, valid)
+        state_loss = component_loss = states.h.new_zeros(())
+        for found, rows, frames in self._looks(states, batch):
+            valid = batch.valid[rows, frames]
+            features = found.features[valid]
+            if self.state_decoder is not None:
+                target = self.normalise(batch.state[rows, frames][valid])
+                state_loss = state_loss + 0.5 * F.mse_loss(self.state_decoder(features).float(), target)
+            if self.component_decoder is not None:
+                decoded = self.component_decoder(features).float()
+                target = embeds[..., -decoded.shape[-1] :].detach()[rows, frames][valid].float()
+                component_loss = component_loss + 0.5 * F.mse_loss(decoded, target)
+        return state_loss, component_loss
 
-    def _state_error(self, states: State, target: Tensor, valid: Tensor) -> Tensor:
-        assert self.state_decoder is not None
-        decoded = self.state_decoder(states.features[valid]).float()
-        return 0.5 * F.mse_loss(decoded, self.normalise(target[valid]))
+    def _looks(self, states: State, batch: Batch) -> Iterator[tuple[State, Tensor, Tensor]]:
+        """States (N, T', ...) to decode vectors from, with the rows and frames (N, T') that they stand for.
+
+        The posterior ones, and those after 1 to `imagined_steps` steps from every so manyth of them.
+        """
+        if self.state_decoder is None and self.component_decoder is None:
+            return
+        rows, length = batch.valid.shape
+        every = torch.arange(rows)[:, None]
+        yield states, every.expand(rows, length), torch.arange(length).expand(rows, length)
+        steps = self.config.imagined_steps
+        if not steps:
+            return
+        starts = torch.arange(0, length - steps, steps)
+        begin = State(states.h[:, starts].flatten(0, 1), states.z[:, starts].flatten(0, 1))
+        frames = (starts[:, None] + 1 + torch.arange(steps)).repeat(rows, 1)  # (rows * S, steps)
+        of_row = every.repeat_interleave(len(starts), 0).expand(-1, steps)
+        yield self.rssm.imagine(begin, batch.previous_actions[of_row, frames]), of_row, frames
 
     def _reconstruct(self, features: Tensor) -> dict[str, Tensor]:
         """(N, F) -> camera -> (N, 3, H, W), unbounded."""
