@@ -7,7 +7,7 @@ import torch
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import CameraSpec, Spec
-from diwa_learning.networks import ImageDecoder, ImageEncoder, to_network, to_uint8
+from diwa_learning.networks import ImageDecoder, ImageEncoder, PrincipalComponents, to_network, to_uint8
 from diwa_learning.sequences import Batch
 from diwa_learning.world_model import WorldModel, WorldModelConfig
 
@@ -118,6 +118,45 @@ def test_imagined_robot_states_count_like_the_filtered_ones(tiny_config, random_
     for settings in ({"imagined_steps": 6}, {"robot_state_weight": 0.0}):
         with pytest.raises(DiwaError, match="imagined_steps"):
             replace(config, **settings)
+
+
+def test_principal_components_are_uncorrelated_projections_of_unit_variance():
+    generator = torch.Generator().manual_seed(0)
+    lamp, door = torch.rand(50, 1, 1, 1, generator=generator), torch.rand(50, 1, 1, 1, generator=generator)
+    images = torch.zeros(50, 3, 4, 4)
+    images[:, :1, :2] += 3 * lamp  # large: first component; the door moves one pixel
+    images[:, 2:, 3:, 3:] += 0.2 * door
+    components = PrincipalComponents(3, 48)
+    components.fit(images)
+    found = components(images)
+    torch.testing.assert_close(found.T @ found / 50, torch.diag(torch.tensor([1.0, 1.0, 0.0])), atol=1e-4, rtol=0)
+    for k, truth in enumerate((lamp, door)):
+        correlation = torch.corrcoef(torch.stack([found[:, k], truth.flatten()]))[0, 1]
+        assert abs(float(correlation)) > 0.95
+    assert bool((found[:, 2] == 0).all()), "there is no third one"
+    torch.testing.assert_close(components(images.mean(0, keepdim=True)), torch.zeros(1, 3), atol=1e-5, rtol=0)
+
+
+def test_image_components_are_seen_and_decoded_filtered_and_imagined(tiny_config, random_batch):
+    torch.manual_seed(0)
+    settings = {"image_components": 2, "component_weight": 5.0, "robot_state_weight": 1.0, "sequence_length": 6}
+    model = WorldModel(replace(tiny_config, **settings), Spec())
+    batch = random_batch(2, 6)
+    model.set_image_statistics({name: frames.flatten(0, 1) for name, frames in batch.images.items()})
+    seen = model.embed(batch.images, batch.state)[..., -4:]  # two of each camera
+    torch.testing.assert_close(seen.square().mean((0, 1)), torch.ones(4), atol=1e-3, rtol=0)
+    torch.nn.init.zeros_(model.component_decoder[-1].weight)  # says zero, whatever the latent
+    torch.nn.init.zeros_(model.component_decoder[-1].bias)
+    loss = model.loss(batch)
+    torch.testing.assert_close(loss.components, 0.5 * seen.square().mean())
+    total = model.config.beta * loss.kl + loss.image + loss.robot_state + 5.0 * loss.components
+    torch.testing.assert_close(loss.total.detach(), total)
+
+    model.config = replace(model.config, imagined_steps=2)
+    expected = 0.5 * seen.square().mean() + 0.5 * seen[:, 1:5].square().mean()
+    torch.testing.assert_close(model.loss(batch).components, expected)
+    with pytest.raises(DiwaError, match="both or neither"):
+        replace(tiny_config, image_components=2)
 
 
 def test_padded_frames_do_not_count(tiny_config, random_batch):
