@@ -18,7 +18,7 @@ from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_data.spec import ActionSpec
 from diwa_learning.chain import ChainPolicy, Exploration
-from diwa_learning.features import Frame, embed_frames, gumbel_noise, single_frame_states
+from diwa_learning.features import Frame, Part, gumbel_noise, last_states
 from diwa_learning.reward import RewardClassifier
 from diwa_learning.rssm import State
 from diwa_learning.world_model import WorldModel
@@ -30,10 +30,12 @@ class StartConfig:
 
     count: int = 2000
     """Start states encoded before training."""
+    context: int = 1
+    """Frames filtered for each, the start's own included; with 1 they are single frames, as deployment begins."""
     first_share: float = 0.5
     """Share taken from the first `first_frames` frames of demonstrations: where deployment starts."""
     first_frames: int = 4
-    """How many frames of a demonstration count as its first."""
+    """How many frames of a demonstration count as its first; the earliest is the one that has its context."""
     play_share: float = 0.1
     """Share taken from frames of play; the rest are any frames of demonstrations."""
 
@@ -184,7 +186,7 @@ def start_states(
     config: StartConfig,
     seed: int,
 ) -> State:
-    """Single frames of demonstrations and play, encoded as deployment begins; those already a success are dropped.
+    """Frames of demonstrations and play, filtered from the zero state; those already a success are dropped.
 
     The share for play falls to demonstrations when there is none.
     """
@@ -192,12 +194,13 @@ def start_states(
     n_first = round(config.count * config.first_share)
     n_play = round(config.count * config.play_share) if play else 0
     frames = [
-        *draw_frames(demonstrations, n_first, rng, first=config.first_frames),
+        *draw_frames(demonstrations, n_first, rng, config.context - 1, config.context - 1 + config.first_frames),
         *draw_frames(play, n_play, rng),
         *draw_frames(demonstrations, config.count - n_first - n_play, rng),
     ]
-    noise = gumbel_noise(model.rssm, len(frames), generator=generator)
-    states = single_frame_states(model, embed_frames(model, frames), noise)
+    parts = [Part(f.episode, max(0, f.index + 1 - config.context), f.index + 1) for f in frames]
+    noise = gumbel_noise(model.rssm, len(parts), config.context, generator=generator)
+    states = last_states(model, parts, noise)
     with torch.no_grad():
         keep = classifier.probability(states.features) <= classifier.threshold
     if not keep.any():
@@ -208,13 +211,13 @@ def start_states(
 
 
 def draw_frames(
-    episodes: Sequence[Episode], count: int, rng: np.random.Generator, first: int | None = None
+    episodes: Sequence[Episode], count: int, rng: np.random.Generator, first: int = 0, stop: int | None = None
 ) -> list[Frame]:
-    """`count` random frames, evenly over all frames; only the `first` ones of each episode where that is given."""
-    lengths = np.array([len(episode) if first is None else min(first, len(episode)) for episode in episodes])
+    """`count` random frames, evenly over all, or over those from `first` to `stop` (exclusive) of each episode."""
+    lengths = np.array([max(0, min(len(e) if stop is None else stop, len(e)) - first) for e in episodes])
     if count == 0 or lengths.sum() == 0:
         return []
     flat = rng.integers(lengths.sum(), size=count)
     which = np.searchsorted(np.cumsum(lengths), flat, side="right")
-    start = flat - (np.cumsum(lengths) - lengths)[which]
-    return [Frame(episodes[w], int(t)) for w, t in zip(which, start, strict=True)]
+    index = flat - (np.cumsum(lengths) - lengths)[which] + first
+    return [Frame(episodes[w], int(t)) for w, t in zip(which, index, strict=True)]

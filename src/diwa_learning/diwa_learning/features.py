@@ -118,6 +118,18 @@ def filtered_states(model: WorldModel, clips: Clips, noise: Tensor) -> State:
 
 
 @torch.no_grad()
+def last_states(model: WorldModel, parts: Sequence[Part], noise: Tensor, batch: int = 256) -> State:
+    """Posterior states (N, ...) of the last frame of each part, filtered from its first; noise (N, T, C, K)."""
+    found = []
+    for first in range(0, len(parts), batch):
+        clips = embed_clips(model, parts[first : first + batch])
+        length = clips.valid.shape[1]
+        states = filtered_states(model, clips, noise[first : first + batch, :length])
+        found.append(states[torch.arange(len(clips.valid)), clips.valid.sum(1) - 1])
+    return State(torch.cat([s.h for s in found]), torch.cat([s.z for s in found]))
+
+
+@torch.no_grad()
 def imagined_states(model: WorldModel, clips: Clips, noise: Tensor) -> State:
     """States (N, T, ...) under the recorded actions when only the first frame is seen; noise as `filtered_states`.
 

@@ -8,6 +8,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import ActionSpec, Spec
 from diwa_learning.chain import ChainPolicy, Exploration, Normal
 from diwa_learning.dream import Dream, DreamConfig, Rollout, StartConfig, draw_frames, executed, start_states
+from diwa_learning.features import Part, embed_clips, filtered_states, gumbel_noise, last_states
 from diwa_learning.reward import RewardClassifier
 
 
@@ -126,8 +127,9 @@ class TestStarts:
     def test_frames_come_evenly_from_all_or_from_the_first_ones(self, toy_files):
         episodes = toy_files.demonstrations.episodes
         rng = np.random.default_rng(0)
-        first = draw_frames(episodes, 200, rng, first=2)
-        assert {frame.index for frame in first} == {0, 1}
+        some = draw_frames(episodes, 200, rng, 1, 4)
+        assert {frame.index for frame in some} == {1, 2, 3}
+        assert draw_frames([episodes[0]], 3, rng, first=len(episodes[0])) == []
         anywhere = draw_frames(episodes, 400, rng)
         assert all(0 <= frame.index < len(frame.episode) for frame in anywhere)
         assert len({id(frame.episode) for frame in anywhere}) == len(episodes)
@@ -146,6 +148,15 @@ class TestStarts:
         yes.threshold.fill_(-1.0)
         with pytest.raises(DiwaError, match="calls all 10 start frames a success"):
             start_states(model, yes, toy_files.demonstrations.episodes, [], StartConfig(count=10), seed=0)
+
+    def test_a_start_is_filtered_from_its_context(self, toy_files):
+        model, episode = toy_files.world.model, toy_files.demonstrations.episodes[0]
+        noise = gumbel_noise(model.rssm, 3, 4, generator=torch.Generator().manual_seed(0))
+        parts = [Part(episode, 2, 6), Part(episode, 5, 6), Part(episode, 0, 2)]
+        found = last_states(model, parts, noise, batch=2)
+        for row, part in enumerate(parts):
+            alone = filtered_states(model, embed_clips(model, [part]), noise[row : row + 1, : part.length])
+            torch.testing.assert_close(found.features[row], alone.features[0, -1])
 
     def test_a_seed_fixes_the_bank(self, toy_files, setting):
         model, classifier = setting
