@@ -28,7 +28,7 @@ from diwa_sim.plans import demonstration
 from diwa_sim.play import play
 from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
 
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
 MAX_DEMONSTRATION = 18.0
 """Seconds after which the operator gives a demonstration up; the slower ones take longer than a policy may."""
