@@ -86,7 +86,7 @@ def test_bad_requests_are_refused_before_anything_is_written(tmp_path: Path) -> 
 def test_an_operator_who_always_fails_is_an_error(tmp_path: Path) -> None:
     caged = MotionLimits(workspace_low=(0.2, -0.5, 0.2))  # no handle is that high up
     config = RecordConfig(skill="open_drawer", episodes=1, workers=1, teleop=TeleopConfig(limits=caged))
-    with pytest.raises(DiwaError, match="failed 3 times at open_drawer"):
+    with pytest.raises(DiwaError, match="failed 8 times at open_drawer"):
         record(tmp_path, config)
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
