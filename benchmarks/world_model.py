@@ -37,7 +37,7 @@ def main(updates: int = 20) -> None:
     shape = (config.batch_size, config.sequence_length)
     images = {c.name: torch.randint(0, 255, (*shape, *c.size, 3), dtype=torch.uint8) for c in spec.cameras}
     state, actions = torch.randn(*shape, spec.state_dim), torch.rand(*shape, spec.action_dim) * 2 - 1
-    batch = Batch(images, state, actions, valid=torch.ones(shape, dtype=torch.bool))
+    batch = Batch(images, state, state[..., :3], actions, valid=torch.ones(shape, dtype=torch.bool))
     for step in range(updates + 3):
         if step == 3:
             started = time.perf_counter()

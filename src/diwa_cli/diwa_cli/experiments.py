@@ -154,10 +154,11 @@ def dream_verdicts(
     `precision` and `recall` of the classifier's verdict on a dream against the oracle's on the rollout.
     """
     world = load_world_model(run.world_model)
-    judge = load_reward(classifier, world.spec, world.hash, world.model.feature_dim).classifier
+    judge = load_reward(classifier, world.spec, world.hash, world.model.feature_dim)
+    context = judge.checkpoint.config_as(RewardConfig).context
     clips = embed_clips(world.model, [whole(episode) for episode in taped])
     generator = torch.Generator().manual_seed(0)
-    dreamt = dreamt_success(world.model, judge, clips, CHUNK, config.dreams, generator).numpy()
+    dreamt = dreamt_success(world.model, judge.classifier, clips, context, CHUNK, config.dreams, generator).numpy()
     true = np.array([episode.success.any() for episode in taped])
     return {
         "true_success": float(true.mean()),

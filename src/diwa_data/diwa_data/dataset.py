@@ -32,7 +32,7 @@ from diwa_data.files import atomic_path, full_disk_as_error, remove, require_spa
 from diwa_data.processes import children_without_interrupts
 from diwa_data.progress import progress
 from diwa_data.sidecar import Sidecar
-from diwa_data.spec import Spec, require_same
+from diwa_data.spec import ActionSpec, Spec, require_same
 
 __all__ = ["Dataset", "DatasetConfig", "Episode", "build_dataset", "load_dataset"]
 
@@ -62,6 +62,15 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.state)
+
+    def target_position(self, spec: ActionSpec) -> np.ndarray:
+        """(T, 3) float32: where the commands had put the target by each frame, metres.
+
+        The hand's first position and the actions since: clipping delays motion and loses none. A robot that runs a
+        skill sums its own actions in the same way.
+        """
+        steps = self.action[:-1, :3] * np.float32(spec.max_pos)
+        return self.state[0, :3] + np.concatenate([np.zeros((1, 3), np.float32), np.cumsum(steps, 0)])
 
 
 @dataclass(frozen=True, eq=False)

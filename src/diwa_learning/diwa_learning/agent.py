@@ -56,6 +56,7 @@ class Agent:
     def reset(self, seed: int) -> None:
         """Begin a skill: zero state, empty queue."""
         self.state = self.world_model.rssm.initial(1)
+        self._target: np.ndarray | None = None
         self._generator = torch.Generator().manual_seed(seed)
         self._queue: deque[np.ndarray] = deque()
 
@@ -74,8 +75,13 @@ class Agent:
         """Take in one observation: advances `state` and returns its features (1, F); noise (1, C, K) Gumbel."""
         frame = preprocess_observation(observation, self.spec)
         images = {name: torch.from_numpy(image)[None] for name, image in frame.images.items()}
-        embed = self.world_model.embed(images, torch.from_numpy(frame.state)[None])
-        action = torch.from_numpy(np.asarray(executed, np.float32))[None]
+        executed = np.asarray(executed, np.float32)
+        # As in recordings: the hand's first position and the actions since.
+        start = frame.state[:3] if self._target is None else self._target
+        self._target = start + executed[:3] * np.float32(self.spec.action.max_pos)
+        action = torch.from_numpy(executed)[None]
+        parts = (torch.from_numpy(part)[None] for part in (frame.state, self._target))
+        embed = self.world_model.embed(images, *parts)
         self.state = self.world_model.rssm.filter(self.state, action, embed, noise)
         return self.state.features
 

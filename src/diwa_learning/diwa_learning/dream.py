@@ -164,7 +164,7 @@ class Dream:
     def imagine(self, state: State, actions: Tensor) -> State:
         """The state after a chunk of raw actions (N, H, A), each executed and followed by one prior step."""
         for action in executed(actions, self.action).unbind(dim=1):
-            state = self.model.rssm.imagine_step(state, action)
+            state = self.model.rssm.imagine_step(state, self.model.executed(state, action))
         return state
 
     def _draw_starts(self, count: int) -> State:
@@ -172,10 +172,8 @@ class Dream:
 
     def _restart(self, state: State, done: Tensor) -> State:
         fresh = self._draw_starts(len(done))
-        return State(
-            torch.where(done[:, None], fresh.h, state.h),
-            torch.where(done[:, None], fresh.z, state.z),
-        )
+        both = zip(fresh.parts(), state.parts(), strict=True)
+        return State(*(torch.where(done[:, None], new, old) for new, old in both))
 
 
 def start_states(

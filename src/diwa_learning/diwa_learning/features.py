@@ -89,8 +89,13 @@ def embed_frames(model: WorldModel, frames: Sequence[Frame], batch: int = 128) -
         some = frames[first : first + batch]
         names = some[0].episode.images
         images = {name: np.stack([frame.episode.images[name][frame.index] for frame in some]) for name in names}
+        targets = {
+            id(e): e.target_position(model.spec.action) for e in {id(f.episode): f.episode for f in some}.values()
+        }
         state = np.stack([frame.episode.state[frame.index] for frame in some]).astype(np.float32, copy=False)
-        embeds.append(model.embed({k: torch.from_numpy(v) for k, v in images.items()}, torch.from_numpy(state)))
+        target = np.stack([targets[id(frame.episode)][frame.index] for frame in some])
+        pixels = {name: torch.from_numpy(image) for name, image in images.items()}
+        embeds.append(model.embed(pixels, torch.from_numpy(state), torch.from_numpy(target)))
     return torch.cat(embeds)
 
 
@@ -126,28 +131,23 @@ def last_states(model: WorldModel, parts: Sequence[Part], noise: Tensor, batch: 
         length = clips.valid.shape[1]
         states = filtered_states(model, clips, noise[first : first + batch, :length])
         found.append(states[torch.arange(len(clips.valid)), clips.valid.sum(1) - 1])
-    return State(torch.cat([s.h for s in found]), torch.cat([s.z for s in found]))
+    return State.cat(found)
 
 
 @torch.no_grad()
-def imagined_states(model: WorldModel, clips: Clips, noise: Tensor) -> State:
-    """States (N, T, ...) under the recorded actions when only the first frame is seen; noise as `filtered_states`.
+def imagined_states(model: WorldModel, clips: Clips, noise: Tensor, context: int = 1) -> State:
+    """States (N, T, ...) under the recorded actions when `context` frames are seen; noise as `filtered_states`.
 
-    Index 0 is the single-frame start, index t the state imagined for frame t.
+    Up to index context - 1 filtered, as deployment begins; index t above it is the state imagined for frame t.
     """
-    start = single_frame_states(model, clips.embeds[:, 0], noise[:, 0])
-    later = model.rssm.imagine(start, clips.actions[:, :-1], noise[:, 1:])
-    return State(
-        torch.cat([start.h[:, None], later.h], dim=1),
-        torch.cat([start.z[:, None], later.z], dim=1),
-    )
-
-
-@torch.no_grad()
-def single_frame_states(model: WorldModel, embeds: Tensor, noise: Tensor) -> State:
-    """Each frame (N, E) alone, from the zero state and the null action: as deployment begins. noise (N, C, K)."""
-    previous = model.null_action.expand(embeds.shape[0], -1)
-    return model.rssm.filter(model.rssm.initial(embeds.shape[0]), previous, embeds, noise)
+    length = clips.valid.shape[1]
+    context = min(context, length)
+    seen = Clips(clips.embeds[:, :context], clips.actions[:, :context], clips.valid[:, :context])
+    states = filtered_states(model, seen, noise[:, :context])
+    if context == length:
+        return states
+    later = model.rssm.imagine(states[:, -1], clips.actions[:, context - 1 : -1], noise[:, context:])
+    return State.cat([states, later], dim=1)
 
 
 def require_one_skill(episodes: Sequence[Episode], where: object) -> str:

@@ -16,14 +16,12 @@ from diwa_data.files import atomic_path
 from diwa_learning.networks import to_uint8
 from diwa_learning.rssm import categorical_kl
 from diwa_learning.sequences import Batch
-from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model import POSITION, WorldModel
 
 CONTEXT = 2
 """Frames that are encoded before imagination begins."""
 HORIZON = 80
 """Actions imagined."""
-POSITION = slice(0, 3)
-"""Where the hand's position stands in the robot state, metres."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def open_loop(model: WorldModel, batch: Batch, seed: int = 0) -> OpenLoop:
     """Imagine the frames of `batch` (B, CONTEXT + T) from its first CONTEXT ones; torch's generator stays as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        embeds = model.embed(batch.images, batch.state)
+        embeds = model.embed(batch.images, batch.state, batch.target)
         observed = model.rssm.observe(embeds, batch.previous_actions, torch.zeros_like(batch.valid))
         start = observed.states[:, CONTEXT - 1]
         future = model.rssm.imagine(start, batch.previous_actions[:, CONTEXT:])
@@ -89,7 +87,7 @@ def action_check(model: WorldModel, batch: Batch, seed: int = 0) -> dict[str, fl
     `recorded` is the lowest if the model uses the action that led to each frame; `late` and `early` shift the actions
     by one step, `shuffled` permutes them in time.
     """
-    right, embeds = batch.previous_actions, model.embed(batch.images, batch.state)
+    right, embeds = batch.previous_actions, model.embed(batch.images, batch.state, batch.target)
     kls = {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)

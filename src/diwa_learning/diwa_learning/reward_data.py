@@ -21,6 +21,22 @@ Truth = Callable[[Episode], np.ndarray]
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """A piece of a recording that is imagined: `context` frames seen, then `horizon` actions."""
+
+    context: int
+    horizon: int
+
+    @property
+    def length(self) -> int:
+        """Frames."""
+        return self.context + self.horizon
+
+    def states(self, model: WorldModel, clips: Clips, noise: Tensor) -> State:
+        return imagined_states(model, clips, noise, self.context)
+
+
+@dataclass(frozen=True)
 class Items:
     """Labelled features: `features` (M, F), `labels` (M,) int64, of which `UNUSED` ones are dropped by `used`."""
 
@@ -73,22 +89,22 @@ def encode_demonstrations(
 
 
 def demonstration_latents(
-    model: WorldModel, demos: Demonstrations, horizon: int, every: int, samples: int, generator: torch.Generator
+    model: WorldModel, demos: Demonstrations, stretch: Stretch, every: int, samples: int, generator: torch.Generator
 ) -> Latents:
-    """Latents of whole demonstrations filtered, and imagined from every `every`-th frame for up to `horizon` actions.
+    """Latents of whole demonstrations filtered, and of a stretch that begins at every `every`-th frame.
 
     Only used labels; `samples` draws of the noise of each.
     """
     lengths = demos.clips.valid.sum(dim=1).tolist()
     origins = [(n, start) for n, length in enumerate(lengths) for start in range(0, length - 1, every)]
     rows, starts = [n for n, _ in origins], [start for _, start in origins]
-    stretches = demos.clips.cut(rows, starts, horizon + 1)
+    stretches = demos.clips.cut(rows, starts, stretch.length)
     last = demos.labels.shape[1] - 1
-    frames = (torch.tensor(starts)[:, None] + torch.arange(horizon + 1)).clamp_max(last)
+    frames = (torch.tensor(starts)[:, None] + torch.arange(stretch.length)).clamp_max(last)
     labels = demos.labels[torch.tensor(rows)[:, None], frames]
     return Latents(
         filtered=collect(model, demos.clips, demos.labels, filtered_states, samples, generator),
-        imagined=collect(model, stretches, labels, imagined_states, samples, generator),
+        imagined=collect(model, stretches, labels, stretch.states, samples, generator),
     ).used()
 
 
@@ -96,7 +112,7 @@ def play_latents(
     model: WorldModel,
     episodes: Sequence[Episode],
     segments: int,
-    horizon: int,
+    stretch: Stretch,
     rng: np.random.Generator,
     truth: Truth | None = None,
 ) -> Latents:
@@ -108,7 +124,7 @@ def play_latents(
         nothing = Items(torch.zeros(0, model.feature_dim), torch.zeros(0, dtype=torch.int64))
         return Latents(nothing, nothing)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    parts = draw_stretches(episodes, segments, horizon + 1, rng)
+    parts = draw_stretches(episodes, segments, stretch.length, rng)
     filtered, imagined = [], []
     for first in range(0, len(parts), 64):
         clips = embed_clips(model, parts[first : first + 64])
@@ -117,7 +133,7 @@ def play_latents(
             for row, part in zip(labels, parts[first : first + 64], strict=True):
                 row[: part.length] = torch.from_numpy(truth(part.episode)[part.start : part.stop].astype(int))
         filtered.append(collect(model, clips, labels, filtered_states, 1, generator))
-        imagined.append(collect(model, clips, labels, imagined_states, 1, generator))
+        imagined.append(collect(model, clips, labels, stretch.states, 1, generator))
     return Latents(Items.join(*filtered), Items.join(*imagined))
 
 
@@ -158,12 +174,21 @@ def collect(
 
 @torch.no_grad()
 def dreamt_success(
-    model: WorldModel, classifier: RewardClassifier, clips: Clips, chunk: int, samples: int, generator: torch.Generator
+    model: WorldModel,
+    classifier: RewardClassifier,
+    clips: Clips,
+    context: int,
+    chunk: int,
+    samples: int,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Of each clip (N,): share of its open-loop dreams under `actions` that are called a success after any chunk."""
+    """Of each clip (N,): share of its dreams under its own actions that are called a success after any chunk.
+
+    The first `context` frames are filtered.
+    """
     found = []
     for _ in range(samples):
         noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=generator)
-        success = classifier.probability(imagined_states(model, clips, noise).features) > classifier.threshold
-        found.append((success & clips.valid)[:, chunk::chunk].any(dim=1))
+        success = classifier.probability(imagined_states(model, clips, noise, context).features) > classifier.threshold
+        found.append((success & clips.valid)[:, context - 1 + chunk :: chunk].any(dim=1))
     return torch.stack(found).float().mean(dim=0)

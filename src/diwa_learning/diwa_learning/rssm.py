@@ -3,11 +3,14 @@
 Step t consumes the executed action a_{t-1} that led to observation t:
     h_t = GRU(h_{t-1}, ELU(LN(W_z z_{t-1} + W_a a_{t-1})))
     prior p(z_t | h_t), posterior q(z_t | h_t, e_t); z_t is sampled, always.
+
+A model that is told the target has, beside a_{t-1}, where that action put the commanded position: observed with every
+frame, summed up from the actions in imagination. Nothing is learned about it, so it does not drift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,26 +40,36 @@ class State:
     """(..., D) recurrent state."""
     z: Tensor
     """(..., C*K) one-hot samples, flat."""
+    target: Tensor
+    """(..., P) where the commands so far have put the target, normalised; P is 0 in a model that is not told."""
 
     @property
     def features(self) -> Tensor:
         """(..., D + C*K): h first."""
         return torch.cat([self.h, self.z], -1)
 
-    def detach(self) -> State:
-        return State(self.h.detach(), self.z.detach())
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.h, self.z, self.target
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> State:
+        """The same change to all parts."""
+        return State(*map(change, self.parts()))
 
     def __getitem__(self, index) -> State:
-        """Index the leading axes of both parts."""
-        return State(self.h[index], self.z[index])
+        """Index the leading axes of all parts."""
+        return self.map(lambda part: part[index])
 
     def where(self, keep: Tensor) -> State:
-        """Zero the states whose `keep` (...) is false."""
-        return State(self.h * keep[..., None], self.z * keep[..., None])
+        """Zero h and z of the states whose `keep` (...) is false."""
+        return State(self.h * keep[..., None], self.z * keep[..., None], self.target)
 
     @staticmethod
     def stack(states: Sequence[State], dim: int) -> State:
-        return State(torch.stack([s.h for s in states], dim), torch.stack([s.z for s in states], dim))
+        return State(*(torch.stack(same, dim) for same in zip(*(s.parts() for s in states), strict=True)))
+
+    @staticmethod
+    def cat(states: Sequence[State], dim: int = 0) -> State:
+        return State(*(torch.cat(same, dim) for same in zip(*(s.parts() for s in states), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -72,15 +85,23 @@ class Observed:
 
 
 class RSSM(nn.Module):
-    """D = config.recurrent, C = config.categoricals, K = config.classes, E = embed_dim, A = action_dim."""
+    """D = config.recurrent, C = config.categoricals, K = config.classes, E = embed_dim, A = action_dim, P = target_dim.
 
-    def __init__(self, config: RSSMConfig, embed_dim: int, action_dim: int):
+    An embedding ends with the P numbers of the target.
+    """
+
+    target_step: Tensor
+    """(P,) how far one unit of each of the first P numbers of an action moves the target."""
+
+    def __init__(self, config: RSSMConfig, embed_dim: int, action_dim: int, target_dim: int = 0):
         super().__init__()
         self.config, self.embed_dim, self.action_dim = config, embed_dim, action_dim
+        self.target_dim = target_dim
         self.latent_dim = config.categoricals * config.classes
         self.feature_dim = config.recurrent + self.latent_dim
         hidden = config.hidden
-        self.action_in = nn.Linear(action_dim, hidden)
+        self.action_in = nn.Linear(action_dim + target_dim, hidden)
+        self.register_buffer("target_step", torch.ones(target_dim))
         self.latent_in = nn.Linear(self.latent_dim, hidden, bias=False)
         self.input_norm = nn.LayerNorm(hidden)
         self.gru = nn.GRUCell(hidden, config.recurrent)
@@ -94,11 +115,21 @@ class RSSM(nn.Module):
     def initial(self, batch: int) -> State:
         """Zero state of `batch` rows."""
         like = self.action_in.weight
-        return State(like.new_zeros(batch, self.config.recurrent), like.new_zeros(batch, self.latent_dim))
+        return State(
+            *(like.new_zeros(batch, size) for size in (self.config.recurrent, self.latent_dim, self.target_dim))
+        )
 
-    def recur(self, state: State, action: Tensor) -> Tensor:
-        """(B, ...) state and the executed action (B, A) taken in it -> next h (B, D)."""
-        return self._recur(state, self.action_in(action))
+    def recur(self, state: State, action: Tensor, target: Tensor) -> Tensor:
+        """(B, ...) state, the executed action (B, A) taken in it and the target (B, P) it led to -> next h (B, D)."""
+        return self._recur(state, self.action_in(torch.cat([action, target], -1)))
+
+    def move_target(self, state: State, action: Tensor) -> Tensor:
+        """The target (B, P) after an executed action (B, A)."""
+        return state.target + action[..., : self.target_dim] * self.target_step
+
+    def seen_target(self, embeds: Tensor) -> Tensor:
+        """The target (..., P) that embeddings (..., E) end with."""
+        return embeds[..., self.embed_dim - self.target_dim :].float()
 
     def prior(self, h: Tensor) -> Tensor:
         """(..., D) -> float32 logits (..., C, K) of z before its observation."""
@@ -120,13 +151,15 @@ class RSSM(nn.Module):
 
     def filter(self, state: State, previous_action: Tensor, embed: Tensor, noise: Tensor | None = None) -> State:
         """One posterior step: state (B, ...), executed action (B, A), embedding of the new frame (B, E)."""
-        h = self.recur(state, previous_action)
-        return State(h, self.sample(self.posterior(h, embed), noise))
+        target = self.seen_target(embed)
+        h = self.recur(state, previous_action, target)
+        return State(h, self.sample(self.posterior(h, embed), noise), target)
 
     def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
         """One prior step: the state (B, ...) that the executed action (B, A) leads to."""
-        h = self.recur(state, action)
-        return State(h, self.sample(self.prior(h), noise))
+        target = self.move_target(state, action)
+        h = self.recur(state, action, target)
+        return State(h, self.sample(self.prior(h), noise), target)
 
     def observe(self, embeds: Tensor, previous_actions: Tensor, reset: Tensor, noise: Tensor | None = None) -> Observed:
         """Filter sequences from the zero state.
@@ -141,14 +174,16 @@ class RSSM(nn.Module):
         assert embeds.shape == (batch, length, self.embed_dim), embeds.shape
         assert previous_actions.shape == (batch, length, self.action_dim), previous_actions.shape
         keep = (~reset).to(previous_actions.dtype)
-        action_codes = self.action_in(previous_actions * keep[..., None])  # projections of all steps at once
+        targets = self.seen_target(embeds)
+        # projections of all steps at once
+        action_codes = self.action_in(torch.cat([previous_actions * keep[..., None], targets], -1))
         embed_codes = self.embed_in(embeds)
         noise = gumbel(self._empty_logits(batch, length)) if noise is None else noise
         state, states, posteriors = self.initial(batch), [], []
         for t in range(length):
             h = self._recur(state.where(keep[:, t]), action_codes[:, t])
             posteriors.append(self._posterior(h, embed_codes[:, t]))
-            state = State(h, self.sample(posteriors[-1], noise[:, t]))
+            state = State(h, self.sample(posteriors[-1], noise[:, t]), targets[:, t])
             states.append(state)
         stacked = State.stack(states, 1)
         return Observed(stacked, self.prior(stacked.h), torch.stack(posteriors, 1))

@@ -12,11 +12,8 @@ from torch import Tensor
 
 from diwa_data.dataset import Dataset, Episode
 from diwa_data.errors import DiwaError
-from diwa_data.spec import ActionSpec, Spec
+from diwa_data.spec import Spec
 from diwa_learning.rssm import shift_actions
-
-NEAR_LIMIT = 0.95
-"""Share of the largest lead from which on the target counts as held back."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +24,8 @@ class Batch:
     """Camera -> (B, T, H, W, 3) uint8."""
     state: Tensor
     """(B, T, S) robot state."""
+    target: Tensor
+    """(B, T, 3) commanded position, metres."""
     previous_actions: Tensor
     """(B, T, A) executed actions that led to each frame; the null action before the first one of the sequence."""
     valid: Tensor
@@ -35,23 +34,8 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """This batch on `device`."""
         images = {name: image.to(device) for name, image in self.images.items()}
-        return Batch(images, self.state.to(device), self.previous_actions.to(device), self.valid.to(device))
-
-
-@dataclass(frozen=True)
-class Pushes:
-    """Pushes that the robot's limits swallowed, put back into training sequences.
-
-    The target may lead the hand by so much and no more. Against something solid the recorded action is therefore zero
-    soon, whatever was asked for, and a model of such actions never learns that pushing on does not help: in its dreams
-    the hand goes through. At the limit a further push in the same direction would have changed nothing, so the
-    recording is as true with it as without.
-    """
-
-    share: float
-    """Share of sequences in which all ticks at the limit get a push, of one random strength a sequence."""
-    max_lead: float
-    """The limit, metres."""
+        rest = (self.state, self.target, self.previous_actions, self.valid)
+        return Batch(images, *(part.to(device) for part in rest))
 
 
 class Replay:
@@ -62,9 +46,7 @@ class Replay:
     fewer than `shortest` frames is left out.
     """
 
-    def __init__(
-        self, episodes: Sequence[Episode], spec: Spec, length: int, shortest: int = 2, pushes: Pushes | None = None
-    ):
+    def __init__(self, episodes: Sequence[Episode], spec: Spec, length: int, shortest: int = 2):
         longest = max((len(episode) for episode in episodes), default=0)
         if longest < shortest:
             raise DiwaError(f"no episode has {shortest} frames, the longest has {longest}: record longer ones")
@@ -79,24 +61,15 @@ class Replay:
             for camera in spec.cameras
         }
         self.state = torch.from_numpy(np.concatenate([episode.state for episode in episodes]))
+        targets = [episode.target_position(spec.action) for episode in episodes]
+        self.target = torch.from_numpy(np.concatenate(targets))
         self.actions = torch.from_numpy(np.concatenate([episode.action for episode in episodes]))
-        self._pushes = pushes
-        if pushes:
-            limit = [at_limit(episode, spec.action, pushes.max_lead) for episode in episodes]
-            self._at_limit = torch.from_numpy(np.concatenate(limit))
 
     def sample(self, batch: int, rng: np.random.Generator) -> Batch:
-        """`batch` random sequences, some with pushes added."""
+        """`batch` random sequences."""
         episode = np.searchsorted(self._ends, rng.integers(self.frames, size=batch), side="right")
         start = (rng.random(batch) * self._starts()[episode]).astype(np.int64)
-        found = self.gather(episode, start)
-        if not self._pushes:
-            return found
-        strength = rng.random(batch) * (rng.random(batch) < self._pushes.share)
-        way = self._at_limit[self._rows(episode, start)[:, :-1]]  # (B, T-1, 3) of the actions within
-        push = torch.from_numpy(strength).to(way)[:, None, None] * way
-        found.previous_actions[:, 1:, :3] = (found.previous_actions[:, 1:, :3] + push).clamp(-1, 1)
-        return found
+        return self.gather(episode, start)
 
     def spread(self, count: int) -> Batch:
         """Up to `count` different sequences spread evenly over the frames of all episodes; always the same ones."""
@@ -113,7 +86,7 @@ class Replay:
         images = {name: frames.index_select(0, rows).unflatten(0, index.shape) for name, frames in self.images.items()}
         actions = shift_actions(self.actions[index], self.null_action)
         within = start[:, None] + np.arange(self.length) < self._sizes[episode][:, None]
-        return Batch(images, self.state[index], actions, torch.from_numpy(within))
+        return Batch(images, self.state[index], self.target[index], actions, torch.from_numpy(within))
 
     def some_images(self, count: int) -> dict[str, Tensor]:
         """Camera -> (N, H, W, 3) uint8: at most about `count` frames, evenly over all."""
@@ -135,20 +108,6 @@ class Replay:
     def _starts(self) -> np.ndarray:
         """Starts per episode from which a whole sequence fits; at least one."""
         return np.maximum(self._sizes - self.length + 1, 1)
-
-
-def at_limit(episode: Episode, spec: ActionSpec, max_lead: float) -> np.ndarray:
-    """(T, 3) float32: direction of the lead where the target led the hand by `max_lead` metres up to the next frame.
-
-    Zero elsewhere. The target is integrated from the recorded actions, which lose none of its motion.
-    """
-    steps = episode.action[:-1, :3] * spec.max_pos
-    target = episode.state[0, :3] + np.concatenate([np.zeros((1, 3)), np.cumsum(steps, 0)])
-    lead = target - episode.state[:, :3]
-    length = np.linalg.norm(lead, axis=1, keepdims=True)
-    there = length >= NEAR_LIMIT * max_lead
-    there[:-1] &= there[1:]
-    return np.where(there, lead / np.maximum(length, 1e-9), 0.0).astype(np.float32)
 
 
 def split_held_out(

@@ -28,6 +28,7 @@ from diwa_learning.reward_data import (
     Demonstrations,
     Items,
     Latents,
+    Stretch,
     Truth,
     demonstration_latents,
     dreamt_success,
@@ -65,8 +66,10 @@ class RewardConfig:
     """Draws of the noise of each demonstration's latents."""
     imagined_every: int = 8
     """Frames between the first frames of a demonstration's imagined stretches; the first starts at frame 0."""
+    context: int = 1
+    """Frames of a stretch that are filtered before imagination begins: as before a dream (`starts.context`)."""
     horizon: int = 72
-    """Longest imagined stretch, actions: as long as a dream."""
+    """Most actions imagined in a stretch: as long as a dream."""
     play_segments: int = 300
     """Random stretches of `horizon` actions of play that give negatives."""
     play_negative_below: float = 0.1
@@ -164,13 +167,14 @@ def make_data(
         encode_demonstrations(model, [demonstrations[i] for i in some], truth or operator)
         for some in np.split(order, [n_held])
     )
+    stretch = Stretch(config.context, config.horizon)
     demos, demos_held = (
-        demonstration_latents(model, some, config.horizon, config.imagined_every, config.latent_samples, generator)
+        demonstration_latents(model, some, stretch, config.imagined_every, config.latent_samples, generator)
         for some in (train, held)
     )
     n_play_held = round(config.held_out * config.play_segments)
     play_train, play_held = (
-        play_latents(model, play, segments, config.horizon, rng, truth)
+        play_latents(model, play, segments, stretch, rng, truth)
         for segments in (config.play_segments - n_play_held, n_play_held)
     )
     return RewardData(demos, demos_held, play_train, play_held, held)
@@ -215,7 +219,7 @@ def judge(
     """Set the threshold from held-out imagined latents, and report how well it does.
 
     `dreams` are open-loop dreams from the first frames of held-out demonstrations: doing nothing should never
-    succeed, the demonstrated actions about as often as the recall says.
+    succeed, the demonstrated actions, all of them, about as often as the recall says.
     """
     probability = {name: classifier.probability(items.features).numpy() for name, items in origins(held)}
     label = {name: items.labels.numpy() for name, items in origins(held)}
@@ -225,10 +229,10 @@ def judge(
         print(f"reward: no threshold reaches precision {config.precision} on held-out imagined latents; took the best")
     scores = {name: score_at(threshold.value, probability[name], label[name]) for name, _ in origins(held)}
     generator = torch.Generator().manual_seed(config.seed)
-    whole = demos.cut(range(len(demos.valid)), [0] * len(demos.valid), config.horizon + 1)
+    beginnings = demos.cut(range(len(demos.valid)), [0] * len(demos.valid), config.context + config.horizon)
     dreams = {
-        name: float(dreamt_success(model, classifier, clips, CHUNK, DREAM_SAMPLES, generator).mean())
-        for name, clips in (("idle", idle(whole, model)), ("demonstrated", whole))
+        name: float(dreamt_success(model, classifier, clips, config.context, CHUNK, DREAM_SAMPLES, generator).mean())
+        for name, clips in (("idle", idle(beginnings, model, config.context)), ("demonstrated", demos))
     }
     return {
         "threshold": threshold.value,
@@ -243,9 +247,10 @@ def origins(latents: Latents) -> list[tuple[str, Items]]:
     return [("filtered", latents.filtered), ("imagined", latents.imagined)]
 
 
-def idle(clips: Clips, model: WorldModel) -> Clips:
-    """The same first frames, the null action ever after, and no end before the horizon."""
-    actions = model.null_action.expand_as(clips.actions)
+def idle(clips: Clips, model: WorldModel, context: int) -> Clips:
+    """The same first `context` frames, the null action ever after, and no end before the horizon."""
+    led = torch.arange(clips.actions.shape[1])[:, None] < context - 1  # to the frames that are seen
+    actions = torch.where(led, clips.actions, model.null_action)
     return Clips(clips.embeds, actions, torch.ones_like(clips.valid))
 
 

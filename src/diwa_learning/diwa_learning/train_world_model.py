@@ -14,7 +14,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import require_same
 from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, open_loop, save_filmstrip
 from diwa_learning.schedule import cosine, set_learning_rate
-from diwa_learning.sequences import Batch, Pushes, Replay, fingerprint, split_held_out
+from diwa_learning.sequences import Batch, Replay, fingerprint, split_held_out
 from diwa_learning.training import TrainingRun
 from diwa_learning.world_model import WorldModel, WorldModelConfig, WorldModelLoss
 
@@ -37,8 +37,7 @@ def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelCon
             return
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         training, held_out = split_held_out(loaded, config.held_out, run.rng)
-        pushes = Pushes(config.push_share, config.max_lead) if config.push_share else None
-        replay = Replay(training, spec, config.sequence_length, pushes=pushes)
+        replay = Replay(training, spec, config.sequence_length)
         clips = Replay(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1)
         del loaded, training, held_out  # their frames now live in the replays
         model = WorldModel(config, spec)

@@ -26,6 +26,8 @@ from diwa_learning.sequences import Batch
 
 STATE_STD_FLOOR = 0.01
 IMAGE_STD_FLOOR = 0.01
+POSITION = slice(0, 3)
+"""Where the hand's position stands in the robot state, metres."""
 STATE_WIDTH = 400
 """Hidden units of the robot state's decoder."""
 
@@ -46,6 +48,10 @@ class WorldModelConfig:
     """Principal components of each camera's images that the model also sees and decodes; 0 = none."""
     component_weight: float = 0.0
     """Weight of half the mean squared error of those components, each of unit variance."""
+    target: bool = False
+    """The model also sees, and sums up in imagination, where the executed actions have put the commanded position."""
+    max_lead: float = 0.05
+    """Metres by which that position may lead the hand: `max_lead_pos` of the limits in force while recording."""
     imagined_steps: int = 0
     """Robot states and components are also decoded after 1 to so many imagined steps, from every so manyth frame."""
     beta: float = 0.3
@@ -72,10 +78,6 @@ class WorldModelConfig:
     """Chance per step that h, z and the previous action are zeroed."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of matrix products in training; logits, KL, loss and weights are always float32."""
-    push_share: float = 0.0
-    """Share of training sequences to which pushes are added where the target was at its largest lead (`Pushes`)."""
-    max_lead: float = 0.05
-    """That lead: `max_lead_pos` of the limits that the data was recorded under, metres."""
     decode_fraction: float = 1.0
     """Share of a batch's frames, drawn anew each step, that is reconstructed; the loss keeps its expectation."""
     held_out: float = 0.05
@@ -91,7 +93,6 @@ class WorldModelConfig:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
-            ("push_share", self.push_share, 0.0, 1.0),
             ("max_lead", self.max_lead, 1e-3, 1.0),
             ("decode_fraction", self.decode_fraction, 1e-6, 1.0),
             ("kl_balance", self.kl_balance, 0.0, 1.0),
@@ -157,9 +158,11 @@ class WorldModel(nn.Module):
         code_dim = 32 * config.depth
         self.fusion = dense(code_dim * len(names), code_dim)
         # A few numbers beside hundreds: each group counts as much as those from the first update on.
-        groups = [spec.state_dim] * config.robot_state + [config.image_components * len(names)]
+        component_dim, target_dim = config.image_components * len(names), 3 * config.target
+        groups = [spec.state_dim * config.robot_state, component_dim, target_dim]
         self.embed_dim = code_dim + sum(groups)
-        self.rssm = RSSM(config.rssm, embed_dim=self.embed_dim, action_dim=spec.action_dim)
+        self._components = slice(self.embed_dim - target_dim - component_dim, self.embed_dim - target_dim)
+        self.rssm = RSSM(config.rssm, self.embed_dim, spec.action_dim, target_dim)
         with torch.no_grad():
             for group in self.rssm.embed_in.weight[:, code_dim:].split(groups, dim=1):
                 group *= (code_dim / max(group.shape[1], 1)) ** 0.5
@@ -179,7 +182,7 @@ class WorldModel(nn.Module):
             else {}
         )
         self.component_decoder = (
-            nn.Sequential(dense(self.rssm.feature_dim, STATE_WIDTH), nn.Linear(STATE_WIDTH, groups[-1]))
+            nn.Sequential(dense(self.rssm.feature_dim, STATE_WIDTH), nn.Linear(STATE_WIDTH, component_dim))
             if config.image_components
             else None
         )
@@ -199,6 +202,7 @@ class WorldModel(nn.Module):
         """Normalise robot states by these (state_dim,) statistics of the training data; std is floored at 0.01."""
         self.state_mean.copy_(mean)
         self.state_std.copy_(std.clamp(min=STATE_STD_FLOOR))
+        self.rssm.target_step.copy_(self.spec.action.max_pos / self.state_std[POSITION][: self.rssm.target_dim])
 
     def set_image_statistics(self, images: Mapping[str, Tensor]) -> None:
         """Encode and decode what differs from the mean of these frames, camera -> (N, H, W, 3) uint8."""
@@ -215,8 +219,11 @@ class WorldModel(nn.Module):
         """Robot state (..., S) by the statistics of the training data."""
         return (state - self.state_mean) / self.state_std
 
-    def embed(self, images: Mapping[str, Tensor], state: Tensor) -> Tensor:
-        """Camera -> (B, ..., H, W, 3) uint8 and robot state (B, ..., S) -> embedding (B, ..., E)."""
+    def embed(self, images: Mapping[str, Tensor], state: Tensor, target: Tensor) -> Tensor:
+        """Frames -> embedding (B, ..., E).
+
+        Camera -> (B, ..., H, W, 3) uint8, robot state (B, ..., S), commanded position (B, ..., 3) in metres.
+        """
         leading = state.shape[:-1]
         pixels = {
             name: to_network(images[name].flatten(end_dim=len(leading) - 1), *self._statistics(name))
@@ -227,6 +234,8 @@ class WorldModel(nn.Module):
         if self.config.robot_state:
             parts.append(self.normalise(state))
         parts += [project(pixels[name]).unflatten(0, leading) for name, project in self.components.items()]
+        if self.config.target:
+            parts.append((target - self.state_mean[POSITION]) / self.state_std[POSITION])
         embed = torch.cat(parts, -1)
         assert embed.shape == (*leading, self.embed_dim), embed.shape
         return embed
@@ -245,13 +254,29 @@ class WorldModel(nn.Module):
         assert self.state_decoder is not None, "this world model has no decoder of the robot state"
         return self.state_decoder(features) * self.state_std + self.state_mean
 
+    def executed(self, state: State, action: Tensor) -> Tensor:
+        """What the robot executes of an action (N, A) in `state`: its target leads the hand by no more than `max_lead`.
+
+        Against something solid the hand stays behind and the target stops (ROBOT's anti-windup). A model that is not
+        told the target knows nothing of it.
+        """
+        if not self.config.target or self.state_decoder is None:
+            return action
+        step, place = self.spec.action.max_pos, self.state_std[POSITION]
+        target = state.target * place + self.state_mean[POSITION]
+        hand = self.decode_state(state.features)[..., POSITION]
+        lead = target + step * action[..., :3] - hand
+        lead = lead * (self.config.max_lead / lead.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+        moved = ((hand + lead - target) / step).clamp(-1.0, 1.0)
+        return torch.cat([moved, action[..., 3:]], -1)
+
     def loss(self, batch: Batch) -> WorldModelLoss:
         """Loss of a batch; padded frames do not count."""
         config, device, (rows, length) = self.config, batch.state.device, batch.valid.shape
         reset = torch.rand(rows, length, device=device) < config.reset_probability
         frames = _choose(batch.valid, config.decode_fraction)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            embeds = self.embed(batch.images, batch.state)
+            embeds = self.embed(batch.images, batch.state, batch.target)
             observed = self.rssm.observe(embeds, batch.previous_actions, reset)
             reconstructed = self._reconstruct(observed.states.features.flatten(0, 1)[frames])
             state_loss, component_loss = self._vector_losses(observed.states, embeds, batch)
@@ -287,7 +312,7 @@ class WorldModel(nn.Module):
                 state_loss = state_loss + 0.5 * F.mse_loss(self.state_decoder(features).float(), target)
             if self.component_decoder is not None:
                 decoded = self.component_decoder(features).float()
-                target = embeds[..., -decoded.shape[-1] :].detach()[rows, frames][valid].float()
+                target = embeds[..., self._components].detach()[rows, frames][valid].float()
                 component_loss = component_loss + 0.5 * F.mse_loss(decoded, target)
         return state_loss, component_loss
 
@@ -305,7 +330,7 @@ class WorldModel(nn.Module):
         if not steps:
             return
         starts = torch.arange(0, length - steps, steps)
-        begin = State(states.h[:, starts].flatten(0, 1), states.z[:, starts].flatten(0, 1))
+        begin = states[:, starts].map(lambda part: part.flatten(0, 1))
         frames = (starts[:, None] + 1 + torch.arange(steps)).repeat(rows, 1)  # (rows * S, steps)
         of_row = every.repeat_interleave(len(starts), 0).expand(-1, steps)
         yield self.rssm.imagine(begin, batch.previous_actions[of_row, frames]), of_row, frames

@@ -35,6 +35,7 @@ def tiny_config() -> WorldModelConfig:
         log_every=2,
         check_every=4,
         save_every=3,
+        target=True,
     )
 
 
@@ -47,7 +48,7 @@ def tiny_world_model(tiny_config) -> WorldModel:
 
 @pytest.fixture
 def random_frames():
-    """Make a batch of random frames: `random_frames(2, 3)` -> images camera -> (2, 3, 64, 64, 3) uint8 and state."""
+    """Make random frames: `random_frames(2, 3)` -> images camera -> (2, 3, 64, 64, 3) uint8, state and target."""
 
     def make(*leading: int, seed: int = 0):
         generator = torch.Generator().manual_seed(seed)
@@ -55,7 +56,8 @@ def random_frames():
             name: torch.randint(256, (*leading, 64, 64, 3), dtype=torch.uint8, generator=generator)
             for name in ("static", "gripper")
         }
-        return images, torch.randn(*leading, 10, generator=generator)
+        state = torch.randn(*leading, 10, generator=generator)
+        return images, state, state[..., :3] + 0.1
 
     return make
 
@@ -65,9 +67,9 @@ def random_batch(random_frames):
     """Make random sequences: `random_batch(2, 5)` -> a Batch of 2 sequences of 5 frames, none padded."""
 
     def make(rows: int, length: int) -> Batch:
-        images, state = random_frames(rows, length)
+        images, state, target = random_frames(rows, length)
         actions = torch.rand(rows, length, 7, generator=torch.Generator().manual_seed(1)) * 2 - 1
-        return Batch(images, state, actions, torch.ones(rows, length, dtype=torch.bool))
+        return Batch(images, state, target, actions, torch.ones(rows, length, dtype=torch.bool))
 
     return make
 

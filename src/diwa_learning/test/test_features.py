@@ -1,6 +1,7 @@
 """Filtering and imagining recorded frames; one path for training and deployment (METHOD section 6, check 3)."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from diwa_learning.features import (
     gumbel_noise,
     imagined_states,
     require_one_skill,
-    single_frame_states,
     whole,
 )
 from diwa_learning.policy import PolicyNetConfig, make_policy
@@ -73,16 +73,22 @@ def test_filtering_ignores_what_other_clips_are_padded_with(tiny_world_model, cl
         assert torch.equal(together.z[n, :length], state.z[0])
 
 
-def test_imagination_begins_at_the_single_frame_state_and_follows_the_actions(tiny_world_model, clips):
+@pytest.mark.parametrize("context", [1, 3])
+def test_imagination_begins_at_the_filtered_context_and_follows_the_actions(tiny_world_model, clips, context):
     noise = noise_for(tiny_world_model, clips)
-    imagined = imagined_states(tiny_world_model, clips, noise)
-    state = single_frame_states(tiny_world_model, clips.embeds[:, 0], noise[:, 0])
+    imagined = imagined_states(tiny_world_model, clips, noise, context)
     filtered = filtered_states(tiny_world_model, clips, noise)
-    assert torch.allclose(imagined.h[:, 0], filtered.h[:, 0], atol=1e-6)
-    for t in range(3):
+    assert torch.allclose(imagined.features[:, :context], filtered.features[:, :context], atol=1e-6)
+    state = filtered[:, context - 1]
+    for t in range(context, context + 3):
+        state = tiny_world_model.rssm.imagine_step(state, clips.actions[:, t - 1], noise[:, t])
         assert torch.allclose(imagined.h[:, t], state.h, atol=1e-6)
         assert torch.equal(imagined.z[:, t], state.z)
-        state = tiny_world_model.rssm.imagine_step(state, clips.actions[:, t], noise[:, t + 1])
+    unseen = replace(clips, embeds=torch.where(torch.arange(clips.embeds.shape[1])[:, None] < context, clips.embeds, 0))
+    blind = imagined_states(tiny_world_model, unseen, noise, context)
+    assert torch.equal(blind.z, imagined.z)
+    everything = imagined_states(tiny_world_model, clips, noise, 1000)
+    assert torch.equal(everything.z, filtered.z)
 
 
 def test_same_seed_same_features(tiny_world_model, clips):

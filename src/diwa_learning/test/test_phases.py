@@ -22,6 +22,7 @@ from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier, demonstrati
 from diwa_learning.reward_data import (
     Items,
     Latents,
+    Stretch,
     demonstration_latents,
     draw_stretches,
     encode_demonstrations,
@@ -174,10 +175,10 @@ class TestReward:
         """With every stretch from frame 0, imagined labels are the demonstrations' own."""
         model, episodes = toy_files.world.model, toy_files.demonstrations.episodes[:2]
         demos = encode_demonstrations(model, episodes, lambda e: demonstration_labels(e, 7.5, 1.0))
-        latents = demonstration_latents(model, demos, 500, 500, 1, torch.Generator())
+        latents = demonstration_latents(model, demos, Stretch(1, 500), 500, 1, torch.Generator())
         assert torch.equal(latents.imagined.labels, latents.filtered.labels)
         assert UNUSED not in latents.imagined.labels
-        later = demonstration_latents(model, demos, 3, 5, 1, torch.Generator())
+        later = demonstration_latents(model, demos, Stretch(1, 3), 5, 1, torch.Generator())
         stretches = sum(range_count(len(episode), 5) for episode in episodes)
         assert len(later.imagined.labels) <= 4 * stretches
 
@@ -193,7 +194,7 @@ class TestReward:
 
     def test_play_latents_pair_filtered_and_imagined_frames(self, toy_files):
         rng = np.random.default_rng(0)
-        latents = play_latents(toy_files.world.model, toy_files.play.episodes, 5, 7, rng)
+        latents = play_latents(toy_files.world.model, toy_files.play.episodes, 5, Stretch(2, 6), rng)
         assert (
             latents.filtered.features.shape
             == latents.imagined.features.shape

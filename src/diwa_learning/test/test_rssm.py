@@ -6,13 +6,13 @@ import torch
 from diwa_learning.rssm import RSSM, RSSMConfig, State, balanced_kl, categorical_kl, gumbel, shift_actions
 
 CONFIG = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)
-BATCH, LENGTH, EMBED, ACTION = 3, 5, 6, 7
+BATCH, LENGTH, EMBED, ACTION, TARGET = 3, 5, 6, 7, 2
 
 
 @pytest.fixture
 def rssm() -> RSSM:
     torch.manual_seed(1)
-    return RSSM(CONFIG, embed_dim=EMBED, action_dim=ACTION)
+    return RSSM(CONFIG, embed_dim=EMBED, action_dim=ACTION, target_dim=TARGET)
 
 
 def random_sequence():
@@ -59,7 +59,7 @@ def test_observe_equals_filtering_step_by_step(rssm):
     observed = rssm.observe(embeds, actions, reset, noise)
     state = rssm.initial(BATCH)
     for t in range(LENGTH):
-        prior = rssm.prior(rssm.recur(state, actions[:, t]))
+        prior = rssm.prior(rssm.recur(state, actions[:, t], embeds[:, t, -TARGET:]))
         state = rssm.filter(state, actions[:, t], embeds[:, t], noise[:, t])
         torch.testing.assert_close(observed.states[:, t].features, state.features)
         torch.testing.assert_close(observed.prior_logits[:, t], prior)
@@ -68,7 +68,7 @@ def test_observe_equals_filtering_step_by_step(rssm):
 
 def test_imagine_equals_repeated_steps(rssm):
     _, actions, noise, _ = random_sequence()
-    state = start = State(torch.randn(BATCH, 12), rssm.sample(torch.randn(BATCH, 3, 4)))
+    state = start = State(torch.randn(BATCH, 12), rssm.sample(torch.randn(BATCH, 3, 4)), torch.randn(BATCH, TARGET))
     imagined = rssm.imagine(start, actions, noise)
     assert imagined.features.shape == (BATCH, LENGTH, rssm.feature_dim)
     for t in range(LENGTH):

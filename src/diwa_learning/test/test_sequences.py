@@ -7,7 +7,7 @@ import torch
 from diwa_data.dataset import Dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.sequences import Pushes, Replay, at_limit, fingerprint, split_held_out
+from diwa_learning.sequences import Replay, fingerprint, split_held_out
 
 
 def number_frames(episodes):
@@ -88,44 +88,11 @@ def test_a_fingerprint_knows_the_content_not_the_folder(make_episode, tmp_path):
     assert fingerprint(one).startswith("play.h5: 1 episodes, 4 frames, ")
 
 
-def blocked_episode(make_episode):
-    """Pushes 20 mm a tick along -z against a floor, and on along x at the end; the target stops 50 mm ahead."""
-    episode = make_episode(8)
-    episode.action[:] = 0.0
-    episode.action[:, 2] = [-0.5, -0.5, -0.25, 0, 0, 0, 0, 0]  # of 40 mm: 20, 20 and 10 mm
-    episode.action[6, 0] = 1.0
-    episode.state[:, :3] = 0.0
-    episode.state[7, 0] = 0.04
-    return episode
-
-
-def test_where_the_target_is_at_its_largest_lead(make_episode):
-    down = at_limit(blocked_episode(make_episode), Spec().action, 0.05)
-    expected = np.zeros((8, 3))
-    expected[3:8, 2] = -1.0  # from frame 3 on, whose action moves nothing; not in frames 0, 1 and 2
-    np.testing.assert_allclose(down, expected, atol=1e-6)
-    assert not at_limit(blocked_episode(make_episode), Spec().action, 0.06).any()
-
-
-def test_a_push_at_the_limit_changes_only_what_the_limit_would_have_swallowed(make_episode):
-    episode = blocked_episode(make_episode)
-    replay = Replay([episode], Spec(), length=8, pushes=Pushes(share=0.5, max_lead=0.05))
-    batch = replay.sample(400, np.random.default_rng(0))
-    added = (
-        batch.previous_actions
-        - Replay([episode], Spec(), length=8).sample(1, np.random.default_rng(0)).previous_actions
-    )
-    down = added[:, 4:, 2]  # led from frames 3 .. 6 to the next
-    assert bool((added[:, :4] == 0).all())
-    assert bool((added[..., [0, 1, 3, 4, 5, 6]] == 0).all())
-    assert bool((down == down[:, :1]).all())
-    assert float(down.min()) == pytest.approx(-1.0, abs=0.03)
-    assert float((down[:, 0] < 0).float().mean()) == pytest.approx(0.5, abs=0.08)
-    torch.testing.assert_close(batch.state, torch.from_numpy(episode.state).expand(400, -1, -1))
-
-
-def test_a_push_stays_an_action(make_episode):
-    episode = blocked_episode(make_episode)
-    episode.action[4, 2] = -0.8
-    batch = Replay([episode], Spec(), length=8, pushes=Pushes(1.0, 0.05)).sample(200, np.random.default_rng(0))
-    assert float(batch.previous_actions[:, 5, 2].min()) == -1.0
+def test_the_target_is_the_first_position_and_the_actions_since(make_episode):
+    episode = make_episode(6)
+    episode.action[:, 2] = [-0.5, -0.5, -0.25, 0, 1, 1]  # of 40 mm; the last one leads out of the episode
+    height = float(episode.state[0, 2])
+    batch = Replay([episode], Spec(), length=4).gather(np.array([0]), np.array([2]))
+    expected = height + np.array([-0.04, -0.05, -0.05, -0.01])
+    np.testing.assert_allclose(batch.target[0, :, 2].numpy(), expected, atol=1e-6)
+    assert torch.equal(batch.target[0, 0], torch.from_numpy(episode.target_position(Spec().action)[2]))

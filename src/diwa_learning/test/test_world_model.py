@@ -8,6 +8,7 @@ import torch
 from diwa_data.errors import DiwaError
 from diwa_data.spec import CameraSpec, Spec
 from diwa_learning.networks import ImageDecoder, ImageEncoder, PrincipalComponents, to_network, to_uint8
+from diwa_learning.rssm import State
 from diwa_learning.sequences import Batch
 from diwa_learning.world_model import WorldModel, WorldModelConfig
 
@@ -27,7 +28,7 @@ def test_pixels_are_centred_on_a_mean_image_and_scaled():
 
 
 def test_image_statistics_are_those_of_the_frames_and_shape_what_is_decoded(tiny_config, random_frames):
-    images, _ = random_frames(6, 1)
+    images, _, _ = random_frames(6, 1)
     images = {name: frames[:, 0] for name, frames in images.items()}
     model = WorldModel(tiny_config, Spec())
     model.set_image_statistics(images)
@@ -54,9 +55,10 @@ def test_the_papers_model_has_2048_features():
 
 
 def test_embedding_and_decoding_keep_the_leading_axes_and_the_rows_apart(tiny_world_model, random_frames):
-    images, state = random_frames(2, 3)
-    embed = tiny_world_model.embed(images, state)
-    one = tiny_world_model.embed({name: image[1, 2][None] for name, image in images.items()}, state[1, 2][None])
+    images, *rest = random_frames(2, 3)
+    embed = tiny_world_model.embed(images, *rest)
+    frame = {name: image[1, 2][None] for name, image in images.items()}
+    one = tiny_world_model.embed(frame, *(part[1, 2][None] for part in rest))
     torch.testing.assert_close(embed[1, 2][None], one)
     decoded = tiny_world_model.decode(torch.randn(2, 3, tiny_world_model.feature_dim))
     assert {name: tuple(image.shape) for name, image in decoded.items()} == {
@@ -67,13 +69,52 @@ def test_embedding_and_decoding_keep_the_leading_axes_and_the_rows_apart(tiny_wo
 
 
 def test_the_robot_state_is_normalised_with_a_floored_deviation_and_may_be_left_out(tiny_config, random_frames):
-    images, state = random_frames(1, 1)
-    model = WorldModel(tiny_config, Spec())
+    images, state, target = random_frames(1, 1)
+    model = WorldModel(replace(tiny_config, target=False), Spec())
     model.set_state_statistics(torch.full((10,), 1.0), torch.tensor([2.0] + [0.0] * 9))
-    appended = model.embed(images, state)[0, 0, -10:]
+    appended = model.embed(images, state, target)[0, 0, -10:]
     torch.testing.assert_close(appended, (state[0, 0] - 1) / torch.tensor([2.0] + [0.01] * 9))
     visual = WorldModel(replace(tiny_config, robot_state=False), Spec())
-    torch.testing.assert_close(visual.embed(images, state), visual.embed(images, state + 1))
+    torch.testing.assert_close(visual.embed(images, state, target), visual.embed(images, state + 1, target))
+
+
+def told_model(tiny_config, **settings) -> WorldModel:
+    """A model with a decoder that says the hand is at (0.4, 0, 0.2), whatever the latent."""
+    torch.manual_seed(0)
+    model = WorldModel(replace(tiny_config, robot_state_weight=1.0, **settings), Spec())
+    model.set_state_statistics(torch.tensor([0.4, 0.0, 0.2] + [0.0] * 7), torch.tensor([0.1, 0.2, 0.4] + [1.0] * 7))
+    torch.nn.init.zeros_(model.state_decoder[-1].weight)
+    torch.nn.init.zeros_(model.state_decoder[-1].bias)
+    return model.requires_grad_(False)
+
+
+def test_the_target_is_seen_in_frames_and_summed_up_in_imagination(tiny_config, random_frames):
+    model = told_model(tiny_config)
+    images, state, target = random_frames(1, 1)
+    seen = model.embed(images, state, target)[:, 0]
+    start = model.rssm.filter(model.rssm.initial(1), model.null_action[None], seen)
+    place = torch.tensor([0.1, 0.2, 0.4])
+    torch.testing.assert_close(start.target * place + torch.tensor([0.4, 0.0, 0.2]), target[:, 0])
+    actions = torch.zeros(1, 3, 7)
+    actions[0, :, :3] = torch.tensor([[1.0, 0, 0], [0.5, -1, 0], [0, 0, 0.25]])  # of 40 mm
+    moved = (model.rssm.imagine(start, actions).target[:, -1] - start.target) * place
+    torch.testing.assert_close(moved, torch.tensor([[0.06, -0.04, 0.01]]))
+    other = model.embed(images, state, target + 0.1)[:, 0]
+    assert not torch.equal(model.rssm.filter(model.rssm.initial(1), model.null_action[None], other).h, start.h)
+
+
+def test_a_target_leads_the_hand_by_no_more_than_the_robot_allows(tiny_config):
+    model = told_model(tiny_config, max_lead=0.05)
+    start = model.rssm.initial(3)  # the target is at the hand
+    action = torch.tensor([[1.0, 0, 0, 0.3, 0, 0, 1], [0.0, -1, 0, 0, 0, 0, -1], [0.6, 0.8, 0, 0, 0, 0, 1]])
+    torch.testing.assert_close(model.executed(start, action), action)  # 40 mm at most
+    ahead = State(start.h, start.z, start.target + action[:, :3] * model.rssm.target_step)
+    again = model.executed(ahead, action)  # 10 mm are left
+    torch.testing.assert_close(again[:, :3], action[:, :3] / 4)
+    assert torch.equal(again[:, 3:], action[:, 3:])
+    torch.testing.assert_close(model.executed(ahead, -action), -action)
+    untold = told_model(tiny_config, target=False)
+    assert torch.equal(untold.executed(untold.rssm.initial(3), action), action)
 
 
 def test_the_loss_is_beta_kl_plus_half_the_squared_error_of_both_cameras(tiny_config, random_batch):
@@ -143,7 +184,7 @@ def test_image_components_are_seen_and_decoded_filtered_and_imagined(tiny_config
     model = WorldModel(replace(tiny_config, **settings), Spec())
     batch = random_batch(2, 6)
     model.set_image_statistics({name: frames.flatten(0, 1) for name, frames in batch.images.items()})
-    seen = model.embed(batch.images, batch.state)[..., -4:]  # two of each camera
+    seen = model.embed(batch.images, batch.state, batch.target)[..., -7:-3]  # two of each camera
     torch.testing.assert_close(seen.square().mean((0, 1)), torch.ones(4), atol=1e-3, rtol=0)
     torch.nn.init.zeros_(model.component_decoder[-1].weight)  # says zero, whatever the latent
     torch.nn.init.zeros_(model.component_decoder[-1].bias)
@@ -167,7 +208,7 @@ def test_padded_frames_do_not_count(tiny_config, random_batch):
     padded = replace(whole, valid=valid)
     cut = Batch(
         {n: i[:, :4] for n, i in whole.images.items()},
-        *(x[:, :4] for x in (whole.state, whole.previous_actions, valid)),
+        *(x[:, :4] for x in (whole.state, whole.target, whole.previous_actions, valid)),
     )
     for decoder in model.decoders.values():  # the same images whatever the samples
         torch.nn.init.zeros_(decoder.layers[-1].weight)
