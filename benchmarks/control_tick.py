@@ -18,7 +18,8 @@ from diwa_data.spec import Spec
 from diwa_learning.agent import Agent
 from diwa_learning.policy import PolicyNetConfig, make_policy
 from diwa_learning.reward import RewardClassifier
-from diwa_learning.world_model import WorldModel, WorldModelConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
 
 
 def main(ticks: int = 1000) -> None:

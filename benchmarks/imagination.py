@@ -17,7 +17,8 @@ from diwa_learning.finetuner import Finetuner
 from diwa_learning.policy import PolicyNetConfig, make_policy
 from diwa_learning.reward import RewardClassifier
 from diwa_learning.rssm import RSSMConfig
-from diwa_learning.world_model import WorldModel, WorldModelConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
 
 
 def main(iterations: int = 4) -> None:

@@ -17,7 +17,8 @@ from diwa_learning.rssm import RSSMConfig
 from diwa_learning.sequences import Batch
 from diwa_learning.train_world_model import adamw, update
 from diwa_learning.training import reuse_freed_memory
-from diwa_learning.world_model import WorldModel, WorldModelConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
 
 SIZES = {
     "depth": 16,

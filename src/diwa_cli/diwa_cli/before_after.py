@@ -8,11 +8,11 @@ from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from diwa_cli.video import BAR_HEIGHT
 from diwa_data.files import atomic_path
+from diwa_learning.filmstrip import draw_filmstrip
 
 COLUMNS = 9
 """Frames of the filmstrip."""
@@ -57,25 +57,15 @@ def _save_strip(path: Path, clips: Mapping[str, np.ndarray]) -> None:
     """Static camera (left half of a frame), evenly spaced over the longest clip; a clip that ended keeps its last."""
     length = max(len(frames) for frames in clips.values())
     times = np.linspace(0, length - 1, COLUMNS).round().astype(int)
-    rows = []
-    for frames in clips.values():
+    rows = {}
+    for label, frames in clips.items():
         some = frames[np.minimum(times, len(frames) - 1)]
-        rows.append(np.concatenate(list(some[:, :-BAR_HEIGHT, : some.shape[2] // 2]), axis=1))
-    mosaic = np.concatenate(rows)
-    height = mosaic.shape[0] / len(rows)
-    figure = Figure(figsize=(COLUMNS + 1, len(rows) + 0.15), layout="constrained")
-    axis = figure.add_subplot()
-    axis.imshow(mosaic)
-    axis.set_xticks([])
-    axis.set_yticks((np.arange(len(rows)) + 0.5) * height - 0.5, [label.replace(" ", "\n") for label in clips])
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        rows[label.replace(" ", "\n")] = some[:, :-BAR_HEIGHT, : some.shape[2] // 2]
+    draw_filmstrip(path, rows)
 
 
 def _save_film(path: Path, clips: Mapping[str, np.ndarray], rate: float) -> None:
-    """All clips side by side, each with its label; the shorter ones wait at their end."""
+    """All clips one above the other, each with its label; the shorter ones wait at their end."""
     length = max(len(frames) for frames in clips.values())
     images = []
     for t in [*range(length), *[length - 1] * PAUSE]:

@@ -32,7 +32,7 @@ from diwa_learning.train_policy import PolicyConfig, train_policy
 from diwa_learning.train_reward import RewardConfig, train_reward
 from diwa_learning.train_world_model import train_world_model
 from diwa_learning.training import differences
-from diwa_learning.world_model import WorldModelConfig
+from diwa_learning.world_model_config import WorldModelConfig
 from diwa_sim.record import record
 from diwa_sim.table import SimConfig
 

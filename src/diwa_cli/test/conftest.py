@@ -18,7 +18,8 @@ from diwa_learning.reward import RewardClassifier
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.train_policy import PolicyConfig
 from diwa_learning.train_reward import RewardConfig
-from diwa_learning.world_model import WorldModel, WorldModelConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
 from diwa_sim.tasks import SCENE_STATE
 
 BASE_WINS, TUNED_WINS = [True, False, False, True], [True, True, False, True]

@@ -23,7 +23,8 @@ from diwa_data.config import from_mapping
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
 from diwa_data.spec import Spec, require_same
-from diwa_learning.world_model import WorldModel, WorldModelConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
 
 Phase = Literal["world_model", "policy", "reward", "finetune"]
 PHASES: tuple[Phase, ...] = get_args(Phase)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from diwa_data.files import atomic_path
+from diwa_learning.filmstrip import draw_filmstrip
 from diwa_learning.networks import to_uint8
 from diwa_learning.rssm import categorical_kl
 from diwa_learning.sequences import Batch
@@ -146,20 +145,8 @@ def save_filmstrip(path: Path, batch: Batch, imagined: dict[str, Tensor], clip: 
     length = int(batch.valid[clip].sum())
     steps = np.unique(np.linspace(0, length - 1, columns).astype(int))
     rows = {
-        f"{name}\n{kind}": images[name][clip, steps].cpu().numpy()  # (columns, H, W, 3)
+        f"{name}\n{kind}": images[name][clip, steps].cpu().numpy()
         for name in imagined
         for kind, images in (("recorded", batch.images), ("imagined", imagined))
     }
-    mosaic = np.concatenate([np.concatenate(frames, 1) for frames in rows.values()])
-    height, width = (size / count for size, count in zip(mosaic.shape, (len(rows), len(steps)), strict=False))
-    figure = Figure(figsize=(len(steps) + 1, len(rows) + 0.5), layout="constrained")
-    axis = figure.add_subplot()
-    axis.imshow(mosaic, interpolation="nearest")
-    axis.xaxis.tick_top()
-    names = ["encoded" if step < CONTEXT else f"+{step - CONTEXT + 1}" for step in steps]
-    axis.set_xticks((np.arange(len(steps)) + 0.5) * width - 0.5, names)
-    axis.set_yticks((np.arange(len(rows)) + 0.5) * height - 0.5, list(rows))
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    draw_filmstrip(path, rows, ["encoded" if step < CONTEXT else f"+{step - CONTEXT + 1}" for step in steps])

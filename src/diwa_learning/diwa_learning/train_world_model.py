@@ -16,7 +16,8 @@ from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, op
 from diwa_learning.schedule import cosine, set_learning_rate
 from diwa_learning.sequences import Batch, Replay, fingerprint, split_held_out
 from diwa_learning.training import TrainingRun
-from diwa_learning.world_model import WorldModel, WorldModelConfig, WorldModelLoss
+from diwa_learning.world_model import WorldModel, WorldModelLoss
+from diwa_learning.world_model_config import WorldModelConfig
 
 SHORT_CHECK, FULL_CHECK = 4, 16
 """Held-out clips of the checks during training, and of the one at its end."""

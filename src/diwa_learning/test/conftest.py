@@ -17,7 +17,8 @@ from diwa_learning.rssm import RSSMConfig
 from diwa_learning.sequences import Batch
 from diwa_learning.train_policy import train_policy
 from diwa_learning.train_reward import LoadedReward, load_reward, train_reward
-from diwa_learning.world_model import WorldModel, WorldModelConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers that lie beside the tests
 import toy

@@ -17,7 +17,7 @@ from diwa_learning.checkpoint import (
     weights_hash,
     write_tensors,
 )
-from diwa_learning.world_model import WorldModelConfig
+from diwa_learning.world_model_config import WorldModelConfig
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from diwa_learning.open_loop import action_check
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.sequences import Replay
 from diwa_learning.train_world_model import adamw, train_world_model, update
-from diwa_learning.world_model import WorldModel, WorldModelConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from diwa_data.spec import CameraSpec, Spec
 from diwa_learning.networks import ImageDecoder, ImageEncoder, PrincipalComponents, to_network, to_uint8
 from diwa_learning.rssm import State
 from diwa_learning.sequences import Batch
-from diwa_learning.world_model import WorldModel, WorldModelConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
 
 
 def test_the_papers_encoder_gives_1536_numbers_and_its_decoder_an_image():

@@ -23,7 +23,8 @@ from diwa_learning.policy import PolicyNetConfig
 from diwa_learning.rssm import RSSMConfig, balanced_kl, shift_actions
 from diwa_learning.train_policy import PolicyConfig
 from diwa_learning.train_reward import RewardConfig
-from diwa_learning.world_model import WorldModel, WorldModelConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
 
 GOAL, SPEED = 0.7, 0.1
 POLICY = PolicyConfig(
