@@ -27,17 +27,40 @@ def record(args: list[str]) -> int:
 
 
 def inspect(args: list[str]) -> int:
+    from diwa_data.contact_sheet import save_contact_sheet
     from diwa_data.inspect import inspect_path
 
-    def command(path: Positional[Path]) -> None:
+    def command(path: Positional[Path], thumbnails: Path | None = None) -> None:
         """Print a card of a bag, a folder of bags, a dataset or a checkpoint.
 
         Args:
             path: What to look at.
+            thumbnails: PNG file to draw a bag's frames into, with their times.
         """
         print(inspect_path(path))
+        if thumbnails:
+            save_contact_sheet(path, thumbnails)
+            print(f"thumbnails: {thumbnails}")
 
     return call(command, "inspect", args)
+
+
+def annotate(args: list[str]) -> int:
+    from diwa_data.annotate import annotate as mark
+
+    def command(path: Positional[Path], success: float | None = None, never: bool = False) -> None:
+        """Show, set or take back the success mark of a recorded episode; nothing else in it changes.
+
+        Datasets that were built from it before do not notice; the next `diwa build-dataset` does.
+
+        Args:
+            path: A bag.
+            success: Seconds from the episode's start at which the skill was done (`diwa inspect --thumbnails`).
+            never: It was not done: take the mark back.
+        """
+        print(mark(path, success, never))
+
+    return call(command, "annotate", args)
 
 
 def recover(args: list[str]) -> int:

@@ -42,8 +42,8 @@ class ExperimentConfig:
 
     clips: int = 16
     """Held-out clips that the world model imagines."""
-    alphas: tuple[float, ...] = (0.0, 0.1, 2.0)
-    """Values of alpha_BC beside the run's own: none, the paper's for this skill, a large one."""
+    alphas: tuple[float, ...] = (0.0, 0.5, 2.0)
+    """Values of alpha_BC beside the run's own: none, and two large ones."""
     dreams: int = 16
     """Dreams of each rollout's actions."""
     evaluate: EvaluateConfig = field(default_factory=partial(EvaluateConfig, seeds="tuning", videos=0))

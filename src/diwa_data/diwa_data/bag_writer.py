@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, storage_mcap
@@ -40,13 +41,54 @@ _QOS = Qos(
 )
 
 
+class Backend(Protocol):
+    """Whatever writes a rosbag2 folder: `rosbags` here, rosbag2 itself inside ROS 2."""
+
+    def write(self, topic: str, message_type: str, nanoseconds: int, data: bytes | memoryview) -> None:
+        """Append one serialised message; the first of a topic makes it known."""
+
+    def close(self) -> None:
+        """Complete the folder."""
+
+    def abort(self) -> None:
+        """Let go of the files, which will be deleted; may raise `OSError`."""
+
+
+class RosbagsBackend:
+    """rosbag2 folders without ROS."""
+
+    def __init__(self, bag: Path, storage: Storage):
+        self._writer = _open_writer(bag, storage)
+        self._connections: dict[str, Connection] = {}
+
+    def write(self, topic: str, message_type: str, nanoseconds: int, data: bytes | memoryview) -> None:
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(
+                topic, message_type, typestore=messages.typestore(), offered_qos_profiles=[_QOS]
+            )
+        self._writer.write(self._connections[topic], nanoseconds, data)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
 class BagWriter:
     """Writes serialised messages into a hidden folder, which `finish` renames to `folder/name`.
 
     On any write error the bag is discarded; a full disk raises `DiwaError`.
     """
 
-    def __init__(self, folder: Path, name: str, sidecar: Sidecar, storage: Storage):
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        sidecar: Sidecar,
+        storage: Storage,
+        backend: Callable[[Path, Storage], Backend] = RosbagsBackend,
+    ):
         """`sidecar` is written at once (incomplete) and again by `finish`; its topic statistics are kept here.
 
         Raises `DiwaError` if `folder/name` exists. An unfinished recording of that name is replaced.
@@ -61,33 +103,27 @@ class BagWriter:
                 raise DiwaError(f"{self.path} is being recorded by another process: choose another name")
             remove(unfinished)
         self._bag = folder / f"{HIDDEN}{name}-{os.getpid()}" / name
-        self._connections: dict[str, Connection] = {}
         with full_disk_as_error(self.path):
             self._bag.parent.mkdir(parents=True)
             self._lock = (self._bag.parent / _LOCK).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-            self._writer = _open_writer(self._bag, storage)
+            self._backend = backend(self._bag, storage)
             with self._discard_on_error():
                 self.sidecar.write(self._bag)
 
     def write(self, topic: str, message_type: str, received: float, data: bytes | memoryview) -> None:
         """Write one message, received at `received` seconds."""
         try:
-            if topic not in self._connections:
-                self._connections[topic] = self._writer.add_connection(
-                    topic, message_type, typestore=messages.typestore(), offered_qos_profiles=[_QOS]
-                )
-                self.sidecar.topics[topic] = TopicStatistics()
-            self._writer.write(self._connections[topic], messages.nanoseconds(received), data)
+            self._backend.write(topic, message_type, messages.nanoseconds(received), data)
         except BaseException:
             with full_disk_as_error(self.path), self._discard_on_error():
                 raise
-        self.sidecar.topics[topic].add(received)
+        self.sidecar.topics.setdefault(topic, TopicStatistics()).add(received)
 
     def finish(self) -> Path:
         """Complete the bag and return its folder; only now does it appear."""
         with full_disk_as_error(self.path), self._discard_on_error():
-            self._writer.close()
+            self._backend.close()
             self.sidecar.complete = True
             self.sidecar.write(self._bag)
             os.replace(self._bag, self.path)
@@ -98,7 +134,7 @@ class BagWriter:
     def discard(self) -> None:
         """Delete what was written."""
         with contextlib.suppress(OSError):  # a full disk fails again while its buffers are flushed
-            self._writer.abort()
+            self._backend.abort()
         self._lock.close()
         remove(self._bag.parent)
 
@@ -109,6 +145,13 @@ class BagWriter:
         except BaseException:
             self.discard()
             raise
+
+
+def next_name(folder: Path) -> str:
+    """The first number that no episode has, finished or not."""
+    unfinished = {path.name[len(HIDDEN) :].split("-")[0] for path in folder.glob(f"{HIDDEN}*")}
+    names = (f"{number:06d}" for number in itertools.count())
+    return next(name for name in names if name not in unfinished and not (folder / name).exists())
 
 
 def is_running(unfinished: Path) -> bool:

@@ -31,7 +31,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, full_disk_as_error, remove, require_space
 from diwa_data.processes import children_without_interrupts
 from diwa_data.progress import progress
-from diwa_data.sidecar import Sidecar
+from diwa_data.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import ActionSpec, Spec, require_same
 
 __all__ = ["Dataset", "DatasetConfig", "Episode", "build_dataset", "load_dataset"]
@@ -178,9 +178,9 @@ def _identity(paths: list[Path], spec: Spec, config: DatasetConfig) -> dict[str,
 
 
 def _part_name(bag: Path) -> str:
-    """File name for a bag's rows; changes when the bag is recorded anew."""
-    metadata = bag / "metadata.yaml"
-    written = metadata.stat().st_mtime_ns if metadata.is_file() else 0
+    """File name for a bag's rows; changes when the bag is recorded or annotated anew."""
+    files = [bag / "metadata.yaml", bag / SIDECAR]
+    written = [file.stat().st_mtime_ns if file.is_file() else 0 for file in files]
     return hashlib.sha256(f"{bag.resolve()} {written}".encode()).hexdigest()[:20] + ".h5"
 
 

@@ -53,9 +53,20 @@ def require_space(path: Path, size: int) -> None:
         raise _no_space(path)
 
 
+def require_free(folder: Path, megabytes: float) -> None:
+    """Raise `DiwaError` if less than `megabytes` are free on the disk of `folder`: recorders stop before it is full."""
+    free = free_mb(folder)
+    if free < megabytes:
+        raise DiwaError(f"only {free:.0f} MB free at {folder}, {megabytes:.0f} MB are kept: free some and go on")
+
+
+def free_mb(folder: Path) -> float:
+    """Free megabytes on the disk of an existing folder."""
+    return shutil.disk_usage(folder).free / 1e6
+
+
 def _no_space(path: Path) -> DiwaError:
-    free = shutil.disk_usage(path.parent).free / 1e6
-    return DiwaError(f"no space left to write {path} ({free:.1f} MB free): free some and run again")
+    return DiwaError(f"no space left to write {path} ({free_mb(path.parent):.1f} MB free): free some and run again")
 
 
 def remove(path: Path) -> None:

@@ -55,7 +55,7 @@ def _bag_card(path: Path) -> str:
         lines = [f"bag {path}: {folder_size(path) / 1e6:.1f} MB, recorded by diwa {sidecar.version}"]
         lines += [*_labels(sidecar.labels), "streams:", *_streams(statistics, bag.spec)]
         events = ", ".join(f"{name} at {received:.2f} s" for name, received in sidecar.events) or "none"
-        lines += [f"events: {events}"]
+        lines += [f"events: {events}", *_annotations(sidecar)]
         missing = [topic for topic in needed_topics(bag.spec) if not bag.topics.get(topic)]
         if missing:
             lines += [f"no dataset can be built from it: no message on {', '.join(missing)}"]
@@ -63,6 +63,11 @@ def _bag_card(path: Path) -> str:
             lines += _motion(list(bag_ticks(bag, DatasetConfig(), read_marks(bag))), bag)
         lines += _spec(bag.spec)
     return "\n".join(lines)
+
+
+def _annotations(sidecar: Sidecar) -> list[str]:
+    said = {name: "taken back" if at is None else f"at {at:.2f} s" for name, at in sidecar.annotations.items()}
+    return [f"annotated: {', '.join(f'{name} {what}' for name, what in said.items())}"] if said else []
 
 
 def _streams(statistics: dict[str, TopicStatistics], spec: Spec) -> list[str]:
@@ -106,7 +111,7 @@ def _folder_card(path: Path) -> str:
     lines = [
         f"{len(bags)} bags in {path}: {seconds / 60:.1f} minutes, {sum(map(folder_size, bags)) / 1e6:.1f} MB",
         *_counts([sidecar.labels for sidecar in sidecars]),
-        f"success marks: {sum(any(name == 'success' for name, _ in s.events) for s in sidecars)} of {len(bags)}",
+        f"success marks: {sum(s.mark('success') is not None for s in sidecars)} of {len(bags)}",
     ]
     rates = [values.rate for values in frames]
     gaps = [values.largest_gap for values in frames]

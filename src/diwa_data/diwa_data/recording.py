@@ -6,8 +6,6 @@ A killed recorder leaves only a hidden `.recording-*` folder, which `diwa recove
 
 from __future__ import annotations
 
-import itertools
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from diwa_data import messages
-from diwa_data.bag_writer import HIDDEN, BagWriter, Storage
+from diwa_data.bag_writer import BagWriter, Storage, next_name
 from diwa_data.errors import DiwaError
+from diwa_data.files import require_free
 from diwa_data.images import require_record_size
 from diwa_data.pose import Pose
 from diwa_data.sidecar import Sidecar
@@ -48,8 +47,8 @@ class RecordConfig:
     """Episodes recorded at the same time (simulated robot only)."""
     seed: int = 0
     """Start states and the scripted operator."""
-    operator: str = "scripted"
-    """Who recorded; goes into the labels."""
+    operator: str = ""
+    """Who recorded; goes into the labels. Empty = the device's name."""
     teleop: TeleopConfig = field(default_factory=TeleopConfig)
     """Clutch and motion limits."""
 
@@ -84,9 +83,9 @@ class EpisodeRecorder:
         if self._bag is not None:
             raise DiwaError("an episode is being recorded already: stop or discard it first")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._require_space()
+        require_free(self.folder, self._min_free_mb)
         sidecar = Sidecar(self.spec, dict(labels), complete=False)
-        self._bag = BagWriter(self.folder, name or _next_name(self.folder), sidecar, self._storage)
+        self._bag = BagWriter(self.folder, name or next_name(self.folder), sidecar, self._storage)
 
     def image(self, name: str, image: np.ndarray, stamp: float, received: float) -> None:
         """An rgb image (H, W, 3) uint8 at the camera's `record_size`.
@@ -100,7 +99,7 @@ class EpisodeRecorder:
         self._write(messages.image_topic(name), received, data, messages.IMAGE_TYPE)
         self._images += 1
         if self._images % _DISK_CHECK_EVERY == 0:
-            self._require_space()
+            require_free(self.folder, self._min_free_mb)
 
     def pose(self, pose: Pose, stamp: float, received: float) -> None:
         """Measured hand pose."""
@@ -166,17 +165,3 @@ class EpisodeRecorder:
         if self._bag is None:
             raise DiwaError("no episode is being recorded: call start first")
         return self._bag
-
-    def _require_space(self) -> None:
-        free = shutil.disk_usage(self.folder).free / 1e6
-        if free < self._min_free_mb:
-            raise DiwaError(
-                f"only {free:.0f} MB free at {self.folder}, {self._min_free_mb:.0f} MB are kept: free some and go on"
-            )
-
-
-def _next_name(folder: Path) -> str:
-    """The first number that no episode has, finished or not."""
-    unfinished = {path.name[len(HIDDEN) :].split("-")[0] for path in folder.glob(f"{HIDDEN}*")}
-    names = (f"{number:06d}" for number in itertools.count())
-    return next(name for name in names if name not in unfinished and not (folder / name).exists())

@@ -10,6 +10,7 @@ from typing import Any
 
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
+from diwa_data.files import atomic_path
 from diwa_data.spec import Spec
 
 SIDECAR = "episode.json"
@@ -52,14 +53,22 @@ class Sidecar:
     """source (play | demonstration), skill, seed, operator and free ones."""
     events: list[tuple[str, float]] = field(default_factory=list)
     """Operator events with the time they were received, seconds."""
+    annotations: dict[str, float | None] = field(default_factory=dict)
+    """Events marked afterwards: name -> when it was, seconds received, or None if it never was. They win."""
     topics: dict[str, TopicStatistics] = field(default_factory=dict)
     complete: bool = True
     """False while recording, and after a kill."""
     version: str = __version__
     """Software that recorded it."""
 
+    def mark(self, event: str) -> float | None:
+        """When an event was first, seconds received: as annotated, or else as the operator marked it."""
+        if event in self.annotations:
+            return self.annotations[event]
+        return next((received for name, received in self.events if name == event), None)
+
     def write(self, bag: Path) -> None:
-        """Write `episode.json` into the bag's folder."""
+        """Write `episode.json` into the bag's folder, whole or not at all."""
         images = {f"/diwa/{camera.name}/image" for camera in self.spec.cameras}
         topics = {
             topic: dataclasses.asdict(s)
@@ -72,10 +81,12 @@ class Sidecar:
             "complete": self.complete,
             "labels": self.labels,
             "events": self.events,
+            "annotations": self.annotations,
             "topics": topics,
             "spec": json.loads(self.spec.to_json()),
         }
-        (bag / SIDECAR).write_text(json.dumps(content, indent=1))
+        with atomic_path(bag / SIDECAR) as temporary:
+            temporary.write_text(json.dumps(content, indent=1))
 
     @classmethod
     def read(cls, bag: Path) -> Sidecar:
@@ -89,7 +100,11 @@ class Sidecar:
                 topic: TopicStatistics(*(s[key] for key in ("count", "first", "last", "largest_gap")))
                 for topic, s in content["topics"].items()
             }
-            return cls(spec, content["labels"], events, topics, content["complete"], content["version"])
+            annotations = {
+                str(name): None if received is None else float(received)
+                for name, received in content.get("annotations", {}).items()  # older episodes have none
+            }
+            return cls(spec, content["labels"], events, annotations, topics, content["complete"], content["version"])
         except FileNotFoundError as error:
             raise DiwaError(f"{bag} has no {SIDECAR}: is it an episode of `diwa record`?") from error
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -15,9 +16,23 @@ from scipy.spatial.transform import Rotation
 from diwa_data.pose import Pose
 from diwa_data.teleop import ControllerState
 from diwa_sim.panda import GRIPPER_DOWN
-from diwa_sim.table import CONTROL_RATE, SimulatedPanda
+from diwa_sim.table import CONTROL_RATE
 
 DT = 1.0 / CONTROL_RATE
+
+
+class Scene(Protocol):
+    """What an operator sees; `SimulatedPanda` is one."""
+
+    @property
+    def target_pose(self) -> Pose:
+        """Commanded hand pose."""
+
+    def scene_state(self) -> np.ndarray:
+        """(13,) as named by `SCENE_STATE`."""
+
+    def site(self, name: str) -> np.ndarray:
+        """Position (3,) of a named point of the furniture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +134,8 @@ class ScriptedOperator:
     _SMOOTHING = 0.09  # s: how quickly a hand changes its speed
     _TREMOR = 0.006  # m/s
 
-    def __init__(self, sim: SimulatedPanda, plan: Iterator[Step], habits: Habits, rng: np.random.Generator):
-        self._sim, self._plan, self._habits, self._rng = sim, plan, habits, rng
+    def __init__(self, scene: Scene, plan: Iterator[Step], habits: Habits, rng: np.random.Generator):
+        self._scene, self._plan, self._habits, self._rng = scene, plan, habits, rng
         self._position = rng.uniform(-0.3, 0.3, 3)  # the controller's own whereabouts: only its motion matters
         self._rotation = Rotation.from_euler("z", rng.uniform(-1, 1))
         self._rest = self._position.copy()
@@ -163,7 +178,7 @@ class ScriptedOperator:
             return True
         if isinstance(step, Wait):
             return self._seconds >= step.seconds
-        near = np.linalg.norm(step.goal() - self._sim.target_pose.position) < step.tolerance
+        near = np.linalg.norm(step.goal() - self._scene.target_pose.position) < step.tolerance
         return bool(near) or self._seconds >= step.timeout or step.until()
 
     def _reclutch(self) -> bool:
@@ -183,7 +198,7 @@ class ScriptedOperator:
         """Move the controller towards where the step wants the hand, smoothly and with a tremor."""
         velocity, turn = np.zeros(3), np.zeros(3)
         if isinstance(self._step, Reach):
-            hand = self._sim.target_pose
+            hand = self._scene.target_pose
             velocity = _limited(self._GAIN * (self._step.goal() - hand.position), self._habits.speed * self._step.pace)
             wanted = Rotation.from_euler("z", self._step.yaw) * Rotation.from_rotvec(self._habits.tilt) * GRIPPER_DOWN
             turn = _limited(3.0 * (wanted * hand.rotation.inv()).as_rotvec(), self._habits.turn_speed)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from diwa_data.skills import require_skill
-from diwa_sim.operator import Habits, Mark, Reach, Step, Wait, up
+from diwa_sim.operator import Habits, Mark, Reach, Scene, Step, Wait, up
 from diwa_sim.starts import DRAWER_OPEN, LEVER_ON, SLIDER_LEFT
-from diwa_sim.table import SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE
 
 TRANSIT_HEIGHT = 0.28
@@ -59,12 +58,12 @@ TECHNIQUES = {
 }
 
 
-def look(sim: SimulatedPanda, part: str) -> float:
+def look(sim: Scene, part: str) -> float:
     """One number of the scene state, as the operator sees it."""
     return float(sim.scene_state()[SCENE_STATE.index(part)])
 
 
-def demonstration(sim: SimulatedPanda, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Do `skill`, mark the success when it is seen and hold still; ends without a mark after three failed tries."""
     technique = TECHNIQUES[require_skill(skill)]
     missed = rng.random() < MISS_PROBABILITY
@@ -83,7 +82,7 @@ def demonstration(sim: SimulatedPanda, skill: str, habits: Habits, rng: np.rando
 
 
 def apply(
-    sim: SimulatedPanda,
+    sim: Scene,
     technique: Technique,
     habits: Habits,
     slip: np.ndarray,
@@ -132,7 +131,7 @@ def apply(
     yield Reach(lambda: goal, 0.01, enough, 0.8 * pace, closed)
 
 
-def lift(sim: SimulatedPanda, habits: Habits, closed: bool = True) -> Iterator[Step]:
+def lift(sim: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
     """Straight up, clear of the handle."""
     place = sim.target_pose.position + up(habits.height + 0.03)
     yield Reach(lambda: place, 0.02, closed=closed)

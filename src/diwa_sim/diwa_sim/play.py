@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from diwa_sim.operator import Habits, Reach, Step, Wait, up
+from diwa_sim.operator import Habits, Reach, Scene, Step, Wait, up
 from diwa_sim.plans import TECHNIQUES, Technique, apply, lift, look
-from diwa_sim.table import SimulatedPanda
 
 CUBE_LOW, CUBE_HIGH = np.array([0.28, -0.34, 0.0]), np.array([0.50, 0.10, 0.06])
 """Where the cube can be reached, metres."""
@@ -19,7 +18,7 @@ ROAM_LOW, ROAM_HIGH = np.array([0.30, -0.32, 0.17]), np.array([0.60, 0.30, 0.42]
 """Box of idle motion, metres."""
 
 
-def play(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+def play(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """An endless plan: one thing after another, from whatever state the table is in."""
     behaviours: tuple[Callable[..., Iterator[Step]], ...] = (_skill, _half_done, _fumble, _poke, _cube, _roam)
     weights = (0.58, 0.1, 0.1, 0.1, 0.04, 0.08)
@@ -30,7 +29,7 @@ def play(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Itera
             yield Wait(rng.uniform(0.2, 1.0))
 
 
-def _skill(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+def _skill(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """A try, from careful to careless: play shows what happens wherever a hand comes down, not only where it should."""
     closed, blind = bool(rng.random() < 0.85), bool(rng.random() < 0.4)
     slip, pace = _slip(rng, rng.uniform(0.5, 4.5)), rng.uniform(0.8, 1.3)
@@ -38,12 +37,12 @@ def _skill(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Ite
     yield from lift(sim, habits, closed)
 
 
-def _half_done(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+def _half_done(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     yield from apply(sim, _possible(sim, rng), habits, _slip(rng, 1.0), share=rng.uniform(0.15, 0.85))
     yield from lift(sim, habits)
 
 
-def _fumble(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+def _fumble(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Touch a part and move around in contact with it."""
     yield from apply(sim, _possible(sim, rng), habits, _slip(rng, 1.5), share=rng.uniform(0.1, 0.6))
     for _ in range(rng.integers(2, 5)):
@@ -52,7 +51,7 @@ def _fumble(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> It
     yield from lift(sim, habits)
 
 
-def _poke(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+def _poke(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Come down anywhere until something is in the way, and press on sideways."""
     closed, above = bool(rng.random() < 0.8), rng.uniform(POKE_LOW, POKE_HIGH)
     yield _reach(above, tolerance=0.04, closed=closed)
@@ -62,7 +61,7 @@ def _poke(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iter
     yield from lift(sim, habits, closed)
 
 
-def _cube(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+def _cube(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Push the cube, or pick it up and put it elsewhere; nothing if it is out of reach."""
     x, y, z = cube = sim.scene_state()[6:9]
     if (cube < CUBE_LOW).any() or (cube > CUBE_HIGH).any():
@@ -89,7 +88,7 @@ def _cube(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iter
     yield from lift(sim, habits)
 
 
-def _roam(sim: SimulatedPanda, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+def _roam(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Idle motion through the air, opening and closing the fingers."""
     for _ in range(rng.integers(1, 4)):
         yield _reach(
@@ -117,7 +116,7 @@ def _slip(rng: np.random.Generator, scale: float) -> np.ndarray:
     return rng.normal(0, 1, 3) * [0.012, 0.014, 0.014] * scale
 
 
-def _possible(sim: SimulatedPanda, rng: np.random.Generator) -> Technique:
+def _possible(sim: Scene, rng: np.random.Generator) -> Technique:
     """A technique that has something to do in the table's present state."""
 
     def left_to_do(technique: Technique) -> bool:

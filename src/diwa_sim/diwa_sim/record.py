@@ -12,39 +12,39 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from diwa_data.bag_writer import HIDDEN
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, remove
 from diwa_data.processes import children_without_interrupts
 from diwa_data.progress import progress
-from diwa_data.recording import HIDDEN, EpisodeRecorder, RecordConfig
+from diwa_data.recording import EpisodeRecorder, RecordConfig
 from diwa_data.skills import require_skill
-from diwa_data.teleop import Command, ControllerState, Teleoperator
+from diwa_data.teleop import Teleoperator
+from diwa_sim.by_hand import record_by_hand
+from diwa_sim.episode_log import EpisodeLog, episode_labels
 from diwa_sim.operator import DT, Habits, ScriptedOperator
 from diwa_sim.plans import demonstration
 from diwa_sim.play import play
-from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
+from diwa_sim.table import SimConfig, SimulatedPanda
 
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
 MAX_DEMONSTRATION = 18.0
 """Seconds after which the operator gives a demonstration up; the slower ones take longer than a policy may."""
-GRIPPER_REPEAT = 1.0
-"""Seconds between repeated gripper commands."""
 _FREE = ("episodes", "minutes", "workers")  # what may change between two runs into one folder
 
 
 def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> list[Path]:
     """Record `config.episodes` demonstrations of `config.skill`, or `config.minutes` of play, into `out`.
 
-    Each episode depends on the config, its seed and its own number only. Finished episodes are kept, so a second
-    run continues; a changed config is refused. Returns the episodes' folders.
+    An episode of the scripted operator depends on the config, its seed and its own number only. Finished episodes are
+    kept, so a second run continues; a changed config is refused. Returns the episodes' folders.
     """
-    if config.device != "scripted":
-        raise DiwaError(f"device {config.device!r} cannot drive the simulator from this command: use --device scripted")
+    if config.device not in ("scripted", "keyboard"):
+        raise DiwaError(f"device {config.device!r} cannot drive the simulator: use --device scripted or keyboard")
     count = config.episodes
     if config.skill:
         require_skill(config.skill)
@@ -52,9 +52,14 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> lis
         count = math.ceil(config.minutes * 60 / config.episode_seconds)
     out = Path(out)
     sim = sim or SimConfig()
-    _require_same_config(out, config, sim)
+    require_same_config(out, config, sim)
     paths = [out / f"{index:06d}" for index in range(count)]
     todo = [index for index, path in enumerate(paths) if not path.exists()]
+    if config.device != "scripted":
+        robot = SimulatedPanda(sim)
+        recorder = EpisodeRecorder(out, robot.spec, config.storage)
+        record_by_hand(robot, recorder, config, todo, robot.window())
+        return [path for path in paths if path.exists()]
     title = f"recording {config.skill or 'play'}"
     started, seconds = time.monotonic(), 0.0
     with progress(title, count, "episodes", count - len(todo)) as bar:
@@ -75,7 +80,7 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
             robot.reset(config.skill, seed)
         else:
             robot.reset_play(seed)
-        recorder.start(_labels(robot, config, index, attempt, seed), f"{index:06d}")
+        recorder.start(episode_labels(robot, config, index, attempt, seed), f"{index:06d}")
         if _perform(robot, recorder, config, np.random.default_rng((config.seed, index, attempt))):
             recorder.stop()
             return robot.time
@@ -90,7 +95,7 @@ def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordCon
     operator = ScriptedOperator(robot, plan, habits, rng)
     teleoperator = Teleoperator(robot.spec, config.teleop)
     teleoperator.reset(robot.target_pose, 1.0)
-    log = _Log(robot, recorder)
+    log = EpisodeLog(robot, recorder)
     log.begin()
     marked = False
     limit = MAX_DEMONSTRATION if config.skill else config.episode_seconds
@@ -102,60 +107,6 @@ def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordCon
         marked = marked or "success" in controller.events
     recorder.event("stop", robot.time)
     return not config.skill or (marked and operator.finished)
-
-
-class _Log:
-    """Writes what the robot publishes: targets at 60 Hz, everything else with the frames at 30 Hz."""
-
-    def __init__(self, robot: SimulatedPanda, recorder: EpisodeRecorder):
-        self._robot, self._recorder = robot, recorder
-        self._steps_per_frame = round(CONTROL_RATE / robot.spec.record_rate)
-        self._steps = 0
-        self._gripper, self._gripper_sent = 1.0, 0.0
-
-    def begin(self) -> None:
-        """The start event, latched commands and the first frame."""
-        self._recorder.event("start", self._robot.time)
-        self._recorder.target(self._robot.target_pose, self._robot.time, self._robot.time)
-        self._recorder.gripper(self._gripper, self._robot.time)
-        self._frame()
-
-    def step(self, controller: ControllerState, command: Command) -> None:
-        """One control step, after the robot made it: a target is published when the arm has been told all of it."""
-        self._steps += 1
-        now = self._robot.time
-        self._recorder.target(command.target, now, now)
-        if command.gripper != self._gripper or now - self._gripper_sent >= GRIPPER_REPEAT - DT / 2:
-            self._gripper, self._gripper_sent = command.gripper, now
-            self._recorder.gripper(command.gripper, now)
-        for event in controller.events:
-            self._recorder.event(event, now)
-        if self._steps % self._steps_per_frame == 0:
-            self._recorder.controller(controller, now, now)
-            self._frame()
-
-    def _frame(self) -> None:
-        observation, joints = self._robot.observe(), self._robot.joint_state()
-        now = observation.received
-        self._recorder.pose(observation.pose, now, now)
-        self._recorder.joints(list(joints.names), joints.positions, joints.velocities, now, now)
-        self._recorder.scene_state(self._robot.scene_state(), now)
-        for name in reversed(observation.images):  # the first camera is the clock: the others arrive before it
-            self._recorder.image(name, observation.images[name], observation.stamp, now)
-
-
-def _labels(robot: SimulatedPanda, config: RecordConfig, index: int, attempt: int, seed: int) -> dict[str, Any]:
-    """What replay needs to reset the simulator identically, and where the episode comes from."""
-    return {
-        "source": "demonstration" if config.skill else "play",
-        "skill": config.skill,
-        "seed": seed,
-        "operator": config.operator,
-        "sim": dataclasses.asdict(robot.config),
-        "record_seed": config.seed,
-        "index": index,
-        "attempt": attempt,
-    }
 
 
 @dataclass(frozen=True)
@@ -212,7 +163,7 @@ def _work(index: int) -> float:
         return record_episode(robot, recorder, index, config)
 
 
-def _require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None:
+def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None:
     """Keep the config beside the episodes; refuse to mix episodes of two."""
     fields = {"record": dataclasses.asdict(config), "sim": dataclasses.asdict(sim)}
     for name in _FREE:

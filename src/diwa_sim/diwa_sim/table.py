@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -157,6 +161,16 @@ class SimulatedPanda:
     def site(self, name: str) -> np.ndarray:
         """Position (3,) of a named point of the furniture: drawer_handle, slider_knob, lever_tip, button_top."""
         return self._data.site(name).xpos.copy()
+
+    @contextmanager
+    def window(self) -> Iterator[Any]:
+        """A window on the scene, with `sync()` and `is_running()`. Raises `DiwaError` without a display."""
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise DiwaError("no display to show the scene on: log in to a desktop, or use --device scripted")
+        import mujoco.viewer
+
+        with mujoco.viewer.launch_passive(self.model, self._data, show_left_ui=False, show_right_ui=False) as view:
+            yield view
 
     def close(self) -> None:
         """Free the renderers."""

@@ -1,0 +1,1 @@
+"""What an operator holds: controllers behind `diwa_data.teleop.Device`. Switching them changes nothing downstream."""

@@ -1,0 +1,223 @@
+"""A recording session: serialised messages and operator events in, finished episodes out. ROS-free.
+
+The recorder node only hands over what arrives. Between episodes nothing is written; the last message of latched
+topics is kept, so that an episode knows them from its first moment. Times are seconds received.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diwa_data import messages
+from diwa_data.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name
+from diwa_data.bags import find_bags, is_bag
+from diwa_data.errors import DiwaError
+from diwa_data.files import free_mb, require_free
+from diwa_data.sidecar import Sidecar, TopicStatistics
+from diwa_data.spec import Spec, require_same
+
+DISCARDED = ".discarded-"
+"""Finished episodes that were discarded are renamed to this and their name."""
+LATCHED = (messages.GRIPPER_COMMAND,)
+"""Topics whose last message holds until the next one."""
+
+_LOCK = ".recorder.lock"
+_DISK_CHECK_EVERY = 1.0  # seconds
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What a session writes, and when it stops by itself."""
+
+    folder: Path
+    """Folder of the episodes; an existing one continues."""
+    storage: Storage = "mcap"
+    """rosbag2 storage."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """Of every episode: source (play | demonstration), skill, operator, free ones."""
+    min_free_mb: float = 1000.0
+    """Free disk below which an episode is stopped, and none is started, megabytes."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an operator wants to see once a second."""
+
+    episode: str
+    """Name of the running episode; empty between two."""
+    seconds: float
+    """Since it began; 0 between two."""
+    finished: int
+    """Episodes finished in this session."""
+    free_mb: float
+    """Free disk, megabytes."""
+    minutes_left: float
+    """Of recording, at the rate so far; infinite while unknown."""
+    rates: dict[str, float]
+    """Topic -> true messages per second since the last status."""
+
+    def line(self) -> str:
+        """All of it on one line."""
+        what = f"episode {self.episode} {self.seconds:6.1f} s" if self.episode else "waiting to start"
+        left = f", {self.minutes_left:.0f} min" if self.minutes_left < 1e6 else ""
+        rates = "  ".join(f"{topic.removeprefix('/diwa/')} {rate:.1f}" for topic, rate in sorted(self.rates.items()))
+        return f"{what} | {self.finished} finished | {self.free_mb / 1000:.1f} GB free{left} | Hz: {rates}"
+
+
+class Session:
+    """Episodes of one recorder; a context manager, which finishes a running episode when it ends.
+
+    The folder is locked: two recorders never write into it at once.
+    """
+
+    def __init__(self, spec: Spec, config: SessionConfig, backend: Callable[[Path, Storage], Backend] = RosbagsBackend):
+        """Raises `DiwaError` if the folder is in use, holds episodes of another spec, or has too little free space."""
+        self.spec, self.config, self._backend = spec, config, backend
+        config.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (config.folder / _LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise DiwaError(
+                f"{config.folder} is in use by another recorder: stop it, or choose another folder"
+            ) from error
+        self._finished: list[Path] = []
+        self._bag: BagWriter | None = None
+        self._latched: dict[str, tuple[str, bytes]] = {}
+        self._bytes, self._recorded = 0, 0.0
+        self._seen: dict[str, TopicStatistics] = {}
+        self._checked = 0.0
+        try:
+            self._require_same_spec()
+            require_free(self.config.folder, self.config.min_free_mb)
+        except DiwaError:
+            self._lock.close()
+            raise
+
+    @property
+    def recording(self) -> bool:
+        """An episode is running."""
+        return self._bag is not None
+
+    def message(self, topic: str, message_type: str, received: float, data: bytes) -> str:
+        """Take in one message; returns what the operator must be told, mostly nothing.
+
+        Raises `DiwaError` when it cannot be written; the running episode is lost then, and no other.
+        """
+        self._seen.setdefault(topic, TopicStatistics()).add(received)
+        if topic in LATCHED:
+            self._latched[topic] = (message_type, bytes(data))
+        if self._bag is None:
+            return ""
+        self._write(topic, message_type, received, data)
+        self._bytes += len(data)
+        if time.monotonic() - self._checked < _DISK_CHECK_EVERY:
+            return ""
+        self._checked = time.monotonic()
+        try:
+            require_free(self.config.folder, self.config.min_free_mb)
+        except DiwaError as error:
+            return f"{error}. {self._stop(received)}"
+        return ""
+
+    def event(self, name: str, received: float) -> str:
+        """An operator's event: start, stop, success or discard; returns what it did."""
+        actions = {"start": self._start, "stop": self._stop, "success": self._success, "discard": self._discard}
+        if name not in actions:
+            raise DiwaError(f"unknown episode event {name!r}; choose one of {', '.join(actions)}")
+        return actions[name](received)
+
+    def status(self, now: float) -> Status:
+        """How it goes; rates count from the last call."""
+        free = free_mb(self.config.folder)
+        seconds = now - self._begun if self._bag else 0.0
+        recorded = self._recorded + seconds
+        rate = self._bytes / recorded / 1e6 if recorded > 1.0 else 0.0
+        left = max(0.0, free - self.config.min_free_mb) / rate / 60 if rate else float("inf")
+        rates = {topic: statistics.rate for topic, statistics in self._seen.items()}
+        self._seen = {}
+        return Status(self._bag.path.name if self._bag else "", seconds, len(self._finished), free, left, rates)
+
+    def close(self) -> str:
+        """Finish a running episode and let go of the folder."""
+        said = self._stop(self._last) if self._bag else ""
+        self._lock.close()
+        return said
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, received: float) -> str:
+        if self._bag:
+            return f"{self._bag.path.name} is being recorded already"
+        try:
+            require_free(self.config.folder, self.config.min_free_mb)
+        except DiwaError as error:
+            return str(error)
+        folder, labels = self.config.folder, dict(self.config.labels)
+        sidecar = Sidecar(self.spec, labels, complete=False)
+        self._bag = BagWriter(folder, next_name(folder), sidecar, self.config.storage, self._backend)
+        self._begun = self._last = received
+        self._mark("start", received)
+        for topic, (message_type, data) in self._latched.items():
+            self._write(topic, message_type, received, data)
+        return f"recording {self._bag.path.name}"
+
+    def _stop(self, received: float) -> str:
+        if self._bag is None:
+            return "nothing is being recorded"
+        self._mark("stop", received)
+        bag, self._bag = self._bag, None
+        path = bag.finish()
+        self._finished.append(path)
+        self._recorded += received - self._begun
+        return f"finished {path.name}, {received - self._begun:.1f} s. Reset the scene, then start the next"
+
+    def _success(self, received: float) -> str:
+        if self._bag is None:
+            return "nothing is being recorded; mark a finished episode with 'diwa annotate'"
+        self._mark("success", received)
+        return f"{self._bag.path.name}: success at {received - self._begun:.1f} s"
+
+    def _discard(self, received: float) -> str:
+        """The running episode is deleted; between two, the last finished one is set aside."""
+        if self._bag:
+            bag, self._bag = self._bag, None
+            bag.discard()
+            return f"discarded {bag.path.name}"
+        if not self._finished:
+            return "nothing to discard in this session"
+        last = self._finished.pop()
+        aside = last.with_name(f"{DISCARDED}{last.name}-{time.time_ns()}")
+        os.replace(last, aside)
+        return f"discarded {last.name}; it is kept as {aside.name}"
+
+    def _mark(self, event: str, received: float) -> None:
+        assert self._bag is not None
+        data = messages.encode_string(event)
+        self._write(messages.EPISODE_EVENT, messages.TYPES[messages.EPISODE_EVENT], received, data)
+        self._bag.sidecar.events.append((event, received))
+
+    def _write(self, topic: str, message_type: str, received: float, data: bytes | memoryview) -> None:
+        assert self._bag is not None
+        self._last = received
+        try:
+            self._bag.write(topic, message_type, received, data)
+        except BaseException:
+            self._bag = None  # the writer has discarded it
+            raise
+
+    def _require_same_spec(self) -> None:
+        if any(is_bag(path) and not path.name.startswith(".") for path in self.config.folder.iterdir()):
+            bag = find_bags([self.config.folder])[0]
+            require_same(self.spec, Sidecar.read(bag).spec, str(bag))

@@ -1,0 +1,167 @@
+"""A recording session from raw messages and operator events: what appears, what is kept, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diwa_data import messages
+from diwa_data.bags import Bag, find_bags, read_episode
+from diwa_data.errors import DiwaError
+from diwa_data.session import DISCARDED, Session, SessionConfig
+from diwa_data.sidecar import Sidecar
+from diwa_data.spec import Spec
+from diwa_data.synthetic import synthetic_image, synthetic_pose
+
+LABELS = {"source": "demonstration", "skill": "open_drawer", "operator": "ada"}
+
+
+def open_session(folder: Path, spec: Spec, **settings) -> Session:
+    return Session(spec, SessionConfig(folder, labels=LABELS, min_free_mb=0, **settings))
+
+
+def feed(session: Session, first: int, last: int) -> None:
+    """Pose and static image of frames `first` to `last` (exclusive) at 30 Hz, as serialised messages."""
+    for frame in range(first, last):
+        time = frame / 30
+        pose = messages.encode_pose(synthetic_pose(time), time)
+        image = messages.encode_image(synthetic_image(time, 40, 48), time, "static_camera")
+        session.message(messages.CURRENT_POSE, messages.TYPES[messages.CURRENT_POSE], time, pose)
+        session.message(messages.image_topic("static"), messages.IMAGE_TYPE, time, image)
+
+
+def gripper(session: Session, value: float, time: float) -> None:
+    topic = messages.GRIPPER_COMMAND
+    session.message(topic, messages.TYPES[topic], time, messages.encode_float(value))
+
+
+def test_only_what_comes_between_start_and_stop_is_recorded(tmp_path, spec):
+    with open_session(tmp_path, spec) as session:
+        feed(session, 0, 10)
+        assert session.event("start", 10 / 30) == "recording 000000"
+        assert session.event("start", 0.4) == "000000 is being recorded already"
+        assert not (tmp_path / "000000").exists()
+        feed(session, 10, 40)
+        assert session.event("success", 1.2) == "000000: success at 0.9 s"
+        said = session.event("stop", 40 / 30)
+        feed(session, 40, 50)
+    assert said.startswith("finished 000000, 1.0 s. Reset the scene")
+    (bag,) = find_bags([tmp_path])
+    streams = read_episode(bag)
+    np.testing.assert_allclose([s.received for s in streams[messages.CURRENT_POSE]], np.arange(10, 40) / 30)
+    assert np.array_equal(streams[messages.image_topic("static")][0].value, synthetic_image(10 / 30, 40, 48))
+    assert [s.value for s in streams[messages.EPISODE_EVENT]] == ["start", "success", "stop"]
+    sidecar = Sidecar.read(bag)
+    assert sidecar.labels == LABELS
+    assert sidecar.topics[messages.image_topic("static")].rate == pytest.approx(30.0)
+
+
+def test_an_episode_knows_the_gripper_command_that_was_given_before_it(tmp_path, spec):
+    with open_session(tmp_path, spec) as session:
+        gripper(session, 1.0, 0.0)
+        gripper(session, -1.0, 0.5)
+        session.event("start", 2.0)
+        gripper(session, 1.0, 2.5)
+        session.event("stop", 3.0)
+    found = read_episode(tmp_path / "000000")[messages.GRIPPER_COMMAND]
+    assert [(s.value, s.received) for s in found] == [(-1.0, 2.0), (1.0, 2.5)]
+
+
+def test_the_last_episode_can_be_discarded_and_is_set_aside(tmp_path, spec):
+    with open_session(tmp_path, spec) as session:
+        for second in (0, 2):
+            session.event("start", second)
+            feed(session, 30 * second, 30 * second + 5)
+            session.event("stop", second + 1)
+        assert session.event("discard", 4.0).startswith("discarded 000001; it is kept as .discarded-000001-")
+        session.event("start", 5.0)
+        assert session.event("discard", 6.0) == "discarded 000001"  # the running one is deleted
+        session.event("start", 7.0)
+        feed(session, 210, 215)
+        session.event("stop", 8.0)
+        assert session.event("stop", 8.0) == "nothing is being recorded"
+    assert [bag.name for bag in find_bags([tmp_path])] == ["000000", "000001"]
+    (aside,) = tmp_path.glob(f"{DISCARDED}000001-*")
+    with Bag(aside) as bag:
+        assert bag.topics[messages.CURRENT_POSE] == 5
+
+
+def test_nothing_of_an_earlier_session_is_discarded(tmp_path, spec):
+    with open_session(tmp_path, spec) as session:
+        session.event("start", 0.0)
+        session.event("stop", 1.0)
+    with open_session(tmp_path, spec) as session:
+        assert session.event("discard", 2.0) == "nothing to discard in this session"
+        assert session.event("start", 3.0) == "recording 000001"
+    assert [bag.name for bag in find_bags([tmp_path])] == ["000000", "000001"], "the end of a session finishes"
+
+
+def test_a_folder_in_use_and_one_of_another_spec_are_refused(tmp_path, spec):
+    with open_session(tmp_path, spec) as session:
+        with pytest.raises(DiwaError, match="in use by another recorder"):
+            open_session(tmp_path, spec)
+        session.event("start", 0.0)
+    with pytest.raises(DiwaError, match=r"spec\.robot is 'panda_sim', expected 'panda_lab'"):
+        open_session(tmp_path, Spec(robot="panda_lab", cameras=spec.cameras, scene_state=spec.scene_state))
+    open_session(tmp_path, spec).close()
+
+
+def test_unknown_events_are_refused(tmp_path, spec):
+    with open_session(tmp_path, spec) as session, pytest.raises(DiwaError, match="unknown episode event 'pause'"):
+        session.event("pause", 0.0)
+
+
+def test_status_counts_rates_and_minutes(tmp_path, spec):
+    with open_session(tmp_path, spec) as session:
+        feed(session, 0, 31)
+        status = session.status(1.0)
+        assert (status.episode, status.seconds, status.minutes_left) == ("", 0.0, float("inf"))
+        assert status.rates[messages.CURRENT_POSE] == pytest.approx(30.0)
+        session.event("start", 2.0)
+        feed(session, 60, 121)
+        status = session.status(4.0)
+        assert (status.episode, status.seconds) == ("000000", 2.0)
+        bytes_per_second = 61 / 2 * (40 * 48 * 3 + 150)
+        assert status.minutes_left == pytest.approx(status.free_mb * 1e6 / bytes_per_second / 60, rel=0.05)
+        line = status.line()
+        for part in ("episode 000000", "2.0 s", "GB free", "current_pose 30.0", "static/image 30.0"):
+            assert part in line
+
+
+def send_noise(session: Session, frames: range) -> list[str]:
+    """Images of 100 KB that hardly compress; what the session says to each."""
+    said = []
+    for frame in frames:
+        image = np.random.default_rng(frame).integers(0, 256, (180, 190, 3), np.uint8)
+        data = messages.encode_image(image, frame / 30, "static_camera")
+        said.append(session.message(messages.image_topic("static"), messages.IMAGE_TYPE, frame / 30, data))
+    return said
+
+
+def test_little_space_finishes_the_episode_and_starts_no_other(tiny_disk, spec, monkeypatch):
+    monkeypatch.setattr("diwa_data.session._DISK_CHECK_EVERY", 0.0)
+    with Session(spec, SessionConfig(tiny_disk, min_free_mb=0.4)) as session:
+        session.event("start", 0.0)
+        assert send_noise(session, range(2)) == ["", ""]
+        (tiny_disk / "other").write_bytes(bytes(700_000))
+        (told,) = send_noise(session, range(2, 3))
+        assert "MB are kept: free some and go on. finished 000000" in told
+        assert "MB are kept" in session.event("start", 1.0)
+        assert not session.recording
+    with Bag(tiny_disk / "000000") as bag:
+        assert bag.topics[messages.image_topic("static")] == 3
+
+
+def test_a_full_disk_loses_the_running_episode_and_no_other(tiny_disk, spec):
+    with Session(spec, SessionConfig(tiny_disk, min_free_mb=0)) as session:
+        session.event("start", 0.0)
+        send_noise(session, range(1))
+        session.event("stop", 0.1)
+        session.event("start", 0.2)
+        with pytest.raises(DiwaError, match="no space left"):
+            send_noise(session, range(1, 100))
+        assert not session.recording
+    assert [bag.name for bag in find_bags([tiny_disk])] == ["000000"]
+    assert not list(tiny_disk.glob(".recording-*"))

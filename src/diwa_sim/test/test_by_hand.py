@@ -1,0 +1,136 @@
+"""A person's recording session on the real simulator, with what a controller would read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from diwa_data import messages
+from diwa_data.bags import read_episode
+from diwa_data.devices import keyboard
+from diwa_data.errors import DiwaError
+from diwa_data.pose import Pose
+from diwa_data.recording import EpisodeRecorder, RecordConfig
+from diwa_data.sidecar import Sidecar
+from diwa_data.teleop import ControllerState
+from diwa_sim import by_hand
+from diwa_sim.by_hand import HandRecording, RealTime
+from diwa_sim.episode_log import DT
+from diwa_sim.record import record
+from diwa_sim.table import SimulatedPanda
+
+CONFIG = RecordConfig(device="keyboard", skill="open_drawer", episodes=2, episode_seconds=1.0)
+
+
+@pytest.fixture(scope="module")
+def robot() -> SimulatedPanda:
+    return SimulatedPanda()
+
+
+def reading(*events: str, x: float = 0.0, held: bool = False) -> ControllerState:
+    return ControllerState(Pose(np.array([x, 0.0, 0.0]), Rotation.identity()), held, 0.0, events)
+
+
+def steps(session: HandRecording, seconds: float) -> list[str]:
+    """Hold still."""
+    return [line for _ in range(round(seconds / DT)) for line in session.step(reading())]
+
+
+def test_an_episode_begins_at_its_own_start_and_follows_the_hand(robot, tmp_path):
+    with EpisodeRecorder(tmp_path, robot.spec) as recorder:
+        session = HandRecording(robot, recorder, CONFIG, [0, 1])
+        begin = robot.target_pose.position
+        for step in range(30):  # practice: nothing is recorded
+            session.step(reading(x=0.002 * step, held=step > 0))
+        assert np.linalg.norm(robot.target_pose.position - begin) > 0.05
+        assert session.step(reading("start")) == ["recording 000000"]
+        for step in range(30):
+            session.step(reading(x=0.002 * step, held=step > 0))
+        assert session.step(reading("success")) == ["success at 0.5 s"]
+        (said,) = session.step(reading("stop"))
+        assert said == "finished 000000, 0.5 s; 1 to go"
+        assert not session.complete
+    streams = read_episode(tmp_path / "000000")
+    targets = [sample.value.position for sample in streams[messages.TARGET_POSE]]
+    np.testing.assert_allclose(targets[0], begin, atol=1e-9)
+    np.testing.assert_allclose(targets[-1] - begin, [28 * 0.002, 0, 0], atol=1e-9)
+    assert [sample.value for sample in streams[messages.EPISODE_EVENT]] == ["start", "success", "stop"]
+    labels = Sidecar.read(tmp_path / "000000").labels
+    robot.reset("open_drawer", labels["seed"])
+    np.testing.assert_allclose(robot.target_pose.position, begin, atol=1e-12)
+
+
+def test_discarding_and_the_longest_episode(robot, tmp_path):
+    with EpisodeRecorder(tmp_path, robot.spec) as recorder:
+        session = HandRecording(robot, recorder, CONFIG, [0, 1])
+        assert session.step(reading("success")) == ["nothing is being recorded"]
+        assert session.step(reading("discard")) == ["nothing to discard in this session"]
+        session.step(reading("start"))
+        assert session.step(reading("start")) == ["an episode is running already"]
+        assert session.step(reading("discard")) == ["discarded"]
+        session.step(reading("start"))
+        assert steps(session, 1.2) == ["finished 000000, 1.0 s; 1 to go"]
+        assert session.step(reading("discard")) == ["discarded 000000"]
+        assert not (tmp_path / "000000").exists()
+        for index in (0, 1):
+            assert session.step(reading("start")) == [f"recording {index:06d}"]
+            steps(session, 1.2)
+        assert session.complete
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000", "000001"]
+
+
+def test_keys_in_a_terminal_record_an_episode(tmp_path, monkeypatch, capsys):
+    """The whole command but for the window and the waiting: keys typed on a pseudo-terminal."""
+    master, terminal = pty.openpty()
+
+    class View:
+        """Types while it is looked at."""
+
+        frames = 0
+
+        def is_running(self) -> bool:
+            return self.frames < 200
+
+        def sync(self) -> None:
+            self.frames += 1
+            if self.frames in (2, 40, 60):
+                os.write(master, {2: b"n", 40: b"y", 60: b"m"}[self.frames])
+
+    monkeypatch.setattr(keyboard, "_controlling_terminal", lambda: os.dup(terminal))
+    monkeypatch.setattr(SimulatedPanda, "window", lambda self: contextlib.nullcontext(View()))
+    monkeypatch.setattr(by_hand, "RealTime", lambda: RealTime(sleep=lambda seconds: None))
+    (path,) = record(tmp_path / "bags", CONFIG)
+    os.close(master)
+    os.close(terminal)
+    assert [name for name, _ in Sidecar.read(path).events] == ["start", "success", "stop"]
+    out = capsys.readouterr().out
+    for line in ("hold to move", "2 episodes of open_drawer to record", "recording 000000", "finished 000000"):
+        assert line in out
+
+
+def test_without_a_display_or_with_another_device_there_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(DiwaError, match="device 'webxr' cannot drive the simulator"):
+        record(tmp_path / "bags", RecordConfig(device="webxr"))
+    master, terminal = pty.openpty()
+    monkeypatch.setattr(keyboard, "_controlling_terminal", lambda: os.dup(terminal))
+    with pytest.raises(DiwaError, match="no display to show the scene on"):
+        record(tmp_path / "more", CONFIG)
+    os.close(master)
+    os.close(terminal)
+
+
+def test_real_time_waits_for_what_is_left_of_a_step():
+    clock, slept = [0.0], []
+    pace = RealTime(lambda: clock[0], slept.append)
+    for busy in (0.0, 0.004, 0.5):
+        clock[0] += busy
+        pace.wait()
+        clock[0] += slept[-1]
+    np.testing.assert_allclose(slept, [DT, DT - 0.004, 0.0], atol=1e-9)
