@@ -103,10 +103,10 @@ class Threshold:
     reached: bool
 
 
-def choose_threshold(probability: np.ndarray, label: np.ndarray, precision: float) -> Threshold:
+def choose_threshold(probability: np.ndarray, label: np.ndarray, precision: float, lowest: float = 0.0) -> Threshold:
     """Threshold of best recall among those with at least `precision`; of best precision where none has it.
 
-    Thresholds lie midway between neighbouring scores. probability (N,), label (N,) 0 or 1.
+    Thresholds lie midway between neighbouring scores, but not below `lowest`. probability (N,), label (N,) 0 or 1.
     """
     order = np.argsort(-probability, kind="stable")
     ranked = probability[order].astype(float)
@@ -117,6 +117,6 @@ def choose_threshold(probability: np.ndarray, label: np.ndarray, precision: floa
     enough = true / called >= precision
     if enough.any() and true[enough].max() > 0:
         best = np.flatnonzero(enough & (true == true[enough].max()))[0]
-        return Threshold(float(middle[best]), True)
+        return Threshold(max(lowest, float(middle[best])), True)
     best = int(np.argmax(true / called))
-    return Threshold(float(middle[best]), False)
+    return Threshold(max(lowest, float(middle[best])), False)

@@ -78,6 +78,8 @@ class RewardConfig:
     """Share of demonstrations and of play stretches kept for threshold and report; at least one demonstration."""
     precision: float = 0.95
     """The threshold has the best recall at this precision on held-out imagined latents."""
+    lowest_threshold: float = 0.5
+    """But it is no lower: a dream that goes on until something passes finds what few recorded frames show."""
     save_every: int = 10
     """Epochs between saves of the resumable state."""
     seed: int = 0
@@ -223,7 +225,7 @@ def judge(
     """
     probability = {name: classifier.probability(items.features).numpy() for name, items in origins(held)}
     label = {name: items.labels.numpy() for name, items in origins(held)}
-    threshold = choose_threshold(probability["imagined"], label["imagined"], config.precision)
+    threshold = choose_threshold(probability["imagined"], label["imagined"], config.precision, config.lowest_threshold)
     classifier.threshold.fill_(threshold.value)
     if not threshold.reached:
         print(f"reward: no threshold reaches precision {config.precision} on held-out imagined latents; took the best")

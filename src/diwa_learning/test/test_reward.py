@@ -77,6 +77,8 @@ def test_threshold_takes_the_best_recall_at_the_wanted_precision():
     assert strict.value == pytest.approx(0.75)
     assert strict.reached
     assert choose_threshold(probability, label, 0.75).value == pytest.approx(0.4)
+    assert choose_threshold(probability, label, 0.75, lowest=0.5).value == 0.5
+    assert choose_threshold(probability, label, 0.95, lowest=0.5).value == pytest.approx(0.75)
     assert score_at(0.75, probability, label).recall == pytest.approx(2 / 3)
 
 
