@@ -54,7 +54,7 @@ def test_policies_get_the_same_starts_and_are_compared(first):
 
 def test_videos_are_small_mp4_of_the_first_starts(first):
     videos = sorted((first[1] / "videos").iterdir())
-    assert [video.name for video in videos] == [f"{name}_7000000000.mp4" for name in ("other_policy", "policy")]
+    assert [video.name for video in videos] == [f"{name}_8000000000.mp4" for name in ("other_policy", "policy")]
     assert all(video.read_bytes()[4:8] == b"ftyp" and video.stat().st_size < 100_000 for video in videos)
 
 

@@ -64,7 +64,7 @@ def test_it_shows_the_result_and_how_it_came_about(run):
         "−20 to +60",
         "2 of 4",
         "72,000",
-        "7000000000 to 7000000003",
+        "8000000000 to 8000000003",
     ):
         assert expected in text
     assert "diwa finetune --out &lt;y&gt;" in text
