@@ -96,9 +96,9 @@ def dream_against_truth(dreams: Mapping[str, float], truth: Mapping[str, Success
     rates = np.array([100 * rate.rate for rate in truth.values()])
     bounds = np.array([[100 * rate.interval.low, 100 * rate.interval.high] for rate in truth.values()]).T
     axes.bar(places + 0.18, rates, 0.34, yerr=np.abs(bounds - rates), color=FINETUNED, ecolor=INK, capsize=3,
-             label="in the simulator (oracle), 95 % interval")  # fmt: skip
+             label="in the simulator, 95 % interval")  # fmt: skip
     dreamt = [100 * dreams.get(name, np.nan) for name in names]
-    axes.bar(places - 0.18, dreamt, 0.34, color=DREAM, label="in dreams (classifier)")
+    axes.bar(places - 0.18, dreamt, 0.34, color=DREAM, label="in dreams")
     axes.set(ylim=(0, 102), xlabel=xlabel, ylabel="success, %")
     axes.set_xticks(places, names)
     axes.grid(axis="x", visible=False)
