@@ -115,12 +115,12 @@ def bag_ticks(bag: Bag, config: DatasetConfig, marks: Marks) -> Iterator[Tick]:
 
 def read_marks(bag: Bag) -> Marks:
     """The first start, stop and success events of a bag, or what was annotated afterwards instead."""
-    times: dict[str, float] = {}
-    for topic, sample in bag.messages([messages.EPISODE_EVENT]):
-        times.setdefault(decode_value(topic, sample.value, f"{bag.path}: {topic}"), sample.received)
-    for event, received in bag.sidecar.annotations.items():
-        times[event] = math.inf if received is None else received
-    return Marks(times.get("start", -math.inf), times.get("stop", math.inf), times.get("success", math.inf))
+
+    def at(event: str, never: float) -> float:
+        received = bag.sidecar.mark(event)
+        return never if received is None else received
+
+    return Marks(at("start", -math.inf), at("stop", math.inf), at("success", math.inf))
 
 
 def _attributes(bag: Bag) -> dict[str, Any]:

@@ -89,11 +89,9 @@ def embed_frames(model: WorldModel, frames: Sequence[Frame], batch: int = 128) -
         some = frames[first : first + batch]
         names = some[0].episode.images
         images = {name: np.stack([frame.episode.images[name][frame.index] for frame in some]) for name in names}
-        targets = {
-            id(e): e.target_position(model.spec.action) for e in {id(f.episode): f.episode for f in some}.values()
-        }
+        targets = {e: e.target_position(model.spec.action) for e in {frame.episode for frame in some}}
         state = np.stack([frame.episode.state[frame.index] for frame in some]).astype(np.float32, copy=False)
-        target = np.stack([targets[id(frame.episode)][frame.index] for frame in some])
+        target = np.stack([targets[frame.episode][frame.index] for frame in some])
         pixels = {name: torch.from_numpy(image) for name, image in images.items()}
         embeds.append(model.embed(pixels, torch.from_numpy(state), torch.from_numpy(target)))
     return torch.cat(embeds)

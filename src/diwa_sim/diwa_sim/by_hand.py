@@ -8,13 +8,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from diwa_data.devices.keyboard import HELP, Keyboard
 from diwa_data.files import remove
 from diwa_data.recording import EpisodeRecorder, RecordConfig
 from diwa_data.teleop import ControllerState, Teleoperator
-from diwa_sim.episode_log import DT, EpisodeLog, episode_labels
+from diwa_sim.episode_log import DT, EpisodeLog, episode_labels, episode_seed
 from diwa_sim.table import SimulatedPanda
 
 
@@ -81,7 +79,7 @@ class HandRecording:
     def _start(self) -> list[str]:
         index = self._todo[0]
         self._reset()
-        labels = episode_labels(self._robot, self._config, index, 0, self._seed(index))
+        labels = episode_labels(self._robot, self._config, index, 0, episode_seed(self._config, index, 0))
         self._recorder.start(labels, f"{index:06d}")
         self._log = EpisodeLog(self._robot, self._recorder)
         self._log.begin()
@@ -105,14 +103,11 @@ class HandRecording:
         self._reset()
         return [f"discarded {index:06d}"]
 
-    def _seed(self, index: int) -> int:
-        return int(np.random.SeedSequence((self._config.seed, index)).generate_state(1)[0])
-
     def _reset(self) -> None:
         """The scene at the start of the next episode; the operator must press the deadman anew."""
         self._log = None
         if self._todo:
-            seed = self._seed(self._todo[0])
+            seed = episode_seed(self._config, self._todo[0], 0)
             self._robot.reset(self._config.skill, seed) if self._config.skill else self._robot.reset_play(seed)
         self._teleoperator.reset(self._robot.target_pose, 1.0)
 

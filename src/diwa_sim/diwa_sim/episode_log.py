@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from diwa_data.recording import EpisodeRecorder, RecordConfig
 from diwa_data.teleop import Command, ControllerState
 from diwa_sim.table import CONTROL_RATE, SimulatedPanda
@@ -52,6 +54,11 @@ class EpisodeLog:
         self._recorder.scene_state(self._robot.scene_state(), now)
         for name in reversed(observation.images):  # the first camera is the clock: the others arrive before it
             self._recorder.image(name, observation.images[name], observation.stamp, now)
+
+
+def episode_seed(config: RecordConfig, index: int, attempt: int) -> int:
+    """Seed of the scene's start, of episode `index` at its `attempt`-th try."""
+    return int(np.random.SeedSequence((config.seed, index, attempt)).generate_state(1)[0])
 
 
 def episode_labels(robot: SimulatedPanda, config: RecordConfig, index: int, attempt: int, seed: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from diwa_data.recording import EpisodeRecorder, RecordConfig
 from diwa_data.skills import require_skill
 from diwa_data.teleop import Teleoperator
 from diwa_sim.by_hand import record_by_hand
-from diwa_sim.episode_log import EpisodeLog, episode_labels
+from diwa_sim.episode_log import EpisodeLog, episode_labels, episode_seed
 from diwa_sim.operator import DT, Habits, ScriptedOperator
 from diwa_sim.plans import demonstration
 from diwa_sim.play import play
@@ -75,7 +75,7 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
     A demonstration that fails is discarded and done again from another start, as an operator would.
     """
     for attempt in range(MAX_ATTEMPTS):
-        seed = int(np.random.SeedSequence((config.seed, index, attempt)).generate_state(1)[0])
+        seed = episode_seed(config, index, attempt)
         if config.skill:
             robot.reset(config.skill, seed)
         else:
