@@ -7,12 +7,14 @@ import fcntl
 import functools
 import itertools
 import os
+import sqlite3
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, storage_mcap
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, ReaderError, StoragePlugin, Writer, storage_mcap
 
 from diwa_data import __version__, messages
 from diwa_data.errors import DiwaError
@@ -121,9 +123,14 @@ class BagWriter:
         self.sidecar.topics.setdefault(topic, TopicStatistics()).add(received)
 
     def finish(self) -> Path:
-        """Complete the bag and return its folder; only now does it appear."""
+        """Complete the bag and return its folder; only now does it appear.
+
+        Raises `DiwaError` if not every message is in its file; what there is can be salvaged with `diwa recover`.
+        """
         with full_disk_as_error(self.path), self._discard_on_error():
             self._backend.close()
+        self._require_whole()
+        with full_disk_as_error(self.path), self._discard_on_error():
             self.sidecar.complete = True
             self.sidecar.write(self._bag)
             os.replace(self._bag, self.path)
@@ -137,6 +144,16 @@ class BagWriter:
             self._backend.abort()
         self._lock.close()
         remove(self._bag.parent)
+
+    def _require_whole(self) -> None:
+        """Count the messages in the file itself: storages have been seen to drop them silently on a full disk."""
+        written, found = sum(topic.count for topic in self.sidecar.topics.values()), count_messages(self._bag)
+        if found != written:
+            self._lock.close()
+            raise DiwaError(
+                f"{self._bag} holds {found} of {written} messages (disk full or failing?): free space, then salvage it "
+                f"with 'diwa recover {self._bag}'"
+            )
 
     @contextlib.contextmanager
     def _discard_on_error(self) -> Iterator[None]:
@@ -152,6 +169,20 @@ def next_name(folder: Path) -> str:
     unfinished = {path.name[len(HIDDEN) :].split("-")[0] for path in folder.glob(f"{HIDDEN}*")}
     names = (f"{number:06d}" for number in itertools.count())
     return next(name for name in names if name not in unfinished and not (folder / name).exists())
+
+
+def count_messages(bag: Path) -> int:
+    """Messages in the storage file of a closed bag; 0 if it cannot be read."""
+    try:
+        if database := next(bag.glob("*.db3"), None):
+            with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+                return int(connection.execute("SELECT count(*) FROM messages").fetchone()[0])
+        reader = storage_mcap.McapReader(next(bag.glob("*.mcap")))
+        reader.open()
+        with contextlib.closing(reader):
+            return int(reader.metadata.message_count)
+    except (StopIteration, OSError, ReaderError, AssertionError, ValueError, struct.error, sqlite3.Error):
+        return 0
 
 
 def is_running(unfinished: Path) -> bool:

@@ -25,8 +25,9 @@ SECTIONS = (
 
 
 def presets() -> list[str]:
-    """Names of the shipped presets."""
-    return sorted(Path(entry.name).stem for entry in resources.files("diwa_data").joinpath("config").iterdir())
+    """Names of the shipped presets; the `robot_*.yaml` beside them are for nodes."""
+    names = sorted(Path(entry.name).stem for entry in resources.files("diwa_data").joinpath("config").iterdir())
+    return [name for name in names if not name.startswith("robot_")]
 
 
 def load_section(cls: type[T], section: str, source: str | Path | None = None) -> T:

@@ -20,9 +20,12 @@ GRIPPER_COMMAND = "/diwa/gripper_command"
 CONTROLLER_POSE = "/diwa/controller/pose"
 CONTROLLER_JOY = "/diwa/controller/joy"
 EPISODE_EVENT = "/diwa/episode_event"
+EPISODE_LABELS = "/diwa/episode_labels"
 SCENE_STATE = "/diwa/scene_state"
+DIAGNOSTICS = "/diagnostics"
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
+CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 TYPES = {
     CURRENT_POSE: "geometry_msgs/msg/PoseStamped",
     TARGET_POSE: "geometry_msgs/msg/PoseStamped",
@@ -40,6 +43,11 @@ BASE_FRAME = "panda_link0"
 def image_topic(camera: str) -> str:
     """Topic of a camera's recorded images."""
     return f"/diwa/{camera}/image"
+
+
+def camera_info_topic(camera: str) -> str:
+    """Topic of the intrinsics that belong to a camera's recorded images."""
+    return f"/diwa/{camera}/camera_info"
 
 
 @cache
@@ -65,6 +73,25 @@ def encode_image(image: np.ndarray, stamp: float, frame: str) -> memoryview:
         is_bigendian=0,
         step=3 * width,
         data=np.ascontiguousarray(image).reshape(-1),
+    )
+
+
+def encode_camera_info(matrix: np.ndarray, height: int, width: int, stamp: float, frame: str) -> memoryview:
+    """sensor_msgs/CameraInfo without distortion, of a camera matrix K (3, 3) in pixels."""
+    region = typestore().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    return _encode(
+        CAMERA_INFO_TYPE,
+        header=_header(stamp, frame),
+        height=height,
+        width=width,
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=np.asarray(matrix, np.float64).reshape(-1),
+        r=np.eye(3).reshape(-1),
+        p=np.hstack([matrix, np.zeros((3, 1))]).reshape(-1),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
     )
 
 

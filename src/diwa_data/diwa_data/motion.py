@@ -1,7 +1,7 @@
 """Motion limits as pure functions, shared by the teleoperation clutch and the deployed safety filter.
 
 Every function returns the limited pose and whether it had to intervene; `limit_motion` applies them in
-ROBOT's order: finite -> workspace box (and tilt) -> speed and rotation rate -> lead clamp.
+ROBOT's order: finite -> workspace box (and tilt) -> speed and rotation rate -> lead clamp. Speed has the last word.
 """
 
 from __future__ import annotations
@@ -55,8 +55,12 @@ class LimitedMotion(NamedTuple):
 def limit_motion(previous: Pose, target: Pose, measured: Pose, dt: float, limits: MotionLimits) -> LimitedMotion:
     """The pose nearest to `target` that may be commanded `dt` seconds after `previous`.
 
-    A target that is not finite holds `previous`; the other limits still apply.
+    Speed holds whatever the input; the others wherever it lets them: an arm found outside the box, or farther from
+    `previous` than one step can mend, gets the target moved toward it at the speed limit. A target that is not finite,
+    or an unknown `measured`, holds `previous`.
     """
+    if not is_finite(measured):
+        return LimitedMotion(previous, ("finite",))
     interventions = []
     pose = target
     if not is_finite(target):
@@ -72,7 +76,7 @@ def limit_motion(previous: Pose, target: Pose, measured: Pose, dt: float, limits
     interventions += ["speed"] if intervened else []
     pose, intervened = clamp_lead(pose, measured, limits)
     interventions += ["lead"] if intervened else []
-    return LimitedMotion(pose, tuple(interventions))
+    return LimitedMotion(clamp_speed(previous, pose, dt, limits).pose, tuple(interventions))
 
 
 def is_finite(pose: Pose) -> bool:

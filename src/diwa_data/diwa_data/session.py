@@ -16,17 +16,15 @@ from typing import Any
 
 from diwa_data import messages
 from diwa_data.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name
-from diwa_data.bags import find_bags, is_bag
+from diwa_data.bags import decode_value, find_bags, is_bag
 from diwa_data.errors import DiwaError
 from diwa_data.files import free_mb, require_free
+from diwa_data.images import require_record_size
 from diwa_data.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec, require_same
 
 DISCARDED = ".discarded-"
 """Finished episodes that were discarded are renamed to this and their name."""
-LATCHED = (messages.GRIPPER_COMMAND,)
-"""Topics whose last message holds until the next one."""
-
 _LOCK = ".recorder.lock"
 _DISK_CHECK_EVERY = 1.0  # seconds
 
@@ -43,6 +41,10 @@ class SessionConfig:
     """Of every episode: source (play | demonstration), skill, operator, free ones."""
     min_free_mb: float = 1000.0
     """Free disk below which an episode is stopped, and none is started, megabytes."""
+    required: tuple[str, ...] = ()
+    """Topics that must be heard for an episode to start."""
+    max_silence: float = 1.5
+    """Seconds without a message after which a required topic counts as silent."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,16 @@ class Status:
     """Of recording, at the rate so far; infinite while unknown."""
     rates: dict[str, float]
     """Topic -> true messages per second since the last status."""
+    silent: dict[str, float]
+    """Required topics that are silent -> seconds since their last message; infinite if there was none."""
 
     def line(self) -> str:
         """All of it on one line."""
         what = f"episode {self.episode} {self.seconds:6.1f} s" if self.episode else "waiting to start"
         left = f", {self.minutes_left:.0f} min" if self.minutes_left < 1e6 else ""
         rates = "  ".join(f"{topic.removeprefix('/diwa/')} {rate:.1f}" for topic, rate in sorted(self.rates.items()))
-        return f"{what} | {self.finished} finished | {self.free_mb / 1000:.1f} GB free{left} | Hz: {rates}"
+        silent = f" | SILENT: {', '.join(sorted(self.silent))}" if self.silent else ""
+        return f"{what} | {self.finished} finished | {self.free_mb / 1000:.1f} GB free{left} | Hz: {rates}{silent}"
 
 
 class Session:
@@ -90,9 +95,14 @@ class Session:
             ) from error
         self._finished: list[Path] = []
         self._bag: BagWriter | None = None
-        self._latched: dict[str, tuple[str, bytes]] = {}
+        infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
+        self._latched: dict[str, tuple[str, bytes] | None] = dict.fromkeys([messages.GRIPPER_COMMAND, *infos])
+        self._cameras = {messages.image_topic(camera.name): camera for camera in spec.cameras}
+        self._labels: dict[str, Any] = {}
         self._bytes, self._recorded = 0, 0.0
         self._seen: dict[str, TopicStatistics] = {}
+        self._heard: dict[str, float] = {}
+        self._faults: dict[str, str] = {}
         self._checked = 0.0
         try:
             self._require_same_spec()
@@ -111,11 +121,14 @@ class Session:
 
         Raises `DiwaError` when it cannot be written; the running episode is lost then, and no other.
         """
+        fresh = received - self._heard.get(topic, -float("inf")) > self.config.max_silence
+        fault = self._check(topic, message_type, data) if fresh or topic in self._faults else ""
+        self._heard[topic] = received
         self._seen.setdefault(topic, TopicStatistics()).add(received)
-        if topic in LATCHED:
+        if topic in self._latched:
             self._latched[topic] = (message_type, bytes(data))
         if self._bag is None:
-            return ""
+            return fault
         self._write(topic, message_type, received, data)
         self._bytes += len(data)
         if time.monotonic() - self._checked < _DISK_CHECK_EVERY:
@@ -125,7 +138,11 @@ class Session:
             require_free(self.config.folder, self.config.min_free_mb)
         except DiwaError as error:
             return f"{error}. {self._stop(received)}"
-        return ""
+        return fault
+
+    def label(self, labels: dict[str, Any]) -> None:
+        """Labels that the episodes from the next one on get besides the configured ones, which win."""
+        self._labels = labels
 
     def event(self, name: str, received: float) -> str:
         """An operator's event: start, stop, success or discard; returns what it did."""
@@ -143,7 +160,8 @@ class Session:
         left = max(0.0, free - self.config.min_free_mb) / rate / 60 if rate else float("inf")
         rates = {topic: statistics.rate for topic, statistics in self._seen.items()}
         self._seen = {}
-        return Status(self._bag.path.name if self._bag else "", seconds, len(self._finished), free, left, rates)
+        name, finished = self._bag.path.name if self._bag else "", len(self._finished)
+        return Status(name, seconds, finished, free, left, rates, self._silent(now))
 
     def close(self) -> str:
         """Finish a running episode and let go of the folder."""
@@ -160,17 +178,21 @@ class Session:
     def _start(self, received: float) -> str:
         if self._bag:
             return f"{self._bag.path.name} is being recorded already"
+        problems = {topic: f"nothing on {topic}" for topic in self._silent(received)} | self._faults
+        if problems:
+            return f"cannot start: {'; '.join(problems.values())}"
         try:
             require_free(self.config.folder, self.config.min_free_mb)
         except DiwaError as error:
             return str(error)
-        folder, labels = self.config.folder, dict(self.config.labels)
+        folder, labels = self.config.folder, self._labels | self.config.labels
         sidecar = Sidecar(self.spec, labels, complete=False)
         self._bag = BagWriter(folder, next_name(folder), sidecar, self.config.storage, self._backend)
         self._begun = self._last = received
         self._mark("start", received)
-        for topic, (message_type, data) in self._latched.items():
-            self._write(topic, message_type, received, data)
+        for topic, last in self._latched.items():
+            if last:
+                self._write(topic, last[0], received, last[1])
         return f"recording {self._bag.path.name}"
 
     def _stop(self, received: float) -> str:
@@ -216,6 +238,25 @@ class Session:
         except BaseException:
             self._bag = None  # the writer has discarded it
             raise
+
+    def _silent(self, now: float) -> dict[str, float]:
+        """Required topics that are silent, and for how long."""
+        ages = {topic: now - self._heard.get(topic, -float("inf")) for topic in self.config.required}
+        return {topic: age for topic, age in ages.items() if age > self.config.max_silence}
+
+    def _check(self, topic: str, message_type: str, data: bytes) -> str:
+        """What is newly wrong with a topic's messages: no dataset could be built from them."""
+        before = self._faults.pop(topic, "")
+        expected = messages.IMAGE_TYPE if topic in self._cameras else messages.TYPES.get(topic, message_type)
+        if message_type != expected:
+            self._faults[topic] = f"{topic} is a {message_type}, not a {expected}"
+        elif topic in self._cameras:
+            try:
+                require_record_size(decode_value(topic, data, topic), self._cameras[topic])
+            except DiwaError as error:
+                self._faults[topic] = f"{topic}: {error}"
+        now = self._faults.get(topic, "")
+        return "" if now == before else now
 
     def _require_same_spec(self) -> None:
         if any(is_bag(path) and not path.name.startswith(".") for path in self.config.folder.iterdir()):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from diwa_data import messages
+from diwa_data.bag_writer import RosbagsBackend
 from diwa_data.bags import Bag, find_bags, read_episode
 from diwa_data.errors import DiwaError
 from diwa_data.session import DISCARDED, Session, SessionConfig
 from diwa_data.sidecar import Sidecar
-from diwa_data.spec import Spec
+from diwa_data.spec import CameraSpec, Spec
 from diwa_data.synthetic import synthetic_image, synthetic_pose
 
 LABELS = {"source": "demonstration", "skill": "open_drawer", "operator": "ada"}
@@ -140,9 +141,12 @@ def send_noise(session: Session, frames: range) -> list[str]:
     return said
 
 
-def test_little_space_finishes_the_episode_and_starts_no_other(tiny_disk, spec, monkeypatch):
+NOISY = Spec(cameras=(CameraSpec("static", record_size=(180, 190)),))
+
+
+def test_little_space_finishes_the_episode_and_starts_no_other(tiny_disk, monkeypatch):
     monkeypatch.setattr("diwa_data.session._DISK_CHECK_EVERY", 0.0)
-    with Session(spec, SessionConfig(tiny_disk, min_free_mb=0.4)) as session:
+    with Session(NOISY, SessionConfig(tiny_disk, min_free_mb=0.4)) as session:
         session.event("start", 0.0)
         assert send_noise(session, range(2)) == ["", ""]
         (tiny_disk / "other").write_bytes(bytes(700_000))
@@ -154,8 +158,8 @@ def test_little_space_finishes_the_episode_and_starts_no_other(tiny_disk, spec, 
         assert bag.topics[messages.image_topic("static")] == 3
 
 
-def test_a_full_disk_loses_the_running_episode_and_no_other(tiny_disk, spec):
-    with Session(spec, SessionConfig(tiny_disk, min_free_mb=0)) as session:
+def test_a_full_disk_loses_the_running_episode_and_no_other(tiny_disk):
+    with Session(NOISY, SessionConfig(tiny_disk, min_free_mb=0)) as session:
         session.event("start", 0.0)
         send_noise(session, range(1))
         session.event("stop", 0.1)
@@ -165,3 +169,64 @@ def test_a_full_disk_loses_the_running_episode_and_no_other(tiny_disk, spec):
         assert not session.recording
     assert [bag.name for bag in find_bags([tiny_disk])] == ["000000"]
     assert not list(tiny_disk.glob(".recording-*"))
+
+
+def test_no_episode_starts_while_a_required_topic_is_silent_or_wrong(tmp_path, spec):
+    static = messages.image_topic("static")
+    with open_session(tmp_path, spec, required=(messages.CURRENT_POSE, static)) as session:
+        assert session.event("start", 0.0) == f"cannot start: nothing on {messages.CURRENT_POSE}; nothing on {static}"
+        feed(session, 0, 3)
+        assert session.status(0.2).silent == {}
+        assert session.status(3.0).silent == pytest.approx({messages.CURRENT_POSE: 3 - 2 / 30, static: 3 - 2 / 30})
+        assert f"SILENT: {messages.CURRENT_POSE}, {static}" in session.status(3.0).line()
+        wrong = messages.encode_image(synthetic_image(0, 20, 20), 4.0, "static_camera")
+        told = session.message(static, messages.IMAGE_TYPE, 4.0, wrong)
+        assert "camera 'static' gave an image of uint8 20x20x3, but its spec says uint8 40x48x3" in told
+        assert session.message(static, messages.IMAGE_TYPE, 4.1, wrong) == "", "told once"
+        assert "gave an image of uint8 20x20x3" in session.event("start", 4.1)
+        assert session.message("/joint_states", "std_msgs/msg/String", 4.2, b"") == (
+            "/joint_states is a std_msgs/msg/String, not a sensor_msgs/msg/JointState"
+        )
+        session.message("/joint_states", messages.TYPES["/joint_states"], 4.2, b"")
+        feed(session, 126, 130)
+        assert session.event("start", 4.4) == "recording 000000"
+
+
+def test_labels_and_intrinsics_that_came_before_the_start_are_the_episodes(tmp_path, spec):
+    info = messages.camera_info_topic("static")
+    with open_session(tmp_path, spec) as session:
+        session.label({"seed": 4, "skill": "none"})
+        session.message(info, messages.CAMERA_INFO_TYPE, 0.0, messages.encode_camera_info(np.eye(3), 40, 48, 0.0, "s"))
+        session.event("start", 1.0)
+    sidecar = Sidecar.read(tmp_path / "000000")
+    assert sidecar.labels == LABELS | {"seed": 4}
+    with Bag(tmp_path / "000000") as bag:
+        (found,) = bag.messages([info])
+        assert (
+            messages.decode(found.sample.value, messages.CAMERA_INFO_TYPE).k.reshape(3, 3).tolist()
+            == np.eye(3).tolist()
+        )
+
+
+class Forgetful(RosbagsBackend):
+    """A storage that silently loses its third message, as rosbag2's MCAP does on a full disk."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.written = 0
+
+    def write(self, *message) -> None:
+        self.written += 1
+        if self.written != 3:
+            super().write(*message)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_an_episode_that_is_not_whole_does_not_appear(tmp_path, spec, storage):
+    with Session(spec, SessionConfig(tmp_path, storage, min_free_mb=0), Forgetful) as session:
+        session.event("start", 0.0)
+        feed(session, 0, 5)
+        with pytest.raises(DiwaError, match="holds 11 of 12 messages"):
+            session.event("stop", 1.0)
+        assert session.event("start", 2.0) == "recording 000001"
+    assert [bag.name for bag in find_bags([tmp_path])] == ["000001"] if storage == "sqlite3" else True

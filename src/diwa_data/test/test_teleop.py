@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
@@ -113,3 +115,31 @@ def test_limits_faster_than_full_scale_are_refused() -> None:
     limits = dataclasses.replace(MotionLimits(), max_speed=0.5)
     with pytest.raises(DiwaError, match=r"limits\.max_speed 0\.5/s .* spec\.action\.max_pos 0\.04"):
         Teleoperator(Spec(), TeleopConfig(limits=limits))
+
+
+_ANY = st.floats(-1e6, 1e6) | st.floats(-0.3, 0.3) | st.sampled_from([np.nan, np.inf, -np.inf])
+_AXIS_ANGLE = st.tuples(*[st.floats(-3.2, 3.2)] * 3) | st.sampled_from([(np.pi, 0, 0), (0, 3.14159, 0), (0, 0, -np.pi)])
+_READINGS = st.tuples(st.tuples(_ANY, _ANY, _ANY), _AXIS_ANGLE, st.booleans(), st.booleans(), _ANY)
+
+
+@given(st.lists(st.tuples(_READINGS, st.tuples(*[st.floats(-2, 2)] * 3), _AXIS_ANGLE), min_size=1, max_size=40))
+def test_no_controller_and_no_arm_make_the_target_jump(steps) -> None:
+    """Whatever is read, and wherever the arm is found, a step of the target stays within the speed limits."""
+    limits, teleoperator, last = MotionLimits(), started(), HOME
+    for (position, turn, held, valid, trigger), measured, measured_turn in steps:
+        pose = Pose(np.array(position), Rotation.from_rotvec(turn))
+        arm = Pose(np.array(measured), Rotation.from_rotvec(measured_turn))
+        target = teleoperator.step(ControllerState(pose, held, trigger, (), valid), arm, DT).target
+        assert np.abs(target.position - last.position).max() <= limits.max_speed * DT + 1e-9
+        turned = (target.rotation * last.rotation.inv()).as_rotvec()
+        assert np.abs(turned).max() <= limits.max_rotation_speed * DT + 1e-9
+        last = target
+
+
+def test_an_unknown_arm_holds_the_target() -> None:
+    teleoperator = started()
+    follow(teleoperator, [0.0, 0.004])
+    lost = Pose(np.full(3, np.nan), DOWN)
+    command = teleoperator.step(controller(0.008), lost, DT)
+    np.testing.assert_allclose(command.target.position, [0.504, 0, 0.3], atol=1e-9)
+    assert command.interventions == ("finite",)

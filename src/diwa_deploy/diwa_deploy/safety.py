@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diwa_data.motion import MotionLimits, clamp_speed, is_finite, limit_motion
+from diwa_data.motion import MotionLimits, is_finite, limit_motion
 from diwa_data.pose import Pose, integrate, relative_action
 from diwa_data.spec import Spec
 
@@ -33,12 +33,7 @@ class SafeCommand:
 
 
 class SafetyFilter:
-    """Integrates actions on the last commanded target and limits the result.
-
-    Speed holds whatever the input. Workspace, tilt and lead hold too whenever the measured pose allows them
-    together: an arm found outside the box, or farther from the last target than one tick's motion can mend, gets
-    the target moved toward it at the speed limit.
-    """
+    """Integrates actions on the last commanded target and limits the result (`limit_motion`)."""
 
     def __init__(self, limits: MotionLimits, spec: Spec):
         self._limits, self._spec = limits, spec
@@ -74,8 +69,7 @@ class SafetyFilter:
             self._gripper = float(clamped[6])
             target = integrate(previous, clamped, self._spec.action)
         motion = limit_motion(previous, target, measured, self._spec.tick, self._limits)
-        reachable = clamp_speed(previous, motion.pose, self._spec.tick, self._limits)
-        return self._command(reachable.pose, interventions + motion.interventions)
+        return self._command(motion.pose, interventions + motion.interventions)
 
     def _command(self, target: Pose, interventions: tuple[str, ...]) -> SafeCommand:
         executed = relative_action(self._target or target, target, self._gripper, self._spec.action)

@@ -4,6 +4,7 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose, interpolate, rotation_distance
+from diwa_data.robot_config import load_robot, robot_file
 from diwa_data.skills import SKILLS
 from diwa_sim import tasks
 from diwa_sim.operator import up
@@ -166,3 +167,7 @@ def moved(pose: Pose, offset: list[float] | np.ndarray) -> Pose:
 def joints(robot: SimulatedPanda) -> tuple[np.ndarray, np.ndarray]:
     state = robot.joint_state()
     return state.positions, state.velocities
+
+
+def test_the_nodes_of_the_simulated_robot_are_told_its_own_contract() -> None:
+    assert load_robot(robot_file("sim")).spec == SimulatedPanda().spec

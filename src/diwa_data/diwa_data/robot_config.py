@@ -1,0 +1,89 @@
+"""A lab's robot and cameras: what its nodes are told, and the contract (`Spec`) that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diwa_data.config import from_mapping
+from diwa_data.errors import DiwaError
+from diwa_data.spec import ActionSpec, CameraSpec, Spec
+
+ROBOTS = ("franka", "sim")
+"""Robots with a shipped `config/robot_<name>.yaml`."""
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """One camera: where its driver publishes and what of its images is recorded."""
+
+    driver: str = ""
+    """Topic of the driver's images (sensor_msgs/Image); empty if recorded images are published by the robot itself."""
+    compressed: bool = False
+    """`driver` is a sensor_msgs/CompressedImage (jpeg)."""
+    info: str = ""
+    """Topic of the driver's sensor_msgs/CameraInfo; empty records no intrinsics."""
+    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Top, left, height, width cut from the driver's image before it is resized; height 0 = all of it."""
+    record_size: tuple[int, int] = (200, 200)
+    """Height and width of the recorded rgb8 image, pixels."""
+
+    def spec(self, name: str) -> CameraSpec:
+        """The camera's part of the contract."""
+        return CameraSpec(name, self.record_size, self.crop if self.crop[2] else None)
+
+
+@dataclass(frozen=True)
+class RobotConfig:
+    """The `robot` section of `config/robot_*.yaml`; every node gets it."""
+
+    name: str = "panda"
+    """Which robot and table: the lab's own name."""
+    static: CameraConfig = field(default_factory=CameraConfig)
+    """The camera that looks at the scene; its frames are the clock of datasets."""
+    gripper: CameraConfig = field(default_factory=CameraConfig)
+    """The camera on the wrist."""
+    action: ActionSpec = field(default_factory=ActionSpec)
+    """Scale and conventions of actions."""
+    inference_delay: float = 0.0
+    """Nominal time from a frame's arrival to the command that answers it, seconds."""
+    scene_state: tuple[str, ...] = ()
+    """Names of the scene state's numbers; simulated robot only."""
+
+    @property
+    def spec(self) -> Spec:
+        """The contract of everything recorded with this robot."""
+        cameras = (self.static.spec("static"), self.gripper.spec("gripper"))
+        return Spec(
+            robot=self.name,
+            cameras=cameras,
+            action=self.action,
+            inference_delay=self.inference_delay,
+            scene_state=self.scene_state,
+        )
+
+
+def robot_file(robot: str) -> Path:
+    """The parameter file of a shipped robot (`franka` or `sim`), or `robot` itself if it is a .yaml file.
+
+    Raises `DiwaError` if there is none.
+    """
+    if robot in ROBOTS:
+        return Path(str(resources.files("diwa_data").joinpath(f"config/robot_{robot}.yaml")))
+    path = Path(robot).expanduser()
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        raise DiwaError(f"unknown robot {robot!r}; choose {' or '.join(ROBOTS)}, or name a .yaml file like theirs")
+    return path
+
+
+def load_robot(path: Path) -> RobotConfig:
+    """The `robot` section for all nodes in a ROS parameter file. Raises `DiwaError` on unknown keys."""
+    try:
+        parameters: dict[str, Any] = yaml.safe_load(path.read_text())["/**"]["ros__parameters"]
+        return from_mapping(RobotConfig, parameters["robot"], f"{path}: robot")
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DiwaError(f"{path}: not YAML of the form '/**: ros__parameters: robot: ...' ({error})") from error
