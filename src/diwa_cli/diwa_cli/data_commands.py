@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from diwa_cli.arguments import Flags, call, split_source
+from diwa_cli.arguments import Flags, call, split_source, wait_for_enter
 
 
 def record(args: list[str]) -> int:
@@ -45,7 +45,7 @@ def calibrate(args: list[str]) -> int:
         """
         config = ViveConfig(serial, role, calibration)
         with closing(device.Vive(config, device.import_openvr())) as vive:
-            found = device.calibrate(vive, device.calibration_path(config))
+            found = device.calibrate(vive, device.calibration_path(config), wait_for_enter)
         print(f"yaw {math.degrees(found.yaw):.1f} degrees from a baseline of {100 * found.baseline:.1f} cm")
         print(f"stored in {device.calibration_path(config)}")
 

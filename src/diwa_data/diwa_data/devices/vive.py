@@ -129,8 +129,11 @@ def open_vive(config: ViveConfig) -> Vive:
     return vive
 
 
-def calibrate(vive: Vive, path: Path, ask: Callable[[str], object] = input) -> Calibration:
-    """Find the yaw from two positions of the controller and store it. `ask` returns when the operator has done it."""
+def calibrate(vive: Vive, path: Path, ask: Callable[[str], object]) -> Calibration:
+    """Find the yaw from two positions of the controller and store it. `ask` returns when the operator has done it.
+
+    Raises `DiwaError` if the controller is not tracked, or was moved less than 10 cm in the horizontal plane.
+    """
     ask("hold the controller still and press Enter ")
     start = vive.position()
     ask("move it 10 cm or more straight along the robot's +x (forward), hold it still and press Enter ")
