@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from diwa_data.config import from_mapping, load_parameters, load_section
+from diwa_data.errors import DiwaError
 
 T = TypeVar("T")
 
@@ -67,6 +68,14 @@ def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
     if any(isinstance(p.default, Source) or dataclasses.is_dataclass(p.default) for p in _parameters(command)):
         description += HELP
     return tyro.cli(command, prog=f"diwa {name}", description=description, args=args) or 0
+
+
+def wait_for_enter(question: str) -> None:
+    """Ask on the terminal and wait. Raises `DiwaError` where nobody can answer."""
+    try:
+        input(question)
+    except EOFError as error:
+        raise DiwaError("this command asks questions: run it in a terminal") from error
 
 
 def command_line(name: str, source: Source, config: Any, section: str, **paths: Any) -> str:

@@ -1,10 +1,13 @@
 """The commands that make and look at data: arguments in, one function call."""
 
+import math
+from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
-from diwa_cli.arguments import Flags, call, split_source
+from diwa_cli.arguments import Flags, call, split_source, wait_for_enter
 
 
 def record(args: list[str]) -> int:
@@ -24,6 +27,29 @@ def record(args: list[str]) -> int:
         recording.record(out, config, sim)
 
     return call(command, "record", rest)
+
+
+def calibrate(args: list[str]) -> int:
+    from diwa_data.devices import vive as device
+    from diwa_data.devices.config import ViveConfig
+
+    def command(serial: str = "", role: Literal["left", "right"] = "right", calibration: str = "") -> None:
+        """Find how the VIVE's tracking room lies to the robot: hold the controller still, then move it along robot +x.
+
+        The phone or headset of `--device webxr` needs none of this: its page has a button for it.
+
+        Args:
+            serial: Serial number of the controller (LHR-...); empty takes the one of the hand.
+            role: Hand that the controller is assigned to in SteamVR.
+            calibration: File to write; empty is $DIWA_HOME/vive.json (default ~/.diwa).
+        """
+        config = ViveConfig(serial, role, calibration)
+        with closing(device.Vive(config, device.import_openvr())) as vive:
+            found = device.calibrate(vive, device.calibration_path(config), wait_for_enter)
+        print(f"yaw {math.degrees(found.yaw):.1f} degrees from a baseline of {100 * found.baseline:.1f} cm")
+        print(f"stored in {device.calibration_path(config)}")
+
+    return call(command, "calibrate", args)
 
 
 def inspect(args: list[str]) -> int:

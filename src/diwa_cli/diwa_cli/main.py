@@ -13,6 +13,7 @@ from diwa_data.errors import DiwaError
 
 COMMANDS = {
     "record": ("data_commands", "the simulated robot, teleoperated, into rosbag2 episodes"),
+    "calibrate": ("data_commands", "the direction of the robot in a VIVE's tracking room"),
     "inspect": ("data_commands", "a card of a bag, dataset or checkpoint"),
     "annotate": ("data_commands", "set or take back the success mark of a recorded episode"),
     "recover": ("data_commands", "salvage a truncated or unfinished bag"),

@@ -1,12 +1,13 @@
 """Presets, files and flags override each other in this order; a printed command line gives the same config again."""
 
+import io
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from diwa_cli.arguments import Flags, Source, call, command_line, split_source
+from diwa_cli.arguments import Flags, Source, call, command_line, split_source, wait_for_enter
 from diwa_cli.demo import DemoConfig, Settings
 from diwa_cli.run_skill import RunSkillConfig
 from diwa_data.config import SECTIONS, load_parameters, presets
@@ -114,3 +115,11 @@ def test_every_section_of_every_preset_is_valid(preset):
 
 def test_only_what_differs_is_printed():
     assert command_line("test", Source("paper"), Config(), "run_skill", _=Path("x")) == "diwa test x --preset paper"
+
+
+def test_a_question_that_nobody_can_answer_is_an_error(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    wait_for_enter("ready? ")
+    assert capsys.readouterr().out == "ready? "
+    with pytest.raises(DiwaError, match="run it in a terminal"):
+        wait_for_enter("ready? ")

@@ -14,6 +14,11 @@ from diwa_data.errors import DiwaError
 _MARGIN = 1_000_000  # bytes that HDF5 may need for its own structures
 
 
+def home() -> Path:
+    """Where skills, calibrations and certificates are kept: `$DIWA_HOME`, by default `~/.diwa`."""
+    return Path(os.environ.get("DIWA_HOME", Path.home() / ".diwa"))
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling to write (file or folder); renamed to `path` on success, deleted on any error.

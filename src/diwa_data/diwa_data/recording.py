@@ -14,6 +14,7 @@ import numpy as np
 
 from diwa_data import messages
 from diwa_data.bag_writer import BagWriter, Storage, next_name
+from diwa_data.devices.config import DeviceConfig
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_free
 from diwa_data.images import require_record_size
@@ -51,6 +52,8 @@ class RecordConfig:
     """Who recorded; goes into the labels. Empty = the device's name."""
     teleop: TeleopConfig = field(default_factory=TeleopConfig)
     """Clutch and motion limits."""
+    devices: DeviceConfig = field(default_factory=DeviceConfig)
+    """Settings of the devices that a person holds."""
 
 
 class EpisodeRecorder:

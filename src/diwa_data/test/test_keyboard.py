@@ -11,6 +11,7 @@ import termios
 import numpy as np
 import pytest
 
+from diwa_data.devices.config import KeyboardConfig
 from diwa_data.devices.keyboard import Keyboard
 
 
@@ -19,7 +20,7 @@ def typed():
     """A keyboard and what types on it: `keys, keyboard, clock = typed`; `clock[0]` is the time in seconds."""
     master, terminal = pty.openpty()
     clock = [0.0]
-    with Keyboard(terminal, speed=0.1, turn_speed=0.5, hold=0.15, clock=lambda: clock[0]) as keyboard:
+    with Keyboard(KeyboardConfig(speed=0.1), terminal, lambda: clock[0]) as keyboard:
         yield (lambda keys: os.write(master, keys.encode())), keyboard, clock
     os.close(master)
     os.close(terminal)
@@ -57,7 +58,7 @@ def test_keys_act_together_turn_close_and_mark(typed):
 def test_the_terminal_is_given_back_as_it_was():
     master, terminal = pty.openpty()
     before = termios.tcgetattr(terminal)
-    with Keyboard(terminal):
+    with Keyboard(KeyboardConfig(), terminal):
         assert termios.tcgetattr(terminal)[3] & termios.ICANON == 0
     assert termios.tcgetattr(terminal) == before
     os.close(master)
@@ -65,6 +66,20 @@ def test_the_terminal_is_given_back_as_it_was():
 
 
 def test_without_a_terminal_there_is_one_clear_error():
-    code = "from diwa_data.devices.keyboard import Keyboard; Keyboard()"
+    code = (
+        "from diwa_data.devices.config import DeviceConfig; from diwa_data.devices.opening import open_device\n"
+        "open_device('keyboard', DeviceConfig())"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True)
     assert "the keyboard needs a terminal and this process has none" in ran.stderr
+    assert "or use device:=webxr" in ran.stderr
+
+
+def test_signals_ring_the_bell():
+    master, terminal = pty.openpty()
+    with Keyboard(KeyboardConfig(), terminal) as keyboard:
+        for what in ("start", "stop", "lost"):
+            keyboard.signal(what)
+        assert os.read(master, 64) == b"\a" * 6
+    os.close(master)
+    os.close(terminal)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path
+from diwa_data.files import atomic_path, home
 from diwa_data.skills import require_skill
 
 PARTS = ("world_model", "policy", "reward")
@@ -44,7 +44,7 @@ class Bundle:
 
 def skills_folder() -> Path:
     """Where installed bundles live: `$DIWA_HOME/skills`, by default `~/.diwa/skills`."""
-    return Path(os.environ.get("DIWA_HOME", Path.home() / ".diwa")) / "skills"
+    return home() / "skills"
 
 
 def find_bundle(skill: str, checkpoint: Path | None = None) -> Bundle:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from diwa_data.devices.keyboard import HELP, Keyboard
+from diwa_data.devices.opening import Controller, Feedback
 from diwa_data.files import remove
 from diwa_data.recording import EpisodeRecorder, RecordConfig
 from diwa_data.teleop import ControllerState, Teleoperator
@@ -44,6 +44,11 @@ class HandRecording:
         self._log: EpisodeLog | None = None
         self._finished: list[int] = []
         self._reset()
+
+    @property
+    def recording(self) -> bool:
+        """An episode is running."""
+        return self._log is not None
 
     @property
     def complete(self) -> bool:
@@ -117,15 +122,21 @@ def record_by_hand(
     recorder: EpisodeRecorder,
     config: RecordConfig,
     todo: list[int],
+    controller: Controller,
     window: AbstractContextManager[Any],
 ) -> None:
-    """Record the episodes `todo` in real time from the keyboard; `window` shows the scene (`SimulatedPanda.window`)."""
-    with Keyboard() as controller, window as view, recorder:
-        print(HELP)
-        recording, pace = HandRecording(robot, recorder, config, todo), RealTime()
+    """Record the episodes `todo` in real time from an open device.
+
+    `window` shows the scene (`SimulatedPanda.window`).
+    """
+    with window as view, recorder:
+        print(controller.instructions, flush=True)
+        session, pace, feedback = HandRecording(robot, recorder, config, todo), RealTime(), Feedback(controller)
         print(f"{len(todo)} episodes of {config.skill or 'play'} to record: start the first when you are ready")
-        while not recording.complete and view.is_running():
-            for line in recording.step(controller.read()):
+        while not session.complete and view.is_running():
+            state = controller.read()
+            for line in session.step(state):
                 print(line, flush=True)
+            feedback.update(state, session.recording)
             view.sync()
             pace.wait()

@@ -1,4 +1,4 @@
-"""Record the simulated robot under the scripted operator: 30 Hz rosbag2 episodes, several processes at once."""
+"""Record the simulated robot: by hand, or under the scripted operator with several processes at once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from diwa_data.bag_writer import HIDDEN
+from diwa_data.devices.opening import open_device
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, remove
 from diwa_data.processes import children_without_interrupts
@@ -34,7 +36,7 @@ MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
 MAX_DEMONSTRATION = 18.0
 """Seconds after which the operator gives a demonstration up; the slower ones take longer than a policy may."""
-_FREE = ("episodes", "minutes", "workers")  # what may change between two runs into one folder
+_FREE = ("episodes", "minutes", "workers", "devices")  # what may change between two runs into one folder
 
 
 def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> list[Path]:
@@ -43,8 +45,6 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> lis
     An episode of the scripted operator depends on the config, its seed and its own number only. Finished episodes are
     kept, so a second run continues; a changed config is refused. Returns the episodes' folders.
     """
-    if config.device not in ("scripted", "keyboard"):
-        raise DiwaError(f"device {config.device!r} cannot drive the simulator: use --device scripted or keyboard")
     count = config.episodes
     if config.skill:
         require_skill(config.skill)
@@ -52,14 +52,16 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> lis
         count = math.ceil(config.minutes * 60 / config.episode_seconds)
     out = Path(out)
     sim = sim or SimConfig()
-    require_same_config(out, config, sim)
     paths = [out / f"{index:06d}" for index in range(count)]
-    todo = [index for index, path in enumerate(paths) if not path.exists()]
     if config.device != "scripted":
-        robot = SimulatedPanda(sim)
-        recorder = EpisodeRecorder(out, robot.spec, config.storage)
-        record_by_hand(robot, recorder, config, todo, robot.window())
+        with closing(open_device(config.device, config.devices)) as controller:
+            require_same_config(out, config, sim)
+            robot = SimulatedPanda(sim)
+            recorder = EpisodeRecorder(out, robot.spec, config.storage)
+            record_by_hand(robot, recorder, config, _missing(paths), controller, robot.window())
         return [path for path in paths if path.exists()]
+    require_same_config(out, config, sim)
+    todo = _missing(paths)
     title = f"recording {config.skill or 'play'}"
     started, seconds = time.monotonic(), 0.0
     with progress(title, count, "episodes", count - len(todo)) as bar:
@@ -67,6 +69,11 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> lis
             seconds += recorded
             bar.advance(note=f"{seconds / (time.monotonic() - started):.1f}x real time")
     return paths
+
+
+def _missing(paths: list[Path]) -> list[int]:
+    """Numbers of the episodes that are not recorded yet."""
+    return [index for index, path in enumerate(paths) if not path.exists()]
 
 
 def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int, config: RecordConfig) -> float:

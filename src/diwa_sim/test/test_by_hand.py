@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import os
 import pty
+import re
+import ssl
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from diwa_data import messages
 from diwa_data.bags import read_episode
 from diwa_data.devices import keyboard
+from diwa_data.devices.config import DeviceConfig, WebXRConfig
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_data.recording import EpisodeRecorder, RecordConfig
@@ -113,11 +119,62 @@ def test_keys_in_a_terminal_record_an_episode(tmp_path, monkeypatch, capsys):
         assert line in out
 
 
-def test_without_a_display_or_with_another_device_there_is_one_clear_error(tmp_path, monkeypatch):
+def test_a_browser_records_an_episode(tmp_path, monkeypatch, capsys):
+    """The whole command but for the window: messages as the page sends them, over its socket."""
+    aiohttp = pytest.importorskip("aiohttp", reason="webxr needs aiohttp: pip install -e .[dev]")
+    presses = {10: "start", 60: "success", 89: "stop"}
+
+    class Browser:
+        """Opens the address that the terminal shows, and holds the clutch from message 13 on."""
+
+        frames = 0
+
+        def is_running(self) -> bool:
+            if self.frames == 0:
+                self.url = re.search(r"https://\S+", capsys.readouterr().out).group()
+                self.seen: list[dict] = []
+                self.thread = threading.Thread(target=lambda: asyncio.run(self.drive()))
+                self.thread.start()
+            return self.frames < 2000
+
+        def sync(self) -> None:
+            self.frames += 1
+
+        async def drive(self) -> None:
+            trust = ssl.create_default_context(cafile=tmp_path / "webxr" / "server.pem")
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as client,
+                client.ws_connect(self.url.replace("/?", "/controller?")) as page,
+            ):
+                self.seen.append(await page.receive_json())
+                for number in range(90):
+                    await page.send_json(self.message(number))
+                    await asyncio.sleep(1 / 60)
+                async for message in page:
+                    self.seen.append(message.json())
+
+        def message(self, number: int) -> dict:
+            return {
+                "n": number, "t": number / 60, "frame": "base", "p": [0.002 * number, 0.0, 0.0], "q": [0, 0, 0, 1],
+                "forward": [0, 0, 0, 1], "tracked": True, "held": number > 12, "trigger": 0, "buttons": [],
+                "events": [presses[number]] if number in presses else [],
+            }  # fmt: skip
+
+    browser = Browser()
+    settings = DeviceConfig(webxr=WebXRConfig(host="127.0.0.1", port=0, folder=str(tmp_path / "webxr"), stale_after=2))
+    monkeypatch.setattr(SimulatedPanda, "window", lambda self: contextlib.nullcontext(browser))
+    config = dataclasses.replace(CONFIG, device="webxr", devices=settings, episodes=1, episode_seconds=20.0)
+    (path,) = record(tmp_path / "bags", config)
+    browser.thread.join()
+    assert [name for name, _ in Sidecar.read(path).events] == ["start", "success", "stop"]
+    targets = [sample.value.position for sample in read_episode(path)[messages.TARGET_POSE]]
+    assert targets[-1][0] - targets[0][0] > 0.05
+    assert [said.get("what") for said in browser.seen] == [None, "start", "stop"]
+
+
+def test_without_a_display_there_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(DiwaError, match="device 'webxr' cannot drive the simulator"):
-        record(tmp_path / "bags", RecordConfig(device="webxr"))
     master, terminal = pty.openpty()
     monkeypatch.setattr(keyboard, "_controlling_terminal", lambda: os.dup(terminal))
     with pytest.raises(DiwaError, match="no display to show the scene on"):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from diwa_data.devices.config import KeyboardConfig
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_data.teleop import ControllerState
@@ -30,26 +31,27 @@ _MOTIONS = {
     "r": (0, 0, 1, 0, 0, 0), "f": (0, 0, -1, 0, 0, 0), "u": (0, 0, 0, 1, 0, 0), "o": (0, 0, 0, -1, 0, 0),
     "i": (0, 0, 0, 0, 1, 0), "k": (0, 0, 0, 0, -1, 0), "j": (0, 0, 0, 0, 0, 1), "l": (0, 0, 0, 0, 0, -1),
 }  # fmt: skip
+_BELLS = {"start": 1, "stop": 2, "lost": 3}
 _EVENTS = {"n": "start", "m": "stop", "y": "success", "x": "discard"}
 
 
 class Keyboard:
     """Reads keys without blocking; a context manager, which gives the terminal back as it was."""
 
+    instructions = HELP
+
     def __init__(
         self,
+        config: KeyboardConfig,
         terminal: int | None = None,
-        speed: float = 0.12,
-        turn_speed: float = 0.5,
-        hold: float = 0.15,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`terminal`: file descriptor, default the controlling terminal; m/s, rad/s; seconds a key counts as held.
+        """`terminal`: file descriptor, default the controlling terminal.
 
         Raises `DiwaError` where there is no terminal.
         """
-        self._speeds = np.array([speed] * 3 + [turn_speed] * 3)
-        self._hold, self._clock = hold, clock
+        self._speeds = np.array([config.speed] * 3 + [config.turn_speed] * 3)
+        self._hold, self._clock = config.hold, clock
         self._owned = terminal is None
         self._terminal = _controlling_terminal() if terminal is None else terminal
         self._before: list[Any] = termios.tcgetattr(self._terminal)
@@ -70,6 +72,10 @@ class Keyboard:
             self._position = self._position + motion[:3]
             self._rotation = Rotation.from_rotvec(motion[3:]) * self._rotation
         return ControllerState(Pose(self._position, self._rotation), bool(held), float(self._closed), events)
+
+    def signal(self, what: str) -> None:
+        """Ring the terminal's bell: once for `start`, twice for `stop`, three times for `lost`."""
+        os.write(self._terminal, b"\a" * _BELLS[what])
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -105,5 +111,5 @@ def _controlling_terminal() -> int:
     except OSError as error:
         raise DiwaError(
             "the keyboard needs a terminal and this process has none (under a launch file, a service or a pipe): run "
-            "the command itself in a terminal, or choose another device"
+            "the command itself in a terminal, or use device:=webxr (a page with buttons, in any browser)"
         ) from error

@@ -1,0 +1,65 @@
+"""Opens a device by name, and tells the hand that holds it what goes on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from diwa_data.devices.config import DeviceConfig
+from diwa_data.errors import DiwaError
+from diwa_data.teleop import ControllerState, Device
+
+DEVICES = ("vive", "webxr", "keyboard")
+"""What `open_device` opens."""
+SIGNALS = ("start", "stop", "lost")
+"""What a hand can be told: an episode has begun, none is running any more, tracking is lost."""
+
+
+class Controller(Device, Protocol):
+    """A device that a person holds: it can be felt or heard, and is given back at the end."""
+
+    instructions: str
+    """What to tell the operator: keys, buttons, or the page to open."""
+
+    def signal(self, what: str) -> None:
+        """Tell the hand: one of `SIGNALS`. Returns at once."""
+
+    def close(self) -> None:
+        """Give the device back."""
+
+
+def open_device(name: str, config: DeviceConfig) -> Controller:
+    """Open one of `DEVICES`. Raises `DiwaError` if there is none of that name, or it cannot be opened."""
+    if name == "vive":
+        from diwa_data.devices.vive import open_vive
+
+        return open_vive(config.vive)
+    if name == "webxr":
+        from diwa_data.devices.webxr import WebXR
+
+        return WebXR(config.webxr)
+    if name == "keyboard":
+        from diwa_data.devices.keyboard import Keyboard
+
+        return Keyboard(config.keyboard)
+    raise DiwaError(f"unknown device {name!r}; choose {', '.join(DEVICES)}")
+
+
+class Feedback:
+    """Signals a controller whenever what its hand should know has changed. Call `update` once a step."""
+
+    def __init__(self, controller: Controller):
+        self._controller = controller
+        self._recording = False
+        self._valid = False
+
+    def update(self, state: ControllerState, recording: bool) -> None:
+        """`state`: what was read in this step; `recording`: an episode runs after it.
+
+        Operator events that change nothing are answered too: a start that was refused is a stop.
+        """
+        asked = {"start", "stop", "discard"} & set(state.events)
+        if asked or recording != self._recording:
+            self._controller.signal("start" if recording else "stop")
+        if self._valid and not state.valid:
+            self._controller.signal("lost")
+        self._recording, self._valid = recording, state.valid

@@ -1,0 +1,200 @@
+"""A phone, a headset or any browser as the controller: one page and one websocket over HTTPS on the local network.
+
+The PyPI package `teleop` was considered: it accumulates the motion itself, knows no token, no staleness and no second
+browser, and its wheel ships the private key of its certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import secrets
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from diwa_data.devices.browser_link import BrowserLink
+from diwa_data.devices.config import WebXRConfig
+from diwa_data.errors import DiwaError
+from diwa_data.files import home
+from diwa_data.teleop import ControllerState
+
+try:
+    from aiohttp import WSCloseCode, WSMsgType, web
+
+    from diwa_data.devices.certificate import server_certificate
+except ImportError as error:
+    raise DiwaError(f"the device webxr needs the package {error.name}: pip install 'diwa-ros2[webxr]'") from error
+
+T = TypeVar("T")
+
+_LARGEST_MESSAGE = 8192  # bytes
+_HEARTBEAT = 2.0  # seconds between pings; a browser that answers none has lost the controls
+_PATIENCE = 10.0  # seconds for the server to start or stop
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self' wss:; img-src data:",
+}
+
+
+class WebXR:
+    """Serves the page from its own thread; one browser at a time holds the controls."""
+
+    def __init__(self, config: WebXRConfig, clock: Callable[[], float] = time.monotonic):
+        """Listens when it returns. Raises `DiwaError` if the port is taken or the address is not this machine's."""
+        self._config, self._clock = config, clock
+        self.link = BrowserLink(config.stale_after)
+        """What the browser last said."""
+        self.token = secrets.token_urlsafe(12)
+        """Lets in whoever was told the address; a new one each time the device is opened."""
+        self._address = config.host or _local_address()
+        self.certificate = server_certificate(_folder(config), self._address)
+        """PEM file of the server's certificate and key."""
+        self._holder: web.WebSocketResponse | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="webxr")
+        self._thread.start()
+        try:
+            self._runner, self.port = self._do(self._serve())
+        except OSError as error:
+            self._end()
+            raise _no_server(config, error) from error
+        self.url = f"https://{self._address}:{self.port}/?token={self.token}"
+        """The page."""
+        self.instructions = f"open {self.url} on the phone or headset"
+
+    def read(self) -> ControllerState:
+        """The controller now; invalid and released while no browser holds it or its messages are late."""
+        return self.link.reading(self._clock())
+
+    def signal(self, what: str) -> None:
+        """Let the browser vibrate and sound."""
+        if what != "lost":
+            self.link.buttons.recording = what == "start"
+        self._loop.call_soon_threadsafe(self._send_signal, what)
+
+    def close(self) -> None:
+        """End the server; a second call does nothing."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._do(self._runner.cleanup())
+        finally:
+            self._end()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _do(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the server's thread; its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE)
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_PATIENCE)
+        self._loop.close()
+
+    async def _serve(self) -> tuple[web.AppRunner, int]:
+        application = web.Application()
+        application.add_routes([web.get("/", self._page), web.get("/controller", self._controller)])
+        application.on_shutdown.append(self._let_go)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            host = self._config.host or "0.0.0.0"
+            await web.TCPSite(runner, host, self._config.port, ssl_context=context).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        return runner, runner.addresses[0][1]
+
+    async def _page(self, request: web.Request) -> web.Response:
+        self._require_token(request)
+        text = resources.files("diwa_data").joinpath("devices/webxr.html").read_text()
+        return web.Response(text=text, content_type="text/html", headers=_HEADERS)
+
+    async def _controller(self, request: web.Request) -> web.WebSocketResponse:
+        self._require_token(request)
+        browser = web.WebSocketResponse(heartbeat=_HEARTBEAT, max_msg_size=_LARGEST_MESSAGE)
+        await browser.prepare(request)
+        if self._holder is not None:
+            await browser.send_json({"type": "refused", "reason": "another browser holds the controls"})
+            await browser.close()
+            return browser
+        self._holder = browser
+        self.link.connect()
+        try:
+            await browser.send_json(
+                {
+                    "type": "hello",
+                    "speed": self._config.speed,
+                    "turn_speed": self._config.turn_speed,
+                    "recording": self.link.buttons.recording,
+                }
+            )
+            async for message in browser:
+                if message.type is WSMsgType.TEXT:
+                    self.link.receive(message.data, self._clock())
+                else:
+                    self.link.ignore()
+        finally:
+            self._holder = None
+            self.link.disconnect()
+        return browser
+
+    async def _let_go(self, _: web.Application) -> None:
+        if self._holder is not None:
+            await self._holder.close(code=WSCloseCode.GOING_AWAY)
+
+    def _require_token(self, request: web.Request) -> None:
+        if not secrets.compare_digest(request.query.get("token", "").encode(errors="replace"), self.token.encode()):
+            raise web.HTTPForbidden(text="Open the whole address that the terminal shows: its token is missing or old.")
+
+    def _send_signal(self, what: str) -> None:
+        if self._holder is not None:
+            task = self._loop.create_task(self._send(self._holder, json.dumps({"type": "signal", "what": what})))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _send(browser: web.WebSocketResponse, text: str) -> None:
+        try:
+            await browser.send_str(text)
+        except ConnectionError:  # it has just gone; the readings tell
+            return
+
+
+def _folder(config: WebXRConfig) -> Path:
+    return Path(config.folder).expanduser() if config.folder else home() / "webxr"
+
+
+def _local_address() -> str:
+    """The address of this machine in the network that its default route is in; no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _no_server(config: WebXRConfig, error: OSError) -> DiwaError:
+    place = f"{config.host or 'this machine'}, port {config.port}"
+    if error.errno == errno.EADDRINUSE:
+        return DiwaError(f"webxr: {place} is in use: end the program that holds it, or choose another webxr.port")
+    return DiwaError(
+        f"webxr: cannot listen at {place} ({os.strerror(error.errno or 0)}): choose another webxr.host or webxr.port"
+    )
