@@ -10,7 +10,15 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_data"]),
         ("share/diwa_data", ["package.xml"]),
+        ("share/diwa_data/launch", ["launch/teleop_record.launch.py", "launch/build_dataset.launch.py"]),
     ],
     zip_safe=True,
     extras_require={"test": ["pytest"]},
+    entry_points={
+        "console_scripts": [
+            "teleop_node = diwa_data.ros.teleop_node:main",
+            "recorder_node = diwa_data.ros.recorder_node:main",
+            "camera_node = diwa_data.ros.camera_node:main",
+        ]
+    },
 )

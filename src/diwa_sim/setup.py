@@ -10,7 +10,14 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_sim"]),
         ("share/diwa_sim", ["package.xml"]),
+        ("share/diwa_sim/launch", ["launch/sim.launch.py"]),
     ],
     zip_safe=True,
     extras_require={"test": ["pytest"]},
+    entry_points={
+        "console_scripts": [
+            "sim_robot_node = diwa_sim.ros.sim_robot_node:main",
+            "operator_node = diwa_sim.ros.operator_node:main",
+        ]
+    },
 )

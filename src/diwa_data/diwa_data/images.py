@@ -64,6 +64,15 @@ def crop_for_recording(image: np.ndarray, camera: CameraSpec) -> np.ndarray:
     return _resize(image[top : top + height, left : left + width], camera.record_size)
 
 
+def recorded_intrinsics(matrix: np.ndarray, height: int, width: int, camera: CameraSpec) -> np.ndarray:
+    """The camera matrix K (3, 3) of recorded images, from that of the driver's images of `height` x `width` pixels."""
+    top, left, rows, columns = camera.crop or (0, 0, height, width)
+    y, x = camera.record_size[0] / rows, camera.record_size[1] / columns
+    # pixel centres are at whole numbers: the edge of the image lies half a pixel before the first
+    scale = np.array([[x, 0, x * (0.5 - left) - 0.5], [0, y, y * (0.5 - top) - 0.5], [0, 0, 1]])
+    return scale @ matrix
+
+
 def decode_image(
     data: bytes | memoryview | np.ndarray, height: int, width: int, step: int, encoding: str
 ) -> np.ndarray:

@@ -21,6 +21,9 @@ CONTROLLER_POSE = "/diwa/controller/pose"
 CONTROLLER_JOY = "/diwa/controller/joy"
 EPISODE_EVENT = "/diwa/episode_event"
 EPISODE_LABELS = "/diwa/episode_labels"
+"""JSON of labels that the next episode gets, latched; the simulated robot tells its seed there."""
+RECORDING = "/diwa/recording"
+"""Name of the running episode, empty between two, latched."""
 SCENE_STATE = "/diwa/scene_state"
 DIAGNOSTICS = "/diagnostics"
 
@@ -34,6 +37,8 @@ TYPES = {
     CONTROLLER_POSE: "geometry_msgs/msg/PoseStamped",
     CONTROLLER_JOY: "sensor_msgs/msg/Joy",
     EPISODE_EVENT: "std_msgs/msg/String",
+    EPISODE_LABELS: "std_msgs/msg/String",
+    RECORDING: "std_msgs/msg/String",
     SCENE_STATE: "std_msgs/msg/Float64MultiArray",
 }
 
@@ -76,16 +81,18 @@ def encode_image(image: np.ndarray, stamp: float, frame: str) -> memoryview:
     )
 
 
-def encode_camera_info(matrix: np.ndarray, height: int, width: int, stamp: float, frame: str) -> memoryview:
-    """sensor_msgs/CameraInfo without distortion, of a camera matrix K (3, 3) in pixels."""
+def encode_camera_info(
+    matrix: np.ndarray, size: tuple[int, int], stamp: float, frame: str, distortion: np.ndarray | None = None
+) -> memoryview:
+    """sensor_msgs/CameraInfo of a camera matrix K (3, 3) in pixels, for images of `size` (height, width)."""
     region = typestore().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     return _encode(
         CAMERA_INFO_TYPE,
         header=_header(stamp, frame),
-        height=height,
-        width=width,
+        height=size[0],
+        width=size[1],
         distortion_model="plumb_bob",
-        d=np.zeros(5),
+        d=np.zeros(5) if distortion is None else np.asarray(distortion, np.float64),
         k=np.asarray(matrix, np.float64).reshape(-1),
         r=np.eye(3).reshape(-1),
         p=np.hstack([matrix, np.zeros((3, 1))]).reshape(-1),

@@ -112,9 +112,17 @@ class Session:
             raise
 
     @property
-    def recording(self) -> bool:
-        """An episode is running."""
-        return self._bag is not None
+    def episode(self) -> str:
+        """Name of the running episode; empty between two."""
+        return self._bag.path.name if self._bag else ""
+
+    def numbers(self, topic: str) -> dict[str, float]:
+        """Count, largest gap (s) and, for cameras, estimated drops of a topic in the running episode."""
+        statistics = self._bag.sidecar.topics.get(topic) if self._bag else None
+        if statistics is None:
+            return {}
+        numbers = {"count": statistics.count, "largest_gap": round(statistics.largest_gap, 3)}
+        return numbers | ({"dropped": statistics.missing(self.spec.record_rate)} if topic in self._cameras else {})
 
     def message(self, topic: str, message_type: str, received: float, data: bytes) -> str:
         """Take in one message; returns what the operator must be told, mostly nothing.
@@ -158,10 +166,9 @@ class Session:
         recorded = self._recorded + seconds
         rate = self._bytes / recorded / 1e6 if recorded > 1.0 else 0.0
         left = max(0.0, free - self.config.min_free_mb) / rate / 60 if rate else float("inf")
-        rates = {topic: statistics.rate for topic, statistics in self._seen.items()}
+        rates = {topic: seen.rate for topic, seen in self._seen.items() if topic not in self._latched}
         self._seen = {}
-        name, finished = self._bag.path.name if self._bag else "", len(self._finished)
-        return Status(name, seconds, finished, free, left, rates, self._silent(now))
+        return Status(self.episode, seconds, len(self._finished), free, left, rates, self._silent(now))
 
     def close(self) -> str:
         """Finish a running episode and let go of the folder."""

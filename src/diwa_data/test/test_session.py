@@ -153,7 +153,7 @@ def test_little_space_finishes_the_episode_and_starts_no_other(tiny_disk, monkey
         (told,) = send_noise(session, range(2, 3))
         assert "MB are kept: free some and go on. finished 000000" in told
         assert "MB are kept" in session.event("start", 1.0)
-        assert not session.recording
+        assert not session.episode
     with Bag(tiny_disk / "000000") as bag:
         assert bag.topics[messages.image_topic("static")] == 3
 
@@ -166,7 +166,7 @@ def test_a_full_disk_loses_the_running_episode_and_no_other(tiny_disk):
         session.event("start", 0.2)
         with pytest.raises(DiwaError, match="no space left"):
             send_noise(session, range(1, 100))
-        assert not session.recording
+        assert not session.episode
     assert [bag.name for bag in find_bags([tiny_disk])] == ["000000"]
     assert not list(tiny_disk.glob(".recording-*"))
 
@@ -196,7 +196,9 @@ def test_labels_and_intrinsics_that_came_before_the_start_are_the_episodes(tmp_p
     info = messages.camera_info_topic("static")
     with open_session(tmp_path, spec) as session:
         session.label({"seed": 4, "skill": "none"})
-        session.message(info, messages.CAMERA_INFO_TYPE, 0.0, messages.encode_camera_info(np.eye(3), 40, 48, 0.0, "s"))
+        session.message(
+            info, messages.CAMERA_INFO_TYPE, 0.0, messages.encode_camera_info(np.eye(3), (40, 48), 0.0, "s")
+        )
         session.event("start", 1.0)
     sidecar = Sidecar.read(tmp_path / "000000")
     assert sidecar.labels == LABELS | {"seed": 4}

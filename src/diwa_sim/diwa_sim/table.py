@@ -108,6 +108,12 @@ class SimulatedPanda:
             self._cameras[size] = Cameras(self.model, size)
         return self._cameras[size].render(self._data, names)
 
+    def intrinsics(self, name: str, size: tuple[int, int]) -> np.ndarray:
+        """Camera matrix K (3, 3) of a camera's images of `size` (height, width), pixels."""
+        height, width = size
+        focal = height / 2 / np.tan(np.radians(self.model.camera(name).fovy[0]) / 2)
+        return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+
     def command(self, target: Pose, gripper: float) -> None:
         """Move the target linearly to `target` over one tick (1 / 7.5 s) and simulate it."""
         self.advance(target, gripper, self.spec.tick)

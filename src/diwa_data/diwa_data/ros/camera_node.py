@@ -1,0 +1,112 @@
+"""A driver's images -> what is recorded: cut, resized, rgb8, under the driver's own stamp, with intrinsics that fit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rclpy.node import Node
+from rosidl_runtime_py.utilities import get_message
+
+from diwa_data import messages
+from diwa_data.errors import DiwaError
+from diwa_data.images import crop_for_recording, decode_image, recorded_intrinsics
+from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.diagnostics import Diagnostics
+from diwa_data.ros.parameters import read_parameters
+from diwa_data.ros.running import run_node
+from diwa_data.ros.topics import LATCHED, SENSOR, publisher
+
+STALLED = 0.5
+"""Seconds without an image after which the operator is told."""
+
+
+@dataclass(frozen=True)
+class CameraNodeConfig:
+    """Parameters of a camera node."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    """Holds the driver's topics, crop and size."""
+    camera: Literal["static", "gripper"] = "static"
+    """Which of the robot's cameras."""
+
+
+class CameraNode(Node):
+    """One camera. An image that cannot be used is told once and left out; the next good one goes on."""
+
+    def __init__(self) -> None:
+        super().__init__("camera", automatically_declare_parameters_from_overrides=True)
+        config = read_parameters(self, CameraNodeConfig)
+        self._name = config.camera
+        settings = getattr(config.robot, self._name)
+        if not settings.driver:
+            raise DiwaError(f"robot.{self._name}.driver is empty: name the topic of the camera driver's images")
+        self._camera, self._driver = settings.spec(self._name), settings.driver
+        self._type = "sensor_msgs/msg/CompressedImage" if settings.compressed else messages.IMAGE_TYPE
+        self._image = publisher(self, messages.image_topic(self._name))
+        self._info = publisher(self, messages.camera_info_topic(self._name), LATCHED)
+        self._problem, self._images, self._heard = "", 0, time.monotonic()
+        self._matrix: list[float] = []
+        self._diagnostics = Diagnostics(self)
+        self.create_subscription(get_message(self._type), self._driver, self._on_image, SENSOR, raw=True)
+        if settings.info:
+            info_type = get_message(messages.CAMERA_INFO_TYPE)
+            self.create_subscription(info_type, settings.info, self._on_info, SENSOR, raw=True)
+        self.create_timer(1.0, self._report)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _on_image(self, data: bytes) -> None:
+        self._heard = time.monotonic()
+        try:
+            image = messages.decode(data, self._type)
+            size = (0, 0, 0, "jpeg") if self._type != messages.IMAGE_TYPE else (
+                image.height, image.width, image.step, image.encoding
+            )  # fmt: skip
+            recorded = crop_for_recording(decode_image(image.data, *size), self._camera)
+        except DiwaError as error:
+            self._tell(f"{self._driver}: {error}")
+            return
+        self._tell("")
+        stamp = image.header.stamp.sec + image.header.stamp.nanosec * 1e-9
+        self._image(messages.encode_image(recorded, stamp, image.header.frame_id or f"{self._name}_camera"))
+        self._images += 1
+
+    def _on_info(self, data: bytes) -> None:
+        info = messages.decode(data, messages.CAMERA_INFO_TYPE)
+        if info.k.tolist() == self._matrix:
+            return
+        self._matrix = info.k.tolist()
+        matrix = recorded_intrinsics(info.k.reshape(3, 3), info.height, info.width, self._camera)
+        stamp, frame = info.header.stamp.sec + info.header.stamp.nanosec * 1e-9, info.header.frame_id
+        self._info(messages.encode_camera_info(matrix, self._camera.record_size, stamp, frame, info.d))
+
+    def _report(self) -> None:
+        age = time.monotonic() - self._heard
+        if age > STALLED:
+            offers = self.get_publishers_info_by_topic(self._driver)
+            why = "its driver publishes nothing" if offers else "nobody publishes it: is the driver running?"
+            self._tell(f"no image on {self._driver} for {age:.0f} s: {why}", f"no image on {self._driver}")
+        self._diagnostics.add(self._name, self._problem, rate=self._images)
+        self._diagnostics.publish()
+        self._images = 0
+
+    def _tell(self, problem: str, kind: str = "") -> None:
+        """Tell the operator of a problem when it begins and when it is over."""
+        kind = kind or problem
+        if kind and kind not in self._problem:
+            self.get_logger().error(problem)
+        elif self._problem and not kind:
+            self.get_logger().info(f"{self._driver} is fine again")
+        self._problem = problem
+
+
+def main() -> None:
+    """A camera node."""
+    run_node(CameraNode)
+
+
+if __name__ == "__main__":
+    main()

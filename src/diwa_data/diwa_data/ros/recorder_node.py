@@ -1,0 +1,133 @@
+"""Serialised messages -> a `Session`; what it says, the streams' health and the status line -> the operator."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rclpy.node import Node
+
+from diwa_data import messages
+from diwa_data.bag_writer import Storage
+from diwa_data.bags import needed_topics
+from diwa_data.errors import DiwaError
+from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.diagnostics import Diagnostics
+from diwa_data.ros.offers import Offers
+from diwa_data.ros.parameters import read_parameters
+from diwa_data.ros.rosbag2_backend import Rosbag2Backend
+from diwa_data.ros.running import run_node
+from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_data.session import Session, SessionConfig, Status
+
+PREFLIGHT = 2.5
+"""Seconds after which the operator is told what is silent."""
+_WAITING_EVERY = 5  # reports: between episodes the status line comes more rarely
+
+
+@dataclass(frozen=True)
+class RecorderConfig:
+    """Parameters of `recorder`."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    """The contract of what is recorded."""
+    folder: str = "bags"
+    """Folder of the episodes; an existing one continues."""
+    storage: Storage = "mcap"
+    """rosbag2 storage."""
+    skill: str = ""
+    """Skill that is demonstrated; empty = play."""
+    operator: str = ""
+    """Who teleoperates; goes into the labels."""
+    min_free_mb: float = 1000.0
+    """Free disk below which nothing is recorded, megabytes."""
+
+
+class RecorderNode(Node):
+    """Episodes begin and end with what is heard on `/diwa/episode_event`."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder", automatically_declare_parameters_from_overrides=True)
+        config = read_parameters(self, RecorderConfig)
+        spec, folder = config.robot.spec, Path(config.folder).expanduser().resolve()
+        source = "demonstration" if config.skill else "play"
+        labels = {"source": source, "skill": config.skill, "operator": config.operator}
+        required = tuple(needed_topics(spec))
+        settings = SessionConfig(folder, config.storage, labels, config.min_free_mb, required)
+        self._session = Session(spec, settings, Rosbag2Backend)
+        infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
+        self._offers = Offers(
+            self, [*required, *infos, messages.CONTROLLER_POSE, messages.CONTROLLER_JOY], self._on_message
+        )
+        self._recording = publisher(self, messages.RECORDING, LATCHED)
+        self._recording(messages.encode_string(""))
+        self._diagnostics = Diagnostics(self)
+        self._begun, self._reports, self._silent = time.monotonic(), 0, set[str]()
+        hear(self, messages.EPISODE_EVENT, self._on_event)
+        hear(self, messages.EPISODE_LABELS, self._on_labels, LATCHED)
+        self.create_timer(0.5, self._offers.look)
+        self.create_timer(1.0, self._report)
+        what = config.skill or "play"
+        self.get_logger().info(f"{what} goes into {folder}: press start (menu button, or n on the keyboard)")
+
+    def close(self) -> None:
+        """Finish a running episode."""
+        self._say(self._session.close)
+
+    def _on_message(self, topic: str, message_type: str, received: float, data: bytes) -> None:
+        self._say(lambda: self._session.message(topic, message_type, received, data))
+
+    def _on_event(self, event: str) -> None:
+        self._say(lambda: self._session.event(event, time.time()))
+        self._recording(messages.encode_string(self._session.episode))
+
+    def _on_labels(self, labels: str) -> None:
+        try:
+            self._session.label(dict(json.loads(labels)))
+        except (json.JSONDecodeError, TypeError, ValueError):
+            self.get_logger().error(f"{messages.EPISODE_LABELS} says {labels!r}, which is no JSON object: left out")
+
+    def _say(self, act: object) -> None:
+        """Tell what `act()` says; an error loses the running episode at most, never the session."""
+        try:
+            said = act()  # type: ignore[operator]
+        except DiwaError as error:
+            self.get_logger().error(str(error))
+            self._recording(messages.encode_string(self._session.episode))
+            return
+        if said:
+            self.get_logger().info(said)
+
+    def _report(self) -> None:
+        status = self._session.status(time.time())
+        self._diagnose(status)
+        if time.monotonic() - self._begun < PREFLIGHT:
+            return
+        for topic in sorted(set(status.silent) - self._silent):
+            self.get_logger().error(self._offers.describe(topic))
+        for topic in sorted(self._silent - set(status.silent)):
+            self.get_logger().info(f"{topic} is heard (again)")
+        self._silent = set(status.silent)
+        if status.episode or self._reports % _WAITING_EVERY == 0:
+            self.get_logger().info(status.line())
+        self._reports += 1
+
+    def _diagnose(self, status: Status) -> None:
+        values = {"episode": status.episode, "seconds": f"{status.seconds:.1f}", "finished": status.finished}
+        self._diagnostics.add("session", "", **values, free_mb=f"{status.free_mb:.0f}")
+        for topic, lost in self._offers.lost.items():
+            problem = self._offers.describe(topic) if topic in status.silent else ""
+            numbers = self._session.numbers(topic)
+            self._diagnostics.add(topic, problem, rate=f"{status.rates.get(topic, 0.0):.2f}", lost=lost, **numbers)
+        self._diagnostics.publish()
+
+
+def main() -> None:
+    """The node `recorder`."""
+    run_node(RecorderNode)
+
+
+if __name__ == "__main__":
+    main()

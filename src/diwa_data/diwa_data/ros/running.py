@@ -1,0 +1,55 @@
+"""Running a node until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.signals import SignalHandlerOptions
+
+from diwa_data.errors import DiwaError
+
+
+class ClosableNode(Protocol):
+    """A node that has something to finish or to give back."""
+
+    def close(self) -> None:
+        """Finish; called once, whatever ended the node."""
+
+    def destroy_node(self) -> None:
+        """Of `rclpy.node.Node`."""
+
+
+def run_node(make: Callable[[], ClosableNode]) -> None:
+    """Make a node, spin it and exit: 0 after Ctrl-C, SIGTERM or `SystemExit`, 2 with one line after a `DiwaError`.
+
+    A signal waits for the running callback, and the node can still publish while it closes.
+    """
+    stopped: list[int] = []
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: stopped.append(number))
+    node: ClosableNode | None = None
+    status = 0
+    try:
+        node = make()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)  # type: ignore[arg-type]
+        while not stopped:
+            executor.spin_once(timeout_sec=0.1)
+    except SystemExit:
+        pass
+    except DiwaError as error:
+        get_logger("diwa").fatal(str(error))
+        status = 2
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    sys.exit(status)

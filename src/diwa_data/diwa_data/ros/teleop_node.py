@@ -1,0 +1,108 @@
+"""Controller -> clutch and limits -> absolute target poses; the only publisher of the target while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rclpy.node import Node
+
+from diwa_data import messages
+from diwa_data.devices.config import DeviceConfig
+from diwa_data.devices.opening import Feedback, open_device
+from diwa_data.pose import Pose
+from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.arm import Arm
+from diwa_data.ros.controller_topics import ControllerPublisher, TopicController
+from diwa_data.ros.diagnostics import Diagnostics
+from diwa_data.ros.parameters import read_parameters
+from diwa_data.ros.running import run_node
+from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_data.teleop import TeleopConfig, Teleoperator
+
+GRIPPER_REPEAT = 1.0
+"""Seconds between repeated gripper commands."""
+
+
+@dataclass(frozen=True)
+class TeleopNodeConfig:
+    """Parameters of `teleop`."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    """The robot; only its contract matters here."""
+    device: str = "vive"
+    """vive, webxr, keyboard, or scripted: a controller that another node publishes."""
+    devices: DeviceConfig = field(default_factory=DeviceConfig)
+    """Settings of the devices."""
+    teleop: TeleopConfig = field(default_factory=TeleopConfig)
+    """Clutch, limits and rate."""
+    max_pose_age: float = 0.2
+    """Seconds without a measured pose after which no target is published."""
+
+
+class TeleopNode(Node):
+    """Publishes no target before the first measured pose, and none while another node publishes them."""
+
+    def __init__(self) -> None:
+        super().__init__("teleop", automatically_declare_parameters_from_overrides=True)
+        config = read_parameters(self, TeleopNodeConfig)
+        self._dt = 1.0 / config.teleop.rate
+        self._teleoperator = Teleoperator(config.robot.spec, config.teleop)
+        if config.device == "scripted":
+            self._device, self._raw = TopicController(self), None
+        else:
+            self._device, self._raw = open_device(config.device, config.devices), ControllerPublisher(self)
+        self.get_logger().info(f"{config.device}: {self._device.instructions}")
+        self._feedback, self._recording, self._valid = Feedback(self._device), False, False
+        self._gripper, self._gripper_sent = 1.0, -float("inf")
+        self._interventions: Counter[str] = Counter()
+        self._arm = Arm(self, config.teleop.limits, config.max_pose_age, self._start_anew)
+        self._target = publisher(self, messages.TARGET_POSE, 1)
+        self._gripper_command = publisher(self, messages.GRIPPER_COMMAND)
+        self._diagnostics = Diagnostics(self)
+        hear(self, messages.RECORDING, self._on_recording, LATCHED)
+        self.create_timer(self._dt, self._step)
+        self.create_timer(1.0, self._report)
+
+    def close(self) -> None:
+        """Give the device back."""
+        self._device.close()
+
+    def _start_anew(self, pose: Pose) -> None:
+        self._teleoperator.reset(pose, self._gripper)
+
+    def _on_recording(self, episode: str) -> None:
+        self._recording = bool(episode)
+
+    def _step(self) -> None:
+        now, controller = time.time(), self._device.read()
+        if self._raw:
+            self._raw.publish(controller, now)
+        self._feedback.update(controller, self._recording)
+        if self._valid and not controller.valid:
+            self.get_logger().warn("the controller is lost: press the deadman anew when it is back")
+        self._valid = controller.valid
+        if self._arm.problem or self._arm.pose is None:
+            return
+        command = self._teleoperator.step(controller, self._arm.pose, self._dt)
+        self._interventions.update(command.interventions)
+        self._target(messages.encode_pose(command.target, now))
+        if command.gripper != self._gripper or now - self._gripper_sent >= GRIPPER_REPEAT:
+            self._gripper, self._gripper_sent = command.gripper, now
+            self._gripper_command(messages.encode_float(command.gripper))
+
+    def _report(self) -> None:
+        told = dict(self._interventions)
+        self._diagnostics.add("target", self._arm.problem, controller_valid=self._valid, gripper=self._gripper, **told)
+        self._diagnostics.publish()
+        self._interventions.clear()
+
+
+def main() -> None:
+    """The node `teleop`."""
+    run_node(TeleopNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Publishing and hearing the values of the topics in `diwa_data.messages`, by the same serialisation as bags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rosidl_runtime_py.utilities import get_message
+
+from diwa_data import messages
+from diwa_data.bags import decode_value
+from diwa_data.errors import DiwaError
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Whoever comes later hears the last message too."""
+SENSOR = qos_profile_sensor_data
+"""Best effort: hears every publisher."""
+
+_WARN_EVERY = 5.0  # seconds
+
+
+def publisher(node: Node, topic: str, qos: QoSProfile | int = 10) -> Callable[[memoryview], None]:
+    """A function that publishes serialised messages on `topic`."""
+    made = node.create_publisher(get_message(message_type(topic)), topic, qos)
+    return lambda data: made.publish(bytes(data))
+
+
+def hear(node: Node, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int = 10) -> None:
+    """Call `callback` with every value on `topic`, as `bags.decode_value` gives it.
+
+    What cannot be a value (a NaN pose, a damaged image) is left out, with a warning now and then.
+    """
+
+    def on_message(data: bytes) -> None:
+        try:
+            value = decode_value(topic, data, topic)
+        except DiwaError as error:
+            node.get_logger().warn(str(error), throttle_duration_sec=_WARN_EVERY)
+            return
+        callback(value)
+
+    node.create_subscription(get_message(message_type(topic)), topic, on_message, qos, raw=True)
+
+
+def message_type(topic: str) -> str:
+    """The type of one of our topics."""
+    if topic.endswith("/camera_info"):
+        return messages.CAMERA_INFO_TYPE
+    return messages.TYPES.get(topic, messages.IMAGE_TYPE)

@@ -1,0 +1,1 @@
+"""The simulated robot and the scripted operator as nodes. Only here is ROS imported."""

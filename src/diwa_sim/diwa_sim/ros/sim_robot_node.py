@@ -1,0 +1,147 @@
+"""The simulated robot on the real robot's topics: cameras, poses, joints, gripper and scene state, in real time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from rclpy.node import Node
+
+from diwa_data import messages
+from diwa_data.motion import is_finite
+from diwa_data.pose import Pose, rotation_distance
+from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.parameters import read_parameters
+from diwa_data.ros.running import run_node
+from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_data.spec import require_same
+from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
+
+DT = 1.0 / CONTROL_RATE
+NEAR_POS, NEAR_ROT = 0.03, 0.15
+"""Metres, rad from the hand within which the first target after a reset must be; others were meant for before."""
+MAX_LATE = 0.5
+"""Seconds behind real time after which the simulation gives up catching up."""
+
+
+@dataclass(frozen=True)
+class SimRobotConfig:
+    """Parameters of `sim_robot`."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    """Must be the simulated robot's contract: `config/robot_sim.yaml`."""
+    skill: str = ""
+    """Skill whose start the scene is put into; empty = any start."""
+    seed: int = 0
+    """Of the starts."""
+    window: bool = False
+    """Show the scene in a window of its own."""
+    sim: SimConfig = field(default_factory=SimConfig)
+    """Distribution of start states."""
+
+
+class SimRobotNode(Node):
+    """60 Hz: follow the target; every second step publish. `stop` and `discard` put the scene at its next start."""
+
+    def __init__(self) -> None:
+        super().__init__("sim_robot", automatically_declare_parameters_from_overrides=True)
+        self._config = read_parameters(self, SimRobotConfig)
+        self._robot = SimulatedPanda(self._config.sim)
+        require_same(self._robot.spec, self._config.robot.spec, "the parameters of the simulated robot")
+        self._images = {
+            camera.name: publisher(self, messages.image_topic(camera.name))
+            for camera in reversed(self._robot.spec.cameras)  # the clock comes last: the others are known by then
+        }
+        self._pose = publisher(self, messages.CURRENT_POSE)
+        self._joints = publisher(self, messages.JOINT_STATES)
+        self._scene = publisher(self, messages.SCENE_STATE)
+        self._labels = publisher(self, messages.EPISODE_LABELS, LATCHED)
+        self._infos = {name: publisher(self, messages.camera_info_topic(name), LATCHED) for name in self._images}
+        self._publish_intrinsics()
+        self._episode = 0
+        self._reset()
+        hear(self, messages.TARGET_POSE, self._on_target, 1)
+        hear(self, messages.GRIPPER_COMMAND, self._on_gripper)
+        hear(self, messages.EPISODE_EVENT, self._on_event)
+        self._window = contextlib.ExitStack()
+        self._view = self._window.enter_context(self._robot.window()) if self._config.window else None
+        self._steps, self._begun = 0, time.monotonic()
+        self.create_timer(DT, self._catch_up)
+
+    def close(self) -> None:
+        """Free window and renderers."""
+        self._window.close()
+        self._robot.close()
+
+    def _reset(self) -> None:
+        """Put the scene at its next start, and tell the seed of it."""
+        seed = int(np.random.SeedSequence((self._config.seed, self._episode)).generate_state(1)[0])
+        if self._config.skill:
+            self._robot.reset(self._config.skill, seed)
+        else:
+            self._robot.reset_play(seed)
+        self._target, self._gripper, self._followed = self._robot.target_pose, 1.0, False
+        labels = {"seed": seed, "sim": dataclasses.asdict(self._config.sim), "index": self._episode}
+        self._labels(messages.encode_string(json.dumps(labels)))
+        self._episode += 1
+
+    def _on_target(self, target: Pose) -> None:
+        near = (
+            np.linalg.norm(target.position - self._target.position) < NEAR_POS
+            and rotation_distance(target.rotation, self._target.rotation) < NEAR_ROT
+        )
+        self._followed = self._followed or bool(near)
+        if self._followed and is_finite(target):
+            self._target = target
+
+    def _on_gripper(self, command: float) -> None:
+        self._gripper = command
+
+    def _on_event(self, event: str) -> None:
+        if event in ("stop", "discard"):
+            self._reset()
+
+    def _catch_up(self) -> None:
+        """Make the steps that are due by now."""
+        due = int((time.monotonic() - self._begun) * CONTROL_RATE)
+        if (due - self._steps) * DT > MAX_LATE:
+            self.get_logger().warn("the simulation is slower than real time", throttle_duration_sec=5.0)
+            self._begun += (due - self._steps) * DT
+            return
+        for _ in range(due - self._steps):
+            self._step()
+
+    def _step(self) -> None:
+        self._robot.advance(self._target, self._gripper, DT)
+        self._steps += 1
+        if self._steps % 2 == 0:
+            self._publish(time.time())
+            if self._view:
+                self._view.sync()
+
+    def _publish(self, now: float) -> None:
+        observation, joints = self._robot.observe(), self._robot.joint_state()
+        self._pose(messages.encode_pose(observation.pose, now))
+        self._joints(messages.encode_joints(list(joints.names), joints.positions, joints.velocities, now))
+        self._scene(messages.encode_vector(self._robot.scene_state()))
+        for name, publish in self._images.items():
+            publish(messages.encode_image(observation.images[name], now, f"{name}_camera"))
+
+    def _publish_intrinsics(self) -> None:
+        for camera in self._robot.spec.cameras:
+            matrix = self._robot.intrinsics(camera.name, camera.record_size)
+            info = messages.encode_camera_info(matrix, camera.record_size, time.time(), f"{camera.name}_camera")
+            self._infos[camera.name](info)
+
+
+def main() -> None:
+    """The node `sim_robot`."""
+    run_node(SimRobotNode)
+
+
+if __name__ == "__main__":
+    main()
