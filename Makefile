@@ -23,8 +23,8 @@ test: setup  ## all tests
 	$(BIN)/python -m pytest -n 2
 
 check: setup  ## ruff, mypy and the import test
-	$(BIN)/ruff check src benchmarks
-	$(BIN)/ruff format --check src benchmarks
+	$(BIN)/ruff check src benchmarks launch
+	$(BIN)/ruff format --check src benchmarks launch
 	$(BIN)/mypy
 	$(BIN)/python -m pytest src/diwa_cli/test/test_project.py
 

@@ -24,7 +24,10 @@ MAY_IMPORT = {
         "diwa_data", "diwa_sim", "diwa_learning", "diwa_deploy",
     },
 }  # fmt: skip
-ROS = {"rclpy", "rosbag2_py", "launch", "launch_ros", "sensor_msgs", "geometry_msgs", "std_msgs", "diwa_interfaces"}
+ROS = {
+    "rclpy", "rosbag2_py", "rosidl_runtime_py", "rcl_interfaces", "launch", "launch_ros",
+    "diagnostic_msgs", "sensor_msgs", "geometry_msgs", "std_msgs", "diwa_interfaces",
+}  # fmt: skip
 MODULES = [path for package in MAY_IMPORT for path in sorted((SOURCE / package / package).rglob("*.py"))]
 
 

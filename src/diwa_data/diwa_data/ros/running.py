@@ -39,7 +39,7 @@ def run_node(make: Callable[[], ClosableNode]) -> None:
     try:
         node = make()
         executor = SingleThreadedExecutor()
-        executor.add_node(node)  # type: ignore[arg-type]
+        executor.add_node(node)
         while not stopped:
             executor.spin_once(timeout_sec=0.1)
     except SystemExit:

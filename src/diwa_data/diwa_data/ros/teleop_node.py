@@ -10,7 +10,7 @@ from rclpy.node import Node
 
 from diwa_data import messages
 from diwa_data.devices.config import DeviceConfig
-from diwa_data.devices.opening import Feedback, open_device
+from diwa_data.devices.opening import Controller, Feedback, open_device
 from diwa_data.pose import Pose
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.arm import Arm
@@ -49,10 +49,9 @@ class TeleopNode(Node):
         config = read_parameters(self, TeleopNodeConfig)
         self._dt = 1.0 / config.teleop.rate
         self._teleoperator = Teleoperator(config.robot.spec, config.teleop)
-        if config.device == "scripted":
-            self._device, self._raw = TopicController(self), None
-        else:
-            self._device, self._raw = open_device(config.device, config.devices), ControllerPublisher(self)
+        scripted = config.device == "scripted"
+        self._device: Controller = TopicController(self) if scripted else open_device(config.device, config.devices)
+        self._raw = None if scripted else ControllerPublisher(self)
         self.get_logger().info(f"{config.device}: {self._device.instructions}")
         self._feedback, self._recording, self._valid = Feedback(self._device), False, False
         self._gripper, self._gripper_sent = 1.0, -float("inf")

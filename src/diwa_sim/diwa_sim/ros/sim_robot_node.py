@@ -69,6 +69,7 @@ class SimRobotNode(Node):
         hear(self, messages.EPISODE_EVENT, self._on_event)
         self._window = contextlib.ExitStack()
         self._view = self._window.enter_context(self._robot.window()) if self._config.window else None
+        self._robot.observe()  # the first image takes long
         self._steps, self._begun = 0, time.monotonic()
         self.create_timer(DT, self._catch_up)
 
