@@ -13,7 +13,7 @@ import diwa_data
 SOURCE = Path(__file__).parents[2]
 
 MAY_IMPORT = {
-    "diwa_data": {"numpy", "h5py", "scipy", "cv2", "rosbags", "yaml", "dacite", "rich"},
+    "diwa_data": {"numpy", "h5py", "scipy", "cv2", "rosbags", "yaml", "dacite", "rich", "rerun"},
     "diwa_sim": {"numpy", "scipy", "mujoco", "OpenGL", "diwa_data"},
     "diwa_learning": {"numpy", "torch", "safetensors", "tensorboard", "matplotlib", "diwa_data"},
     "diwa_deploy": {"numpy", "torch", "diwa_data", "diwa_learning"},
