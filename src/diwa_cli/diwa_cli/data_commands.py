@@ -71,6 +71,31 @@ def inspect(args: list[str]) -> int:
     return call(command, "inspect", args)
 
 
+def view(args: list[str]) -> int:
+    from diwa_data.view import save_view, serve_view, show_view
+
+    def command(
+        path: Positional[Path], episode: str | None = None, save: Path | None = None, serve: bool = False
+    ) -> None:
+        """Open an episode in the Rerun viewer: images, poses, lead, gripper, controller, events, image gaps.
+
+        Args:
+            path: A bag, a folder of bags or a dataset.
+            episode: Which one of a folder or dataset, such as 000003; the first unless named.
+            save: Rerun file (.rrd) to write instead of opening a window.
+            serve: Serve it to web browsers instead, until Ctrl-C (ports 9090 and 9876, open to the network).
+        """
+        if save:
+            save_view(path, episode, save)
+            print(f"saved: {save} ({save.stat().st_size / 1e6:.1f} MB), open it with 'rerun {save}'")
+        elif serve:
+            serve_view(path, episode)
+        else:
+            show_view(path, episode)
+
+    return call(command, "view", args)
+
+
 def annotate(args: list[str]) -> int:
     from diwa_data.annotate import annotate as mark
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "record": ("data_commands", "the simulated robot, teleoperated, into rosbag2 episodes"),
     "calibrate": ("data_commands", "the direction of the robot in a VIVE's tracking room"),
     "inspect": ("data_commands", "a card of a bag, dataset or checkpoint"),
+    "view": ("data_commands", "a recorded episode, or one of a dataset, in the Rerun viewer"),
     "annotate": ("data_commands", "set or take back the success mark of a recorded episode"),
     "recover": ("data_commands", "salvage a truncated or unfinished bag"),
     "build-dataset": ("data_commands", "bags -> 7.5 Hz HDF5 dataset"),

@@ -58,7 +58,7 @@ def test_version(diwa):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fly"], "unknown command 'fly'; choose one of record, inspect"),
+        (["fly"], "unknown command 'fly'; choose one of record, calibrate"),
         (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of open_drawer, close_drawer"),
         (["record", "--out", "x", "--skill", "fly"], "unknown skill 'fly'"),
         (["demo", "--preset", "huge"], "unknown preset 'huge'; choose debug, laptop, paper"),

@@ -118,6 +118,19 @@ def load_dataset(path: Path, spec: Spec | None = None, images: bool = True) -> D
 
 
 @contextmanager
+def open_episode(path: Path, name: str) -> Iterator[Dataset]:
+    """One episode, its images still in the file, read as they are indexed. Raises as `load_dataset` does."""
+    with _open_dataset(Path(path)) as file:
+        groups = dict(_groups(file))
+        if name not in groups:
+            raise DiwaError(f"{path} has no episode {name!r}: it has {min(groups)} to {max(groups)}")
+        spec = Spec.from_json(file.attrs["spec"], f"{path}: spec")
+        episode = _load_episode(groups[name], spec, f"{path}: episode {name}", images=False)
+        images = {camera.name: groups[name][camera.name] for camera in spec.cameras}
+        yield Dataset(Path(path), spec, [dataclasses.replace(episode, images=images)])
+
+
+@contextmanager
 def _open_dataset(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise DiwaError(f"no dataset {path}: build it with 'diwa build-dataset'")
