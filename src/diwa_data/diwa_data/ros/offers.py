@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosidl_runtime_py.utilities import get_message
+
+from diwa_data import messages
 
 DEPTH = 300
 """Messages kept per topic while the disk is slow: ten seconds of images."""
@@ -24,7 +26,7 @@ class Offers:
         self._node, self._topics, self._on_message = node, list(topics), on_message
         self._subscriptions: dict[str, tuple[Any, QoSProfile]] = {}
         self.lost: dict[str, int] = dict.fromkeys(topics, 0)
-        """Messages that the middleware says it lost, by topic."""
+        """Images that the middleware says it lost, by topic."""
 
     def look(self) -> None:
         """Subscribe to what is published now; a publisher that offers less than the others lowers the request."""
@@ -58,12 +60,11 @@ class Offers:
         def on_lost(event: Any) -> None:
             self.lost[topic] += event.total_count_change
 
-        arguments = (get_message(message_type), topic, on_message, qos)
-        try:
-            events = SubscriptionEventCallbacks(message_lost=on_lost)
-            return self._node.create_subscription(*arguments, event_callbacks=events, raw=True)
-        except UnsupportedEventTypeError:
-            return self._node.create_subscription(*arguments, raw=True)
+        # every handler costs the executor time at every message of any topic: none by default, one for each camera
+        watched = on_lost if message_type == messages.IMAGE_TYPE else None
+        events = SubscriptionEventCallbacks(message_lost=watched, use_default_callbacks=False)
+        message_class = get_message(message_type)
+        return self._node.create_subscription(message_class, topic, on_message, qos, event_callbacks=events, raw=True)
 
 
 def node_name(offer: Any) -> str:

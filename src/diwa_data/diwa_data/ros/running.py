@@ -15,8 +15,14 @@ from rclpy.signals import SignalHandlerOptions
 from diwa_data.errors import DiwaError
 
 
+_LOOK_UP_EVERY = 0.2  # seconds: how soon a silent node notices a signal
+
+
 class ClosableNode(Protocol):
     """A node that has something to finish or to give back."""
+
+    def create_timer(self, timer_period_sec: float, callback: Callable[[], None]) -> object:
+        """Of `rclpy.node.Node`."""
 
     def close(self) -> None:
         """Finish; called once, whatever ended the node."""
@@ -38,10 +44,11 @@ def run_node(make: Callable[[], ClosableNode]) -> None:
     status = 0
     try:
         node = make()
+        node.create_timer(_LOOK_UP_EVERY, lambda: None)  # cheaper than a timeout, which is a new timer at every spin
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not stopped:
-            executor.spin_once(timeout_sec=0.1)
+            executor.spin_once()
     except SystemExit:
         pass
     except DiwaError as error:

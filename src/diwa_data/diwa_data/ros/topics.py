@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosidl_runtime_py.utilities import get_message
@@ -23,7 +24,8 @@ _WARN_EVERY = 5.0  # seconds
 
 def publisher(node: Node, topic: str, qos: QoSProfile | int = 10) -> Callable[[memoryview], None]:
     """A function that publishes serialised messages on `topic`."""
-    made = node.create_publisher(get_message(message_type(topic)), topic, qos)
+    events = PublisherEventCallbacks(use_default_callbacks=False)
+    made = node.create_publisher(get_message(message_type(topic)), topic, qos, event_callbacks=events)
     return lambda data: made.publish(bytes(data))
 
 
@@ -41,7 +43,9 @@ def hear(node: Node, topic: str, callback: Callable[[Any], None], qos: QoSProfil
             return
         callback(value)
 
-    node.create_subscription(get_message(message_type(topic)), topic, on_message, qos, raw=True)
+    events = SubscriptionEventCallbacks(use_default_callbacks=False)  # they would cost more than the messages do
+    message_class = get_message(message_type(topic))
+    node.create_subscription(message_class, topic, on_message, qos, event_callbacks=events, raw=True)
 
 
 def message_type(topic: str) -> str:
