@@ -14,7 +14,6 @@ from rclpy.signals import SignalHandlerOptions
 
 from diwa_data.errors import DiwaError
 
-
 _LOOK_UP_EVERY = 0.2  # seconds: how soon a silent node notices a signal
 
 

@@ -55,6 +55,7 @@ class TeleopNode(Node):
         self.get_logger().info(f"{config.device}: {self._device.instructions}")
         self._feedback, self._recording, self._valid = Feedback(self._device), False, False
         self._gripper, self._gripper_sent = 1.0, -float("inf")
+        self._known = False  # what the trigger says: until then, what the gripper holds is not dropped
         self._interventions: Counter[str] = Counter()
         self._arm = Arm(self, config.teleop.limits, config.max_pose_age, self._start_anew)
         self._target = publisher(self, messages.TARGET_POSE, 1)
@@ -82,12 +83,14 @@ class TeleopNode(Node):
         if self._valid and not controller.valid:
             self.get_logger().warn("the controller is lost: press the deadman anew when it is back")
         self._valid = controller.valid
+        self._known = self._known or controller.valid
         if self._arm.problem or self._arm.pose is None:
             return
         command = self._teleoperator.step(controller, self._arm.pose, self._dt)
         self._interventions.update(command.interventions)
         self._target(messages.encode_pose(command.target, now))
-        if command.gripper != self._gripper or now - self._gripper_sent >= GRIPPER_REPEAT:
+        changed = command.gripper != self._gripper or now - self._gripper_sent >= GRIPPER_REPEAT
+        if changed and self._known:
             self._gripper, self._gripper_sent = command.gripper, now
             self._gripper_command(messages.encode_float(command.gripper))
 
