@@ -189,7 +189,7 @@ def test_kill_9_of_teleop_and_a_new_one_begins_where_the_arm_is(hand, teleop, st
     assert set(hand.grippers) == {-1.0}, "what is held is not dropped"
     fault(
         "kill -9 of teleop, deadman and trigger held",
-        "the arm keeps its last target; the new one begins at the measured pose, the gripper stays closed, and it waits "
+        "the arm keeps its last target; the new one begins at the measured pose, the gripper stays closed and it waits "
         "for the deadman",
         "nothing",
     )
