@@ -54,8 +54,9 @@ def _bag_card(path: Path) -> str:
         sidecar = bag.sidecar
         lines = [f"bag {path}: {folder_size(path) / 1e6:.1f} MB, recorded by diwa {sidecar.version}"]
         lines += [*_labels(sidecar.labels), "streams:", *_streams(statistics, bag.spec)]
-        events = ", ".join(f"{name} at {received:.2f} s" for name, received in sidecar.events) or "none"
-        lines += [f"events: {events}", *_annotations(sidecar)]
+        first = min((values.first for values in statistics.values()), default=0.0)
+        events = ", ".join(f"{name} at {received - first:.2f} s" for name, received in sidecar.events) or "none"
+        lines += [f"events: {events}", *_annotations(sidecar, first)]
         missing = [topic for topic in needed_topics(bag.spec) if not bag.topics.get(topic)]
         if missing:
             lines += [f"no dataset can be built from it: no message on {', '.join(missing)}"]
@@ -65,8 +66,8 @@ def _bag_card(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _annotations(sidecar: Sidecar) -> list[str]:
-    said = {name: "taken back" if at is None else f"at {at:.2f} s" for name, at in sidecar.annotations.items()}
+def _annotations(sidecar: Sidecar, first: float) -> list[str]:
+    said = {name: "taken back" if at is None else f"at {at - first:.2f} s" for name, at in sidecar.annotations.items()}
     return [f"annotated: {', '.join(f'{name} {what}' for name, what in said.items())}"] if said else []
 
 

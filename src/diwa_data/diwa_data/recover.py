@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import struct
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from rosbags.rosbag2.storage_mcap import McapReader
@@ -21,10 +24,11 @@ _RECORD = struct.Struct("<BQ")  # opcode, length
 _DATA_END, _FOOTER = 0x0F, 0x02
 _EMPTY_FOOTER = struct.pack("<BQQQI", _FOOTER, 20, 0, 0, 0) + _MAGIC
 _DAMAGED = ".damaged-"
+_Message = tuple[str, str, int, bytes]  # topic, type, nanoseconds received, serialised
 
 
 def recover(path: Path) -> list[Path]:
-    """Salvage every unfinished or truncated MCAP episode at or below `path`; returns the folders they became.
+    """Salvage every unfinished or truncated episode at or below `path`; returns the folders they became (MCAP).
 
     A damaged bag is kept beside as `.damaged-<name>`. Raises `DiwaError` if there is nothing to salvage or, after all
     others were, naming the episodes that are still being recorded or hold no whole message.
@@ -63,9 +67,9 @@ def _recover_episode(episode: Path) -> Path:
     unfinished = episode.parent.name.startswith(HIDDEN)
     if unfinished and is_running(episode.parent):
         raise DiwaError(f"{episode} is still being recorded: stop its recorder first")
-    storage = next(episode.glob("*.mcap"), None)
+    storage = next((file for kind in ("mcap", "db3") for file in episode.glob(f"*.{kind}")), None)
     if storage is None:
-        raise DiwaError(f"{episode} has no .mcap file: only MCAP survives a kill; delete {episode}")
+        raise DiwaError(f"{episode} has neither an .mcap nor a .db3 file: delete {episode}")
     found = Sidecar.read(episode)
     sidecar = Sidecar(found.spec, found.labels | {"recovered": True}, complete=False)
     folder = episode.parent.parent if unfinished else episode.parent
@@ -76,7 +80,7 @@ def _recover_episode(episode: Path) -> Path:
     try:
         bag = BagWriter(folder, episode.name, sidecar, "mcap")
         try:
-            _copy_messages(aside / storage.name, bag)
+            _copy_messages(aside / storage.name, bag, str(storage))
         except BaseException:
             bag.discard()
             raise
@@ -91,24 +95,37 @@ def _recover_episode(episode: Path) -> Path:
     return recovered
 
 
-def _copy_messages(storage: Path, bag: BagWriter) -> None:
-    """Copy the messages of all whole MCAP records of `storage`, read without its index."""
+def _copy_messages(storage: Path, bag: BagWriter, where: str) -> None:
+    """Copy the whole messages of `storage` into `bag`; `where` names it in errors."""
+    try:
+        for topic, message_type, timestamp, data in _mcap(storage) if storage.suffix == ".mcap" else _sqlite3(storage):
+            received = timestamp * 1e-9
+            bag.write(topic, message_type, received, data)
+            if topic == messages.EPISODE_EVENT:
+                bag.sidecar.events.append((decode_value(topic, data, where), received))
+    except (*DAMAGE, sqlite3.Error) as error:
+        raise DiwaError(f"{where} cannot be salvaged ({error}): delete the episode") from error
+    if not bag.sidecar.topics:
+        raise DiwaError(f"{where} holds no whole message: delete the episode")
+
+
+def _mcap(storage: Path) -> Iterator[_Message]:
+    """The messages of all whole records, read without the index."""
     with tempfile.TemporaryDirectory(dir=storage.parent) as folder:
         copy = Path(folder) / "whole.mcap"
         _copy_whole_records(storage, copy)
         reader = McapReader(copy)
-        try:
-            reader.open()
+        reader.open()
+        with contextlib.closing(reader):
             for connection, timestamp, data in reader.messages_scan(reader.connections):
-                received = timestamp * 1e-9
-                bag.write(connection.topic, connection.msgtype, received, data)
-                if connection.topic == messages.EPISODE_EVENT:
-                    bag.sidecar.events.append((decode_value(connection.topic, data, str(storage)), received))
-            reader.close()
-        except DAMAGE as error:
-            raise DiwaError(f"{storage} cannot be salvaged ({error}): delete the episode") from error
-    if not bag.sidecar.topics:
-        raise DiwaError(f"{storage} holds no whole message: delete the episode")
+                yield connection.topic, connection.msgtype, timestamp, data
+
+
+def _sqlite3(storage: Path) -> Iterator[_Message]:
+    """The messages that rosbag2 committed; `diwa record` commits at the end of an episode only."""
+    query = "SELECT name, type, timestamp, data FROM messages JOIN topics ON topics.id = topic_id ORDER BY timestamp"
+    with contextlib.closing(sqlite3.connect(storage)) as connection:
+        yield from connection.execute(query)
 
 
 def _copy_whole_records(source: Path, copy: Path) -> None:

@@ -69,10 +69,12 @@ def test_what_cannot_be_salvaged_stays_as_it_was(bags: Path) -> None:
     shutil.move(bags / "000000", unfinished)
     truncate(bags / "000001" / "000001.db3", 0.5)
     before = sorted(bags.rglob("*"))
-    with pytest.raises(DiwaError, match=r"delete the episode; .*only MCAP survives"):
+    with pytest.raises(
+        DiwaError, match=r"delete the episode; .*000001\.db3 cannot be salvaged \(database disk image is malformed\)"
+    ):
         recover(bags)
     assert sorted(bags.rglob("*")) == before
-    with pytest.raises(DiwaError, match="only MCAP survives"):
+    with pytest.raises(DiwaError, match="cannot be salvaged"):
         recover(bags / "000001")
     with pytest.raises(DiwaError, match="does not exist"):
         recover(bags / "nowhere")

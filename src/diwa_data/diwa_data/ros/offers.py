@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosidl_runtime_py.utilities import get_message
 
 from diwa_data import messages
+from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received
 
 DEPTH = 300
 """Messages kept per topic while the disk is slow: ten seconds of images."""
@@ -54,8 +54,8 @@ class Offers:
         return f"nothing on {topic}, though {who}; requested {requested}"
 
     def _subscribe(self, topic: str, message_type: str, qos: QoSProfile) -> Any:
-        def on_message(data: bytes, info: dict[str, int]) -> None:
-            self._on_message(topic, message_type, info["received_timestamp"] * 1e-9, data)
+        def on_message(received: float, data: bytes) -> None:
+            self._on_message(topic, message_type, received, data)
 
         def on_lost(event: Any) -> None:
             self.lost[topic] += event.total_count_change
@@ -63,8 +63,8 @@ class Offers:
         # every handler costs the executor time at every message of any topic: none by default, one for each camera
         watched = on_lost if message_type == messages.IMAGE_TYPE else None
         events = SubscriptionEventCallbacks(message_lost=watched, use_default_callbacks=False)
-        message_class = get_message(message_type)
-        return self._node.create_subscription(message_class, topic, on_message, qos, event_callbacks=events, raw=True)
+        message_class, callback = get_message(message_type), with_received(on_message)
+        return self._node.create_subscription(message_class, topic, callback, qos, event_callbacks=events, raw=True)
 
 
 def node_name(offer: Any) -> str:

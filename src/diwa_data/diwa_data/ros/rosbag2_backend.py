@@ -1,14 +1,14 @@
-"""rosbag2's own writer behind `bag_writer.Backend`; Humble's and Jazzy's want to know different things."""
+"""rosbag2's own writer behind `bag_writer.Backend`."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 import rosbag2_py
 
 from diwa_data.bag_writer import Storage
+from diwa_data.ros.distributions import close_writer, topic_metadata
 
 _PRESETS = {"mcap": "zstd_fast", "sqlite3": "resilient"}
 
@@ -25,22 +25,13 @@ class Rosbag2Backend:
 
     def write(self, topic: str, message_type: str, nanoseconds: int, data: bytes | memoryview) -> None:
         if topic not in self._topics:
-            self._writer.create_topic(topic_metadata(len(self._topics), topic, message_type))
+            self._writer.create_topic(topic_metadata(rosbag2_py, len(self._topics), topic, message_type))
             self._topics.add(topic)
         self._writer.write(topic, bytes(data), nanoseconds)
 
     def close(self) -> None:
-        if hasattr(self._writer, "close"):
-            self._writer.close()
-        self._writer = None  # Humble has no close: its bag is complete when the writer goes
+        writer, self._writer = self._writer, None
+        close_writer(writer)
 
     def abort(self) -> None:
         self.close()
-
-
-def topic_metadata(number: int, topic: str, message_type: str) -> Any:
-    """A topic for rosbag2; Jazzy numbers them, Humble does not."""
-    values: dict[str, Any] = {"name": topic, "type": message_type, "serialization_format": "cdr"}
-    if "id: int" in (inspect.getdoc(rosbag2_py.TopicMetadata.__init__) or ""):
-        values["id"] = number
-    return rosbag2_py.TopicMetadata(**values)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosidl_runtime_py.utilities import get_message
@@ -13,6 +12,7 @@ from rosidl_runtime_py.utilities import get_message
 from diwa_data import messages
 from diwa_data.bags import decode_value
 from diwa_data.errors import DiwaError
+from diwa_data.ros.distributions import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Whoever comes later hears the last message too."""

@@ -70,7 +70,11 @@ def test_an_episode_holds_every_message_and_reads_without_ros(topics, robot, sta
     assert len(segments(bag)) == 1
 
 
-def test_kill_9_of_the_recorder_loses_the_running_episode_at_most(topics, robot, recorder, start, tmp_path, fault):
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_kill_9_of_the_recorder_loses_the_end_of_the_running_episode(topics, robot, start, tmp_path, storage, fault):
+    settings = (f"folder:={tmp_path / 'bags'}", f"storage:={storage}", "min_free_mb:=0.0")
+    recorder = start("recorder", *settings)
+    recorder.wait_for("press start")
     record(topics, recorder, 1.5)
     recorder.forget()
     begin(topics, recorder)
@@ -78,14 +82,14 @@ def test_kill_9_of_the_recorder_loses_the_running_episode_at_most(topics, robot,
     recorder.kill()
     folder = tmp_path / "bags"
     assert [bag.name for bag in find_bags([folder])] == ["000000"]
-    again = start("recorder", f"folder:={folder}", "min_free_mb:=0.0")
+    again = start("recorder", *settings)
     again.wait_for("press start")
     record(topics, again, 1.0)
     assert sorted(bag.name for bag in find_bags([folder])) == ["000000", "000002"]
     (salvaged,) = recover(folder)
     seconds = Sidecar.read(salvaged).topics[STATIC].count / 30
     fault(
-        "kill -9 of the recorder, 4 s into an episode",
+        f"kill -9 of the recorder, 4 s into an episode ({storage})",
         "the episode before is whole, the next one gets the next number, `diwa recover` salvages the rest",
         f"finished episodes: 0; of the running one {4.0 - seconds:.1f} s of 4.0 s",
     )
