@@ -153,7 +153,10 @@ class Session:
         self._labels = labels
 
     def event(self, name: str, received: float) -> str:
-        """An operator's event: start, stop, success or discard; returns what it did."""
+        """An operator's event: start, stop, success or discard; returns what it did.
+
+        Raises `DiwaError` if no episode can start: required topics are silent or wrong, or the disk is nearly full.
+        """
         actions = {"start": self._start, "stop": self._stop, "success": self._success, "discard": self._discard}
         if name not in actions:
             raise DiwaError(f"unknown episode event {name!r}; choose one of {', '.join(actions)}")
@@ -187,11 +190,8 @@ class Session:
             return f"{self._bag.path.name} is being recorded already"
         problems = {topic: f"nothing on {topic}" for topic in self._silent(received)} | self._faults
         if problems:
-            return f"cannot start: {'; '.join(problems.values())}"
-        try:
-            require_free(self.config.folder, self.config.min_free_mb)
-        except DiwaError as error:
-            return str(error)
+            raise DiwaError(f"cannot start: {'; '.join(problems.values())}")
+        require_free(self.config.folder, self.config.min_free_mb)
         folder, labels = self.config.folder, self._labels | self.config.labels
         sidecar = Sidecar(self.spec, labels, complete=False)
         self._bag = BagWriter(folder, next_name(folder), sidecar, self.config.storage, self._backend)

@@ -59,7 +59,7 @@ class TeleopNode(Node):
         self._interventions: Counter[str] = Counter()
         self._arm = Arm(self, config.teleop.limits, config.max_pose_age, self._start_anew)
         self._target = publisher(self, messages.TARGET_POSE, 1)
-        self._gripper_command = publisher(self, messages.GRIPPER_COMMAND)
+        self._gripper_command = publisher(self, messages.GRIPPER_COMMAND, LATCHED)
         self._diagnostics = Diagnostics(self)
         hear(self, messages.RECORDING, self._on_recording, LATCHED)
         self.create_timer(self._dt, self._step)
