@@ -3,7 +3,7 @@
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
-from diwa_data.ros.launching import kept_node, parameters, skill_argument, skill_parameter, values
+from diwa_data.ros.launching import kept_node, number, parameters, skill_argument, skill_parameter, values
 from launch import LaunchContext, LaunchDescription
 
 ARGUMENTS = (
@@ -22,5 +22,9 @@ def generate_launch_description() -> LaunchDescription:
 
 def _actions(context: LaunchContext) -> list[Node]:
     given = values(context, [argument.name for argument in ARGUMENTS])
-    chosen = {"skill": skill_parameter(given["skill"]), "seed": int(given["seed"]), "window": given["window"] == "true"}
+    chosen = {
+        "skill": skill_parameter(given["skill"]),
+        "seed": int(number(given, "seed")),
+        "window": given["window"] == "true",
+    }
     return [kept_node("diwa_sim", "sim_robot", parameters("sim"), **chosen)]

@@ -8,7 +8,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 
 from diwa_data.errors import DiwaError
-from diwa_data.ros.launching import kept_node, parameters, skill_argument, skill_parameter, values
+from diwa_data.ros.launching import kept_node, number, parameters, skill_argument, skill_parameter, values
 from launch import LaunchContext, LaunchDescription
 
 ARGUMENTS = (
@@ -70,7 +70,7 @@ def _actions(context: LaunchContext) -> list:
         "storage": given["storage"],
         "skill": skill,
         "operator": given["operator"] or given["device"],
-        "min_free_mb": float(given["min_free_mb"]),
+        "min_free_mb": number(given, "min_free_mb"),
     }
     actions = [
         kept_node("diwa_data", "teleop", robot, device=given["device"]),
@@ -79,8 +79,10 @@ def _actions(context: LaunchContext) -> list:
     if given["device"] == "scripted":
         if given["robot"] != "sim":
             raise DiwaError("device:=scripted sees only the simulated scene: use it with robot:=sim")
-        numbers = {"episodes": int(given["episodes"]), "episode_seconds": float(given["episode_seconds"])}
-        actions.append(kept_node("diwa_sim", "operator", robot, skill=skill, seed=int(given["seed"]), **numbers))
+        numbers = {"episodes": int(number(given, "episodes")), "episode_seconds": number(given, "episode_seconds")}
+        actions.append(
+            kept_node("diwa_sim", "operator", robot, skill=skill, seed=int(number(given, "seed")), **numbers)
+        )
     if given["robot"] == "sim":
         launch = Path(get_package_share_directory("diwa_sim")) / "launch" / "sim.launch.py"
         passed = {name: given[name] for name in ("skill", "seed", "window")}

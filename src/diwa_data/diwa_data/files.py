@@ -11,6 +11,7 @@ from pathlib import Path
 
 from diwa_data.errors import DiwaError
 
+_FULL = ("No space left", "disk is full")  # HDF5's and SQLite's words
 _MARGIN = 1_000_000  # bytes that HDF5 may need for its own structures
 
 
@@ -44,7 +45,7 @@ def full_disk_as_error(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError while it closes a file
         number = error.errno if isinstance(error, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(error) for words in _FULL):
             raise _no_space(path) from error
         raise
 

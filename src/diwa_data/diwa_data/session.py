@@ -27,6 +27,7 @@ DISCARDED = ".discarded-"
 """Finished episodes that were discarded are renamed to this and their name."""
 _LOCK = ".recorder.lock"
 _DISK_CHECK_EVERY = 1.0  # seconds
+_SLOWEST = 0.8  # share of the declared rate below which a camera is too slow to be recorded
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Session:
         self._seen: dict[str, TopicStatistics] = {}
         self._heard: dict[str, float] = {}
         self._faults: dict[str, str] = {}
+        self._rates: dict[str, float] = {}
         self._checked = 0.0
         try:
             self._require_same_spec()
@@ -170,7 +172,7 @@ class Session:
         rate = self._bytes / recorded / 1e6 if recorded > 1.0 else 0.0
         left = max(0.0, free - self.config.min_free_mb) / rate / 60 if rate else float("inf")
         rates = {topic: seen.rate for topic, seen in self._seen.items() if topic not in self._latched}
-        self._seen = {}
+        self._seen, self._rates = {}, rates
         return Status(self.episode, seconds, len(self._finished), free, left, rates, self._silent(now))
 
     def close(self) -> str:
@@ -188,7 +190,7 @@ class Session:
     def _start(self, received: float) -> str:
         if self._bag:
             return f"{self._bag.path.name} is being recorded already"
-        problems = {topic: f"nothing on {topic}" for topic in self._silent(received)} | self._faults
+        problems = self._slow() | {topic: f"nothing on {topic}" for topic in self._silent(received)} | self._faults
         if problems:
             raise DiwaError(f"cannot start: {'; '.join(problems.values())}")
         require_free(self.config.folder, self.config.min_free_mb)
@@ -250,6 +252,13 @@ class Session:
         """Required topics that are silent, and for how long."""
         ages = {topic: now - self._heard.get(topic, -float("inf")) for topic in self.config.required}
         return {topic: age for topic, age in ages.items() if age > self.config.max_silence}
+
+    def _slow(self) -> dict[str, str]:
+        """Required cameras that were slow when `status` was last asked; a driver's default may be 5 Hz."""
+        rates = {topic: self._rates.get(topic, 0.0) for topic in self._cameras if topic in self.config.required}
+        declared = self.spec.record_rate
+        slow = {topic: rate for topic, rate in rates.items() if 0 < rate < _SLOWEST * declared}
+        return {topic: f"{topic} comes at {rate:.1f} Hz, not {declared:g}" for topic, rate in slow.items()}
 
     def _check(self, topic: str, message_type: str, data: bytes) -> str:
         """What is newly wrong with a topic's messages: no dataset could be built from them."""

@@ -195,6 +195,21 @@ def test_no_episode_starts_while_a_required_topic_is_silent_or_wrong(tmp_path, s
         assert session.event("start", 4.4) == "recording 000000"
 
 
+def test_no_episode_starts_with_a_camera_that_is_too_slow(tmp_path, spec):
+    static = messages.image_topic("static")
+    with open_session(tmp_path, spec, required=(static,)) as session:
+        feed(session, 0, 2)
+        for frame in range(5):  # a Kinect at its default of 5 Hz
+            image = messages.encode_image(synthetic_image(frame, 40, 48), frame / 5, "static_camera")
+            session.message(static, messages.IMAGE_TYPE, 1 + frame / 5, image)
+        session.status(2.0)
+        with pytest.raises(DiwaError, match=f"cannot start: {static} comes at 3.* Hz, not 30"):
+            session.event("start", 2.0)
+        feed(session, 90, 120)
+        session.status(4.0)
+        assert session.event("start", 4.0) == "recording 000000"
+
+
 def test_labels_and_intrinsics_that_came_before_the_start_are_the_episodes(tmp_path, spec):
     info = messages.camera_info_topic("static")
     with open_session(tmp_path, spec) as session:

@@ -16,6 +16,8 @@ from diwa_data.ros.topics import SENSOR, hear
 
 MOVED_POS, MOVED_ROT = 0.02, 0.1
 """Metres, rad between two measured poses, besides what the speed limits allow: something else moved the arm."""
+PATIENCE = 2.5
+"""Seconds without any measured pose after which the operator is told."""
 
 
 class Arm:
@@ -27,7 +29,7 @@ class Arm:
         self._heard, self._others = -float("inf"), ""
         self.pose: Pose | None = None
         """Measured; None before the first."""
-        self._problem = "no measured pose yet"
+        self._problem, self._begun = "no measured pose yet", time.monotonic()
         hear(node, messages.CURRENT_POSE, self._on_pose, SENSOR)
         node.create_timer(0.5, self._look_around)
 
@@ -54,6 +56,14 @@ class Arm:
 
     def _look_around(self) -> None:
         """An arm's controller may ignore two publishers both, or obey both."""
+        if self.pose is None and time.monotonic() - self._begun > PATIENCE:
+            self._begun = float("inf")
+            who = (
+                "it is published, but never a pose"
+                if self._node.count_publishers(messages.CURRENT_POSE)
+                else "nobody does"
+            )
+            self._tell(f"waiting for {messages.CURRENT_POSE}: {who}")
         offers = self._node.get_publishers_info_by_topic(messages.TARGET_POSE)
         names = sorted(map(node_name, offers))
         if (own := self._node.get_fully_qualified_name()) in names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown, TimerAction
@@ -11,6 +11,7 @@ from launch.substitutions import LaunchConfiguration
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
+from diwa_data.errors import DiwaError
 from diwa_data.robot_config import load_robot, robot_file
 from diwa_data.skills import SKILLS
 from launch import LaunchContext
@@ -31,6 +32,17 @@ def skill_argument() -> DeclareLaunchArgument:
 def values(context: LaunchContext, names: Sequence[str]) -> dict[str, str]:
     """The arguments `names` as text."""
     return {name: perform_substitutions(context, [LaunchConfiguration(name)]) for name in names}
+
+
+def number(given: Mapping[str, str], name: str) -> float:
+    """The argument `name` as a number that is not negative."""
+    try:
+        value = float(given[name])
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise DiwaError(f"{name}:={given[name]} is no number from 0 up")
+    return value
 
 
 def parameters(robot: str) -> str:

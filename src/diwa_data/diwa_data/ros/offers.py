@@ -42,6 +42,13 @@ class Offers:
                 self._node.destroy_subscription(subscription)
             self._subscriptions[topic] = self._subscribe(topic, offers[0].topic_type, wanted), wanted
 
+    def rivals(self) -> dict[str, str]:
+        """Topics that several nodes publish -> their names: what they send is mixed."""
+        names = {
+            topic: sorted(map(node_name, self._node.get_publishers_info_by_topic(topic))) for topic in self._topics
+        }
+        return {topic: ", ".join(several) for topic, several in names.items() if len(several) > 1}
+
     def describe(self, topic: str) -> str:
         """Why `topic` may be silent: nobody publishes it, or who does, with offered against requested QoS."""
         offers = self._node.get_publishers_info_by_topic(topic)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,16 +15,14 @@ from diwa_data.bag_writer import Storage
 from diwa_data.bags import needed_topics
 from diwa_data.errors import DiwaError
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.diagnostics import Diagnostics
+from diwa_data.ros.health import Health
 from diwa_data.ros.offers import Offers
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.rosbag2_backend import Rosbag2Backend
 from diwa_data.ros.running import run_node
 from diwa_data.ros.topics import LATCHED, hear, publisher
-from diwa_data.session import Session, SessionConfig, Status
+from diwa_data.session import Session, SessionConfig
 
-PREFLIGHT = 2.5
-"""Seconds after which the operator is told what is silent."""
 _WAITING_EVERY = 5  # reports: between episodes the status line comes more rarely
 
 
@@ -63,8 +62,7 @@ class RecorderNode(Node):
         )
         self._recording = publisher(self, messages.RECORDING, LATCHED)
         self._recording(messages.encode_string(""))
-        self._diagnostics = Diagnostics(self)
-        self._begun, self._reports, self._silent = time.monotonic(), 0, set[str]()
+        self._health, self._reports = Health(self, self._offers), 0
         hear(self, messages.EPISODE_EVENT, self._on_event)
         hear(self, messages.EPISODE_LABELS, self._on_labels, LATCHED)
         self.create_timer(0.5, self._offers.look)
@@ -89,10 +87,10 @@ class RecorderNode(Node):
         except (json.JSONDecodeError, TypeError, ValueError):
             self.get_logger().error(f"{messages.EPISODE_LABELS} says {labels!r}, which is no JSON object: left out")
 
-    def _say(self, act: object) -> None:
+    def _say(self, act: Callable[[], str]) -> None:
         """Tell what `act()` says; an error loses the running episode at most, never the session."""
         try:
-            said = act()  # type: ignore[operator]
+            said = act()
         except DiwaError as error:
             self.get_logger().error(str(error))
             self._recording(messages.encode_string(self._session.episode))
@@ -102,26 +100,10 @@ class RecorderNode(Node):
 
     def _report(self) -> None:
         status = self._session.status(time.time())
-        self._diagnose(status)
-        if time.monotonic() - self._begun < PREFLIGHT:
-            return
-        for topic in sorted(set(status.silent) - self._silent):
-            self.get_logger().error(self._offers.describe(topic))
-        for topic in sorted(self._silent - set(status.silent)):
-            self.get_logger().info(f"{topic} is heard (again)")
-        self._silent = set(status.silent)
+        self._health.tell(status, self._session)
         if status.episode or self._reports % _WAITING_EVERY == 0:
             self.get_logger().info(status.line())
         self._reports += 1
-
-    def _diagnose(self, status: Status) -> None:
-        values = {"episode": status.episode, "seconds": f"{status.seconds:.1f}", "finished": status.finished}
-        self._diagnostics.add("session", "", **values, free_mb=f"{status.free_mb:.0f}")
-        for topic, lost in self._offers.lost.items():
-            problem = self._offers.describe(topic) if topic in status.silent else ""
-            numbers = self._session.numbers(topic)
-            self._diagnostics.add(topic, problem, rate=f"{status.rates.get(topic, 0.0):.2f}", lost=lost, **numbers)
-        self._diagnostics.publish()
 
 
 def main() -> None:

@@ -174,8 +174,10 @@ def test_a_full_disk_loses_no_finished_episode(topics, robot, start, tiny_disk, 
     )
 
 
-def test_a_disk_that_fills_at_once_costs_the_running_episode(topics, robot, start, tiny_disk, fault):
-    recorder = start("recorder", f"folder:={tiny_disk}", "min_free_mb:=0.0")
+@pytest.mark.parametrize("tiny_disk", ["6m"], indirect=True)
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_disk_that_fills_at_once_costs_the_running_episode(topics, robot, start, tiny_disk, storage, fault):
+    recorder = start("recorder", f"folder:={tiny_disk}", f"storage:={storage}", "min_free_mb:=0.0")
     recorder.wait_for("press start")
     record(topics, recorder, 0.5)
     recorder.forget()
@@ -193,7 +195,7 @@ def test_a_disk_that_fills_at_once_costs_the_running_episode(topics, robot, star
     assert names[0] == "000000"
     assert len(names) == 2
     fault(
-        "the disk is full from one moment to the next, nothing kept free",
+        f"the disk is full from one moment to the next, nothing kept free ({storage})",
         f"said: {said.split(': ', 2)[-1][:90]}",
         "the running episode",
     )
