@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from os.path import expanduser
 
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 
@@ -22,6 +23,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _actions(context: LaunchContext) -> list[ExecuteProcess]:
     given = values(context, [argument.name for argument in ARGUMENTS])
-    command = [sys.executable, "-m", "diwa_cli.main", "build-dataset", *shlex.split(given["bags"])]
-    flags = ["--out", given["out"], "--workers", given["workers"]]
+    bags = [expanduser(bag) for bag in shlex.split(given["bags"])]
+    command = [sys.executable, "-m", "diwa_cli.main", "build-dataset", *bags]
+    flags = ["--out", expanduser(given["out"]), "--workers", given["workers"]]
     return [ExecuteProcess(cmd=command + flags, output="screen", emulate_tty=True, name="build_dataset")]
