@@ -26,4 +26,4 @@ def _actions(context: LaunchContext) -> list[ExecuteProcess]:
     bags = [expanduser(bag) for bag in shlex.split(given["bags"])]
     command = [sys.executable, "-m", "diwa_cli.main", "build-dataset", *bags]
     flags = ["--out", expanduser(given["out"]), "--workers", given["workers"]]
-    return [ExecuteProcess(cmd=command + flags, output="screen", emulate_tty=True, name="build_dataset")]
+    return [ExecuteProcess(cmd=command + flags, output="screen", name="build_dataset")]
