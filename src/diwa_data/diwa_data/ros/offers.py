@@ -31,7 +31,7 @@ class Offers:
     def look(self) -> None:
         """Subscribe to what is published now; a publisher that offers less than the others lowers the request."""
         for topic in self._topics:
-            offers = self._node.get_publishers_info_by_topic(topic)
+            offers = self._publishers(topic)
             if not offers:
                 continue
             wanted = _fitting([offer.qos_profile for offer in offers])
@@ -43,15 +43,16 @@ class Offers:
             self._subscriptions[topic] = self._subscribe(topic, offers[0].topic_type, wanted), wanted
 
     def rivals(self) -> dict[str, str]:
-        """Topics that several nodes publish -> their names: what they send is mixed."""
-        names = {
-            topic: sorted(map(node_name, self._node.get_publishers_info_by_topic(topic))) for topic in self._topics
-        }
-        return {topic: ", ".join(several) for topic, several in names.items() if len(several) > 1}
+        """Topics that nodes of different names publish -> those names: what they send is mixed.
+
+        A node that was killed and started again is known twice for some seconds.
+        """
+        names = {topic: {node_name(offer) for offer in self._publishers(topic)} for topic in self._topics}
+        return {topic: ", ".join(sorted(several)) for topic, several in names.items() if len(several) > 1}
 
     def describe(self, topic: str) -> str:
         """Why `topic` may be silent: nobody publishes it, or who does, with offered against requested QoS."""
-        offers = self._node.get_publishers_info_by_topic(topic)
+        offers = self._publishers(topic)
         if not offers:
             return f"nothing on {topic}: nobody publishes it"
         who = "; ".join(
@@ -59,6 +60,9 @@ class Offers:
         )
         requested = _words(self._subscriptions[topic][1]) if topic in self._subscriptions else "nothing yet"
         return f"nothing on {topic}, though {who}; requested {requested}"
+
+    def _publishers(self, topic: str) -> list[Any]:
+        return self._node.get_publishers_info_by_topic(topic)
 
     def _subscribe(self, topic: str, message_type: str, qos: QoSProfile) -> Any:
         def on_message(received: float, data: bytes) -> None:
