@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.images import crop_for_recording, decode_image, preprocess, preprocess_observation
+from diwa_data.images import crop_for_recording, decode_image, preprocess, preprocess_observation, recorded_intrinsics
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import CameraSpec, Spec
@@ -86,3 +86,12 @@ def test_observation_to_frame() -> None:
     np.testing.assert_allclose(frame.state, [0.5, 0, 0.3, 1, 0, 0, 0, 1, 0, 0.08])
     with pytest.raises(DiwaError, match="no image from camera gripper; cameras seen: static"):
         preprocess_observation(Observation({"static": image}, pose, 0.08, 0.0, 0.0), spec)
+
+
+def test_intrinsics_of_recorded_images_see_the_same_ray() -> None:
+    camera = CameraSpec("static", record_size=(40, 48), crop=(10, 20, 80, 96))
+    matrix = np.array([[100.0, 0, 67.5], [0, 110.0, 49.5], [0, 0, 1]])
+    recorded = recorded_intrinsics(matrix, 100, 136, camera)
+    np.testing.assert_allclose(recorded, [[50, 0, 23.5], [0, 55, 19.5], [0, 0, 1]], atol=1e-9)
+    whole = recorded_intrinsics(matrix, 100, 136, CameraSpec("static", record_size=(100, 136)))
+    np.testing.assert_allclose(whole, matrix)

@@ -86,3 +86,14 @@ def test_a_backend_that_was_asked_for_but_fails_is_named() -> None:
     assert "egl" in output
     assert "PYOPENGL_PLATFORM" in output
     assert "apt install" in output
+
+
+def test_intrinsics_say_where_the_bulb_is_seen(robot: SimulatedPanda) -> None:
+    lit, dark = (image(robot, lever=lever).astype(int) for lever in (LEVER_ON, -LEVER_ON))
+    camera, data = robot.model.camera("static").id, robot._data
+    bulb = data.cam_xmat[camera].reshape(3, 3).T @ (data.geom("bulb").xpos - data.cam_xpos[camera])
+    # OpenGL cameras look along -z with y up, camera matrices along z with y down
+    x, y, depth = robot.intrinsics("static", (200, 200)) @ [bulb[0], -bulb[1], -bulb[2]]
+    rows, columns = np.nonzero(np.abs(lit - dark)[..., :2].sum(axis=2) > 250)
+    assert abs(np.median(rows) - y / depth) < 4
+    assert abs(np.median(columns) - x / depth) < 4
