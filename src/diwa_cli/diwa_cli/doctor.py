@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 import shutil
 from pathlib import Path
 
@@ -20,7 +22,8 @@ def doctor() -> bool:
     for name in PACKAGES:
         module = importlib.import_module(name)
         print(f"{name:<24} {Path(module.__file__ or '').parent}")
-    for name, check in (("torch threads", _threads), ("graphics", _graphics), ("video", _video), ("disk", _disk)):
+    checks = {"torch threads": _threads, "graphics": _graphics, "video": _video, "ROS 2": _ros, "disk": _disk}
+    for name, check in checks.items():
         try:
             print(f"{name:<24} {check()}")
         except DiwaError as error:
@@ -60,6 +63,13 @@ def _video() -> str:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise DiwaError(f"no ffmpeg ({error}): pip install imageio-ffmpeg") from error
+
+
+def _ros() -> str:
+    found = importlib.util.find_spec("rclpy")
+    if found is None:
+        return "not sourced: only nodes and launch files need it"
+    return f"{os.environ.get('ROS_DISTRO', 'unknown distribution')}, rclpy from {Path(str(found.origin)).parent}"
 
 
 def _disk() -> str:

@@ -144,5 +144,5 @@ def test_report(diwa, run):
 def test_doctor(diwa):
     ran = diwa("doctor")
     assert ran.status == 0
-    for expected in ("torch threads", "off-screen rendering works", "diwa_learning", "GB free"):
+    for expected in ("torch threads", "off-screen rendering works", "diwa_learning", "ROS 2", "GB free"):
         assert expected in ran.out

@@ -27,7 +27,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 ROS = {
     "rclpy", "rosbag2_py", "rosidl_runtime_py", "rcl_interfaces", "launch", "launch_ros",
-    "diagnostic_msgs", "sensor_msgs", "geometry_msgs", "std_msgs", "diwa_interfaces",
+    "action_msgs", "lifecycle_msgs", "diagnostic_msgs", "sensor_msgs", "geometry_msgs", "std_msgs", "std_srvs",
+    "diwa_interfaces",
 }  # fmt: skip
 MODULES = [path for package in MAY_IMPORT for path in sorted((SOURCE / package / package).rglob("*.py"))]
 

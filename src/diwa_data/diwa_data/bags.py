@@ -15,7 +15,7 @@ from rosbags.serde import SerdeError
 from diwa_data import messages
 from diwa_data.bag_writer import HIDDEN
 from diwa_data.errors import DiwaError
-from diwa_data.images import decode_image
+from diwa_data.images import image_of
 from diwa_data.pose import Pose
 from diwa_data.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import Spec
@@ -117,7 +117,7 @@ class Bag:
         with self._damage_as_error():
             for connection, timestamp, data in self._reader.messages(connections):
                 received = timestamp * 1e-9
-                stamp = received if connection.topic in _HEADERLESS else _header_stamp(data)
+                stamp = received if connection.topic in _HEADERLESS else header_stamp(data)
                 yield BagMessage(connection.topic, Sample(data, stamp, received))
 
     @contextmanager
@@ -151,7 +151,7 @@ def decode_value(topic: str, data: bytes, where: str) -> Any:
     except (SerdeError, struct.error, ValueError, IndexError) as error:
         raise DiwaError(f"{where}: message of {len(data)} bytes is no {message_type} ({error})") from error
     if message_type == messages.IMAGE_TYPE:
-        return decode_image(message.data, message.height, message.width, message.step, message.encoding)
+        return image_of(message)
     if message_type == "geometry_msgs/msg/PoseStamped":
         return _finite_pose(message, where)
     if topic in (messages.JOINT_STATES, messages.CONTROLLER_JOY):
@@ -179,7 +179,7 @@ def _finite_pose(message: Any, where: str) -> Pose:
     return Pose.from_quaternion(position, quaternion)
 
 
-def _header_stamp(data: bytes | memoryview) -> float:
+def header_stamp(data: bytes | memoryview) -> float:
     """Header stamp of a serialised message: CDR encapsulation (4 bytes), then sec, nanosec."""
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return seconds + nanoseconds * 1e-9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -71,6 +72,13 @@ def recorded_intrinsics(matrix: np.ndarray, height: int, width: int, camera: Cam
     # pixel centres are at whole numbers: the edge of the image lies half a pixel before the first
     scale = np.array([[x, 0, x * (0.5 - left) - 0.5], [0, y, y * (0.5 - top) - 0.5], [0, 0, 1]])
     return scale @ matrix
+
+
+def image_of(message: Any) -> np.ndarray:
+    """The rgb image (H, W, 3) uint8 of a deserialised sensor_msgs/Image, or CompressedImage (jpeg)."""
+    if hasattr(message, "format"):
+        return decode_image(message.data, 0, 0, 0, "jpeg")
+    return decode_image(message.data, message.height, message.width, message.step, message.encoding)
 
 
 def decode_image(

@@ -27,15 +27,12 @@ from diwa_data.skills import require_skill
 from diwa_data.teleop import Teleoperator
 from diwa_sim.by_hand import record_by_hand
 from diwa_sim.episode_log import EpisodeLog, episode_labels, episode_seed
-from diwa_sim.operator import DT, Habits, ScriptedOperator
-from diwa_sim.plans import demonstration
-from diwa_sim.play import play
+from diwa_sim.operator import DT
+from diwa_sim.performance import Performance
 from diwa_sim.table import SimConfig, SimulatedPanda
 
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
-MAX_DEMONSTRATION = 18.0
-"""Seconds after which the operator gives a demonstration up; the slower ones take longer than a policy may."""
 _FREE = ("episodes", "minutes", "workers", "devices")  # what may change between two runs into one folder
 
 
@@ -97,23 +94,18 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
 
 def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
     """One episode; False if a demonstration was not marked a success and held in time."""
-    habits = Habits.draw(rng) if config.skill else Habits.at_play(rng)
-    plan = demonstration(robot, config.skill, habits, rng) if config.skill else play(robot, habits, rng)
-    operator = ScriptedOperator(robot, plan, habits, rng)
+    performance = Performance(robot, config.skill, config.episode_seconds, rng)
     teleoperator = Teleoperator(robot.spec, config.teleop)
     teleoperator.reset(robot.target_pose, 1.0)
     log = EpisodeLog(robot, recorder)
     log.begin()
-    marked = False
-    limit = MAX_DEMONSTRATION if config.skill else config.episode_seconds
-    while not operator.finished and robot.time < limit - DT / 2:
-        controller = operator.read()
+    while not performance.over:
+        controller = performance.read()
         command = teleoperator.step(controller, robot.measured_pose, DT)
         robot.advance(command.target, command.gripper, DT)
         log.step(controller, command)
-        marked = marked or "success" in controller.events
     recorder.event("stop", robot.time)
-    return not config.skill or (marked and operator.finished)
+    return performance.good
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from diwa_data.skills import SKILLS
 from diwa_data.teleop import Command, ControllerState, TeleopConfig, Teleoperator
 from diwa_sim import plans
 from diwa_sim.operator import DT, Habits, Reach, ScriptedOperator, Step, up
+from diwa_sim.performance import MAX_DEMONSTRATION
 from diwa_sim.plans import demonstration
 from diwa_sim.play import play
-from diwa_sim.record import MAX_DEMONSTRATION
 from diwa_sim.table import SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE
 

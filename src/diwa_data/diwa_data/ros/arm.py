@@ -26,7 +26,8 @@ class Arm:
     def __init__(self, node: Node, limits: MotionLimits, max_age: float, on_moved: Callable[[Pose], None]):
         """`max_age`: seconds after which a pose is too old; `on_moved`: called with a pose to start anew from."""
         self._node, self._limits, self._max_age, self._on_moved = node, limits, max_age, on_moved
-        self._heard, self._others = -float("inf"), ""
+        self._heard = -float("inf")
+        self._others: str | None = None  # unknown until it was looked
         self.pose: Pose | None = None
         """Measured; None before the first."""
         self._problem, self._begun = "no measured pose yet", time.monotonic()
@@ -47,7 +48,7 @@ class Arm:
             np.linalg.norm(pose.position - last.position) > MOVED_POS + elapsed * self._limits.max_speed
             or rotation_distance(last.rotation, pose.rotation) > MOVED_ROT + elapsed * self._limits.max_rotation_speed
         )
-        recovered = self._problem and not self._others
+        recovered = self._problem and self._others == ""
         if jumped or recovered:
             self._on_moved(pose)
         if recovered:
@@ -58,12 +59,9 @@ class Arm:
         """An arm's controller may ignore two publishers both, or obey both."""
         if self.pose is None and time.monotonic() - self._begun > PATIENCE:
             self._begun = float("inf")
-            who = (
-                "it is published, but never a pose"
-                if self._node.count_publishers(messages.CURRENT_POSE)
-                else "nobody does"
-            )
-            self._tell(f"waiting for {messages.CURRENT_POSE}: {who}")
+            published = self._node.count_publishers(messages.CURRENT_POSE)
+            why = "its publisher is silent" if published else "nobody publishes it"
+            self._tell(f"nothing on {messages.CURRENT_POSE}: {why}")
         offers = self._node.get_publishers_info_by_topic(messages.TARGET_POSE)
         names = sorted(map(node_name, offers))
         if (own := self._node.get_fully_qualified_name()) in names:

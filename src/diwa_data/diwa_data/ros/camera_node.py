@@ -11,7 +11,7 @@ from rosidl_runtime_py.utilities import get_message
 
 from diwa_data import messages
 from diwa_data.errors import DiwaError
-from diwa_data.images import crop_for_recording, decode_image, recorded_intrinsics
+from diwa_data.images import crop_for_recording, image_of, recorded_intrinsics
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.parameters import read_parameters
@@ -62,10 +62,7 @@ class CameraNode(Node):
         self._heard = time.monotonic()
         try:
             image = messages.decode(data, self._type)
-            size = (0, 0, 0, "jpeg") if self._type != messages.IMAGE_TYPE else (
-                image.height, image.width, image.step, image.encoding
-            )  # fmt: skip
-            recorded = crop_for_recording(decode_image(image.data, *size), self._camera)
+            recorded = crop_for_recording(image_of(image), self._camera)
         except DiwaError as error:
             self._tell(f"{self._driver}: {error}")
             return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from rclpy.node import Node
+from scipy.spatial.transform import Rotation
 
 from diwa_data import messages
 from diwa_data.pose import Pose
@@ -18,16 +19,12 @@ from diwa_data.ros.topics import LATCHED, SENSOR, hear
 from diwa_data.skills import require_skill
 from diwa_data.teleop import ControllerState
 from diwa_sim.mirror import SceneMirror
-from diwa_sim.operator import DT, Habits, ScriptedOperator
-from diwa_sim.plans import demonstration
-from diwa_sim.play import play
-from diwa_sim.record import MAX_DEMONSTRATION
+from diwa_sim.operator import DT, Scene
+from diwa_sim.performance import Performance
 
 PAUSE = 1.0
 """Seconds between two episodes, in which the scene is put back; and between two tries to start one."""
-_STILL = ControllerState(
-    Pose(np.zeros(3), Pose.from_quaternion(np.zeros(3), np.array([0, 0, 0, 1.0])).rotation), False, 0
-)
+_RESTING = ControllerState(Pose(np.zeros(3), Rotation.identity()), False, 0.0)
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,10 @@ class OperatorNode(Node):
             require_skill(self._config.skill)
         self._scene: np.ndarray | None = None
         self._target: Pose | None = None
+        self._mirror: SceneMirror | None = None
         self._recording = ""
-        self._operator: ScriptedOperator | None = None
-        self._tries, self._finished, self._marked = 0, 0, False
+        self._performance: Performance | None = None
+        self._tries, self._finished = 0, 0
         self._next = time.monotonic() + PAUSE
         self._controller = ControllerPublisher(self)
         hear(self, messages.SCENE_STATE, self._on_scene, SENSOR)
@@ -79,46 +77,38 @@ class OperatorNode(Node):
         self._recording = episode
 
     def _step(self) -> None:
-        if self._operator is not None:
-            self._perform(self._operator)
+        if self._scene is None or self._target is None:
             return
-        event = self._between()
-        self._controller.publish(ControllerState(_STILL.pose, False, 0.0, event), time.time())
-
-    def _between(self) -> tuple[str, ...]:
-        """Ask for a start until the recorder has begun; then perform."""
-        if self._recording and self._scene is not None and self._target is not None:
-            self._begin(self._scene, self._target)
-        elif time.monotonic() >= self._next and self._scene is not None and self._target is not None:
-            self._next = time.monotonic() + PAUSE
-            return ("start",)
-        return ()
-
-    def _begin(self, scene: np.ndarray, target: Pose) -> None:
-        rng = np.random.default_rng((self._config.seed, self._tries))
-        self._tries += 1
-        self._mirror = SceneMirror(scene, target)
-        habits = Habits.draw(rng) if self._config.skill else Habits.at_play(rng)
-        skill = self._config.skill
-        plan = demonstration(self._mirror, skill, habits, rng) if skill else play(self._mirror, habits, rng)
-        self._operator, self._marked = ScriptedOperator(self._mirror, plan, habits, rng), False
-        self._limit = time.monotonic() + (MAX_DEMONSTRATION if skill else self._config.episode_seconds)
-
-    def _perform(self, operator: ScriptedOperator) -> None:
-        assert self._scene is not None
-        assert self._target is not None
+        if self._mirror is None:
+            self._mirror = SceneMirror(self._scene, self._target)
         self._mirror.update(self._scene, self._target)
-        state = operator.read()
-        self._marked = self._marked or "success" in state.events
-        events = state.events
-        if operator.finished or time.monotonic() >= self._limit or not self._recording:
-            good = not self._config.skill or (self._marked and operator.finished)
-            events += ("stop" if good else "discard",) if self._recording else ()
-            self._end(good and bool(self._recording))
-        self._controller.publish(ControllerState(state.pose, state.deadman, state.trigger, events), time.time())
+        state = self._perform(self._performance) if self._performance else self._between(self._mirror)
+        self._controller.publish(state, time.time())
+
+    def _between(self, scene: Scene) -> ControllerState:
+        """Ask for a start until the recorder has begun; then perform."""
+        events: tuple[str, ...] = ()
+        if self._recording:
+            rng = np.random.default_rng((self._config.seed, self._tries))
+            self._tries += 1
+            self._performance = Performance(scene, self._config.skill, self._config.episode_seconds, rng)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + PAUSE
+            events = ("start",)
+        return replace(_RESTING, events=events)
+
+    def _perform(self, performance: Performance) -> ControllerState:
+        if not self._recording:  # somebody else has stopped the episode
+            self._end(False)
+            return _RESTING
+        state = performance.read()
+        if not performance.over:
+            return state
+        self._end(performance.good)
+        return replace(state, events=(*state.events, "stop" if performance.good else "discard"))
 
     def _end(self, good: bool) -> None:
-        self._operator, self._recording = None, ""
+        self._performance, self._recording = None, ""
         self._next = time.monotonic() + PAUSE
         self._finished += good
         if self._config.episodes and self._finished >= self._config.episodes:

@@ -19,6 +19,7 @@ from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.running import run_node
 from diwa_data.ros.topics import LATCHED, hear, publisher
 from diwa_data.spec import require_same
+from diwa_sim.ros.robot_topics import RobotTopics
 from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
 
 DT = 1.0 / CONTROL_RATE
@@ -52,16 +53,8 @@ class SimRobotNode(Node):
         self._config = read_parameters(self, SimRobotConfig)
         self._robot = SimulatedPanda(self._config.sim)
         require_same(self._robot.spec, self._config.robot.spec, "the parameters of the simulated robot")
-        self._images = {
-            camera.name: publisher(self, messages.image_topic(camera.name))
-            for camera in reversed(self._robot.spec.cameras)  # the clock comes last: the others are known by then
-        }
-        self._pose = publisher(self, messages.CURRENT_POSE)
-        self._joints = publisher(self, messages.JOINT_STATES)
-        self._scene = publisher(self, messages.SCENE_STATE)
+        self._topics = RobotTopics(self, self._robot)
         self._labels = publisher(self, messages.EPISODE_LABELS, LATCHED)
-        self._infos = {name: publisher(self, messages.camera_info_topic(name), LATCHED) for name in self._images}
-        self._publish_intrinsics()
         self._episode = 0
         self._reset()
         hear(self, messages.TARGET_POSE, self._on_target, 1)
@@ -120,23 +113,9 @@ class SimRobotNode(Node):
         self._robot.advance(self._target, self._gripper, DT)
         self._steps += 1
         if self._steps % 2 == 0:
-            self._publish(time.time())
+            self._topics.publish(time.time())
             if self._view:
                 self._view.sync()
-
-    def _publish(self, now: float) -> None:
-        observation, joints = self._robot.observe(), self._robot.joint_state()
-        self._pose(messages.encode_pose(observation.pose, now))
-        self._joints(messages.encode_joints(list(joints.names), joints.positions, joints.velocities, now))
-        self._scene(messages.encode_vector(self._robot.scene_state()))
-        for name, publish in self._images.items():
-            publish(messages.encode_image(observation.images[name], now, f"{name}_camera"))
-
-    def _publish_intrinsics(self) -> None:
-        for camera in self._robot.spec.cameras:
-            matrix = self._robot.intrinsics(camera.name, camera.record_size)
-            info = messages.encode_camera_info(matrix, camera.record_size, time.time(), f"{camera.name}_camera")
-            self._infos[camera.name](info)
 
 
 def main() -> None:
