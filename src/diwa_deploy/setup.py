@@ -9,7 +9,14 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_deploy"]),
         ("share/diwa_deploy", ["package.xml"]),
+        ("share/diwa_deploy/launch", ["launch/run_skill.launch.py"]),
     ],
     zip_safe=True,
     extras_require={"test": ["pytest"]},
+    entry_points={
+        "console_scripts": [
+            "policy_node = diwa_deploy.ros.policy_node:main",
+            "run_skill_node = diwa_deploy.ros.run_skill:main",
+        ]
+    },
 )

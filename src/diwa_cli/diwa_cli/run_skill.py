@@ -11,9 +11,8 @@ from diwa_cli.video import Film
 from diwa_data.motion import MotionLimits
 from diwa_data.robot import Environment
 from diwa_deploy.bundle import Bundle
-from diwa_deploy.control import ControlResult, SuccessRule, control_loop
-from diwa_deploy.safety import SafetyFilter
-from diwa_learning.agent import load_agent
+from diwa_deploy.control import ControlResult
+from diwa_deploy.runner import SkillRunner
 from diwa_sim.table import SimConfig, SimulatedPanda
 
 
@@ -35,12 +34,10 @@ def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Pat
     """Run the bundle's skill once on the simulated robot and print how it went."""
     robot = SimulatedPanda(sim)
     try:
-        agent = load_agent(bundle.world_model, bundle.policy, bundle.reward, robot.spec)
+        runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)
         robot.reset(bundle.skill, config.seed)
         film = Film(robot) if video else None
-        safety = SafetyFilter(config.limits, robot.spec)
-        rule = SuccessRule(agent.success_threshold, config.success_ticks) if config.success_ticks else None
-        result = control_loop(robot, agent, safety, config.max_steps, config.seed, success=rule, on_tick=film)
+        result = runner.run(robot, config.max_steps, config.seed, config.success_ticks, film)
         if video and film:
             film.write(video)
         print(description(bundle, result, robot))

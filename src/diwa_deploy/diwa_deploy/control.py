@@ -36,6 +36,10 @@ class Agent(Protocol):
         """Decide after `executed` (7,), the action that led to `observation`."""
 
 
+class Stopped(Exception):
+    """Raised by a robot that cannot go on: by `observe` or `command`, with the reason as its text."""
+
+
 @dataclass(frozen=True)
 class SuccessRule:
     """When the classifier ends a skill."""
@@ -65,7 +69,7 @@ class ControlResult:
     """A skill's execution: why it ended, and every tick of it."""
 
     reason: str
-    """`success`, `max_steps` or what the stop callback said."""
+    """`success`, `max_steps`, or what the stop callback or the robot (`Stopped`) said."""
     ticks: list[Tick]
 
     @property
@@ -92,26 +96,29 @@ def control_loop(
     """Run the agent for at most `max_steps` ticks.
 
     Ends with `success` when the rule holds (None: the classifier ends nothing), or with the reason that `stop`
-    returns. After every command `on_tick` gets its observation and record, then `stop` is asked.
+    returns or the robot raises. After every command `on_tick` gets its observation and record, then `stop` is asked.
     """
-    agent.reset(seed)
-    executed = safety.reset(robot.observe().pose)
     ticks: list[Tick] = []
-    sure = 0
-    while len(ticks) < max_steps:
-        observation, started = robot.observe(), time.perf_counter()
-        decision = agent.act(observation, executed)
-        command = safety.step(decision.action, observation.pose)
-        latency = time.perf_counter() - started
-        robot.command(command.target, command.gripper)
+    try:
+        agent.reset(seed)
+        executed = safety.reset(robot.observe().pose)
+        sure = 0
+        while len(ticks) < max_steps:
+            observation, started = robot.observe(), time.perf_counter()
+            decision = agent.act(observation, executed)
+            command = safety.step(decision.action, observation.pose)
+            latency = time.perf_counter() - started
+            robot.command(command.target, command.gripper)
 
-        executed = command.executed
-        ticks.append(Tick(executed, decision.success_probability, command.interventions, latency))
-        if on_tick:
-            on_tick(observation, ticks[-1])
-        sure = sure + 1 if success and decision.success_probability >= success.threshold else 0
-        if success and sure >= success.ticks:
-            return ControlResult("success", ticks)
-        if stop and (reason := stop()):
-            return ControlResult(reason, ticks)
+            executed = command.executed
+            ticks.append(Tick(executed, decision.success_probability, command.interventions, latency))
+            if on_tick:
+                on_tick(observation, ticks[-1])
+            sure = sure + 1 if success and decision.success_probability >= success.threshold else 0
+            if success and sure >= success.ticks:
+                return ControlResult("success", ticks)
+            if stop and (reason := stop()):
+                return ControlResult(reason, ticks)
+    except Stopped as error:
+        return ControlResult(str(error), ticks)
     return ControlResult("max_steps", ticks)

@@ -1,0 +1,137 @@
+"""Brings the node `policy` up, has it run its skill once, and says in one line how it went."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import rclpy
+from action_msgs.msg import GoalStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.action import ActionClient
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from diwa_data import messages
+from diwa_data.errors import DiwaError
+from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.parameters import read_parameters
+from diwa_data.ros.topics import publisher
+from diwa_interfaces.action import ExecuteSkill
+
+SUCCEEDED, FAILED, REFUSED = 0, 1, 2
+"""Exit status: the classifier saw the success; it did not, or the skill was stopped; it never began."""
+
+
+@dataclass(frozen=True)
+class RunSkillConfig:
+    """Parameters of `run_skill`."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    """Told to every node."""
+    skill: str = ""
+    """Skill that `policy` was told to load."""
+    max_steps: int = 0
+    """Control ticks at most; 0 = the node's default."""
+    seed: int = 0
+    """Of the policy's sampling."""
+    patience: float = 60.0
+    """Seconds to wait for the node, its checkpoint and the streams."""
+    record: bool = False
+    """Mark start and stop for a recorder."""
+
+
+class RunSkill(Node):
+    """One goal."""
+
+    def __init__(self) -> None:
+        super().__init__("run_skill", automatically_declare_parameters_from_overrides=True)
+        self._config = read_parameters(self, RunSkillConfig)
+        self._stopped: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: self._stopped.append(number))
+        self._deadline = time.monotonic() + self._config.patience
+        self._change = self.create_client(ChangeState, "/policy/change_state")
+        self._action = ActionClient(self, ExecuteSkill, "execute_skill")
+        self._event = publisher(self, messages.EPISODE_EVENT)
+        self.create_timer(0.1, lambda: None)  # a signal is noticed at least this soon
+
+    def run(self) -> int:
+        """The exit status."""
+        self._bring_up()
+        result = self._execute()
+        verdict = "success" if result.success else "no success"
+        print(f"{self._config.skill}: {verdict} ({result.reason}) after {result.steps} steps", flush=True)
+        return SUCCEEDED if result.success else FAILED
+
+    def _bring_up(self) -> None:
+        """Configure and activate; activation is tried again while streams are missing."""
+        while not self._change.wait_for_service(0.5):
+            self._require_patience("the node policy does not answer: does it run?")
+        if not self._transition(Transition.TRANSITION_CONFIGURE):
+            raise DiwaError("policy could not be configured: it says why above")
+        while not self._transition(Transition.TRANSITION_ACTIVATE):
+            self._require_patience("policy could not be activated: it says why above")
+            time.sleep(0.5)
+
+    def _transition(self, number: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=number))
+        return bool(self._wait(self._change.call_async(request)).success)
+
+    def _execute(self) -> Any:
+        """Send the goal; Ctrl-C cancels it, and waits for the arm to hold."""
+        goal = ExecuteSkill.Goal(skill=self._config.skill, max_steps=self._config.max_steps, seed=self._config.seed)
+        if self._config.record:
+            self._event(messages.encode_string("start"))
+        handle = self._wait(self._action.send_goal_async(goal))
+        if not handle.accepted:
+            raise DiwaError("policy refused the goal: it says why above")
+        done: Future = handle.get_result_async()
+        cancelled = False
+        while not done.done():
+            rclpy.spin_once(self)
+            if self._stopped and not cancelled:
+                cancelled = True
+                handle.cancel_goal_async()
+        answer = done.result()
+        if self._config.record:
+            marks = ("success", "stop") if answer.result.success else ("stop",)
+            for event in marks:
+                self._event(messages.encode_string(event))
+        if answer.status == GoalStatus.STATUS_ABORTED:
+            get_logger("run_skill").error(f"the skill was stopped: {answer.result.reason}")
+        return answer.result
+
+    def _wait(self, future: Future) -> Any:
+        while not future.done():
+            self._require_patience("policy does not answer")
+            rclpy.spin_once(self)
+        return future.result()
+
+    def _require_patience(self, problem: str) -> None:
+        if self._stopped:
+            raise DiwaError("interrupted before the skill began")
+        if time.monotonic() > self._deadline:
+            raise DiwaError(f"{problem} (after {self._config.patience:g} s)")
+
+
+def main() -> None:
+    """The client `run_skill`."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    status = REFUSED
+    try:
+        status = RunSkill().run()
+    except DiwaError as error:
+        get_logger("run_skill").fatal(str(error))
+    rclpy.try_shutdown()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
