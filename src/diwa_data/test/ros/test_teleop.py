@@ -65,7 +65,7 @@ def hand(topics) -> Hand:
 def teleop(start, hand):
     node = start("teleop", "device:=scripted")
     node.wait_for("scripted")
-    hand.run(0.5)
+    hand.run(1.2)
     node.wait_for("the target is the measured pose")
     return node
 
