@@ -1,0 +1,171 @@
+"""Nodes in processes of their own, and the topics of an imaginary robot that can be stalled, broken and changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from diwa_data import messages
+from diwa_data.pose import Pose
+from diwa_data.ros.topics import hear, publisher
+from diwa_data.synthetic import JOINTS, synthetic_image, synthetic_pose
+
+SIZE = (40, 48)
+"""Height and width of its images, pixels."""
+PARAMETERS = tuple(f"robot.{camera}.record_size:=[{SIZE[0]},{SIZE[1]}]" for camera in ("static", "gripper"))
+"""What nodes must be told to expect them."""
+
+
+class NodeProcess:
+    """A node in its own process, and what it has said."""
+
+    def __init__(self, module: str, domain: int, *parameters: str):
+        """Run `python -m module` with ROS parameters `name:=value` in a domain."""
+        command = [sys.executable, "-m", module, "--ros-args"]
+        command += [word for parameter in parameters for word in ("-p", parameter)]
+        environment = os.environ | {"ROS_DOMAIN_ID": str(domain)}
+        self._process = subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, text: str, seconds: float = 15.0) -> str:
+        """The first line said from now on, or before, that holds `text`."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for line in list(self.said):
+                if text in line:
+                    return line
+            time.sleep(0.02)
+        raise AssertionError(f"{text!r} was not said within {seconds} s, but:\n" + "\n".join(self.said))
+
+    def forget(self) -> None:
+        """Only what is said from now on counts."""
+        self.said.clear()
+
+    def kill(self) -> None:
+        """As `kill -9`."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Send a signal; the exit status."""
+        self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self, seconds: float = 15.0) -> int:
+        """The exit status, once it has ended."""
+        status = self._process.wait(seconds)
+        self._reader.join(5)
+        return status
+
+    @property
+    def running(self) -> bool:
+        """It has not ended."""
+        return self._process.poll() is None
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.said.append(line.rstrip())
+
+
+class Topics:
+    """Publishes and hears topics from a thread of this process."""
+
+    def __init__(self, domain: int):
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = Node("test", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._publishers: dict[str, Callable[[memoryview], None]] = {}
+        self.heard: dict[str, list] = {}
+        self._open = True
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def publish(self, topic: str, data: memoryview, qos: object = 10) -> None:
+        """Publish serialised `data`."""
+        if topic not in self._publishers:
+            self._publishers[topic] = publisher(self.node, topic, qos)
+        self._publishers[topic](data)
+
+    def hear(self, topic: str) -> list:
+        """A list that fills with the values of a topic."""
+        self.heard[topic] = []
+        hear(self.node, topic, self.heard[topic].append)
+        return self.heard[topic]
+
+    def event(self, name: str) -> None:
+        """An operator's event."""
+        self.publish(messages.EPISODE_EVENT, messages.encode_string(name))
+
+    def close(self) -> None:
+        self._open = False
+        self._thread.join()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def _spin(self) -> None:
+        while self._open:
+            self._executor.spin_once(timeout_sec=0.05)
+
+
+class SyntheticRobot:
+    """Publishes what a robot and its cameras do, at 30 Hz, until it is closed."""
+
+    def __init__(self, topics: Topics, qos: object = 10):
+        self._topics, self._qos = topics, qos
+        self.silent: set[str] = set()
+        """Topics that are left out."""
+        self.stamp_offset = 0.0
+        """Added to the cameras' header stamps, seconds."""
+        self.frozen_stamp: float | None = None
+        """What all cameras' header stamps say, if they are frozen."""
+        self.size = SIZE
+        self.pose: Callable[[float], Pose] = synthetic_pose
+        self.frames = 0
+        self._open = True
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._open = False
+        self._thread.join()
+
+    def _run(self) -> None:
+        begun = time.time()
+        while self._open:
+            time.sleep(max(0.0, begun + self.frames / 30 - time.time()))
+            self._frame(time.time(), time.time() - begun)
+            self.frames += 1
+
+    def _frame(self, now: float, elapsed: float) -> None:
+        pose = self.pose(elapsed)
+        self._send(messages.CURRENT_POSE, messages.encode_pose(pose, now))
+        self._send(messages.TARGET_POSE, messages.encode_pose(pose, now))
+        self._send(messages.JOINT_STATES, messages.encode_joints(JOINTS, np.full(9, 0.02), np.zeros(9), now))
+        if self.frames % 30 == 0:
+            self._send(messages.GRIPPER_COMMAND, messages.encode_float(1.0))
+        stamp = now + self.stamp_offset if self.frozen_stamp is None else self.frozen_stamp
+        for camera in ("gripper", "static"):
+            image = messages.encode_image(synthetic_image(elapsed, *self.size), stamp, f"{camera}_camera")
+            self._send(messages.image_topic(camera), image)
+
+    def _send(self, topic: str, data: memoryview) -> None:
+        if topic not in self.silent:
+            self._topics.publish(topic, data, self._qos)

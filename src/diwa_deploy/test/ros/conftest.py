@@ -1,0 +1,255 @@
+"""The deployment node beside an imaginary robot that follows its targets, with a skill of untrained networks."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diwa_data import messages
+from diwa_data.motion import MotionLimits
+from diwa_data.pose import Pose
+from diwa_data.robot_config import CameraConfig, RobotConfig
+from diwa_data.spec import Spec
+from diwa_deploy.bundle import write_bundle
+from diwa_learning.checkpoint import save_checkpoint, weights_hash
+from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
+from diwa_learning.reward import RewardClassifier
+from diwa_learning.rssm import RSSMConfig
+from diwa_learning.train_policy import PolicyConfig
+from diwa_learning.train_reward import RewardConfig
+from diwa_learning.world_model import WorldModel
+from diwa_learning.world_model_config import WorldModelConfig
+
+HOME = Pose.from_quaternion(np.array([0.5, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))
+SMALL = CameraConfig(record_size=(40, 48))
+RATE = 60.0
+_domains = itertools.count(os.getpid())
+
+
+def make_bundle(folder: Path, spec: Spec) -> Path:
+    """A skill bundle of the smallest networks, untrained."""
+    torch.manual_seed(0)
+    config = WorldModelConfig(depth=2, rssm=RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10))
+    model = WorldModel(config, spec)
+    save_checkpoint(folder / "world_model", "world_model", model.state_dict(), config, spec, {})
+    key = weights_hash(folder / "world_model")
+    net = PolicyNetConfig(width=8, denoising_steps=2)
+    policy = make_policy(net, model.feature_dim, spec.action_dim)
+    about = describe(net, "open_drawer", trained_steps=0)
+    save_checkpoint(folder / "policy", "policy", policy_weights(policy), PolicyConfig(net=net), spec, about, key)
+    reward, skill = RewardClassifier(model.feature_dim, 8), {"skill": "open_drawer"}
+    save_checkpoint(folder / "reward", "reward", reward.state_dict(), RewardConfig(width=8), spec, skill, key)
+    parts = {name: folder / name for name in ("world_model", "policy", "reward")}
+    return write_bundle(folder / "bundle", parts, skill).path
+
+
+@pytest.fixture(scope="session")
+def spec() -> Spec:
+    return RobotConfig(static=SMALL, gripper=SMALL).spec
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, spec: Spec) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("skill"), spec)
+
+
+@pytest.fixture
+def domain() -> int:
+    """A ROS domain of its own."""
+    return 1 + next(_domains) % 100
+
+
+@pytest.fixture
+def topics(domain: int) -> Iterator:
+    from diwa_data.ros.synthetic import Topics
+
+    made = Topics(domain)
+    yield made
+    made.close()
+
+
+class Arm:
+    """What the arm was told: targets with the time they came, and the gripper's commands."""
+
+    def __init__(self, topics: Any):
+        self.targets: list[Pose] = topics.hear(messages.TARGET_POSE)
+        self.grippers: list[float] = topics.hear(messages.GRIPPER_COMMAND)
+
+    def pose(self, _: float) -> Pose:
+        """It is where it was told to be."""
+        return self.targets[-1] if self.targets else HOME
+
+    def violations(self) -> int:
+        """Published steps beyond the speed limits, per axis."""
+        limits = MotionLimits()
+        steps = [(b.position - a.position, b.rotation * a.rotation.inv()) for a, b in itertools.pairwise(self.targets)]
+        moved = [np.abs(step).max() > limits.max_speed / RATE + 1e-6 for step, _ in steps]
+        turned = [np.abs(turn.as_rotvec()).max() > limits.max_rotation_speed / RATE + 1e-6 for _, turn in steps]
+        return sum(moved) + sum(turned)
+
+    def moved(self, seconds: float) -> float:
+        """Metres that the target moves from now on, in so many seconds."""
+        start = self.targets[-1].position
+        time.sleep(seconds)
+        return float(np.linalg.norm(self.targets[-1].position - start))
+
+
+@pytest.fixture
+def arm(topics: Any) -> Arm:
+    return Arm(topics)
+
+
+@pytest.fixture
+def robot(topics: Any, arm: Arm) -> Iterator:
+    from diwa_data.ros.synthetic import SyntheticRobot
+
+    made = SyntheticRobot(topics)
+    made.silent = {messages.TARGET_POSE, messages.GRIPPER_COMMAND}
+    made.pose = arm.pose
+    yield made
+    made.close()
+
+
+class Policy:
+    """The node in this process, and a client of it in another context."""
+
+    def __init__(self, domain: int, bundle: Path, topics: Any):
+        import rclpy
+        from lifecycle_msgs.srv import ChangeState
+        from rclpy.action import ActionClient
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        from diwa_data.ros.synthetic import PARAMETERS
+        from diwa_deploy.ros.policy_node import PolicyNode
+        from diwa_interfaces.action import ExecuteSkill
+
+        settings = [*PARAMETERS, "skill:=open_drawer", f"checkpoint:={bundle}", "success_ticks:=0"]
+        arguments = ["--ros-args", *[word for setting in settings for word in ("-p", setting)]]
+        rclpy.init(args=arguments, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = PolicyNode()
+        self._goal = ExecuteSkill.Goal
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._open = True
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        self._change = topics.node.create_client(ChangeState, "/policy/change_state")
+        self._action = ActionClient(topics.node, ExecuteSkill, "execute_skill")
+        self.feedback: list[Any] = []
+
+    def transition(self, name: str) -> bool:
+        """configure, activate, deactivate or cleanup, as `ros2 lifecycle set` asks for it."""
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        assert self._change.wait_for_service(5.0)
+        number = getattr(Transition, f"TRANSITION_{name.upper()}")
+        return wait(self._change.call_async(ChangeState.Request(transition=Transition(id=number)))).success
+
+    def send(self, max_steps: int = 1000, skill: str = "open_drawer") -> Any:
+        """Send a goal; its handle."""
+        goal = self._goal(skill=skill, max_steps=max_steps)
+        return wait(self._action.send_goal_async(goal, feedback_callback=self.feedback.append))
+
+    def rearm(self, topics: Any) -> Any:
+        """The answer of the service."""
+        from std_srvs.srv import Trigger
+
+        return wait(topics.node.create_client(Trigger, "/policy/rearm").call_async(Trigger.Request()))
+
+    def act(self, answer: Callable[[int], np.ndarray], delay: Callable[[int], float] = lambda _: 0.0) -> None:
+        """From now on actions are `answer(n)`, each after `delay(n)` seconds, instead of the policy's."""
+        agent = self.node._runner._agent
+        decide, count = agent.act, itertools.count()
+
+        def act(observation, executed):
+            decision, n = decide(observation, executed), next(count)
+            time.sleep(delay(n))
+            return type(decision)(np.asarray(answer(n), np.float32), decision.success_probability)
+
+        agent.act = act
+
+    def close(self) -> None:
+        import rclpy
+
+        self._open = False
+        self._thread.join()
+        self.node.close()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def _spin(self) -> None:
+        while self._open:
+            self._executor.spin_once(timeout_sec=0.05)
+
+
+def wait(future: Any, seconds: float = 20.0) -> Any:
+    """The result of a future that another thread completes."""
+    end = time.monotonic() + seconds
+    while not future.done():
+        assert time.monotonic() < end, "no answer"
+        time.sleep(0.01)
+    return future.result()
+
+
+@pytest.fixture
+def open_policy(domain: int, topics: Any, robot: Any) -> Iterator[Callable[[Path], Policy]]:
+    """`open_policy(bundle)`: the node, told of this bundle; closed with the test."""
+    opened: list[Policy] = []
+
+    def open_one(bundle: Path) -> Policy:
+        opened.append(Policy(domain, bundle, topics))
+        return opened[-1]
+
+    yield open_one
+    for policy in opened:
+        policy.close()
+
+
+@pytest.fixture
+def policy(open_policy: Callable[[Path], Policy], bundle: Path) -> Policy:
+    return open_policy(bundle)
+
+
+@pytest.fixture
+def bundle_of() -> Callable[[Path, Spec], Path]:
+    """`bundle_of(folder, spec)`: a bundle for another contract."""
+    return make_bundle
+
+
+@pytest.fixture
+def active(policy: Policy) -> Policy:
+    """Configured and active."""
+    assert policy.transition("configure")
+    time.sleep(0.5)
+    assert policy.transition("activate")
+    return policy
+
+
+@pytest.fixture
+def result() -> Callable[[Any], Any]:
+    """`result(handle)`: the result of an accepted goal."""
+    return lambda handle: wait(handle.get_result_async()).result
+
+
+@pytest.fixture
+def fault(record_property: Callable[[str, object], None], arm: Arm) -> Callable[..., None]:
+    """Notes a row of the fault table, after a look at what the arm was told."""
+
+    def note(name: str, what_the_arm_did: str) -> None:
+        violations = arm.violations()
+        for key, value in (("fault", name), ("arm", what_the_arm_did), ("violations", violations)):
+            record_property(key, value)
+        assert violations == 0
+
+    return note
