@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import rclpy
@@ -128,9 +128,9 @@ class Topics:
 class SyntheticRobot:
     """Publishes what a robot and its cameras do, at 30 Hz, until it is closed."""
 
-    def __init__(self, topics: Topics, qos: object = 10):
+    def __init__(self, topics: Topics, qos: object = 10, silent: Collection[str] = ()):
         self._topics, self._qos = topics, qos
-        self.silent: set[str] = set()
+        self.silent = set(silent)
         """Topics that are left out."""
         self.stamp_offset = 0.0
         """Added to the cameras' header stamps, seconds."""

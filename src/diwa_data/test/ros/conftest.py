@@ -63,7 +63,7 @@ def recorder(start: Callable, tmp_path: Path):
 
 @pytest.fixture
 def fault(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Notes a row of the fault table (benchmarks/recorder_faults.py)."""
+    """Notes a row of the fault table (benchmarks/faults.py)."""
 
     def note(name: str, happened: str, lost: str) -> None:
         for key, value in (("fault", name), ("happened", happened), ("lost", lost)):

@@ -112,8 +112,7 @@ def arm(topics: Any) -> Arm:
 def robot(topics: Any, arm: Arm) -> Iterator:
     from diwa_data.ros.synthetic import SyntheticRobot
 
-    made = SyntheticRobot(topics)
-    made.silent = {messages.TARGET_POSE, messages.GRIPPER_COMMAND}
+    made = SyntheticRobot(topics, silent=(messages.TARGET_POSE, messages.GRIPPER_COMMAND))
     made.pose = arm.pose
     yield made
     made.close()
