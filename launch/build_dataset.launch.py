@@ -4,10 +4,10 @@ import shlex
 import sys
 from os.path import expanduser
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 
 from diwa_data.ros.launching import values
-from launch import LaunchContext, LaunchDescription
 
 ARGUMENTS = (
     DeclareLaunchArgument("bags", description="Bags, or folders of bags, separated by spaces."),

@@ -1,20 +1,19 @@
 """Run a skill: `ros2 launch diwa_deploy run_skill.launch.py skill:=open_drawer [robot:=sim checkpoint:=...]`."""
 
-from pathlib import Path
-
-from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-
-from diwa_data.ros.launching import kept_node, number, parameters, values
-from diwa_data.skills import SKILLS
 from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+from diwa_data.ros.launching import cameras, final_node, kept_node, number, parameters, simulated_robot, values
+from diwa_data.skills import SKILLS
 
 ARGUMENTS = (
     DeclareLaunchArgument("skill", choices=list(SKILLS), description="Which skill."),
     DeclareLaunchArgument("checkpoint", default_value="", description="Its bundle; empty = the installed one."),
     DeclareLaunchArgument("robot", default_value="franka", choices=["franka", "sim"], description="Which robot."),
     DeclareLaunchArgument("robot_file", default_value="", description="Your robot's .yaml; empty = the shipped one."),
+    DeclareLaunchArgument(
+        "cameras", default_value="true", choices=["true", "false"], description="Start drivers and croppers (franka)."
+    ),
     DeclareLaunchArgument("max_steps", default_value="72", description="Control ticks (7.5 a second) at most."),
     DeclareLaunchArgument("success_ticks", default_value="3", description="Ticks to be sure of a success; 0 = never."),
     DeclareLaunchArgument("seed", default_value="0", description="Of the policy, and of the simulated scene."),
@@ -41,21 +40,15 @@ def _actions(context: LaunchContext) -> list:
     seed = int(number(given, "seed"))
     actions = [
         kept_node("diwa_deploy", "policy", robot, skill=skill, checkpoint=given["checkpoint"], **numbers),
-        *_robot(given),
     ]
+    if given["robot"] == "sim":
+        actions.append(simulated_robot(given))
+    elif given["cameras"] == "true":
+        actions += cameras(robot)
     if record:
         folder = given["bag_dir"] or f"~/diwa_bags/runs/{skill}"
         actions.append(kept_node("diwa_data", "recorder", robot, folder=folder, skill=skill, operator="policy"))
     if given["auto"] == "true":
         settings = {"skill": skill, "max_steps": numbers["max_steps"], "seed": seed, "record": record}
-        actions.append(kept_node("diwa_deploy", "run_skill", robot, **settings))
+        actions.append(final_node("diwa_deploy", "run_skill", robot, **settings))
     return actions
-
-
-def _robot(given: dict[str, str]) -> list:
-    if given["robot"] == "sim":
-        launch = Path(get_package_share_directory("diwa_sim")) / "launch" / "sim.launch.py"
-        passed = {name: given[name] for name in ("skill", "seed", "window")}
-        source = PythonLaunchDescriptionSource(str(launch))
-        return [IncludeLaunchDescription(source, launch_arguments=passed.items())]
-    return []

@@ -1,10 +1,10 @@
 """The simulated robot on the real robot's topics: `ros2 launch diwa_sim sim.launch.py [skill:=... window:=true]`."""
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
 from diwa_data.ros.launching import kept_node, number, parameters, skill_argument, skill_parameter, values
-from launch import LaunchContext, LaunchDescription
 
 ARGUMENTS = (
     skill_argument(),

@@ -1,15 +1,19 @@
 """Teleoperate and record: `ros2 launch diwa_data teleop_record.launch.py [device:=scripted robot:=sim ...]`."""
 
-from pathlib import Path
-
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch_ros.actions import Node
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from diwa_data.errors import DiwaError
-from diwa_data.ros.launching import kept_node, number, parameters, skill_argument, skill_parameter, values
-from launch import LaunchContext, LaunchDescription
+from diwa_data.ros.launching import (
+    cameras,
+    kept_node,
+    number,
+    parameters,
+    simulated_robot,
+    skill_argument,
+    skill_parameter,
+    values,
+)
 
 ARGUMENTS = (
     DeclareLaunchArgument(
@@ -35,24 +39,6 @@ ARGUMENTS = (
     ),
     DeclareLaunchArgument("min_free_mb", default_value="1000.0", description="Free disk that is kept, MB."),
 )  # fmt: skip
-
-REALSENSE = {
-    "rgb_camera.color_profile": "640x480x30",
-    "rgb_camera.profile": "640x480x30",  # its name in older drivers
-    "enable_depth": False,
-    "enable_infra1": False,
-    "enable_infra2": False,
-    "pointcloud.enable": False,
-}
-KINECT = {
-    "fps": 30,
-    "color_enabled": True,
-    "color_format": "bgra",
-    "color_resolution": "720P",
-    "depth_enabled": False,
-    "point_cloud": False,
-    "rgb_point_cloud": False,
-}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -84,37 +70,7 @@ def _actions(context: LaunchContext) -> list:
             kept_node("diwa_sim", "operator", robot, skill=skill, seed=int(number(given, "seed")), **numbers)
         )
     if given["robot"] == "sim":
-        launch = Path(get_package_share_directory("diwa_sim")) / "launch" / "sim.launch.py"
-        passed = {name: given[name] for name in ("skill", "seed", "window")}
-        source = PythonLaunchDescriptionSource(str(launch))
-        actions.append(IncludeLaunchDescription(source, launch_arguments=passed.items()))
+        actions.append(simulated_robot(given))
     elif given["cameras"] == "true":
-        actions += _cameras(robot)
-    return actions
-
-
-def _cameras(robot: str) -> list:
-    """Both drivers and what cuts their images; all come back by themselves."""
-    again = {"respawn": True, "respawn_delay": 2.0, "output": "screen"}
-    drivers = [
-        ("realsense2_camera", "realsense2_camera_node", "realsense", "wrist", REALSENSE),
-        ("azure_kinect_ros_driver", "node", "kinect", "k4a", KINECT),
-    ]
-    actions: list = []
-    for package, executable, namespace, name, settings in drivers:
-        try:
-            get_package_share_directory(package)
-        except PackageNotFoundError:
-            actions.append(LogInfo(msg=f"ERROR: {package} is not installed: install it, or start your driver yourself"))
-            continue
-        driver = Node(
-            package=package, executable=executable, namespace=namespace, name=name, parameters=[settings], **again
-        )
-        actions.append(driver)
-    for camera in ("static", "gripper"):
-        chosen = [robot, {"camera": camera}]
-        cutter = Node(
-            package="diwa_data", executable="camera_node", name=f"{camera}_camera", parameters=chosen, **again
-        )
-        actions.append(cutter)
+        actions += cameras(robot)
     return actions

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     },
 }  # fmt: skip
 ROS = {
-    "rclpy", "rosbag2_py", "rosidl_runtime_py", "rcl_interfaces", "launch", "launch_ros",
+    "rclpy", "rosbag2_py", "rosidl_runtime_py", "rcl_interfaces", "launch", "launch_ros", "ament_index_python",
     "action_msgs", "lifecycle_msgs", "diagnostic_msgs", "sensor_msgs", "geometry_msgs", "std_msgs", "std_srvs",
     "diwa_interfaces",
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diwa_data.motion import LimitedMotion, MotionLimits, limit_motion
+from diwa_data.motion import LimitedMotion, MotionLimits, clamp_lead, is_finite, limit_motion
 from diwa_data.pose import Pose, interpolate
 
 
@@ -22,6 +22,11 @@ class Interpolator:
         """Start from the measured pose."""
         self.target = self._start = self._goal = measured
         self._elapsed = self._tick
+
+    def is_left(self, measured: Pose) -> bool:
+        """The arm is farther from the target than the lead limits: something else has moved it."""
+        assert self.target is not None
+        return is_finite(measured) and clamp_lead(self.target, measured, self._limits).intervened
 
     def command(self, goal: Pose) -> None:
         """Be at `goal` one tick from now."""

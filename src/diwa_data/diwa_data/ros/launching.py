@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown, TimerAction
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from launch import LaunchContext
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, Shutdown, TimerAction
 from launch.events.process import ProcessExited
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
@@ -14,12 +18,43 @@ from launch_ros.actions import Node
 from diwa_data.errors import DiwaError
 from diwa_data.robot_config import load_robot, robot_file
 from diwa_data.skills import SKILLS
-from launch import LaunchContext
 
 PLAY = "play"
 """The value of `skill` that records play."""
 REFUSED = 2
 """Exit status of a node that told why it cannot run."""
+DRIVERS: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
+    (
+        "realsense2_camera",
+        "realsense2_camera_node",
+        "realsense",
+        "wrist",
+        {
+            "rgb_camera.color_profile": "640x480x30",
+            "rgb_camera.profile": "640x480x30",  # its name in older drivers
+            "enable_depth": False,
+            "enable_infra1": False,
+            "enable_infra2": False,
+            "pointcloud.enable": False,
+        },
+    ),
+    (
+        "azure_kinect_ros_driver",
+        "node",
+        "kinect",
+        "k4a",
+        {
+            "fps": 30,
+            "color_enabled": True,
+            "color_format": "bgra",
+            "color_resolution": "720P",
+            "depth_enabled": False,
+            "point_cloud": False,
+            "rgb_point_cloud": False,
+        },
+    ),
+)
+"""Package, executable, namespace, name and parameters of the camera drivers."""
 _AGAIN_AFTER = 1.0  # seconds
 
 
@@ -79,3 +114,43 @@ def kept_node(package: str, name: str, robot: str, **settings: object) -> Node:
         output="screen",
         on_exit=ended,
     )
+
+
+def final_node(package: str, name: str, robot: str, **settings: object) -> Node:
+    """As `kept_node`, but once: whatever its exit status, everything ends with it."""
+    return Node(
+        package=package,
+        executable=f"{name}_node",
+        name=name,
+        parameters=[robot, settings],
+        output="screen",
+        on_exit=Shutdown(reason=f"{name} has ended"),
+    )
+
+
+def cameras(robot: str) -> list[Any]:
+    """The drivers of the Franka's cameras, as far as they are installed, and what cuts their images.
+
+    All of them come back by themselves: a Kinect's driver exits when it stalls.
+    """
+    again = {"respawn": True, "respawn_delay": 2.0, "output": "screen"}
+    actions: list[Any] = []
+    for package, executable, namespace, name, settings in DRIVERS:
+        try:
+            get_package_share_directory(package)
+        except PackageNotFoundError:
+            actions.append(LogInfo(msg=f"ERROR: {package} is not installed: install it, or start your driver yourself"))
+            continue
+        where = {"package": package, "executable": executable, "namespace": namespace, "name": name}
+        actions.append(Node(**where, parameters=[settings], **again))
+    for camera in ("static", "gripper"):
+        where = {"package": "diwa_data", "executable": "camera_node", "name": f"{camera}_camera"}
+        actions.append(Node(**where, parameters=[robot, {"camera": camera}], **again))
+    return actions
+
+
+def simulated_robot(given: Mapping[str, str]) -> IncludeLaunchDescription:
+    """`sim.launch.py` with the arguments skill, seed and window of another launch file."""
+    launch = Path(get_package_share_directory("diwa_sim")) / "launch" / "sim.launch.py"
+    passed = {name: given[name] for name in ("skill", "seed", "window")}
+    return IncludeLaunchDescription(PythonLaunchDescriptionSource(str(launch)), launch_arguments=passed.items())

@@ -188,6 +188,8 @@ class RosRobot:
         with self._lock:
             hold = bool(self._stop) or verdict.level == "hold"
             assert self._measured is not None
+            if not self._running and self._interpolator.is_left(self._measured):
+                self._interpolator.reset(self._measured)  # guided by hand, or after a reflex: nothing pulls it back
             motion = self._interpolator.step(self._measured, hold)
             self.interventions.update(motion.interventions)
             if verdict.level != "ok":

@@ -11,6 +11,7 @@ import pytest
 launch_testing = pytest.importorskip("launch_testing", reason="needs ROS 2 (launch_testing)")
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory  # noqa: E402
+from launch import LaunchDescription  # noqa: E402
 from launch.actions import IncludeLaunchDescription  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
 from launch_testing.actions import ReadyToTest  # noqa: E402
@@ -21,7 +22,6 @@ from diwa_data.align import DatasetConfig  # noqa: E402
 from diwa_data.bags import Bag, find_bags  # noqa: E402
 from diwa_data.dataset import build_dataset, load_dataset  # noqa: E402
 from diwa_sim.replay import replay  # noqa: E402
-from launch import LaunchDescription  # noqa: E402
 
 try:
     SHARE = Path(get_package_share_directory("diwa_data"))
