@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from processes import node_pid, summary, usage
 
 from diwa_data import messages
 from diwa_data.bags import Bag, find_bags
@@ -46,16 +47,16 @@ def record(folder: Path, minutes: float, storage: str) -> dict[str, dict[str, fl
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as launch:
         try:
             time.sleep(SETTLE)
-            pids = {name: _pid(name, launch.pid) for name in NODES}
+            pids = {name: node_pid(name, launch.pid) for name in NODES}
             samples = {name: [] for name in NODES}
             while time.sleep(5.0) is None and all(Path(f"/proc/{pid}").exists() for pid in pids.values()):
                 for name, pid in pids.items():
-                    samples[name].append((time.monotonic(), *_usage(pid)))
+                    samples[name].append((time.monotonic(), *usage(pid)))
             launch.wait(60)
         finally:
             if launch.poll() is None:
                 os.killpg(launch.pid, signal.SIGKILL)
-    return {name: _summary(np.array(rows[:-1])) for name, rows in samples.items()}
+    return {name: summary(np.array(rows[:-1])) for name, rows in samples.items()}
 
 
 def judge(path: Path) -> dict[str, object]:
@@ -74,35 +75,6 @@ def judge(path: Path) -> dict[str, object]:
         "largest_gap_between_stamps_ms": round(1e3 * float(np.diff(stamps).max()), 1),
         "rates": {topic: round(values.rate, 3) for topic, values in topics.items() if values.rate > 10},
         "largest_gaps_ms": {topic: round(1e3 * topics[topic].largest_gap, 1) for topic in images},
-    }
-
-
-def _pid(name: str, launch: int) -> int:
-    """The process of a node, by its command line, within the launch's session."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if any(word.endswith(f"/{name}_node".encode()) for word in words) and os.getsid(int(entry.name)) == launch:
-                return int(entry.name)
-        except (OSError, ProcessLookupError):
-            continue
-    raise SystemExit(f"no process of the node {name}: does the launch file run?")
-
-
-def _usage(pid: int) -> tuple[float, float]:
-    """CPU seconds so far, and resident megabytes."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    tick = os.sysconf("SC_CLK_TCK")
-    return (int(fields[11]) + int(fields[12])) / tick, int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _summary(rows: np.ndarray) -> dict[str, float]:
-    """Of rows (N, 3): time, CPU seconds, megabytes."""
-    cpu = (rows[-1, 1] - rows[0, 1]) / (rows[-1, 0] - rows[0, 0])
-    return {
-        "cpu_percent": round(100 * float(cpu), 1),
-        "mb_first": round(rows[0, 2], 1),
-        "mb_last": round(rows[-1, 2], 1),
     }
 
 

@@ -15,7 +15,9 @@ setup(
     extras_require={"test": ["pytest"]},
     entry_points={
         "console_scripts": [
+            "preflight = diwa_deploy.ros.preflight:main",
             "policy_node = diwa_deploy.ros.policy_node:main",
+            "gripper_node = diwa_deploy.ros.gripper_node:main",
             "run_skill_node = diwa_deploy.ros.run_skill:main",
         ]
     },

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli.arguments import Source, command_line
+from diwa_cli.bundles import start_region
 from diwa_cli.evaluate import EvaluateConfig, evaluate
 from diwa_cli.replay import replay_dataset
 from diwa_cli.report import write_report
@@ -129,7 +130,8 @@ def demo(out: Path, config: DemoConfig, source: Source) -> None:
     found = results(folder, config.skill)
     write_json(folder.results, found)
     parts = {"world_model": folder.world_model, "policy": folder.finetuned, "reward": folder.reward}
-    write_bundle(folder.bundle(config.skill), parts, {**found, "versions": versions()})
+    start = start_region(folder.demonstrations, config.skill).to_card()
+    write_bundle(folder.bundle(config.skill), parts, {**found, "versions": versions(), "start": start})
     print(f"\n{headline(folder)}")
     print(f"report: {folder.report}\nresults: {folder.results}\nskill bundle: {folder.bundle(config.skill)}")
 

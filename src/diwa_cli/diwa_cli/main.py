@@ -25,6 +25,7 @@ COMMANDS = {
     "train-reward": ("learning_commands", "demonstrations -> success classifier"),
     "finetune": ("learning_commands", "policy -> better policy, by PPO in the world model's dreams"),
     "evaluate": ("run_commands", "paired, seeded rollouts of two policies in the simulator"),
+    "bundle": ("run_commands", "world model, policy and classifier -> a skill that can be run"),
     "run-skill": ("run_commands", "one skill with the deployment loop, on the simulated robot"),
     "report": ("run_commands", "one self-contained HTML page about a run"),
     "demo": ("run_commands", "all of the above, small: from recording to a fine-tuned skill and its report"),

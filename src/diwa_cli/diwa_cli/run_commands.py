@@ -62,6 +62,37 @@ def run_skill(args: list[str]) -> int:
     return call(command, "run-skill", rest)
 
 
+def bundle(args: list[str]) -> int:
+    from diwa_cli.bundles import start_region
+    from diwa_data.errors import DiwaError
+    from diwa_deploy.bundle import skills_folder, write_bundle
+    from diwa_learning.agent import load_agent
+    from diwa_learning.checkpoint import load_world_model
+
+    def command(
+        skill: str, world_model: Path, policy: Path, reward: Path, demonstrations: Path, out: Path | None = None
+    ) -> None:
+        """Put the checkpoints of one skill together, as `run-skill` and the ROS 2 node load them.
+
+        Args:
+            skill: One of the eight skills.
+            world_model: Checkpoint of `diwa train-world-model`.
+            policy: Checkpoint of `diwa finetune`, or of `diwa train-policy`.
+            reward: Checkpoint of `diwa train-reward`.
+            demonstrations: Their dataset: a robot begins the skill only near where they began.
+            out: Folder to write; without it the bundle is installed in $DIWA_HOME/skills/SKILL (default ~/.diwa).
+        """
+        folder = out or skills_folder() / skill
+        if folder.exists():
+            raise DiwaError(f"{folder} exists already: delete it, or name another folder with --out")
+        load_agent(world_model, policy, reward, load_world_model(world_model).spec)  # they belong together
+        parts = {"world_model": world_model, "policy": policy, "reward": reward}
+        card = {"skill": skill, "start": start_region(demonstrations, skill).to_card()}
+        print(write_bundle(folder, parts, card).path)
+
+    return call(command, "bundle", args)
+
+
 def report(args: list[str]) -> int:
     from diwa_cli.report import write_report
 

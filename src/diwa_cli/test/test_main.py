@@ -137,6 +137,23 @@ def test_run_skill_with_a_bundle_and_with_an_installed_one(diwa, bundle, tmp_pat
     assert "no bundle for skill 'close_drawer'" in diwa("run-skill", "--skill", "close_drawer").err
 
 
+def test_bundle_installs_a_skill_once(diwa, checkpoints, recorded, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIWA_HOME", str(tmp_path))
+    demonstrations = recorded / "demonstrations.h5"
+    parts = ["--world-model", checkpoints.world_model, "--policy", checkpoints.policy, "--reward", checkpoints.reward]
+    parts += ["--demonstrations", demonstrations]
+    ran = diwa("bundle", "--skill", "open_drawer", *parts)
+    assert (ran.status, ran.out.strip()) == (0, str(tmp_path / "skills" / "open_drawer"))
+    start = json.loads((tmp_path / "skills" / "open_drawer" / "card.json").read_text())["start"]
+    assert start["low"] == start["high"] == pytest.approx([0.42, 0.0, 0.30], abs=0.27)
+    assert diwa("run-skill", "--skill", "open_drawer", "--max-steps", "2", "--success-ticks", "0").status == 0
+    ran = diwa("bundle", "--skill", "open_drawer", *parts)
+    assert (ran.status, "exists already: delete it" in ran.err) == (2, True)
+    wrong = [*parts[:3], checkpoints.reward, *parts[4:6]]
+    assert diwa("bundle", "--skill", "close_drawer", *wrong, "--demonstrations", demonstrations).status == 2
+    assert not (tmp_path / "skills" / "close_drawer").exists()
+
+
 def test_report(diwa, run):
     assert diwa("report", run).out.strip() == str(run / "report.html")
 

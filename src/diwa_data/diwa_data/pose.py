@@ -26,6 +26,13 @@ class Pose:
         """Pose from a position (3,) and a quaternion (4,), x y z w as in ROS; the quaternion is normalised."""
         return cls(np.asarray(position, float), Rotation.from_quat(quaternion))
 
+    @classmethod
+    def from_state(cls, state: np.ndarray) -> Pose:
+        """The hand of a robot state (10,), as `robot_state` makes it; its rotation is made orthonormal."""
+        first, second = np.asarray(state[3:6], float), np.asarray(state[6:9], float)
+        matrix = np.stack([first, second, np.cross(first, second)], axis=1)
+        return cls(np.asarray(state[:3], float), Rotation.from_matrix(matrix))
+
     @property
     def quaternion(self) -> np.ndarray:
         """(4,) x y z w."""

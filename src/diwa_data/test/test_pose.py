@@ -136,3 +136,11 @@ def test_a_sequence_of_actions_is_found_again(start: Pose, given_actions: list[n
     grippers = np.array([1.0, *(action[6] for action in given_actions)])
     sequence = action_sequence(targets, grippers, SPEC)
     np.testing.assert_allclose(sequence.actions, given_actions, atol=1e-4)
+
+
+@given(st.integers(0, 2**31))
+def test_a_pose_comes_back_from_its_robot_state(seed: int) -> None:
+    pose = Pose(np.random.default_rng(seed).uniform(-1, 1, 3), Rotation.random(random_state=seed))
+    back = Pose.from_state(robot_state(pose, 0.04))
+    np.testing.assert_allclose(back.position, pose.position, atol=1e-6)
+    assert rotation_distance(back.rotation, pose.rotation) < 1e-5

@@ -15,6 +15,7 @@ from diwa_data.spec import Spec
 from diwa_deploy.bundle import find_bundle
 from diwa_deploy.control import ControlResult, SuccessRule, Tick, control_loop
 from diwa_deploy.safety import SafetyFilter
+from diwa_deploy.start_region import StartRegion
 from diwa_learning.agent import load_agent
 
 _WARM_UP_TICKS = 8  # two chunks: every path of a decision
@@ -29,7 +30,8 @@ class SkillRunner:
         Raises `DiwaError` if there is none, or it was made for another contract.
         """
         bundle = find_bundle(skill, checkpoint)
-        self.bundle = bundle
+        self.start = StartRegion.from_card(bundle.card, str(bundle.path / "card.json"))
+        """Where its demonstrations began; None if the bundle does not say."""
         self._agent = load_agent(bundle.world_model, bundle.policy, bundle.reward, spec)
         self._limits, self._spec = limits, spec
 

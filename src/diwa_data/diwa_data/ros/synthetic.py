@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import numpy as np
 import rclpy
@@ -20,6 +23,8 @@ from diwa_data import messages
 from diwa_data.pose import Pose
 from diwa_data.ros.topics import hear, publisher
 from diwa_data.synthetic import JOINTS, synthetic_image, synthetic_pose
+
+T = TypeVar("T")
 
 SIZE = (40, 48)
 """Height and width of its images, pixels."""
@@ -93,6 +98,7 @@ class Topics:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._publishers: dict[str, Callable[[memoryview], None]] = {}
+        self._calls: queue.Queue[tuple[Callable[[], Any], Future]] = queue.Queue()
         self.heard: dict[str, list] = {}
         self._open = True
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -101,13 +107,19 @@ class Topics:
     def publish(self, topic: str, data: memoryview, qos: object = 10) -> None:
         """Publish serialised `data`."""
         if topic not in self._publishers:
-            self._publishers[topic] = publisher(self.node, topic, qos)
+            self._publishers[topic] = self.call(lambda: publisher(self.node, topic, qos))
         self._publishers[topic](data)
+
+    def call(self, make: Callable[[], T]) -> T:
+        """`make()` in the thread that spins: what adds to the node must not come in between."""
+        done: Future[T] = Future()
+        self._calls.put((make, done))
+        return done.result(timeout=10)
 
     def hear(self, topic: str) -> list:
         """A list that fills with the values of a topic."""
         self.heard[topic] = []
-        hear(self.node, topic, self.heard[topic].append)
+        self.call(lambda: hear(self.node, topic, self.heard[topic].append))
         return self.heard[topic]
 
     def event(self, name: str) -> None:
@@ -123,6 +135,9 @@ class Topics:
     def _spin(self) -> None:
         while self._open:
             self._executor.spin_once(timeout_sec=0.05)
+            while not self._calls.empty():
+                make, done = self._calls.get()
+                done.set_result(make())
 
 
 class SyntheticRobot:

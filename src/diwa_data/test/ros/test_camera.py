@@ -54,7 +54,7 @@ def images(topics) -> list:
     from sensor_msgs.msg import Image
 
     found: list = []
-    topics.node.create_subscription(Image, messages.image_topic("static"), found.append, 10)
+    topics.call(lambda: topics.node.create_subscription(Image, messages.image_topic("static"), found.append, 10))
     return found
 
 
@@ -98,7 +98,9 @@ def test_intrinsics_follow_crop_and_size(topics, camera):
     found = topics.hear(messages.camera_info_topic("static"))
     from sensor_msgs.msg import CameraInfo
 
-    topics.node.create_subscription(CameraInfo, messages.camera_info_topic("static"), found.append, LATCHED)
+    topics.call(
+        lambda: topics.node.create_subscription(CameraInfo, messages.camera_info_topic("static"), found.append, LATCHED)
+    )
     matrix = np.array([[100.0, 0, 67.5], [0, 110.0, 49.5], [0, 0, 1]])
     for _ in range(10):
         topics.publish(

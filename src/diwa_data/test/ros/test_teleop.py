@@ -115,13 +115,13 @@ def test_a_controller_that_is_lost_or_teleports_moves_nothing(hand, teleop, faul
 
 def test_two_publishers_of_the_target_stop_us(hand, teleop, topics, fault):
     hand.press()
-    rival = topics.node.create_publisher(_pose_message(), messages.TARGET_POSE, 1)
+    rival = topics.call(lambda: topics.node.create_publisher(_pose_message(), messages.TARGET_POSE, 1))
     hand.run(1.0)
     said = teleop.wait_for("no target is published: /test publishes /diwa/target_pose too: stop it")
     hand.targets.clear()
     hand.run(0.5, (0.1, 0, 0))
     assert not hand.targets
-    topics.node.destroy_publisher(rival)
+    topics.call(lambda: topics.node.destroy_publisher(rival))
     teleop.forget()
     hand.run(1.5)
     teleop.wait_for("the target is the measured pose")

@@ -46,6 +46,10 @@ class PolicyNodeConfig:
     """Control ticks after which a goal that names none ends."""
     success_ticks: int = 3
     """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
+    start_distance: float = 0.05
+    """Metres outside of where the demonstrations began up to which a skill may begin."""
+    start_angle: float = 0.2
+    """Radians, likewise."""
     arm: ArmConfig = field(default_factory=ArmConfig)
     """Rate, limits and watchdog."""
 
@@ -127,7 +131,12 @@ class PolicyNode(LifecycleNode):
             return "a skill is running: cancel it first"
         if self._latched:
             return f"stopped by '{self._latched}': ros2 service call /policy/rearm std_srvs/srv/Trigger"
-        return self._robot.problem()
+        if problem := self._robot.problem():
+            return problem
+        start, pose = self._runner.start, self._robot.measured
+        if start is None or pose is None:
+            return ""
+        return start.problem(pose, self._config.start_distance, self._config.start_angle)
 
     async def _execute(self, goal: ServerGoalHandle) -> ExecuteSkill.Result:
         """Run the skill in a thread of its own while the executor goes on."""
@@ -143,7 +152,8 @@ class PolicyNode(LifecycleNode):
         else:
             goal.succeed()
         limits = ", ".join(f"{name} {count}" for name, count in sorted(self._robot.interventions.items())) or "none"
-        self.get_logger().info(f"{self._config.skill}: {result.reason} after {result.steps} steps; limits: {limits}")
+        told = f"{result.reason} after {result.steps} steps, {self._robot.missed} missed; limits: {limits}"
+        self.get_logger().info(f"{self._config.skill}: {told}")
         return ExecuteSkill.Result(success=result.reason == "success", reason=result.reason, steps=result.steps)
 
     def _run(self, goal: ServerGoalHandle, done: Future) -> None:
@@ -181,6 +191,7 @@ class PolicyNode(LifecycleNode):
     def _report(self) -> None:
         ages = {name: f"{age:.3f}" for name, age in self._robot.ages().items()}
         limits = {f"limit {name}": count for name, count in self._robot.interventions.items()}
+        limits["missed ticks"] = self._robot.missed
         self._diagnostics.add("arm", self._latched, armed=self._robot.armed, running=self._busy, **ages, **limits)
         self._diagnostics.publish()
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
@@ -37,6 +38,20 @@ _RIVALS_EVERY = 0.5  # seconds between looks for other publishers of the target
 
 
 @dataclass(frozen=True)
+class ModeConfig:
+    """The arm's mode: anything but `moving` freezes the target and ends a skill (reflex, user stop, guiding)."""
+
+    topic: str = ""
+    """For instance /franka_robot_state_broadcaster/robot_state; empty = the arm does not say."""
+    type: str = "franka_msgs/msg/FrankaRobotState"
+    """Type of its messages."""
+    field: str = "robot_mode"
+    """Their field that holds the mode."""
+    moving: int = 2
+    """Its value when the arm obeys."""
+
+
+@dataclass(frozen=True)
 class ArmConfig:
     """How targets reach the arm."""
 
@@ -48,6 +63,8 @@ class ArmConfig:
     """Ages at which it warns, holds and aborts."""
     max_age: float = 0.2
     """Seconds by which a stream may be older than the static frame of its tick."""
+    mode: ModeConfig = field(default_factory=ModeConfig)
+    """Where the arm says in which mode it is."""
 
 
 class RosRobot:
@@ -70,6 +87,10 @@ class RosRobot:
         self._gripper_command = publisher(node, messages.GRIPPER_COMMAND, LATCHED)
         for topic in self._streams.topics:
             self._subscribe(topic)
+        self._mode: int | None = None
+        if config.mode.topic:
+            message_class = _message_class(config.mode)
+            node.create_subscription(message_class, config.mode.topic, self._on_mode, SENSOR)
         self._thread: threading.Thread | None = None
         self._armed = threading.Event()
 
@@ -77,6 +98,16 @@ class RosRobot:
     def armed(self) -> bool:
         """Targets are published."""
         return self._armed.is_set()
+
+    @property
+    def measured(self) -> Pose | None:
+        """The hand; None before the first finite pose."""
+        return self._measured
+
+    @property
+    def missed(self) -> int:
+        """Ticks of this skill that were left out: their frame did not come, or inference was late."""
+        return self._streams.missed
 
     def problem(self) -> str:
         """Why the arm cannot be armed or a skill cannot begin: rivals, or streams that are silent; empty if it can."""
@@ -86,7 +117,9 @@ class RosRobot:
         silent = [topic for topic, age in ages.items() if age > self._config.watchdog.abort]
         if silent:
             return f"nothing on {', '.join(silent)}: is its publisher running?"
-        return "" if self._measured is not None else f"no finite pose on {messages.CURRENT_POSE}"
+        if self._measured is None:
+            return f"no finite pose on {messages.CURRENT_POSE}"
+        return self._mode_problem()
 
     def arm(self) -> None:
         """Hold the measured pose, and from now on publish it. Raises `DiwaError` where there is a `problem`."""
@@ -162,6 +195,20 @@ class RosRobot:
         message_class, callback = get_message(message_type(topic)), with_received(on_message)
         self._node.create_subscription(message_class, topic, callback, SENSOR, event_callbacks=events, raw=True)
 
+    def _on_mode(self, message: Any) -> None:
+        self._mode = int(getattr(message, self._config.mode.field))
+        if problem := self._mode_problem():
+            self.stop(problem)
+
+    def _mode_problem(self) -> str:
+        """Why the arm does not obey; empty if it does, or does not say."""
+        mode = self._config.mode
+        if not mode.topic or self._mode == mode.moving:
+            return ""
+        if self._mode is None:
+            return f"nothing on {mode.topic}"
+        return f"the arm is in mode {self._mode}, not {mode.moving}"
+
     def _keep(self, topic: str, data: bytes) -> None:
         """What is needed between ticks too. Raises `DiwaError` on NaN: the message is left out."""
         if topic == messages.CURRENT_POSE:
@@ -188,7 +235,7 @@ class RosRobot:
         with self._lock:
             hold = bool(self._stop) or verdict.level == "hold"
             assert self._measured is not None
-            if not self._running and self._interpolator.is_left(self._measured):
+            if not self._running and (self._mode_problem() or self._interpolator.is_left(self._measured)):
                 self._interpolator.reset(self._measured)  # guided by hand, or after a reflex: nothing pulls it back
             motion = self._interpolator.step(self._measured, hold)
             self.interventions.update(motion.interventions)
@@ -209,3 +256,11 @@ class RosRobot:
         if (own := self._node.get_fully_qualified_name()) in names:
             names.remove(own)
         return ", ".join(names)
+
+
+def _message_class(mode: ModeConfig) -> Any:
+    try:
+        return get_message(mode.type)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        cure = "source the workspace of your arm's driver, or set arm.mode.topic to nothing"
+        raise DiwaError(f"no message type {mode.type} for {mode.topic}: {cure}") from error

@@ -121,7 +121,7 @@ def robot(topics: Any, arm: Arm) -> Iterator:
 class Policy:
     """The node in this process, and a client of it in another context."""
 
-    def __init__(self, domain: int, bundle: Path, topics: Any):
+    def __init__(self, domain: int, bundle: Path, topics: Any, *settings: str):
         import rclpy
         from lifecycle_msgs.srv import ChangeState
         from rclpy.action import ActionClient
@@ -132,8 +132,8 @@ class Policy:
         from diwa_deploy.ros.policy_node import PolicyNode
         from diwa_interfaces.action import ExecuteSkill
 
-        settings = [*PARAMETERS, "skill:=open_drawer", f"checkpoint:={bundle}", "success_ticks:=0"]
-        arguments = ["--ros-args", *[word for setting in settings for word in ("-p", setting)]]
+        told = [*PARAMETERS, "skill:=open_drawer", f"checkpoint:={bundle}", "success_ticks:=0", *settings]
+        arguments = ["--ros-args", *[word for setting in told for word in ("-p", setting)]]
         rclpy.init(args=arguments, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         self.node = PolicyNode()
         self._goal = ExecuteSkill.Goal
@@ -142,8 +142,8 @@ class Policy:
         self._open = True
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
-        self._change = topics.node.create_client(ChangeState, "/policy/change_state")
-        self._action = ActionClient(topics.node, ExecuteSkill, "execute_skill")
+        self._change = topics.call(lambda: topics.node.create_client(ChangeState, "/policy/change_state"))
+        self._action = topics.call(lambda: ActionClient(topics.node, ExecuteSkill, "execute_skill"))
         self.feedback: list[Any] = []
 
     def transition(self, name: str) -> bool:
@@ -164,7 +164,8 @@ class Policy:
         """The answer of the service."""
         from std_srvs.srv import Trigger
 
-        return wait(topics.node.create_client(Trigger, "/policy/rearm").call_async(Trigger.Request()))
+        client = topics.call(lambda: topics.node.create_client(Trigger, "/policy/rearm"))
+        return wait(client.call_async(Trigger.Request()))
 
     def act(self, answer: Callable[[int], np.ndarray], delay: Callable[[int], float] = lambda _: 0.0) -> None:
         """From now on actions are `answer(n)`, each after `delay(n)` seconds, instead of the policy's."""
@@ -202,12 +203,12 @@ def wait(future: Any, seconds: float = 20.0) -> Any:
 
 
 @pytest.fixture
-def open_policy(domain: int, topics: Any, robot: Any) -> Iterator[Callable[[Path], Policy]]:
-    """`open_policy(bundle)`: the node, told of this bundle; closed with the test."""
+def open_policy(domain: int, topics: Any, robot: Any) -> Iterator[Callable[..., Policy]]:
+    """`open_policy(bundle, "name:=value", ...)`: the node, told of this bundle; closed with the test."""
     opened: list[Policy] = []
 
-    def open_one(bundle: Path) -> Policy:
-        opened.append(Policy(domain, bundle, topics))
+    def open_one(bundle: Path, *settings: str) -> Policy:
+        opened.append(Policy(domain, bundle, topics, *settings))
         return opened[-1]
 
     yield open_one
@@ -216,7 +217,7 @@ def open_policy(domain: int, topics: Any, robot: Any) -> Iterator[Callable[[Path
 
 
 @pytest.fixture
-def policy(open_policy: Callable[[Path], Policy], bundle: Path) -> Policy:
+def policy(open_policy: Callable[..., Policy], bundle: Path) -> Policy:
     return open_policy(bundle)
 
 

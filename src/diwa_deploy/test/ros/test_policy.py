@@ -174,16 +174,16 @@ def test_a_second_publisher_refuses_activation_and_ends_a_skill(policy, arm, top
     from geometry_msgs.msg import PoseStamped
 
     assert policy.transition("configure")
-    rival = topics.node.create_publisher(PoseStamped, messages.TARGET_POSE, 1)
+    rival = topics.call(lambda: topics.node.create_publisher(PoseStamped, messages.TARGET_POSE, 1))
     time.sleep(1.0)
     assert not policy.transition("activate")
-    topics.node.destroy_publisher(rival)
+    topics.call(lambda: topics.node.destroy_publisher(rival))
     time.sleep(1.0)
     assert policy.transition("activate")
     policy.act(back_and_forth)
     handle = policy.send()
     time.sleep(1.0)
-    rival = topics.node.create_publisher(PoseStamped, messages.TARGET_POSE, 1)
+    rival = topics.call(lambda: topics.node.create_publisher(PoseStamped, messages.TARGET_POSE, 1))
     done = result(handle)
     assert done.reason == "/test publishes /diwa/target_pose too"
     assert arm.moved(0.3) < 1e-6
@@ -228,6 +228,41 @@ def test_an_arm_that_is_moved_away_is_followed_at_the_speed_limit(active, arm, r
     assert lead < 0.06
     fault(
         "the arm is pushed 20 cm aside and held", f"the target came after it at the speed limit, to {100 * lead:.1f} cm"
+    )
+
+
+def test_a_reflex_ends_the_skill_and_nothing_pulls_back(open_policy, bundle, arm, robot, topics, result, fault):
+    from std_msgs.msg import Int8
+
+    mode = topics.call(lambda: topics.node.create_publisher(Int8, "/mode", 10))
+    node = open_policy(bundle, "arm.mode.topic:=/mode", "arm.mode.type:=std_msgs/msg/Int8", "arm.mode.field:=data")
+    assert node.transition("configure")
+    time.sleep(0.5)
+    assert not node.transition("activate"), "the mode is not known"
+    mode.publish(Int8(data=2))
+    time.sleep(0.3)
+    assert node.transition("activate")
+    node.act(back_and_forth)
+    handle = node.send()
+    time.sleep(1.0)
+    mode.publish(Int8(data=4))
+    done = result(handle)
+    assert done.reason == "the arm is in mode 4, not 2"
+    assert arm.moved(0.3) < 1e-6
+    guided = Pose(arm.targets[-1].position + np.array([0.0, 0.15, 0.0]), arm.targets[-1].rotation)
+    robot.pose = lambda _: guided
+    time.sleep(0.5)
+    assert not node.rearm(topics).success
+    arm.targets.clear()  # while the arm does not obey, the target goes where it is
+    mode.publish(Int8(data=2))
+    time.sleep(0.3)
+    assert node.rearm(topics).success
+    np.testing.assert_allclose(arm.targets[-1].position, guided.position, atol=1e-6)
+    robot.pose = arm.pose
+    assert node.send(max_steps=2).accepted
+    fault(
+        "a reflex, then guided by hand by 15 cm, then recovered",
+        f"stood still, ended: {done.reason}; held where it was",
     )
 
 

@@ -1,0 +1,178 @@
+"""`ros2 run diwa_deploy preflight`: everything a skill needs, a line each, with the cure for what is not there."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import rclpy
+import torch
+from rclpy.node import Node
+
+from diwa_data import messages
+from diwa_data.bags import decode_value, gripper_width, header_stamp
+from diwa_data.errors import DiwaError
+from diwa_data.files import free_mb
+from diwa_data.images import require_record_size
+from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.offers import Offers, node_name
+from diwa_data.ros.parameters import read_parameters
+from diwa_data.sidecar import TopicStatistics
+from diwa_data.spec import Spec
+from diwa_deploy.ros.ros_robot import ArmConfig
+from diwa_deploy.runner import SkillRunner
+
+SLOWEST = 0.8
+"""Share of the declared rate below which a stream is too slow."""
+CLOCKS = 0.5
+"""Seconds between a header stamp and this machine's clock from which clocks are not the same."""
+GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
+
+
+@dataclass(frozen=True)
+class PreflightConfig:
+    """Parameters of `preflight`."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    """The robot; give its file with --params-file."""
+    skill: str = ""
+    """Skill whose bundle is tried on this robot; empty = none."""
+    checkpoint: str = ""
+    """Folder of its bundle; empty = the installed one."""
+    arm: ArmConfig = field(default_factory=ArmConfig)
+    """Limits; as the node's."""
+    seconds: float = 3.0
+    """How long it listens."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line."""
+
+    name: str
+    good: bool
+    text: str
+    """What was found, and the cure if it is not good."""
+
+
+class Preflight(Node):
+    """Listens for a while, then judges."""
+
+    def __init__(self) -> None:
+        super().__init__("preflight", automatically_declare_parameters_from_overrides=True)
+        self._config = read_parameters(self, PreflightConfig)
+        spec = self._config.robot.spec
+        images = {messages.image_topic(camera.name): spec.record_rate for camera in spec.cameras}
+        self._rates = images | {messages.CURRENT_POSE: spec.record_rate, messages.JOINT_STATES: spec.record_rate}
+        self._statistics = {topic: TopicStatistics() for topic in self._rates}
+        self._last: dict[str, tuple[bytes, float]] = {}
+        self._offers = Offers(self, list(self._rates), self._on_message)
+        self.create_timer(0.2, self._offers.look)
+
+    def run(self) -> list[Check]:
+        """All lines."""
+        end = time.monotonic() + self._config.seconds
+        while time.monotonic() < end:
+            rclpy.spin_once(self, timeout_sec=0.1)
+        spec = self._config.robot.spec
+        return [
+            *(self._stream(topic, spec) for topic in self._rates),
+            self._target(),
+            *self._machine(),
+            *self._bundle(spec),
+        ]
+
+    def _on_message(self, topic: str, message_type: str, received: float, data: bytes) -> None:
+        self._statistics[topic].add(received)
+        self._last[topic] = (data, received)
+
+    def _stream(self, topic: str, spec: Spec) -> Check:
+        """Published, at its rate, by a clock like ours, and of the right content."""
+        if topic not in self._last:
+            return Check(topic, False, self._offers.describe(topic))
+        data, received = self._last[topic]
+        rate, age = self._statistics[topic].rate, received - header_stamp(data)
+        if rivals := self._offers.rivals().get(topic):
+            return Check(topic, False, f"published by {rivals}: stop all but one")
+        if rate < SLOWEST * self._rates[topic]:
+            return Check(topic, False, f"{rate:.1f} Hz, not {self._rates[topic]:g}: set its publisher's rate")
+        if abs(age) > CLOCKS:
+            return Check(topic, False, f"its stamps are {age:+.2f} s off this machine's clock: run chrony on both")
+        try:
+            self._content(topic, decode_value(topic, data, topic), spec)
+        except DiwaError as error:
+            return Check(topic, False, str(error))
+        return Check(topic, True, f"{rate:.1f} Hz, stamped {1e3 * age:.0f} ms before it came")
+
+    def _content(self, topic: str, value: object, spec: Spec) -> None:
+        cameras = {messages.image_topic(camera.name): camera for camera in spec.cameras}
+        if topic in cameras:
+            assert isinstance(value, np.ndarray)
+            require_record_size(value, cameras[topic])
+        elif topic == messages.JOINT_STATES:
+            gripper_width(value, topic)
+
+    def _target(self) -> Check:
+        names = sorted({node_name(offer) for offer in self.get_publishers_info_by_topic(messages.TARGET_POSE)})
+        heard = self.count_subscribers(messages.TARGET_POSE)
+        if len(names) > 1:
+            return Check(
+                messages.TARGET_POSE, False, f"published by {', '.join(names)}: an arm may ignore both; stop one"
+            )
+        if not heard:
+            return Check(
+                messages.TARGET_POSE, False, "nobody hears it: start the arm's controller, remap its target to it"
+            )
+        return Check(messages.TARGET_POSE, True, f"heard by {heard}, published by {', '.join(names) or 'nobody yet'}")
+
+    def _machine(self) -> Iterator[Check]:
+        gpu = (
+            torch.cuda.get_device_name()
+            if torch.cuda.is_available()
+            else "none; the CPU decides in time at these sizes"
+        )
+        yield Check("GPU", True, gpu)
+        free = free_mb(Path.home())
+        yield Check(
+            "disk", free > 1000, f"{free / 1000:.1f} GB free at {Path.home()}" + ("" if free > 1000 else ": free some")
+        )
+
+    def _bundle(self, spec: Spec) -> Iterator[Check]:
+        config = self._config
+        if not config.skill:
+            return
+        checkpoint = Path(config.checkpoint).expanduser() if config.checkpoint else None
+        try:
+            seconds = SkillRunner(config.skill, checkpoint, spec, config.arm.limits).warm_up()
+        except DiwaError as error:
+            yield Check(config.skill, False, str(error))
+            return
+        good = seconds < spec.tick / 2
+        yield Check(
+            config.skill,
+            good,
+            f"{1e3 * seconds:.0f} ms a decision" + ("" if good else ": too slow here, see OMP_NUM_THREADS"),
+        )
+
+
+def main() -> None:
+    """The command `preflight`: exit status 1 if a line is red."""
+    rclpy.init()
+    try:
+        checks = Preflight().run()
+    except DiwaError as error:
+        sys.exit(f"error: {error}")
+    finally:
+        rclpy.try_shutdown()
+    for check in checks:
+        mark = f"{GREEN}ok  {PLAIN}" if check.good else f"{RED}BAD {PLAIN}"
+        print(f"{mark} {check.name:24} {check.text}")
+    sys.exit(0 if all(check.good for check in checks) else 1)
+
+
+if __name__ == "__main__":
+    main()
