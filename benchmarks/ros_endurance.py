@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,12 +14,8 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from policy_client import PolicyClient, running_skill
 from processes import node_pid, summary, usage
-from rclpy.action import ActionClient
-from rclpy.node import Node
-from rclpy.task import Future
 
 from diwa_data import messages
 from diwa_data.ros.topics import hear
@@ -46,8 +39,8 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-class Client(Node):
-    """Sends the goal, and keeps when steps and targets came."""
+class Client(PolicyClient):
+    """Keeps when steps and targets came, and what the node says of itself."""
 
     def __init__(self) -> None:
         super().__init__("endurance")
@@ -55,35 +48,11 @@ class Client(Node):
         self.ages: list[float] = []
         self.targets: list[float] = []
         self.told: dict[str, str] = {}
-        self._change = self.create_client(ChangeState, "/policy/change_state")
-        self._action = ActionClient(self, ExecuteSkill, "execute_skill")
         hear(self, messages.TARGET_POSE, lambda _: self.targets.append(time.monotonic()), 100)
         self.create_subscription(DiagnosticArray, messages.DIAGNOSTICS, self._on_diagnostics, 10)
 
-    def bring_up(self) -> None:
-        """Configure and activate."""
-        self._change.wait_for_service(30.0)
-        for number in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            request = ChangeState.Request(transition=Transition(id=number))
-            while not self.wait(self._change.call_async(request)).success:
-                self.spin(0.5)
-
-    def send(self, skill: str) -> Any:
-        """A goal without an end; its handle."""
-        goal = ExecuteSkill.Goal(skill=skill, max_steps=10**8)
-        return self.wait(self._action.send_goal_async(goal, feedback_callback=self._on_feedback))
-
-    def wait(self, future: Future) -> Any:
-        while not future.done():
-            rclpy.spin_once(self, timeout_sec=0.1)
-        return future.result()
-
-    def spin(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            rclpy.spin_once(self, timeout_sec=0.05)
-
-    def _on_feedback(self, message: Any) -> None:
+    def on_feedback(self, message: Any) -> None:
+        """One step of the skill."""
         self.steps.append(time.monotonic())
         self.ages.append(message.feedback.frame_age)
 
@@ -95,30 +64,26 @@ class Client(Node):
 
 def run(checkpoint: Path, skill: str, seconds: float) -> dict[str, Any]:
     """What was measured."""
-    words = [f"skill:={skill}", f"checkpoint:={checkpoint}", "robot:=sim", "auto:=false", "success_ticks:=0"]
     rclpy.init()
     client = Client()
-    command = ["ros2", "launch", "diwa_deploy", "run_skill.launch.py", *words]
-    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as launch:
-        try:
-            client.bring_up()
-            handle = client.send(skill)
-            client.spin(SETTLE)
-            for kept in (client.steps, client.ages, client.targets):
-                kept.clear()
-            before, pid, samples = dict(client.told), node_pid("policy", launch.pid), []
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                client.spin(min(5.0, max(0.1, end - time.monotonic())))
-                samples.append((time.monotonic(), *usage(pid)))
-            client.spin(1.1)
-            result = measured(client, before) | {"policy": summary(np.array(samples))}
-            handle.cancel_goal_async()
-            return result | {"reason": client.wait(handle.get_result_async()).result.reason}
-        finally:
-            os.killpg(launch.pid, signal.SIGINT)
-            client.destroy_node()
-            rclpy.try_shutdown()
+    with running_skill(skill, checkpoint) as group:
+        client.transition("configure")
+        client.transition("activate")
+        handle = client.send(ExecuteSkill.Goal(skill=skill, max_steps=10**8), client.on_feedback)
+        client.spin(SETTLE)
+        for kept in (client.steps, client.ages, client.targets):
+            kept.clear()
+        before, pid, samples = dict(client.told), node_pid("policy", group), []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            client.spin(min(5.0, max(0.1, end - time.monotonic())))
+            samples.append((time.monotonic(), *usage(pid)))
+        client.spin(1.1)
+        result = measured(client, before) | {"policy": summary(np.array(samples))}
+        handle.cancel_goal_async()
+        result["reason"] = client.wait(handle.get_result_async()).result.reason
+    rclpy.shutdown()
+    return result
 
 
 def measured(client: Client, before: dict[str, str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,37 +95,37 @@ def skill_parameter(skill: str) -> str:
 def kept_node(package: str, name: str, robot: str, **settings: object) -> Node:
     """The node `name` of the executable `<name>_node`, started again when it crashes or is killed.
 
-    When it ends by itself, or refuses to run, everything ends with it. `robot`: parameter file of the robot.
+    When it ends by itself everything ends with it, and when it refuses to run `ros2 launch` fails. `robot`: parameter
+    file of the robot.
     """
 
     def ended(event: ProcessExited, context: LaunchContext) -> list[Any]:
         if context.is_shutdown:
             return []
-        if event.returncode in (0, REFUSED):
+        if event.returncode == 0:
             return [Shutdown(reason=f"{name} has ended")]
+        if event.returncode == REFUSED:
+            raise DiwaError(f"{name} cannot run: it says why above")
         again = TimerAction(period=_AGAIN_AFTER, actions=[kept_node(package, name, robot, **settings)])
         return [LogInfo(msg=f"{name} died (status {event.returncode}) and is started again"), again]
 
-    return Node(
-        package=package,
-        executable=f"{name}_node",
-        name=name,
-        parameters=[robot, settings],
-        output="screen",
-        on_exit=ended,
-    )
+    return _node(package, name, robot, settings, ended)
 
 
 def final_node(package: str, name: str, robot: str, **settings: object) -> Node:
-    """As `kept_node`, but once: whatever its exit status, everything ends with it."""
-    return Node(
-        package=package,
-        executable=f"{name}_node",
-        name=name,
-        parameters=[robot, settings],
-        output="screen",
-        on_exit=Shutdown(reason=f"{name} has ended"),
-    )
+    """As `kept_node`, but once: everything ends with it, and `ros2 launch` fails if it did."""
+
+    def ended(event: ProcessExited, context: LaunchContext) -> list[Any]:
+        if event.returncode and not context.is_shutdown:
+            raise DiwaError(f"{name} failed: it says why above (status {event.returncode})")
+        return [Shutdown(reason=f"{name} has ended")]
+
+    return _node(package, name, robot, settings, ended)
+
+
+def _node(package: str, name: str, robot: str, settings: dict[str, Any], on_exit: Callable[..., list[Any]]) -> Node:
+    where = {"package": package, "executable": f"{name}_node", "name": name}
+    return Node(**where, parameters=[robot, settings], output="screen", on_exit=on_exit)
 
 
 def cameras(robot: str) -> list[Any]:

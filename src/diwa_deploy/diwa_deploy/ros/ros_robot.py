@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
@@ -28,6 +27,7 @@ from diwa_data.spec import Spec
 from diwa_deploy.control import Stopped
 from diwa_deploy.interpolator import Interpolator
 from diwa_deploy.live import LiveStreams
+from diwa_deploy.ros.mode import ModeConfig, ModeWatch
 from diwa_deploy.watchdog import Verdict, WatchdogConfig, judge
 
 GRIPPER_REPEAT = 1.0
@@ -35,20 +35,6 @@ GRIPPER_REPEAT = 1.0
 OPEN_WIDTH = 0.07
 """Metres between fingers that count as open when the arm is armed; else the gripper is told to stay closed."""
 _RIVALS_EVERY = 0.5  # seconds between looks for other publishers of the target
-
-
-@dataclass(frozen=True)
-class ModeConfig:
-    """The arm's mode: anything but `moving` freezes the target and ends a skill (reflex, user stop, guiding)."""
-
-    topic: str = ""
-    """For instance /franka_robot_state_broadcaster/robot_state; empty = the arm does not say."""
-    type: str = "franka_msgs/msg/FrankaRobotState"
-    """Type of its messages."""
-    field: str = "robot_mode"
-    """Their field that holds the mode."""
-    moving: int = 2
-    """Its value when the arm obeys."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +73,7 @@ class RosRobot:
         self._gripper_command = publisher(node, messages.GRIPPER_COMMAND, LATCHED)
         for topic in self._streams.topics:
             self._subscribe(topic)
-        self._mode: int | None = None
-        if config.mode.topic:
-            message_class = _message_class(config.mode)
-            node.create_subscription(message_class, config.mode.topic, self._on_mode, SENSOR)
+        self._mode = ModeWatch(node, config.mode, self.stop)
         self._thread: threading.Thread | None = None
         self._armed = threading.Event()
 
@@ -119,7 +102,7 @@ class RosRobot:
             return f"nothing on {', '.join(silent)}: is its publisher running?"
         if self._measured is None:
             return f"no finite pose on {messages.CURRENT_POSE}"
-        return self._mode_problem()
+        return self._mode.problem
 
     def arm(self) -> None:
         """Hold the measured pose, and from now on publish it. Raises `DiwaError` where there is a `problem`."""
@@ -195,20 +178,6 @@ class RosRobot:
         message_class, callback = get_message(message_type(topic)), with_received(on_message)
         self._node.create_subscription(message_class, topic, callback, SENSOR, event_callbacks=events, raw=True)
 
-    def _on_mode(self, message: Any) -> None:
-        self._mode = int(getattr(message, self._config.mode.field))
-        if problem := self._mode_problem():
-            self.stop(problem)
-
-    def _mode_problem(self) -> str:
-        """Why the arm does not obey; empty if it does, or does not say."""
-        mode = self._config.mode
-        if not mode.topic or self._mode == mode.moving:
-            return ""
-        if self._mode is None:
-            return f"nothing on {mode.topic}"
-        return f"the arm is in mode {self._mode}, not {mode.moving}"
-
     def _keep(self, topic: str, data: bytes) -> None:
         """What is needed between ticks too. Raises `DiwaError` on NaN: the message is left out."""
         if topic == messages.CURRENT_POSE:
@@ -235,7 +204,7 @@ class RosRobot:
         with self._lock:
             hold = bool(self._stop) or verdict.level == "hold"
             assert self._measured is not None
-            if not self._running and (self._mode_problem() or self._interpolator.is_left(self._measured)):
+            if not self._running and (self._mode.problem or self._interpolator.is_left(self._measured)):
                 self._interpolator.reset(self._measured)  # guided by hand, or after a reflex: nothing pulls it back
             motion = self._interpolator.step(self._measured, hold)
             self.interventions.update(motion.interventions)
@@ -256,11 +225,3 @@ class RosRobot:
         if (own := self._node.get_fully_qualified_name()) in names:
             names.remove(own)
         return ", ".join(names)
-
-
-def _message_class(mode: ModeConfig) -> Any:
-    try:
-        return get_message(mode.type)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
-        cure = "source the workspace of your arm's driver, or set arm.mode.topic to nothing"
-        raise DiwaError(f"no message type {mode.type} for {mode.topic}: {cure}") from error

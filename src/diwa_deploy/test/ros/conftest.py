@@ -169,7 +169,7 @@ class Policy:
 
     def act(self, answer: Callable[[int], np.ndarray], delay: Callable[[int], float] = lambda _: 0.0) -> None:
         """From now on actions are `answer(n)`, each after `delay(n)` seconds, instead of the policy's."""
-        agent = self.node._runner._agent
+        agent = self.node._server.runner._agent
         decide, count = agent.act, itertools.count()
 
         def act(observation, executed):

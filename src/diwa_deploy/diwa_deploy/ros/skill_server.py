@@ -1,0 +1,117 @@
+"""The action `execute_skill`: one skill at a time, in a thread of its own, and what latches after a stop."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from diwa_data.robot import Observation
+from diwa_deploy.control import ControlResult, Tick
+from diwa_deploy.ros.policy_config import PolicyNodeConfig
+from diwa_deploy.ros.ros_robot import RosRobot
+from diwa_deploy.runner import SkillRunner
+from diwa_interfaces.action import ExecuteSkill
+
+CANCELLED = "cancelled"
+ENDS_WELL = ("success", "max_steps", CANCELLED)
+"""Reasons after which the next goal is accepted at once; any other must be acknowledged with `~/rearm`."""
+
+
+class SkillServer:
+    """Accepts goals while a `runner` is there and the robot is armed."""
+
+    def __init__(self, node: Node, robot: RosRobot, config: PolicyNodeConfig):
+        self._node, self._robot, self._config, self._log = node, robot, config, node.get_logger()
+        self.runner: SkillRunner | None = None
+        """The loaded skill."""
+        self.latched = ""
+        """Why no goal is accepted until it is acknowledged."""
+        self.busy = False
+        """A skill is running."""
+        ActionServer(
+            node, ExecuteSkill, "execute_skill", self._execute,
+            goal_callback=self._on_goal, cancel_callback=self._on_cancel,
+        )  # fmt: skip
+        node.create_service(Trigger, "~/rearm", self._rearm)
+
+    def _on_goal(self, goal: ExecuteSkill.Goal) -> GoalResponse:
+        if problem := self._refusal(goal):
+            self._log.error(f"{goal.skill} is refused: {problem}")
+            return GoalResponse.REJECT
+        self.busy = True
+        return GoalResponse.ACCEPT
+
+    def _refusal(self, goal: ExecuteSkill.Goal) -> str:
+        if self.runner is None or not self._robot.armed:
+            return "the node is not active: ros2 lifecycle set /policy configure, then activate"
+        if goal.skill != self._config.skill:
+            return f"{self._config.skill} is loaded"
+        if self.busy:
+            return "a skill is running: cancel it first"
+        if self.latched:
+            return f"stopped by '{self.latched}': ros2 service call /policy/rearm std_srvs/srv/Trigger"
+        if problem := self._robot.problem():
+            return problem
+        start, pose = self.runner.start, self._robot.measured
+        if start is None or pose is None:
+            return ""
+        return start.problem(pose, self._config.start_distance, self._config.start_angle)
+
+    async def _execute(self, goal: ServerGoalHandle) -> ExecuteSkill.Result:
+        """Run the skill in a thread of its own while the executor goes on."""
+        done = Future(executor=self._node.executor)
+        threading.Thread(target=self._run, args=(goal, done), name="inference", daemon=True).start()
+        result: ControlResult = await done
+        self.busy = False
+        self.latched = "" if result.reason in ENDS_WELL else result.reason
+        if result.reason == CANCELLED:
+            goal.canceled()
+        elif self.latched:
+            goal.abort()
+        else:
+            goal.succeed()
+        limits = ", ".join(f"{name} {count}" for name, count in sorted(self._robot.interventions.items())) or "none"
+        told = f"{result.reason} after {result.steps} steps, {self._robot.missed} missed; limits: {limits}"
+        self._log.info(f"{self._config.skill}: {told}")
+        return ExecuteSkill.Result(success=result.reason == "success", reason=result.reason, steps=result.steps)
+
+    def _run(self, goal: ServerGoalHandle, done: Future) -> None:
+        """The inference thread."""
+        assert self.runner is not None
+        try:
+            self._robot.begin()
+            steps = goal.request.max_steps or self._config.max_steps
+            tell = partial(self._tell, goal, itertools.count(1))
+            result = self.runner.run(self._robot, steps, goal.request.seed, self._config.success_ticks, tell)
+        except Exception as error:  # whatever it is, the arm holds and the goal ends
+            self._robot.stop(str(error))
+            result = ControlResult(f"failed: {error}", [])
+        finally:
+            self._robot.end()
+        done.set_result(result)
+
+    def _tell(self, goal: ServerGoalHandle, steps: Iterator[int], observation: Observation, tick: Tick) -> None:
+        """Feedback of one tick."""
+        feedback = ExecuteSkill.Feedback(step=next(steps), success_probability=tick.success_probability)
+        feedback.frame_age = time.time() - observation.received
+        goal.publish_feedback(feedback)
+
+    def _on_cancel(self, goal: ServerGoalHandle) -> CancelResponse:
+        self._robot.stop(CANCELLED)
+        return CancelResponse.ACCEPT
+
+    def _rearm(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        problem = self._robot.problem() if self._robot.armed else "the node is not active"
+        response.success, response.message = not problem, problem or f"armed again after: {self.latched or 'nothing'}"
+        if not problem:
+            self.latched = ""
+        return response
