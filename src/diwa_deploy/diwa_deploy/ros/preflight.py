@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import rclpy
-import torch
 from rclpy.node import Node
 
 from diwa_data import messages
 from diwa_data.bags import decode_value, gripper_width, header_stamp
 from diwa_data.errors import DiwaError
-from diwa_data.files import free_mb
 from diwa_data.images import require_record_size
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.offers import Offers, node_name
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.sidecar import TopicStatistics
 from diwa_data.spec import Spec
+from diwa_deploy.checks import Check, check_bundle, check_machine
 from diwa_deploy.ros.ros_robot import ArmConfig
-from diwa_deploy.runner import SkillRunner
 
 SLOWEST = 0.8
 """Share of the declared rate below which a stream is too slow."""
@@ -49,16 +46,6 @@ class PreflightConfig:
     """How long it listens."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line."""
-
-    name: str
-    good: bool
-    text: str
-    """What was found, and the cure if it is not good."""
-
-
 class Preflight(Node):
     """Listens for a while, then judges."""
 
@@ -79,12 +66,11 @@ class Preflight(Node):
         while time.monotonic() < end:
             rclpy.spin_once(self, timeout_sec=0.1)
         spec = self._config.robot.spec
-        return [
-            *(self._stream(topic, spec) for topic in self._rates),
-            self._target(),
-            *self._machine(),
-            *self._bundle(spec),
-        ]
+        checks = [*(self._stream(topic, spec) for topic in self._rates), self._target(), *check_machine()]
+        if self._config.skill:
+            checkpoint = Path(self._config.checkpoint).expanduser() if self._config.checkpoint else None
+            checks.append(check_bundle(self._config.skill, checkpoint, spec, self._config.arm.limits))
+        return checks
 
     def _on_message(self, topic: str, message_type: str, received: float, data: bytes) -> None:
         self._statistics[topic].add(received)
@@ -117,46 +103,18 @@ class Preflight(Node):
             gripper_width(value, topic)
 
     def _target(self) -> Check:
-        names = sorted({node_name(offer) for offer in self.get_publishers_info_by_topic(messages.TARGET_POSE)})
-        heard = self.count_subscribers(messages.TARGET_POSE)
-        if len(names) > 1:
-            return Check(
-                messages.TARGET_POSE, False, f"published by {', '.join(names)}: an arm may ignore both; stop one"
-            )
+        topic, publishers = messages.TARGET_POSE, self.get_publishers_info_by_topic(messages.TARGET_POSE)
+        names, heard = ", ".join(sorted(map(node_name, publishers))), self.count_subscribers(topic)
+        if len(publishers) > 1:
+            return Check(topic, False, f"published by {names}: an arm may ignore both; stop one")
         if not heard:
-            return Check(
-                messages.TARGET_POSE, False, "nobody hears it: start the arm's controller, remap its target to it"
-            )
-        return Check(messages.TARGET_POSE, True, f"heard by {heard}, published by {', '.join(names) or 'nobody yet'}")
+            return Check(topic, False, "nobody hears it: start the arm's controller, remap its target to it")
+        return Check(topic, True, f"heard by {heard}, published by {names or 'nobody yet'}")
 
-    def _machine(self) -> Iterator[Check]:
-        gpu = (
-            torch.cuda.get_device_name()
-            if torch.cuda.is_available()
-            else "none; the CPU decides in time at these sizes"
-        )
-        yield Check("GPU", True, gpu)
-        free = free_mb(Path.home())
-        yield Check(
-            "disk", free > 1000, f"{free / 1000:.1f} GB free at {Path.home()}" + ("" if free > 1000 else ": free some")
-        )
 
-    def _bundle(self, spec: Spec) -> Iterator[Check]:
-        config = self._config
-        if not config.skill:
-            return
-        checkpoint = Path(config.checkpoint).expanduser() if config.checkpoint else None
-        try:
-            seconds = SkillRunner(config.skill, checkpoint, spec, config.arm.limits).warm_up()
-        except DiwaError as error:
-            yield Check(config.skill, False, str(error))
-            return
-        good = seconds < spec.tick / 2
-        yield Check(
-            config.skill,
-            good,
-            f"{1e3 * seconds:.0f} ms a decision" + ("" if good else ": too slow here, see OMP_NUM_THREADS"),
-        )
+def _mark(good: bool) -> str:
+    word = "ok " if good else "BAD"
+    return f"{GREEN if good else RED}{word}{PLAIN}" if sys.stdout.isatty() else word
 
 
 def main() -> None:
@@ -169,8 +127,7 @@ def main() -> None:
     finally:
         rclpy.try_shutdown()
     for check in checks:
-        mark = f"{GREEN}ok  {PLAIN}" if check.good else f"{RED}BAD {PLAIN}"
-        print(f"{mark} {check.name:24} {check.text}")
+        print(f"{_mark(check.good)} {check.name:24} {check.text}")
     sys.exit(0 if all(check.good for check in checks) else 1)
 
 
