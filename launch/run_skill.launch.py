@@ -16,6 +16,11 @@ ARGUMENTS = (
     ),
     DeclareLaunchArgument("max_steps", default_value="72", description="Control ticks (7.5 a second) at most."),
     DeclareLaunchArgument("success_ticks", default_value="3", description="Ticks to be sure of a success; 0 = never."),
+    DeclareLaunchArgument(
+        "policy", default_value="finetuned", choices=["finetuned", "base", "both"], description="Of the bundle."
+    ),
+    DeclareLaunchArgument("rollouts", default_value="0", description="Blind trials of each policy; 0 = run once."),
+    DeclareLaunchArgument("out", default_value="comparison.json", description="File of those trials; continues."),
     DeclareLaunchArgument("seed", default_value="0", description="Of the policy, and of the simulated scene."),
     DeclareLaunchArgument(
         "auto", default_value="true", choices=["true", "false"], description="Configure, activate, run once and end."
@@ -37,10 +42,8 @@ def _actions(context: LaunchContext) -> list:
     given = values(context, [argument.name for argument in ARGUMENTS])
     robot, skill, record = parameters(given["robot_file"] or given["robot"]), given["skill"], given["record"] == "true"
     numbers = {name: int(number(given, name)) for name in ("max_steps", "success_ticks")}
-    seed = int(number(given, "seed"))
-    actions = [
-        kept_node("diwa_deploy", "policy", robot, skill=skill, checkpoint=given["checkpoint"], **numbers),
-    ]
+    chosen = {"skill": skill, "checkpoint": given["checkpoint"], "policy": given["policy"]}
+    actions = [kept_node("diwa_deploy", "policy", robot, **chosen, **numbers)]
     if given["robot"] == "sim":
         actions.append(simulated_robot(given))
     elif given["cameras"] == "true":
@@ -49,6 +52,7 @@ def _actions(context: LaunchContext) -> list:
         folder = given["bag_dir"] or f"~/diwa_bags/runs/{skill}"
         actions.append(kept_node("diwa_data", "recorder", robot, folder=folder, skill=skill, operator="policy"))
     if given["auto"] == "true":
-        settings = {"skill": skill, "max_steps": numbers["max_steps"], "seed": seed, "record": record}
-        actions.append(final_node("diwa_deploy", "run_skill", robot, **settings))
+        settings = {name: int(number(given, name)) for name in ("max_steps", "seed", "rollouts")}
+        told = {"skill": skill, "policy": given["policy"], "out": given["out"], "record": record}
+        actions.append(final_node("diwa_deploy", "run_skill", robot, **settings, **told))
     return actions

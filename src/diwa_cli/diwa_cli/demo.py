@@ -129,7 +129,12 @@ def demo(out: Path, config: DemoConfig, source: Source) -> None:
             phase.run()
     found = results(folder, config.skill)
     write_json(folder.results, found)
-    parts = {"world_model": folder.world_model, "policy": folder.finetuned, "reward": folder.reward}
+    parts = {
+        "world_model": folder.world_model,
+        "policy": folder.finetuned,
+        "reward": folder.reward,
+        BASE: folder.policy,
+    }
     start = start_region(folder.demonstrations, config.skill).to_card()
     write_bundle(folder.bundle(config.skill), parts, {**found, "versions": versions(), "start": start})
     print(f"\n{headline(folder)}")

@@ -70,7 +70,13 @@ def bundle(args: list[str]) -> int:
     from diwa_learning.checkpoint import load_world_model
 
     def command(
-        skill: str, world_model: Path, policy: Path, reward: Path, demonstrations: Path, out: Path | None = None
+        skill: str,
+        world_model: Path,
+        policy: Path,
+        reward: Path,
+        demonstrations: Path,
+        base: Path | None = None,
+        out: Path | None = None,
     ) -> None:
         """Put the checkpoints of one skill together, as `run-skill` and the ROS 2 node load them.
 
@@ -80,13 +86,16 @@ def bundle(args: list[str]) -> int:
             policy: Checkpoint of `diwa finetune`, or of `diwa train-policy`.
             reward: Checkpoint of `diwa train-reward`.
             demonstrations: Their dataset: a robot begins the skill only near where they began.
+            base: Checkpoint of `diwa train-policy`, for comparisons of before and after.
             out: Folder to write; without it the bundle is installed in $DIWA_HOME/skills/SKILL (default ~/.diwa).
         """
         folder = out or skills_folder() / skill
         if folder.exists():
             raise DiwaError(f"{folder} exists already: delete it, or name another folder with --out")
-        load_agent(world_model, policy, reward, load_world_model(world_model).spec)  # they belong together
-        parts = {"world_model": world_model, "policy": policy, "reward": reward}
+        spec = load_world_model(world_model).spec
+        for one in (policy, base) if base else (policy,):
+            load_agent(world_model, one, reward, spec)  # they belong together
+        parts = {"world_model": world_model, "policy": policy, "reward": reward} | ({"base": base} if base else {})
         card = {"skill": skill, "start": start_region(demonstrations, skill).to_card()}
         print(write_bundle(folder, parts, card).path)
 
@@ -95,14 +104,16 @@ def bundle(args: list[str]) -> int:
 
 def report(args: list[str]) -> int:
     from diwa_cli.report import write_report
+    from diwa_cli.report_comparison import write_comparison
 
     def command(run: Positional[Path]) -> None:
         """Write `report.html` into a run's folder: one page with everything in it, to look at and to send around.
 
         Args:
-            run: Folder of a run, as `diwa demo` leaves it; what is missing in it is named on the page.
+            run: Folder of a run, as `diwa demo` leaves it (the page names what is missing in it), or the file of a
+                comparison on a robot.
         """
-        print(write_report(run))
+        print(write_comparison(run) if run.suffix == ".json" else write_report(run))
 
     return call(command, "report", args)
 

@@ -14,6 +14,8 @@ from diwa_data.files import atomic_path, home
 from diwa_data.skills import require_skill
 
 PARTS = ("world_model", "policy", "reward")
+BASE = "base"
+"""Optional part: the policy before fine-tuning, to compare with."""
 CHECKPOINT_FILES = ("weights.safetensors", "config.json", "spec.json", "metrics.json")
 
 
@@ -40,6 +42,14 @@ class Bundle:
     @property
     def reward(self) -> Path:
         return self.path / "reward"
+
+    def policy_named(self, name: str) -> Path:
+        """`finetuned`, or `base`: the one before fine-tuning. Raises `DiwaError` if there is none."""
+        if name == "finetuned":
+            return self.policy
+        if name != BASE or not (self.path / BASE).is_dir():
+            raise DiwaError(f"{self.path} holds no policy {name!r}: write the bundle with its base policy too")
+        return self.path / BASE
 
 
 def skills_folder() -> Path:
@@ -79,14 +89,14 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def write_bundle(path: Path, parts: dict[str, Path], card: dict[str, Any]) -> Bundle:
-    """Put the checkpoint folders `parts` (world_model, policy, reward) and `card` into the folder `path`, whole.
+    """Put the checkpoint folders `parts` (world_model, policy, reward; maybe base) and `card` into `path`, whole.
 
     Files are hard links to the checkpoints where the file system allows it, so a bundle takes no extra space and
     can still be copied elsewhere.
     """
     require_skill(card["skill"])
     with atomic_path(path) as folder:
-        for part in PARTS:
+        for part in (*PARTS, *([BASE] if BASE in parts else [])):
             (folder / part).mkdir(parents=True)
             for name in CHECKPOINT_FILES:
                 _link_or_copy(parts[part] / name, folder / part / name)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
 from diwa_data.motion import LimitedMotion, MotionLimits, clamp_lead, is_finite, limit_motion
-from diwa_data.pose import Pose, interpolate
+from diwa_data.pose import Pose, interpolate, rotation_distance
 
 
 class Interpolator:
@@ -43,3 +48,12 @@ class Interpolator:
         motion = limit_motion(self.target, wanted, measured, self._dt, self._limits)
         self.target = motion.pose
         return motion
+
+
+def way(start: Pose, goal: Pose, speed: float, rotation_speed: float, tick: float) -> Iterator[Pose]:
+    """Commands of one tick each, straight from `start` to `goal`, at most `speed` m/s and `rotation_speed` rad/s."""
+    metres = float(np.linalg.norm(goal.position - start.position))
+    seconds = max(metres / speed, rotation_distance(start.rotation, goal.rotation) / rotation_speed)
+    ticks = max(1, math.ceil(seconds / tick))
+    for number in range(1, ticks + 1):
+        yield interpolate(start, goal, number / ticks)

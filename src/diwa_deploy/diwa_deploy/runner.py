@@ -24,15 +24,17 @@ _WARM_UP_TICKS = 8  # two chunks: every path of a decision
 class SkillRunner:
     """World model, policy, classifier and safety limits of one skill on one robot."""
 
-    def __init__(self, skill: str, checkpoint: Path | None, spec: Spec, limits: MotionLimits):
-        """`checkpoint`: folder of the bundle; None takes the installed one.
+    def __init__(
+        self, skill: str, checkpoint: Path | None, spec: Spec, limits: MotionLimits, policy: str = "finetuned"
+    ):
+        """`checkpoint`: folder of the bundle; None takes the installed one. `policy`: finetuned or base.
 
         Raises `DiwaError` if there is none, or it was made for another contract.
         """
         bundle = find_bundle(skill, checkpoint)
         self.start = StartRegion.from_card(bundle.card, str(bundle.path / "card.json"))
         """Where its demonstrations began; None if the bundle does not say."""
-        self._agent = load_agent(bundle.world_model, bundle.policy, bundle.reward, spec)
+        self._agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec)
         self._limits, self._spec = limits, spec
 
     def warm_up(self) -> float:

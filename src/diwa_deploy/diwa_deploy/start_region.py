@@ -11,6 +11,8 @@ import numpy as np
 from diwa_data.config import from_mapping
 from diwa_data.pose import Pose
 
+_CURE = "move it there, or call /policy/go_to_start"
+
 
 @dataclass(frozen=True)
 class StartRegion:
@@ -45,15 +47,19 @@ class StartRegion:
         """What `from_card` reads under `start`."""
         return asdict(self)
 
+    @property
+    def middle(self) -> Pose:
+        """The middle of the box, with the mean rotation."""
+        return Pose.from_quaternion((np.array(self.low) + self.high) / 2, np.array(self.rotation))
+
     def problem(self, pose: Pose, distance: float, angle: float) -> str:
         """Why no skill may begin at `pose`: farther than `distance` m or `angle` rad outside; empty if it may."""
         outside = np.linalg.norm(pose.position - np.clip(pose.position, self.low, self.high))
         if outside > distance:
             box = " to ".join("(" + ", ".join(f"{x:.2f}" for x in corner) + ")" for corner in (self.low, self.high))
-            return f"the hand is {100 * outside:.0f} cm outside of where its demonstrations began, {box}: move it there"
-        mean = Pose.from_quaternion(np.zeros(3), np.array(self.rotation))
-        turned = (pose.rotation * mean.rotation.inv()).magnitude() - self.angle
+            return f"the hand is {100 * outside:.0f} cm outside of where its demonstrations began, {box}: {_CURE}"
+        turned = (pose.rotation * self.middle.rotation.inv()).magnitude() - self.angle
         if turned > angle:
             degrees = np.degrees(turned)
-            return f"the hand is turned {degrees:.0f} degrees more than when its demonstrations began: turn it back"
+            return f"the hand is turned {degrees:.0f} degrees more than when its demonstrations began: {_CURE}"
         return ""

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
-from diwa_deploy.interpolator import Interpolator
+from diwa_deploy.interpolator import Interpolator, way
 
 TICK, RATE = 1 / 7.5, 60.0
 DOWN = Rotation.from_rotvec([np.pi, 0, 0])
@@ -48,6 +48,14 @@ def test_a_new_command_starts_where_the_target_is(interpolator):
     interpolator.step(HOME)
     interpolator.command(at(0.500))
     np.testing.assert_allclose(interpolator.step(HOME).pose.position[0], 0.5035, atol=1e-9)
+
+
+def test_a_slow_way_is_straight_ends_at_the_goal_and_keeps_its_speed():
+    poses = [at(0.5), *way(at(0.5), at(0.6, 0.4), speed=0.05, rotation_speed=0.2, tick=TICK)]
+    assert len(poses) - 1 == 15  # 2 s for both 0.1 m and 0.4 rad
+    np.testing.assert_allclose([pose.position[0] for pose in poses], np.linspace(0.5, 0.6, 16), atol=1e-9)
+    np.testing.assert_allclose((poses[-1].rotation * DOWN.inv()).as_rotvec(), [0, 0, 0.4], atol=1e-9)
+    assert len(list(way(at(0.5), at(0.5), 0.05, 0.2, TICK))) == 1
 
 
 _NUMBER = st.floats(-2, 2) | st.sampled_from([np.nan, np.inf])

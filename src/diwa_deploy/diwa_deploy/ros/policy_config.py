@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from diwa_data.robot_config import RobotConfig
 from diwa_deploy.ros.ros_robot import ArmConfig
@@ -18,6 +19,8 @@ class PolicyNodeConfig:
     """Skill to load."""
     checkpoint: str = ""
     """Folder of its bundle; empty = `$DIWA_HOME/skills/SKILL`."""
+    policy: Literal["finetuned", "base", "both"] = "finetuned"
+    """Which of the bundle's policies; with both a goal names one, as in `open_drawer/base`."""
     max_steps: int = 72
     """Control ticks after which a goal that names none ends."""
     success_ticks: int = 3

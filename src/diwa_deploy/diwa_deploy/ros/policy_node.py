@@ -49,7 +49,7 @@ class PolicyNode(LifecycleNode):
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Forget the skill."""
-        self._server.runner = None
+        self._server.runners = {}
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
@@ -58,12 +58,15 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _load(self) -> None:
-        checkpoint = Path(self._config.checkpoint).expanduser() if self._config.checkpoint else None
-        self._server.runner = SkillRunner(
-            self._config.skill, checkpoint, self._config.robot.spec, self._config.arm.limits
-        )
-        milliseconds = 1e3 * self._server.runner.warm_up()
-        self.get_logger().info(f"{self._config.skill} is loaded: {milliseconds:.0f} ms a decision")
+        config = self._config
+        checkpoint = Path(config.checkpoint).expanduser() if config.checkpoint else None
+        runners = {}
+        for policy in ("finetuned", "base") if config.policy == "both" else (config.policy,):
+            runner = SkillRunner(config.skill, checkpoint, config.robot.spec, config.arm.limits, policy)
+            milliseconds = 1e3 * runner.warm_up()
+            self.get_logger().info(f"{config.skill} is loaded: {milliseconds:.0f} ms a decision")
+            runners[f"{config.skill}/{policy}"] = runner
+        self._server.runners = runners | {config.skill: next(iter(runners.values()))}
 
     def _transition(self, act: Callable[[], None]) -> TransitionCallbackReturn:
         try:

@@ -152,13 +152,14 @@ class RosRobot:
             raise Stopped(observation)
         return observation
 
-    def command(self, target: Pose, gripper: float) -> None:
-        """Be at `target` one tick from now."""
+    def command(self, target: Pose, gripper: float | None = None) -> None:
+        """Be at `target` one tick from now; without `gripper` it keeps its command. Raises `Stopped`."""
         with self._lock:
             if self._stop:
                 raise Stopped(self._stop)
             self._interpolator.command(target)
-            self._gripper, self._commanded = gripper, time.time()
+            self._commanded = time.time()
+            self._gripper = self._gripper if gripper is None else gripper
 
     def ages(self) -> dict[str, float]:
         """What the watchdog looks at: seconds since each stream's last message, and since the last command."""

@@ -6,7 +6,8 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import rclpy
 from action_msgs.msg import GoalStatus
@@ -23,6 +24,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.topics import publisher
+from diwa_deploy.comparison import Comparison, Trial
 from diwa_interfaces.action import ExecuteSkill
 
 SUCCEEDED, FAILED, REFUSED = 0, 1, 2
@@ -45,10 +47,16 @@ class RunSkillConfig:
     """Seconds to wait for the node, its checkpoint and the streams."""
     record: bool = False
     """Mark start and stop for a recorder."""
+    rollouts: int = 0
+    """Trials of each policy in a comparison; 0 runs the skill once."""
+    policy: Literal["finetuned", "base", "both"] = "finetuned"
+    """What is compared; `policy` must be told the same."""
+    out: str = "comparison.json"
+    """File of the comparison; an interrupted one continues."""
 
 
 class RunSkill(Node):
-    """One goal."""
+    """One goal, or with `rollouts` a blind comparison that an operator judges."""
 
     def __init__(self) -> None:
         super().__init__("run_skill", automatically_declare_parameters_from_overrides=True)
@@ -65,7 +73,9 @@ class RunSkill(Node):
     def run(self) -> int:
         """The exit status."""
         self._bring_up()
-        result = self._execute()
+        if self._config.rollouts:
+            return self._compare()
+        result = self._execute(self._config.skill, self._config.seed)
         verdict = "success" if result.success else "no success"
         print(f"{self._config.skill}: {verdict} ({result.reason}) after {result.steps} steps", flush=True)
         return SUCCEEDED if result.success else FAILED
@@ -76,17 +86,41 @@ class RunSkill(Node):
             self._require_patience("the node policy does not answer: does it run?")
         if not self._transition(Transition.TRANSITION_CONFIGURE):
             raise DiwaError("policy could not be configured: it says why above")
+        self._activate()
+
+    def _activate(self) -> None:
         while not self._transition(Transition.TRANSITION_ACTIVATE):
             self._require_patience("policy could not be activated: it says why above")
             time.sleep(0.5)
+
+    def _compare(self) -> int:
+        """Trials until all are done or the operator ends it; between two the arm is let go, to reset the scene."""
+        config = self._config
+        policies = ("base", "finetuned") if config.policy == "both" else (config.policy,)
+        comparison = Comparison(Path(config.out).expanduser(), config.skill, policies, config.rollouts, config.seed)
+        while comparison.left:
+            self._transition(Transition.TRANSITION_DEACTIVATE)
+            if not config.record:
+                self._event(messages.encode_string("discard"))  # the simulated scene resets itself
+            if ask(f"{comparison.left} to go. Reset the scene and the arm, then Enter (q ends): ") == "q":
+                break
+            self._deadline = time.monotonic() + config.patience
+            self._activate()
+            result = self._execute(f"{config.skill}/{comparison.next}", config.seed + len(comparison.trials))
+            success = ask(f"stopped: {result.reason}. Did it succeed? (y, n; anything else does it again): ")
+            if success in ("y", "n"):
+                trial = Trial(comparison.next, success == "y", result.success, result.reason, result.steps)
+                comparison.add(trial)
+        print(f"{len(comparison.trials)} trials in {config.out}: 'diwa report {config.out}' draws them", flush=True)
+        return SUCCEEDED
 
     def _transition(self, number: int) -> bool:
         request = ChangeState.Request(transition=Transition(id=number))
         return bool(self._wait(self._change.call_async(request)).success)
 
-    def _execute(self) -> Any:
+    def _execute(self, skill: str, seed: int) -> Any:
         """Send the goal; Ctrl-C cancels it, and waits for the arm to hold."""
-        goal = ExecuteSkill.Goal(skill=self._config.skill, max_steps=self._config.max_steps, seed=self._config.seed)
+        goal = ExecuteSkill.Goal(skill=skill, max_steps=self._config.max_steps, seed=seed)
         if self._config.record:
             self._event(messages.encode_string("start"))
         handle = self._wait(self._action.send_goal_async(goal))
@@ -119,6 +153,16 @@ class RunSkill(Node):
             raise DiwaError("interrupted before the skill began")
         if time.monotonic() > self._deadline:
             raise DiwaError(f"{problem} (after {self._config.patience:g} s)")
+
+
+def ask(question: str) -> str:
+    """What the operator types, in lower case. Raises `DiwaError` where there is no terminal."""
+    try:
+        with open("/dev/tty", "r+b", buffering=0) as terminal:
+            terminal.write(question.encode())
+            return terminal.readline().decode(errors="ignore").strip().lower()
+    except OSError as error:
+        raise DiwaError("a comparison needs a terminal to ask in: start it in one") from error
 
 
 def main() -> None:

@@ -14,25 +14,30 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from diwa_data.pose import Pose
 from diwa_data.robot import Observation
-from diwa_deploy.control import ControlResult, Tick
+from diwa_deploy.control import ControlResult, Stopped, Tick
+from diwa_deploy.interpolator import way
 from diwa_deploy.ros.policy_config import PolicyNodeConfig
 from diwa_deploy.ros.ros_robot import RosRobot
 from diwa_deploy.runner import SkillRunner
+from diwa_deploy.start_region import StartRegion
 from diwa_interfaces.action import ExecuteSkill
 
 CANCELLED = "cancelled"
 ENDS_WELL = ("success", "max_steps", CANCELLED)
 """Reasons after which the next goal is accepted at once; any other must be acknowledged with `~/rearm`."""
+SLOW, SLOW_ROTATION = 0.05, 0.2
+"""Metres and radians per second on the way to the start."""
 
 
 class SkillServer:
-    """Accepts goals while a `runner` is there and the robot is armed."""
+    """Accepts goals while there are `runners` and the robot is armed."""
 
     def __init__(self, node: Node, robot: RosRobot, config: PolicyNodeConfig):
         self._node, self._robot, self._config, self._log = node, robot, config, node.get_logger()
-        self.runner: SkillRunner | None = None
-        """The loaded skill."""
+        self.runners: dict[str, SkillRunner] = {}
+        """The loaded skill by the names that goals may use."""
         self.latched = ""
         """Why no goal is accepted until it is acknowledged."""
         self.busy = False
@@ -42,6 +47,7 @@ class SkillServer:
             goal_callback=self._on_goal, cancel_callback=self._on_cancel,
         )  # fmt: skip
         node.create_service(Trigger, "~/rearm", self._rearm)
+        node.create_service(Trigger, "~/go_to_start", self._go_to_start)
 
     def _on_goal(self, goal: ExecuteSkill.Goal) -> GoalResponse:
         if problem := self._refusal(goal):
@@ -51,20 +57,28 @@ class SkillServer:
         return GoalResponse.ACCEPT
 
     def _refusal(self, goal: ExecuteSkill.Goal) -> str:
-        if self.runner is None or not self._robot.armed:
-            return "the node is not active: ros2 lifecycle set /policy configure, then activate"
-        if goal.skill != self._config.skill:
-            return f"{self._config.skill} is loaded"
-        if self.busy:
-            return "a skill is running: cancel it first"
-        if self.latched:
-            return f"stopped by '{self.latched}': ros2 service call /policy/rearm std_srvs/srv/Trigger"
-        if problem := self._robot.problem():
+        if problem := self._problem():
             return problem
-        start, pose = self.runner.start, self._robot.measured
+        if goal.skill not in self.runners:
+            return f"{' and '.join(self.runners)} are loaded"
+        start, pose = self._start, self._robot.measured
         if start is None or pose is None:
             return ""
         return start.problem(pose, self._config.start_distance, self._config.start_angle)
+
+    @property
+    def _start(self) -> StartRegion | None:
+        return next((runner.start for runner in self.runners.values()), None)
+
+    def _problem(self) -> str:
+        """Why nothing may move the arm now."""
+        if not self.runners or not self._robot.armed:
+            return "the node is not active: ros2 lifecycle set /policy configure, then activate"
+        if self.busy:
+            return "the arm is moving: cancel the skill first"
+        if self.latched:
+            return f"stopped by '{self.latched}': ros2 service call /policy/rearm std_srvs/srv/Trigger"
+        return self._robot.problem()
 
     async def _execute(self, goal: ServerGoalHandle) -> ExecuteSkill.Result:
         """Run the skill in a thread of its own while the executor goes on."""
@@ -86,12 +100,12 @@ class SkillServer:
 
     def _run(self, goal: ServerGoalHandle, done: Future) -> None:
         """The inference thread."""
-        assert self.runner is not None
+        runner = self.runners[goal.request.skill]
         try:
             self._robot.begin()
             steps = goal.request.max_steps or self._config.max_steps
             tell = partial(self._tell, goal, itertools.count(1))
-            result = self.runner.run(self._robot, steps, goal.request.seed, self._config.success_ticks, tell)
+            result = runner.run(self._robot, steps, goal.request.seed, self._config.success_ticks, tell)
         except Exception as error:  # whatever it is, the arm holds and the goal ends
             self._robot.stop(str(error))
             result = ControlResult(f"failed: {error}", [])
@@ -115,3 +129,27 @@ class SkillServer:
         if not problem:
             self.latched = ""
         return response
+
+    def _go_to_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Move slowly, on the straight way, to the middle of where the demonstrations began."""
+        start, pose = self._start, self._robot.measured
+        problem = self._problem() or ("" if start else "the bundle does not say where its demonstrations began")
+        response.success, response.message = not problem, problem or "moving"
+        if not problem and start and pose:
+            self.busy = True
+            threading.Thread(target=self._move, args=(pose, start.middle), name="move", daemon=True).start()
+        return response
+
+    def _move(self, start: Pose, goal: Pose) -> None:
+        self._robot.begin()
+        try:
+            for pose in way(start, goal, SLOW, SLOW_ROTATION, self._robot.spec.tick):
+                self._robot.command(pose)
+                time.sleep(self._robot.spec.tick)
+            self._log.info("the arm is at the start")
+        except Stopped as error:
+            self.latched = str(error)
+            self._log.error(f"stopped on the way to the start: {error}")
+        finally:
+            self._robot.end()
+            self.busy = False

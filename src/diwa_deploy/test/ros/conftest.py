@@ -48,7 +48,7 @@ def make_bundle(folder: Path, spec: Spec) -> Path:
     save_checkpoint(folder / "policy", "policy", policy_weights(policy), PolicyConfig(net=net), spec, about, key)
     reward, skill = RewardClassifier(model.feature_dim, 8), {"skill": "open_drawer"}
     save_checkpoint(folder / "reward", "reward", reward.state_dict(), RewardConfig(width=8), spec, skill, key)
-    parts = {name: folder / name for name in ("world_model", "policy", "reward")}
+    parts = {name: folder / name for name in ("world_model", "policy", "reward")} | {"base": folder / "policy"}
     return write_bundle(folder / "bundle", parts, skill).path
 
 
@@ -160,16 +160,17 @@ class Policy:
         goal = self._goal(skill=skill, max_steps=max_steps)
         return wait(self._action.send_goal_async(goal, feedback_callback=self.feedback.append))
 
-    def rearm(self, topics: Any) -> Any:
-        """The answer of the service."""
+    def call(self, topics: Any, name: str) -> Any:
+        """The answer of a service of the node: rearm or go_to_start."""
         from std_srvs.srv import Trigger
 
-        client = topics.call(lambda: topics.node.create_client(Trigger, "/policy/rearm"))
+        client = topics.call(lambda: topics.node.create_client(Trigger, f"/policy/{name}"))
+        assert client.wait_for_service(5.0)
         return wait(client.call_async(Trigger.Request()))
 
     def act(self, answer: Callable[[int], np.ndarray], delay: Callable[[int], float] = lambda _: 0.0) -> None:
         """From now on actions are `answer(n)`, each after `delay(n)` seconds, instead of the policy's."""
-        agent = self.node._server.runner._agent
+        agent = self.node._server.runners["open_drawer"]._agent
         decide, count = agent.act, itertools.count()
 
         def act(observation, executed):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from diwa_data import messages
 from diwa_data.pose import Pose
 from diwa_data.robot_config import RobotConfig
+from diwa_deploy.start_region import StartRegion
 
 pytestmark = pytest.mark.ros
 
@@ -78,11 +81,11 @@ def test_a_long_camera_stall_ends_the_skill_and_latches(active, arm, robot, resu
     assert done.reason.startswith(f"{STATIC} is 1.0")
     assert arm.moved(0.5) < 1e-6
     assert not active.send().accepted
-    answer = active.rearm(topics)
+    answer = active.call(topics, "rearm")
     assert (answer.success, "nothing on" in answer.message) == (False, True)
     robot.silent -= {STATIC}
     time.sleep(0.5)
-    assert active.rearm(topics).success
+    assert active.call(topics, "rearm").success
     assert active.send().accepted
     fault(
         "the static camera stalls for good",
@@ -252,11 +255,11 @@ def test_a_reflex_ends_the_skill_and_nothing_pulls_back(open_policy, bundle, arm
     guided = Pose(arm.targets[-1].position + np.array([0.0, 0.15, 0.0]), arm.targets[-1].rotation)
     robot.pose = lambda _: guided
     time.sleep(0.5)
-    assert not node.rearm(topics).success
+    assert not node.call(topics, "rearm").success
     arm.targets.clear()  # while the arm does not obey, the target goes where it is
     mode.publish(Int8(data=2))
     time.sleep(0.3)
-    assert node.rearm(topics).success
+    assert node.call(topics, "rearm").success
     np.testing.assert_allclose(arm.targets[-1].position, guided.position, atol=1e-6)
     robot.pose = arm.pose
     assert node.send(max_steps=2).accepted
@@ -264,6 +267,28 @@ def test_a_reflex_ends_the_skill_and_nothing_pulls_back(open_policy, bundle, arm
         "a reflex, then guided by hand by 15 cm, then recovered",
         f"stood still, ended: {done.reason}; held where it was",
     )
+
+
+def test_far_from_where_demonstrations_began_is_refused_and_the_way_there_is_slow(
+    open_policy, bundle, arm, robot, topics, tmp_path
+):
+    card = json.loads((bundle / "card.json").read_text())
+    elsewhere = [Pose(np.array([0.5, y, 0.3]), arm.pose(0).rotation) for y in (0.18, 0.22)]
+    copied = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    (copied / "card.json").write_text(json.dumps(card | {"start": StartRegion.of(elsewhere).to_card()}))
+    node = open_policy(copied)
+    assert node.transition("configure")
+    time.sleep(0.5)
+    assert node.transition("activate")
+    assert not node.send(max_steps=2).accepted, "18 cm outside"
+    assert node.call(topics, "go_to_start").success
+    time.sleep(1.0)
+    assert not node.send(max_steps=2).accepted, "on its way"
+    assert 0.03 < arm.targets[-1].position[1] < 0.07, "5 cm a second"
+    time.sleep(3.6)
+    np.testing.assert_allclose(arm.targets[-1].position, [0.5, 0.2, 0.3], atol=1e-3)
+    assert arm.violations() == 0
+    assert node.send(max_steps=2).accepted
 
 
 def test_a_checkpoint_of_another_contract_is_refused(open_policy, bundle_of, tmp_path, arm, fault):
