@@ -3,7 +3,16 @@
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-from diwa_data.ros.launching import cameras, final_node, kept_node, number, parameters, simulated_robot, values
+from diwa_data.ros.launching import (
+    camera_argument,
+    final_node,
+    gripper_argument,
+    kept_node,
+    number,
+    parameters,
+    robot_actions,
+    values,
+)
 from diwa_data.skills import SKILLS
 
 ARGUMENTS = (
@@ -11,9 +20,8 @@ ARGUMENTS = (
     DeclareLaunchArgument("checkpoint", default_value="", description="Its bundle; empty = the installed one."),
     DeclareLaunchArgument("robot", default_value="franka", choices=["franka", "sim"], description="Which robot."),
     DeclareLaunchArgument("robot_file", default_value="", description="Your robot's .yaml; empty = the shipped one."),
-    DeclareLaunchArgument(
-        "cameras", default_value="true", choices=["true", "false"], description="Start drivers and croppers (franka)."
-    ),
+    camera_argument(),
+    gripper_argument(),
     DeclareLaunchArgument("max_steps", default_value="72", description="Control ticks (7.5 a second) at most."),
     DeclareLaunchArgument("success_ticks", default_value="3", description="Ticks to be sure of a success; 0 = never."),
     DeclareLaunchArgument(
@@ -44,10 +52,7 @@ def _actions(context: LaunchContext) -> list:
     numbers = {name: int(number(given, name)) for name in ("max_steps", "success_ticks")}
     chosen = {"skill": skill, "checkpoint": given["checkpoint"], "policy": given["policy"]}
     actions = [kept_node("diwa_deploy", "policy", robot, **chosen, **numbers)]
-    if given["robot"] == "sim":
-        actions.append(simulated_robot(given))
-    elif given["cameras"] == "true":
-        actions += cameras(robot)
+    actions += robot_actions(given, robot)
     if record:
         folder = given["bag_dir"] or f"~/diwa_bags/runs/{skill}"
         actions.append(kept_node("diwa_data", "recorder", robot, folder=folder, skill=skill, operator="policy"))

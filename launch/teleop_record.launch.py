@@ -5,11 +5,12 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from diwa_data.errors import DiwaError
 from diwa_data.ros.launching import (
-    cameras,
+    camera_argument,
+    gripper_argument,
     kept_node,
     number,
     parameters,
-    simulated_robot,
+    robot_actions,
     skill_argument,
     skill_parameter,
     values,
@@ -27,9 +28,8 @@ ARGUMENTS = (
     DeclareLaunchArgument("bag_dir", default_value="", description="Folder of bags; empty = ~/diwa_bags/ROBOT/SKILL."),
     DeclareLaunchArgument("storage", default_value="mcap", choices=["mcap", "sqlite3"], description="rosbag2 storage."),
     skill_argument(),
-    DeclareLaunchArgument(
-        "cameras", default_value="true", choices=["true", "false"], description="Start drivers and croppers (franka)."
-    ),
+    camera_argument(),
+    gripper_argument(),
     DeclareLaunchArgument("operator", default_value="", description="Who teleoperates; goes into the labels."),
     DeclareLaunchArgument("episodes", default_value="0", description="The scripted operator's; 0 = until Ctrl-C."),
     DeclareLaunchArgument("episode_seconds", default_value="120.0", description="Of the scripted operator's play."),
@@ -69,8 +69,5 @@ def _actions(context: LaunchContext) -> list:
         actions.append(
             kept_node("diwa_sim", "operator", robot, skill=skill, seed=int(number(given, "seed")), **numbers)
         )
-    if given["robot"] == "sim":
-        actions.append(simulated_robot(given))
-    elif given["cameras"] == "true":
-        actions += cameras(robot)
+    actions += robot_actions(given, robot)
     return actions

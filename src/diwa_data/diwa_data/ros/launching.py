@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,28 @@ def skill_argument() -> DeclareLaunchArgument:
     """`skill`: one of the eight, or play."""
     text = "Skill that is demonstrated, or play."
     return DeclareLaunchArgument("skill", default_value=PLAY, choices=[PLAY, *SKILLS], description=text)
+
+
+def camera_argument() -> DeclareLaunchArgument:
+    """`cameras`: whether to start them."""
+    text = "Start camera drivers and croppers (franka)."
+    return DeclareLaunchArgument("cameras", default_value="true", choices=["true", "false"], description=text)
+
+
+def gripper_argument() -> DeclareLaunchArgument:
+    """`gripper`: whether to start its adapter."""
+    text = "Start the adapter to the gripper's actions (franka)."
+    return DeclareLaunchArgument("gripper", default_value="true", choices=["true", "false"], description=text)
+
+
+def robot_actions(given: Mapping[str, str], robot: str) -> list[Any]:
+    """The simulated robot, or what belongs to a real one: cameras and gripper. Its arm is the lab's own to start."""
+    if given["robot"] == "sim":
+        return [simulated_robot(given)]
+    return [
+        *(cameras(robot) if given["cameras"] == "true" else []),
+        *(gripper(robot) if given["gripper"] == "true" else []),
+    ]
 
 
 def values(context: LaunchContext, names: Sequence[str]) -> dict[str, str]:
@@ -147,6 +170,15 @@ def cameras(robot: str) -> list[Any]:
         where = {"package": "diwa_data", "executable": "camera_node", "name": f"{camera}_camera"}
         actions.append(Node(**where, parameters=[robot, {"camera": camera}], **again))
     return actions
+
+
+def gripper(robot: str) -> list[Any]:
+    """What turns `/diwa/gripper_command` into the Franka gripper's actions, if its messages are installed."""
+    if importlib.util.find_spec("franka_msgs") is None:
+        cure = "source the workspace of your arm's driver, or say gripper:=false and bring your own adapter"
+        return [LogInfo(msg=f"ERROR: no franka_msgs here, the gripper will not move: {cure}")]
+    where = {"package": "diwa_deploy", "executable": "gripper_node", "name": "gripper"}
+    return [Node(**where, parameters=[robot], respawn=True, respawn_delay=2.0, output="screen")]
 
 
 def simulated_robot(given: Mapping[str, str]) -> IncludeLaunchDescription:

@@ -23,7 +23,7 @@ from diwa_data import messages
 from diwa_data.errors import DiwaError
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.topics import publisher
+from diwa_data.ros.topics import LATCHED, hear, publisher
 from diwa_deploy.comparison import Comparison, Trial
 from diwa_interfaces.action import ExecuteSkill
 
@@ -68,6 +68,8 @@ class RunSkill(Node):
         self._change = self.create_client(ChangeState, "/policy/change_state")
         self._action = ActionClient(self, ExecuteSkill, "execute_skill")
         self._event = publisher(self, messages.EPISODE_EVENT)
+        self._recording = ""
+        hear(self, messages.RECORDING, self._on_recording, LATCHED)
         self.create_timer(0.1, lambda: None)  # a signal is noticed at least this soon
 
     def run(self) -> int:
@@ -122,7 +124,7 @@ class RunSkill(Node):
         """Send the goal; Ctrl-C cancels it, and waits for the arm to hold."""
         goal = ExecuteSkill.Goal(skill=skill, max_steps=self._config.max_steps, seed=seed)
         if self._config.record:
-            self._event(messages.encode_string("start"))
+            self._start_recording()
         handle = self._wait(self._action.send_goal_async(goal))
         if not handle.accepted:
             raise DiwaError("policy refused the goal: it says why above")
@@ -141,6 +143,18 @@ class RunSkill(Node):
         if answer.status == GoalStatus.STATUS_ABORTED:
             get_logger("run_skill").error(f"the skill was stopped: {answer.result.reason}")
         return answer.result
+
+    def _start_recording(self) -> None:
+        """Ask the recorder until it records: it begins when it hears everything."""
+        while not self._recording:
+            self._require_patience("the recorder does not start: it says why above")
+            self._event(messages.encode_string("start"))
+            end = time.monotonic() + 1.0
+            while not self._recording and time.monotonic() < end:
+                rclpy.spin_once(self)
+
+    def _on_recording(self, episode: str) -> None:
+        self._recording = episode
 
     def _wait(self, future: Future) -> Any:
         while not future.done():
