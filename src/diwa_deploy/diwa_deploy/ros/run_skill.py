@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import rclpy
 from action_msgs.msg import GoalStatus
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -24,7 +24,8 @@ from diwa_data.errors import DiwaError
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.topics import LATCHED, hear, publisher
-from diwa_deploy.comparison import Comparison, Trial
+from diwa_deploy.comparison import Comparison
+from diwa_deploy.ros.trials import run_trials
 from diwa_interfaces.action import ExecuteSkill
 
 SUCCEEDED, FAILED, REFUSED = 0, 1, 2
@@ -66,6 +67,7 @@ class RunSkill(Node):
             signal.signal(number, lambda number, _: self._stopped.append(number))
         self._deadline = time.monotonic() + self._config.patience
         self._change = self.create_client(ChangeState, "/policy/change_state")
+        self._get_state = self.create_client(GetState, "/policy/get_state")
         self._action = ActionClient(self, ExecuteSkill, "execute_skill")
         self._event = publisher(self, messages.EPISODE_EVENT)
         self._recording = ""
@@ -76,51 +78,46 @@ class RunSkill(Node):
         """The exit status."""
         self._bring_up()
         if self._config.rollouts:
-            return self._compare()
-        result = self._execute(self._config.skill, self._config.seed)
+            policies = ("base", "finetuned") if self._config.policy == "both" else (self._config.policy,)
+            path, skill = Path(self._config.out).expanduser(), self._config.skill
+            run_trials(self, Comparison(path, skill, policies, self._config.rollouts, self._config.seed), skill)
+            print(f"trials are in {path}: 'diwa report {path}' draws them", flush=True)
+            return SUCCEEDED
+        result = self.execute(self._config.skill, self._config.seed)
         verdict = "success" if result.success else "no success"
         print(f"{self._config.skill}: {verdict} ({result.reason}) after {result.steps} steps", flush=True)
         return SUCCEEDED if result.success else FAILED
 
     def _bring_up(self) -> None:
         """Configure and activate; activation is tried again while streams are missing."""
-        while not self._change.wait_for_service(0.5):
+        while not (self._change.wait_for_service(0.5) and self._get_state.wait_for_service(0.5)):
             self._require_patience("the node policy does not answer: does it run?")
-        if not self._transition(Transition.TRANSITION_CONFIGURE):
+        if self._state() == State.PRIMARY_STATE_UNCONFIGURED and not self._transition(Transition.TRANSITION_CONFIGURE):
             raise DiwaError("policy could not be configured: it says why above")
-        self._activate()
+        self.activate()
 
-    def _activate(self) -> None:
-        while not self._transition(Transition.TRANSITION_ACTIVATE):
+    def activate(self) -> None:
+        """Hold the arm; tried again while streams are missing."""
+        self._deadline = time.monotonic() + self._config.patience
+        while self._state() != State.PRIMARY_STATE_ACTIVE and not self._transition(Transition.TRANSITION_ACTIVATE):
             self._require_patience("policy could not be activated: it says why above")
             time.sleep(0.5)
 
-    def _compare(self) -> int:
-        """Trials until all are done or the operator ends it; between two the arm is let go, to reset the scene."""
-        config = self._config
-        policies = ("base", "finetuned") if config.policy == "both" else (config.policy,)
-        comparison = Comparison(Path(config.out).expanduser(), config.skill, policies, config.rollouts, config.seed)
-        while comparison.left:
+    def let_go(self) -> None:
+        """Nothing is published any more: scene and arm may be reset; the simulated scene resets itself."""
+        if self._state() == State.PRIMARY_STATE_ACTIVE:
             self._transition(Transition.TRANSITION_DEACTIVATE)
-            if not config.record:
-                self._event(messages.encode_string("discard"))  # the simulated scene resets itself
-            if ask(f"{comparison.left} to go. Reset the scene and the arm, then Enter (q ends): ") == "q":
-                break
-            self._deadline = time.monotonic() + config.patience
-            self._activate()
-            result = self._execute(f"{config.skill}/{comparison.next}", config.seed + len(comparison.trials))
-            success = ask(f"stopped: {result.reason}. Did it succeed? (y, n; anything else does it again): ")
-            if success in ("y", "n"):
-                trial = Trial(comparison.next, success == "y", result.success, result.reason, result.steps)
-                comparison.add(trial)
-        print(f"{len(comparison.trials)} trials in {config.out}: 'diwa report {config.out}' draws them", flush=True)
-        return SUCCEEDED
+        if not self._config.record:
+            self._event(messages.encode_string("discard"))
+
+    def _state(self) -> int:
+        return int(self._wait(self._get_state.call_async(GetState.Request())).current_state.id)
 
     def _transition(self, number: int) -> bool:
         request = ChangeState.Request(transition=Transition(id=number))
         return bool(self._wait(self._change.call_async(request)).success)
 
-    def _execute(self, skill: str, seed: int) -> Any:
+    def execute(self, skill: str, seed: int) -> Any:
         """Send the goal; Ctrl-C cancels it, and waits for the arm to hold."""
         goal = ExecuteSkill.Goal(skill=skill, max_steps=self._config.max_steps, seed=seed)
         if self._config.record:
@@ -167,16 +164,6 @@ class RunSkill(Node):
             raise DiwaError("interrupted before the skill began")
         if time.monotonic() > self._deadline:
             raise DiwaError(f"{problem} (after {self._config.patience:g} s)")
-
-
-def ask(question: str) -> str:
-    """What the operator types, in lower case. Raises `DiwaError` where there is no terminal."""
-    try:
-        with open("/dev/tty", "r+b", buffering=0) as terminal:
-            terminal.write(question.encode())
-            return terminal.readline().decode(errors="ignore").strip().lower()
-    except OSError as error:
-        raise DiwaError("a comparison needs a terminal to ask in: start it in one") from error
 
 
 def main() -> None:

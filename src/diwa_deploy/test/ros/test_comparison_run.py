@@ -72,7 +72,7 @@ def test_trials_are_asked_for_judged_and_continue(open_policy, bundle, arm, doma
         operator.answer(f"{left} to go. Reset the scene", "")
         operator.answer("Did it succeed?", success)
     assert operator.close() == 0
-    assert "4 trials in" in operator.read
+    assert "trials are in" in operator.read
     trials = json.loads(out.read_text())["trials"]
     assert sorted(trial["policy"] for trial in trials) == ["base", "base", "finetuned", "finetuned"]
     assert [trial["success"] for trial in trials] == [True, False, True, False]
