@@ -6,14 +6,19 @@ import importlib.util
 
 import pytest
 
-HAVE_ROS = importlib.util.find_spec("rclpy") is not None
+NEEDS = {
+    "ros": ("rclpy", "needs ROS 2 (rclpy)"),
+    "workspace": ("diwa_interfaces", "needs ROS 2 and the workspace, built and sourced"),
+}
+"""Marker -> what must be there, and what is said if it is not."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not HAVE_ROS:
-        for item in items:
-            if item.get_closest_marker("ros"):
-                item.add_marker(pytest.mark.skip(reason="needs ROS 2 (rclpy)"))
+    for marker, (module, reason) in NEEDS.items():
+        if importlib.util.find_spec(module) is None:
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

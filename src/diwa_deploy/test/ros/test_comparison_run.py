@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.workspace]
 
 
 class Operator:

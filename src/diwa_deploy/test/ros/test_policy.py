@@ -16,7 +16,7 @@ from diwa_data.pose import Pose
 from diwa_data.robot_config import RobotConfig
 from diwa_deploy.start_region import StartRegion
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.workspace]
 
 STATIC = messages.image_topic("static")
 

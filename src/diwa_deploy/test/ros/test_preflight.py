@@ -9,7 +9,7 @@ import pytest
 from diwa_data import messages
 from diwa_data.robot_config import RobotConfig
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.workspace]
 
 
 @pytest.fixture
