@@ -9,7 +9,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_deploy"]),
         ("share/diwa_deploy", ["package.xml"]),
-        ("share/diwa_deploy/launch", ["launch/run_skill.launch.py"]),
+        ("share/diwa_deploy/launch", ["launch/run_skill.launch.py", "launch/arm.launch.py"]),
     ],
     zip_safe=True,
     extras_require={"test": ["pytest"]},

@@ -25,9 +25,14 @@ SECTIONS = (
 
 
 def presets() -> list[str]:
-    """Names of the shipped presets; the `robot_*.yaml` beside them are for nodes."""
+    """Names of the shipped presets; `robot_*.yaml` and `crisp_*.yaml` beside them are for nodes and controllers."""
     names = sorted(Path(entry.name).stem for entry in resources.files("diwa_data").joinpath("config").iterdir())
-    return [name for name in names if not name.startswith("robot_")]
+    return [name for name in names if not name.startswith(("robot_", "crisp_"))]
+
+
+def config_file(name: str) -> Path:
+    """A shipped file of `config/`."""
+    return Path(str(resources.files("diwa_data").joinpath(f"config/{name}")))
 
 
 def load_section(cls: type[T], section: str, source: str | Path | None = None) -> T:

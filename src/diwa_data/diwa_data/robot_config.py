@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from diwa_data.config import from_mapping
+from diwa_data.config import config_file, from_mapping
 from diwa_data.errors import DiwaError
 from diwa_data.spec import ActionSpec, CameraSpec, Spec
 
@@ -73,7 +72,7 @@ def robot_file(robot: str) -> Path:
     Raises `DiwaError` if there is none.
     """
     if robot in ROBOTS:
-        return Path(str(resources.files("diwa_data").joinpath(f"config/robot_{robot}.yaml")))
+        return config_file(f"robot_{robot}.yaml")
     path = Path(robot).expanduser()
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         raise DiwaError(f"unknown robot {robot!r}; choose {' or '.join(ROBOTS)}, or name a .yaml file like theirs")

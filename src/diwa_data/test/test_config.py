@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diwa_data.align import DatasetConfig
-from diwa_data.config import from_mapping, load_parameters, load_section, presets
+from diwa_data.config import config_file, from_mapping, load_parameters, load_section, presets
 from diwa_data.errors import DiwaError
 from diwa_data.recording import RecordConfig
 
@@ -80,3 +81,14 @@ def test_unknown_preset_and_missing_file() -> None:
         load_parameters("huge")
     with pytest.raises(DiwaError, match=r"no configuration file nowhere\.yaml"):
         load_parameters("nowhere.yaml")
+
+
+@pytest.mark.parametrize("arm", ["panda", "fr3"])
+def test_the_arms_controllers_are_rcl_parameters_of_one_arm(arm: str) -> None:
+    controllers = yaml.safe_load(config_file(f"crisp_{arm}.yaml").read_text())
+    assert set(controllers) == {"cartesian_controller", "pose_broadcaster"}
+    for controller in controllers.values():
+        parameters = controller["ros__parameters"]
+        assert parameters["joints"] == [f"{arm}_joint{number}" for number in range(1, 8)]
+        assert parameters["end_effector_frame"] == f"{arm}_hand_tcp"
+    assert controllers["cartesian_controller"]["ros__parameters"]["filter"] == {"target_pose": 0.1}

@@ -1,0 +1,40 @@
+"""The arm's controller on our topics: `ros2 launch diwa_deploy arm.launch.py arm:=fr3`, once its driver runs."""
+
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
+
+from diwa_data.config import config_file
+from diwa_data.errors import DiwaError
+from diwa_data.ros.launching import values
+
+ARGUMENTS = (
+    DeclareLaunchArgument("arm", choices=["panda", "fr3"], description="Franka Panda (FER), or Franka Research 3."),
+    DeclareLaunchArgument(
+        "controller_manager", default_value="/controller_manager", description="The driver's, with its namespace."
+    ),
+    DeclareLaunchArgument("controllers", default_value="", description="Your own .yaml; empty = the shipped one."),
+)
+
+REMAPS = {"target_pose": "/diwa/target_pose", "current_pose": "/diwa/current_pose"}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Spawns crisp's CartesianController and its PoseBroadcaster; the driver's own launch file comes first."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_actions)])
+
+
+def _actions(context: LaunchContext) -> list[Node]:
+    given = values(context, [argument.name for argument in ARGUMENTS])
+    for package in ("controller_manager", "crisp_controllers"):
+        try:
+            get_package_share_directory(package)
+        except PackageNotFoundError as error:
+            raise DiwaError(f"{package} is not installed: it belongs to the arm's machine (docs/robot.md)") from error
+    controllers = given["controllers"] or str(config_file(f"crisp_{given['arm']}.yaml"))
+    arguments = ["pose_broadcaster", "cartesian_controller", "--param-file", controllers]
+    arguments += ["--controller-manager", given["controller_manager"]]
+    for theirs, ours in REMAPS.items():
+        arguments += ["--controller-ros-args", f"-r {theirs}:={ours}"]
+    return [Node(package="controller_manager", executable="spawner", arguments=arguments, output="screen")]
