@@ -16,6 +16,7 @@ setup(
     entry_points={
         "console_scripts": [
             "preflight = diwa_deploy.ros.preflight:main",
+            "panda_arm_node = diwa_deploy.ros.panda_arm_node:main",
             "policy_node = diwa_deploy.ros.policy_node:main",
             "gripper_node = diwa_deploy.ros.gripper_node:main",
             "run_skill_node = diwa_deploy.ros.run_skill:main",

@@ -28,7 +28,7 @@ MAY_IMPORT = {
 ROS = {
     "rclpy", "rosbag2_py", "rosidl_runtime_py", "rcl_interfaces", "launch", "launch_ros", "ament_index_python",
     "action_msgs", "lifecycle_msgs", "diagnostic_msgs", "sensor_msgs", "geometry_msgs", "std_msgs", "std_srvs",
-    "diwa_interfaces", "franka_msgs",
+    "diwa_interfaces", "franka_msgs", "panda_py",
 }  # fmt: skip
 MODULES = [path for package in MAY_IMPORT for path in sorted((SOURCE / package / package).rglob("*.py"))]
 

@@ -1,0 +1,143 @@
+"""A Panda (FER) without ros2_control, by `panda-python`: follows `/diwa/target_pose`, says pose, joints and mode."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from std_msgs.msg import Int8
+from std_srvs.srv import Trigger
+
+from diwa_data import messages
+from diwa_data.errors import DiwaError
+from diwa_data.pose import Pose
+from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.parameters import read_parameters
+from diwa_data.ros.running import run_node
+from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_deploy.gripper import GripperConfig, GripperWorker
+
+MODE = "/diwa/arm_mode"
+"""std_msgs/Int8, libfranka's robot mode: 2 moves. Tell it to the node `policy` as `arm.mode`."""
+JOINTS = [*(f"panda_joint{number}" for number in range(1, 8)), "panda_finger_joint1", "panda_finger_joint2"]
+OPEN_WIDTH, SPEED, FORCE = 0.08, 0.1, 20.0
+"""Metres, metres per second and newtons of the gripper."""
+
+
+@dataclass(frozen=True)
+class PandaArmConfig:
+    """Parameters of `panda_arm`."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    """Told to every node."""
+    hostname: str = ""
+    """Address of the arm's control box."""
+    rate: float = 60.0
+    """Poses and joints a second, Hz."""
+    stiffness: tuple[float, float] = (400.0, 30.0)
+    """Of the Cartesian impedance: N/m, Nm/rad."""
+    worker: GripperConfig = field(default_factory=GripperConfig)
+    """Patience with the gripper."""
+
+
+class Motion:
+    """A blocking call to the gripper, in a thread of its own."""
+
+    def __init__(self, call: Any, stop: Any):
+        self._stop = stop
+        self._thread = threading.Thread(target=call, daemon=True)
+        self._thread.start()
+
+    def done(self) -> bool:
+        """It has returned."""
+        return not self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """Stop the fingers."""
+        self._stop()
+
+
+class PandaArmNode(Node):
+    """Begins by holding the measured pose; after a reflex `~/recover` does so again."""
+
+    def __init__(self) -> None:
+        super().__init__("panda_arm", automatically_declare_parameters_from_overrides=True)
+        self._config = read_parameters(self, PandaArmConfig)
+        if not self._config.hostname:
+            raise DiwaError("panda_arm needs the address of the control box: -p hostname:=172.16.0.2")
+        try:
+            self._panda_py = importlib.import_module("panda_py")
+        except ModuleNotFoundError as error:
+            raise DiwaError("no panda_py here: pip install panda-python (its libfranka must fit the arm)") from error
+        self._panda = self._panda_py.Panda(self._config.hostname)
+        self._gripper = self._panda_py.libfranka.Gripper(self._config.hostname)
+        self._width = float(self._gripper.read_once().width)
+        self._pose = publisher(self, messages.CURRENT_POSE)
+        self._joints = publisher(self, messages.JOINT_STATES)
+        self._mode = self.create_publisher(Int8, MODE, 10)
+        self._worker = GripperWorker(self._move_fingers, self._config.worker, self.get_logger().error)
+        self._start()
+        hear(self, messages.TARGET_POSE, self._on_target, 1)
+        hear(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
+        self.create_service(Trigger, "~/recover", self._recover)
+        self.create_timer(1.0 / self._config.rate, self._report)
+        self._open = True
+        self._reader = threading.Thread(target=self._read_width, name="width", daemon=True)
+        self._reader.start()
+
+    def close(self) -> None:
+        """Stop the controller: the arm brakes."""
+        self._open = False
+        self._reader.join()
+        self._worker.close()
+        self._panda.stop_controller()
+
+    def _start(self) -> None:
+        translation, rotation = self._config.stiffness
+        impedance = np.diag([translation] * 3 + [rotation] * 3)
+        self._controller = self._panda_py.controllers.CartesianImpedance(impedance=impedance)
+        self._panda.start_controller(self._controller)
+
+    def _on_target(self, target: Pose) -> None:
+        self._controller.set_control(target.position, target.quaternion)
+
+    def _report(self) -> None:
+        now, state = time.time(), self._panda.get_state()
+        pose = Pose.from_quaternion(self._panda.get_position(), self._panda.get_orientation())
+        self._pose(messages.encode_pose(pose, now))
+        fingers = [self._width / 2] * 2
+        positions, velocities = np.array([*state.q, *fingers]), np.array([*state.dq, 0.0, 0.0])
+        self._joints(messages.encode_joints(JOINTS, positions, velocities, now))
+        self._mode.publish(Int8(data=int(state.robot_mode.value)))
+
+    def _read_width(self) -> None:
+        """Reading the gripper blocks: not in the executor."""
+        while self._open:
+            self._width = float(self._gripper.read_once().width)
+            time.sleep(0.05)
+
+    def _move_fingers(self, wish: bool) -> Motion:
+        if wish:
+            return Motion(lambda: self._gripper.move(OPEN_WIDTH, SPEED), self._gripper.stop)
+        return Motion(lambda: self._gripper.grasp(0.0, SPEED, FORCE, 0.0, OPEN_WIDTH), self._gripper.stop)
+
+    def _recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Clear a reflex, and hold the measured pose."""
+        self._panda.recover()
+        self._start()
+        response.success, response.message = True, "recovered: holding the measured pose"
+        return response
+
+
+def main() -> None:
+    """The node `panda_arm`."""
+    run_node(PandaArmNode)
+
+
+if __name__ == "__main__":
+    main()

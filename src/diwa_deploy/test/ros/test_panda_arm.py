@@ -1,0 +1,107 @@
+"""The node of a Panda without ros2_control, against an imitation of `panda_py`."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from diwa_data import messages
+from diwa_data.bags import gripper_width
+from diwa_data.pose import Pose
+
+pytestmark = pytest.mark.ros
+
+IMITATION = '''
+import time, types, numpy as np
+
+class Panda:
+    """Is where it was told to be; writes down what it is told."""
+    def __init__(self, hostname):
+        self.position, self.orientation, self.mode = np.array([0.4, 0.0, 0.4]), np.array([1.0, 0.0, 0.0, 0.0]), 2
+        print("connected to", hostname, flush=True)
+    def get_position(self): return self.position
+    def get_orientation(self): return self.orientation
+    def get_state(self):
+        return types.SimpleNamespace(q=[0.1] * 7, dq=[0.0] * 7, robot_mode=types.SimpleNamespace(value=self.mode))
+    def start_controller(self, controller): controller.panda = self; print("started", flush=True)
+    def stop_controller(self): print("stopped", flush=True)
+    def recover(self): print("recovered", flush=True)
+
+class CartesianImpedance:
+    def __init__(self, impedance): print("stiffness", impedance[0, 0], impedance[5, 5], flush=True)
+    def set_control(self, position, orientation): self.panda.position, self.panda.orientation = position, orientation
+
+class Gripper:
+    def __init__(self, hostname): self.width = 0.08
+    def read_once(self): return types.SimpleNamespace(width=self.width)
+    def move(self, width, speed): self.width = width; print("move", width, flush=True); return True
+    def grasp(self, width, speed, force, inner, outer):
+        print("grasp", flush=True); time.sleep(100)
+    def stop(self): print("fingers stopped", flush=True); return True
+
+controllers = types.SimpleNamespace(CartesianImpedance=CartesianImpedance)
+libfranka = types.SimpleNamespace(Gripper=Gripper)
+'''
+
+
+@pytest.fixture
+def node(domain, tmp_path, monkeypatch):
+    from diwa_data.ros.synthetic import NodeProcess
+
+    (tmp_path / "panda_py.py").write_text(IMITATION)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    process = NodeProcess("diwa_deploy.ros.panda_arm_node", domain, "hostname:=10.0.0.2", "worker.patience:=1.0")
+    process.wait_for("started")
+    yield process
+    if process.running:
+        process.kill()
+
+
+def test_it_follows_the_target_and_says_where_it_is(topics, node):
+    poses, joints = topics.hear(messages.CURRENT_POSE), topics.hear(messages.JOINT_STATES)
+    time.sleep(1.0)
+    assert "connected to 10.0.0.2" in node.said
+    assert "stiffness 400.0 30.0" in node.said
+    np.testing.assert_allclose(poses[-1].position, [0.4, 0, 0.4])
+    assert gripper_width(joints[-1], "joints") == pytest.approx(0.08)
+    target = Pose(np.array([0.45, 0.1, 0.3]), Rotation.from_rotvec([np.pi, 0, 0]))
+    topics.publish(messages.TARGET_POSE, messages.encode_pose(target, time.time()), 1)
+    time.sleep(0.3)
+    topics.publish(messages.TARGET_POSE, messages.encode_pose(target, time.time()), 1)
+    time.sleep(0.3)
+    np.testing.assert_allclose(poses[-1].position, target.position)
+    assert len(poses) > 30
+    assert node.stop() == 0
+    assert node.said[-1] == "stopped"
+
+
+def test_a_grasp_that_hangs_is_stopped_and_recovery_starts_anew(topics, node):
+    from std_srvs.srv import Trigger
+
+    from diwa_data.ros.topics import LATCHED
+
+    topics.publish(messages.GRIPPER_COMMAND, messages.encode_float(-1.0), LATCHED)
+    node.wait_for("grasp")
+    node.wait_for("the gripper did not close within 1 s: cancelled")
+    node.wait_for("fingers stopped")
+    topics.publish(messages.GRIPPER_COMMAND, messages.encode_float(1.0), LATCHED)
+    node.wait_for("move 0.08")
+    client = topics.call(lambda: topics.node.create_client(Trigger, "/panda_arm/recover"))
+    assert client.wait_for_service(5.0)
+    answer = client.call_async(Trigger.Request())
+    node.wait_for("recovered")
+    time.sleep(1.0)
+    assert answer.done()
+    assert answer.result().message == "recovered: holding the measured pose"
+    assert sum(line == "started" for line in node.said) == 2
+
+
+def test_without_an_address_or_the_package_it_says_so(domain):
+    from diwa_data.ros.synthetic import NodeProcess
+
+    lost = NodeProcess("diwa_deploy.ros.panda_arm_node", domain)
+    assert lost.wait() == 2
+    lost.wait_for("panda_arm needs the address of the control box")
