@@ -152,6 +152,9 @@ class SyntheticRobot:
         self.frozen_stamp: float | None = None
         """What all cameras' header stamps say, if they are frozen."""
         self.size = SIZE
+        """Height and width of what its cameras send."""
+        self.encoding = b"rgb8"
+        """What its cameras call it; four letters."""
         self.pose: Callable[[float], Pose] = synthetic_pose
         self.frames = 0
         self._open = True
@@ -179,7 +182,8 @@ class SyntheticRobot:
         stamp = now + self.stamp_offset if self.frozen_stamp is None else self.frozen_stamp
         for camera in ("gripper", "static"):
             image = messages.encode_image(synthetic_image(elapsed, *self.size), stamp, f"{camera}_camera")
-            self._send(messages.image_topic(camera), image)
+            named = bytes(image).replace(b"rgb8\0", self.encoding + b"\0", 1)
+            self._send(messages.image_topic(camera), memoryview(named))
 
     def _send(self, topic: str, data: memoryview) -> None:
         if topic not in self.silent:
