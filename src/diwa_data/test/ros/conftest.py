@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-_domains = itertools.count(os.getpid())
-
 
 @pytest.fixture
-def domain() -> int:
+def domain() -> Iterator[int]:
     """A ROS domain of its own."""
-    return 1 + next(_domains) % 100
+    from diwa_data.ros.synthetic import own_domain
+
+    with own_domain() as number:
+        yield number
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.running import run_node
+from diwa_deploy.ros.lifecycle import refuse_invalid_transitions
 from diwa_deploy.ros.policy_config import PolicyNodeConfig
 from diwa_deploy.ros.ros_robot import RosRobot
 from diwa_deploy.ros.skill_server import SkillServer
@@ -22,6 +23,7 @@ class PolicyNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__("policy", automatically_declare_parameters_from_overrides=True)
+        refuse_invalid_transitions(self)
         self._config = read_parameters(self, PolicyNodeConfig)
         self._robot = RosRobot(self, self._config.robot.spec, self._config.arm)
         self._server = SkillServer(self, self._robot, self._config)

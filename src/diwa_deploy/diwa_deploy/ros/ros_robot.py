@@ -67,8 +67,7 @@ class RosRobot:
         self._gripper_sent: tuple[float, float] = (0.0, -float("inf"))  # what, and when
         self._running, self._commanded = False, 0.0
         self._stop = ""
-        self.interventions: Counter[str] = Counter()
-        """Limits, warnings and holds, since the skill began: how many published targets each changed."""
+        self._interventions: Counter[str] = Counter()
         self._target = publisher(node, messages.TARGET_POSE, 1)
         self._gripper_command = publisher(node, messages.GRIPPER_COMMAND, LATCHED)
         for topic in self._streams.topics:
@@ -81,6 +80,12 @@ class RosRobot:
     def armed(self) -> bool:
         """Targets are published."""
         return self._armed.is_set()
+
+    @property
+    def interventions(self) -> Counter[str]:
+        """Limits, warnings and holds, since the skill began: how many published targets each changed."""
+        with self._lock:
+            return Counter(self._interventions)
 
     @property
     def measured(self) -> Pose | None:
@@ -136,7 +141,7 @@ class RosRobot:
             assert self._measured is not None
             self._interpolator.reset(self._measured)
             self._stop, self._running, self._commanded = "", True, time.time()
-            self.interventions.clear()
+            self._interventions.clear()
 
     def end(self) -> None:
         """A skill is over: the target stands still where it is."""
@@ -208,9 +213,9 @@ class RosRobot:
             if not self._running and (self._mode.problem or self._interpolator.is_left(self._measured)):
                 self._interpolator.reset(self._measured)  # guided by hand, or after a reflex: nothing pulls it back
             motion = self._interpolator.step(self._measured, hold)
-            self.interventions.update(motion.interventions)
+            self._interventions.update(motion.interventions)
             if verdict.level != "ok":
-                self.interventions[verdict.level] += 1
+                self._interventions[verdict.level] += 1
             gripper = self._gripper
         now = time.time()
         self._target(messages.encode_pose(motion.pose, now))

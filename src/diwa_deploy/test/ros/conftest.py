@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +31,6 @@ from diwa_learning.world_model_config import WorldModelConfig
 HOME = Pose.from_quaternion(np.array([0.5, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))
 SMALL = CameraConfig(record_size=(40, 48))
 RATE = 60.0
-_domains = itertools.count(os.getpid())
 
 
 def make_bundle(folder: Path, spec: Spec) -> Path:
@@ -63,9 +61,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, spec: Spec) -> Path:
 
 
 @pytest.fixture
-def domain() -> int:
+def domain() -> Iterator[int]:
     """A ROS domain of its own."""
-    return 1 + next(_domains) % 100
+    from diwa_data.ros.synthetic import own_domain
+
+    with own_domain() as number:
+        yield number
 
 
 @pytest.fixture
@@ -98,6 +99,7 @@ class Arm:
 
     def moved(self, seconds: float) -> float:
         """Metres that the target moves from now on, in so many seconds."""
+        time.sleep(0.1)  # what is on its way
         start = self.targets[-1].position
         time.sleep(seconds)
         return float(np.linalg.norm(self.targets[-1].position - start))

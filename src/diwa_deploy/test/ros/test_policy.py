@@ -51,6 +51,7 @@ def test_goals_are_refused_with_a_reason(policy, arm, robot):
     assert not policy.send(skill="close_drawer").accepted, "another skill is loaded"
     first = policy.send()
     assert first.accepted
+    assert not policy.transition("configure"), "rclpy itself would end the node here"
     assert not policy.send().accepted, "one at a time"
 
 
