@@ -78,6 +78,23 @@ def topics(domain: int) -> Iterator:
     made.close()
 
 
+@pytest.fixture
+def start(domain: int) -> Iterator[Callable[..., Any]]:
+    """`start("policy_node", "name:=value", ...)`: nodes in processes of their own; all end with the test."""
+    from diwa_data.ros.synthetic import NodeProcess
+
+    started: list[NodeProcess] = []
+
+    def begin(name: str, *settings: str) -> NodeProcess:
+        started.append(NodeProcess(f"diwa_deploy.ros.{name}", domain, *settings))
+        return started[-1]
+
+    yield begin
+    for node in started:
+        if node.running:
+            node.kill()
+
+
 class Arm:
     """What the arm was told: targets with the time they came, and the gripper's commands."""
 

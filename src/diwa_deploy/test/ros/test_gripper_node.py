@@ -61,22 +61,6 @@ def until(condition, seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def start(domain):
-    from diwa_data.ros.synthetic import NodeProcess
-
-    started: list[NodeProcess] = []
-
-    def begin(*settings: str) -> NodeProcess:
-        started.append(NodeProcess("diwa_deploy.ros.gripper_node", domain, *settings))
-        return started[-1]
-
-    yield begin
-    for node in started:
-        if node.running:
-            assert node.stop() == 0
-
-
 def command(topics, value: float) -> None:
     from diwa_data.ros.topics import LATCHED
 
@@ -85,7 +69,7 @@ def command(topics, value: float) -> None:
 
 def test_edges_become_goals(topics, start):
     gripper = topics.call(lambda: Gripper(topics.node, 0.0))
-    start()
+    start("gripper_node")
     for value in (1.0, 1.0, -1.0, -1.0, 1.0):
         command(topics, value)
         time.sleep(1.5)
@@ -94,7 +78,7 @@ def test_edges_become_goals(topics, start):
 
 def test_a_server_that_hangs_is_cancelled_and_the_next_wish_goes_through(topics, start, fault):
     gripper = topics.call(lambda: Gripper(topics.node, 100.0))
-    node = start("worker.patience:=1.0")
+    node = start("gripper_node", "worker.patience:=1.0")
     command(topics, -1.0)
     until(lambda: gripper.told == ["grasp 0.00", "cancelled"])
     said = node.wait_for("the gripper did not close within 1 s: cancelled")
