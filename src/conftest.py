@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -27,3 +29,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"{len(left_out)} tests need ROS 2 and were left out: source a ROS 2 setup to run them"
         )
+
+
+@pytest.fixture
+def domain() -> Iterator[int]:
+    """A ROS domain of its own."""
+    from diwa_data.ros.synthetic import own_domain
+
+    with own_domain() as number:
+        yield number
+
+
+@pytest.fixture
+def topics(domain: int) -> Iterator[Any]:
+    """Publishes and hears in that domain."""
+    from diwa_data.ros.synthetic import Topics
+
+    made = Topics(domain)
+    yield made
+    made.close()

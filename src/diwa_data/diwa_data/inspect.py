@@ -185,10 +185,6 @@ def _spec(spec: Spec) -> list[str]:
     ]
 
 
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
 def _brief(value: Any) -> str:
     """A value on one line; long ones end in an ellipsis."""
     text = json.dumps(value)

@@ -12,6 +12,9 @@ from diwa_data.motion import MotionLimits, is_finite, limit_motion
 from diwa_data.pose import Pose
 from diwa_data.spec import Spec
 
+GRIPPER_REPEAT = 1.0
+"""Seconds between repeated gripper commands; edges are sent at once."""
+
 
 @dataclass(frozen=True)
 class TeleopConfig:

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from diwa_data.recording import EpisodeRecorder, RecordConfig
-from diwa_data.teleop import Command, ControllerState
+from diwa_data.teleop import GRIPPER_REPEAT, Command, ControllerState
 from diwa_sim.table import CONTROL_RATE, SimulatedPanda
 
 DT = 1.0 / CONTROL_RATE
-GRIPPER_REPEAT = 1.0
-"""Seconds between repeated gripper commands."""
 
 
 class EpisodeLog:

@@ -12,8 +12,6 @@ from diwa_sim.operator import Habits, Mark, Reach, Scene, Step, Wait, up
 from diwa_sim.starts import DRAWER_OPEN, LEVER_ON, SLIDER_LEFT
 from diwa_sim.tasks import SCENE_STATE
 
-TRANSIT_HEIGHT = 0.28
-"""Height at which the hand passes over everything but the upper cabinet, metres."""
 MISS_PROBABILITY = 0.6
 """Share of demonstrations in which the first try comes in too high, often misses, and is repeated."""
 SLIP_LOW, SLIP_HIGH = (-0.02, -0.02, 0.055), (0.02, 0.02, 0.1)

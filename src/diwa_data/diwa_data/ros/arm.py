@@ -11,7 +11,7 @@ from rclpy.node import Node
 from diwa_data import messages
 from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose, rotation_distance
-from diwa_data.ros.offers import node_name
+from diwa_data.ros.offers import other_publishers
 from diwa_data.ros.topics import SENSOR, hear
 
 MOVED_POS, MOVED_ROT = 0.02, 0.1
@@ -62,12 +62,8 @@ class Arm:
             published = self._node.count_publishers(messages.CURRENT_POSE)
             why = "its publisher is silent" if published else "nobody publishes it"
             self._tell(f"nothing on {messages.CURRENT_POSE}: {why}")
-        offers = self._node.get_publishers_info_by_topic(messages.TARGET_POSE)
-        names = sorted(map(node_name, offers))
-        if (own := self._node.get_fully_qualified_name()) in names:
-            names.remove(own)
-        self._others = ", ".join(names)
-        if names and not self._problem.endswith("stop it"):
+        self._others = other_publishers(self._node, messages.TARGET_POSE)
+        if self._others and not self._problem.endswith("stop it"):
             self._tell(f"{self._others} publishes {messages.TARGET_POSE} too: stop it")
 
     def _tell(self, problem: str) -> None:

@@ -83,6 +83,14 @@ def node_name(offer: Any) -> str:
     return f"{offer.node_namespace.rstrip('/')}/{offer.node_name}"
 
 
+def other_publishers(node: Node, topic: str) -> str:
+    """The nodes besides `node` that publish `topic`, by name; another of the same name counts."""
+    names = sorted(map(node_name, node.get_publishers_info_by_topic(topic)))
+    if (own := node.get_fully_qualified_name()) in names:
+        names.remove(own)
+    return ", ".join(names)
+
+
 def _fitting(offers: Sequence[QoSProfile]) -> QoSProfile:
     """The strongest request that every offer fulfils."""
     reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)

@@ -19,10 +19,7 @@ from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.running import run_node
 from diwa_data.ros.topics import LATCHED, hear, publisher
-from diwa_data.teleop import TeleopConfig, Teleoperator
-
-GRIPPER_REPEAT = 1.0
-"""Seconds between repeated gripper commands."""
+from diwa_data.teleop import GRIPPER_REPEAT, TeleopConfig, Teleoperator
 
 
 @dataclass(frozen=True)

@@ -9,24 +9,6 @@ import pytest
 
 
 @pytest.fixture
-def domain() -> Iterator[int]:
-    """A ROS domain of its own."""
-    from diwa_data.ros.synthetic import own_domain
-
-    with own_domain() as number:
-        yield number
-
-
-@pytest.fixture
-def topics(domain: int) -> Iterator:
-    from diwa_data.ros.synthetic import Topics
-
-    made = Topics(domain)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def start(domain: int) -> Iterator[Callable]:
     """Starts nodes: `start("recorder", "folder:=...")`; all end with the test."""
     from diwa_data.ros.synthetic import PARAMETERS, NodeProcess

@@ -21,17 +21,16 @@ from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received
-from diwa_data.ros.offers import node_name
+from diwa_data.ros.offers import other_publishers
 from diwa_data.ros.topics import LATCHED, SENSOR, message_type, publisher
 from diwa_data.spec import Spec
+from diwa_data.teleop import GRIPPER_REPEAT
 from diwa_deploy.control import Stopped
 from diwa_deploy.interpolator import Interpolator
 from diwa_deploy.live import LiveStreams
 from diwa_deploy.ros.mode import ModeConfig, ModeWatch
 from diwa_deploy.watchdog import Verdict, WatchdogConfig, judge
 
-GRIPPER_REPEAT = 1.0
-"""Seconds between repeated gripper commands."""
 OPEN_WIDTH = 0.07
 """Metres between fingers that count as open when the arm is armed; else the gripper is told to stay closed."""
 _RIVALS_EVERY = 0.5  # seconds between looks for other publishers of the target
@@ -99,7 +98,7 @@ class RosRobot:
 
     def problem(self) -> str:
         """Why the arm cannot be armed or a skill cannot begin: rivals, or streams that are silent; empty if it can."""
-        if rivals := self._rivals():
+        if rivals := other_publishers(self._node, messages.TARGET_POSE):
             return f"{rivals} publishes {messages.TARGET_POSE} too: stop it"
         ages = self._streams.ages(time.time())
         silent = [topic for topic, age in ages.items() if age > self._config.watchdog.abort]
@@ -197,7 +196,7 @@ class RosRobot:
         while self._armed.is_set():
             if time.monotonic() - looked > _RIVALS_EVERY:
                 looked = time.monotonic()
-                if rivals := self._rivals():
+                if rivals := other_publishers(self._node, messages.TARGET_POSE):
                     self.stop(f"{rivals} publishes {messages.TARGET_POSE} too")
             self._step()
             due = max(due + period, time.monotonic())
@@ -223,11 +222,3 @@ class RosRobot:
         if gripper != said or now - when >= GRIPPER_REPEAT:
             self._gripper_sent = gripper, now
             self._gripper_command(messages.encode_float(gripper))
-
-    def _rivals(self) -> str:
-        """Other nodes that publish targets."""
-        offers = self._node.get_publishers_info_by_topic(messages.TARGET_POSE)
-        names = sorted(map(node_name, offers))
-        if (own := self._node.get_fully_qualified_name()) in names:
-            names.remove(own)
-        return ", ".join(names)

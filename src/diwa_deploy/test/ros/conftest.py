@@ -61,24 +61,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, spec: Spec) -> Path:
 
 
 @pytest.fixture
-def domain() -> Iterator[int]:
-    """A ROS domain of its own."""
-    from diwa_data.ros.synthetic import own_domain
-
-    with own_domain() as number:
-        yield number
-
-
-@pytest.fixture
-def topics(domain: int) -> Iterator:
-    from diwa_data.ros.synthetic import Topics
-
-    made = Topics(domain)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def start(domain: int) -> Iterator[Callable[..., Any]]:
     """`start("policy_node", "name:=value", ...)`: nodes in processes of their own; all end with the test."""
     from diwa_data.ros.synthetic import NodeProcess
