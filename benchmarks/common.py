@@ -1,4 +1,4 @@
-"""What every benchmark shares: one measurement, printed as one line of JSON by a command of its own."""
+"""What every benchmark shares: measurements, each printed as a line of JSON by the benchmark's command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure; `reference` is the same work done plainly in the same run, `ratio` ours over it."""
+    """One figure; `reference` is the same work done plainly in the same run, `ratio` how many times faster ours is.
+
+    Where there is a ratio, `target` is one.
+    """
 
     name: str
     value: float
@@ -21,5 +24,6 @@ class Measurement:
 
     def print(self) -> None:
         """Write the measurement as a line of JSON, with the command that made it."""
-        row = asdict(self) | {"value": round(self.value, 2), "command": f"python benchmarks/{Path(sys.argv[0]).name}"}
+        rounded = {key: round(value, 2) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        row = rounded | {"command": f"python benchmarks/{Path(sys.argv[0]).name}"}
         print(json.dumps(row), flush=True)

@@ -11,12 +11,14 @@ import torch
 from common import Measurement
 
 from diwa_data.spec import Spec
+from diwa_learning.chain import FinetunedPolicy
 from diwa_learning.dream import Dream
 from diwa_learning.finetune import FinetuneConfig
-from diwa_learning.finetuner import Finetuner
+from diwa_learning.finetuner import Critic, Finetuner
 from diwa_learning.policy import PolicyNetConfig, make_policy
 from diwa_learning.reward import RewardClassifier
 from diwa_learning.rssm import RSSMConfig
+from diwa_learning.streams import Stream, Streams
 from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
 
@@ -29,10 +31,15 @@ def main(iterations: int = 4) -> None:
     classifier = RewardClassifier(model.feature_dim, 512).requires_grad_(False)
     classifier.threshold.fill_(0.99)  # no dream succeeds: every chunk is dreamt
     policy = make_policy(PolicyNetConfig(width=256), model.feature_dim, spec.action_dim)
-    finetuner = Finetuner(policy, model.feature_dim, config.ppo, config.dream, alpha_bc=0.05)
+    draws = Streams([Stream(0)])
+    tuned, critic = (
+        FinetunedPolicy(policy, config.ppo.trained_steps),
+        Critic(model.feature_dim, config.ppo.critic_width),
+    )
+    finetuner = Finetuner(tuned, critic, config.ppo, config.dream, torch.tensor(0.05), draws)
     embeds = torch.randn(500, model.embed_dim)
     starts = model.rssm.filter(model.rssm.initial(500), model.null_action.expand(500, -1), embeds)
-    dream = Dream(model, classifier, starts, finetuner.policy, config.ppo.trained_steps, config.dream)
+    dream = Dream(model, classifier, [starts], config.ppo.trained_steps, config.dream, draws)
     finetuner.update(dream.rollout(finetuner.policy), train_actor=True)
     started = time.perf_counter()
     for _ in range(iterations):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("simulation", "dataset_build", "control_tick", "world_model", "imagination")
+BENCHMARKS = ("simulation", "dataset_build", "control_tick", "world_model", "imagination", "finetuning")
 
 
 def main() -> None:
@@ -21,9 +21,11 @@ def main() -> None:
     for name in arguments.only:
         script = Path(__file__).with_name(f"{name}.py")
         done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, check=True)
-        row = json.loads(done.stdout.strip().splitlines()[-1])
-        rows[row["name"]] = row
-        print(f"{row['name']:28} {row['value']:>10,.4g} {row['unit']:12} target {row['target']:,g}", flush=True)
+        for row in map(json.loads, done.stdout.strip().splitlines()):
+            rows[row["name"]] = row
+            against = f"{row['ratio']:.2f} x the plain one" if row["ratio"] else ""
+            target = f"target {row['target']:,g}{' x' if against else ''}"
+            print(f"{row['name']:32} {row['value']:>10,.4g} {row['unit']:12} {target:14} {against}", flush=True)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
 

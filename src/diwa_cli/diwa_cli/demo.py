@@ -29,8 +29,9 @@ from diwa_data.skills import require_skill
 from diwa_deploy.bundle import write_bundle
 from diwa_learning.checkpoint import is_finished
 from diwa_learning.finetune import FinetuneConfig, finetune
+from diwa_learning.reward_config import RewardConfig
 from diwa_learning.train_policy import PolicyConfig, train_policy
-from diwa_learning.train_reward import RewardConfig, train_reward
+from diwa_learning.train_reward import train_reward
 from diwa_learning.train_world_model import train_world_model
 from diwa_learning.training import differences
 from diwa_learning.world_model_config import WorldModelConfig

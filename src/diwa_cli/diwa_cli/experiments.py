@@ -29,9 +29,10 @@ from diwa_learning.checkpoint import load_checkpoint, load_world_model
 from diwa_learning.features import embed_clips, whole
 from diwa_learning.finetune import FinetuneConfig, finetune
 from diwa_learning.open_loop import CONTEXT, HORIZON, open_loop, save_filmstrip
+from diwa_learning.reward_config import RewardConfig
 from diwa_learning.reward_data import dreamt_success
 from diwa_learning.sequences import Replay, split_held_out
-from diwa_learning.train_reward import CHUNK, RewardConfig, load_reward, train_reward
+from diwa_learning.train_reward import CHUNK, load_reward, train_reward
 from diwa_sim.table import SimConfig
 from diwa_sim.tasks import is_done
 

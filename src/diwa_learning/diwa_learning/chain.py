@@ -2,19 +2,22 @@
 
 `k` counts as in the paper, from K (pure noise) down to 1 (the last step); a chain stores a^K .. a^0, so a^k stands
 at index K - k. A Gaussian policy is a chain of one step. Letters: B batch, H actions of a chunk, A action
-dimensions, F features, W trunk width.
+dimensions, F features, W trunk width. Stacked policies (stacking.py) have R runs before every B.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from diwa_learning.stacking import Linear, linear
+from diwa_learning.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Sample:
     @property
     def actions(self) -> Tensor:
         """(B, H, A) the last element of each chain; not yet clipped."""
-        return self.chains[:, -1]
+        return self.chains[..., -1, :, :]
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,18 @@ class Trunk(nn.Module):
     def __init__(self, input_dim: int, feature_dim: int, width: int, output_dim: int):
         super().__init__()
         self.input_dim = input_dim
-        self.input = nn.Linear(input_dim + feature_dim, width)
-        self.hidden = nn.Linear(width, width)
-        self.residual = nn.Linear(width, width)
-        self.output = nn.Linear(width, output_dim)
+        self.input = Linear(input_dim + feature_dim, width)
+        self.hidden = Linear(width, width)
+        self.residual = Linear(width, width)
+        self.output = Linear(width, output_dim)
 
     def project(self, features: Tensor) -> Tensor:
         """(B, F) -> (B, W): the features' share of W_in."""
-        return functional.linear(features, self.input.weight[:, self.input_dim :])
+        return linear(features, self.input.weight[..., self.input_dim :])
 
     def forward(self, projected: Tensor, inputs: Tensor) -> Tensor:
         """(B, W), (B, input_dim) -> (B, output_dim)."""
-        u = projected + functional.linear(inputs, self.input.weight[:, : self.input_dim], self.input.bias)
+        u = projected + linear(inputs, self.input.weight[..., : self.input_dim], self.input.bias)
         u = u + self.residual(functional.mish(self.hidden(functional.mish(u))))
         return self.output(u)
 
@@ -84,8 +87,8 @@ class ChainPolicy(nn.Module, ABC):
         self.steps, self.chunk, self.action_dim = steps, chunk, action_dim
 
     @abstractmethod
-    def loss(self, features: Tensor, actions: Tensor) -> Tensor:
-        """Imitation loss of features (B, F) and demonstrated chunks (B, H, A), a scalar."""
+    def loss(self, features: Tensor, actions: Tensor, draws: Streams) -> Tensor:
+        """Imitation loss of features (B, F) and demonstrated chunks (B, H, A), a scalar for each run."""
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
@@ -108,26 +111,28 @@ class ChainPolicy(nn.Module, ABC):
 
         features (B, F); noise (B, K+1, H, A) from `draw_noise`.
         """
-        noise = torch.cat([noise[:, :-1], torch.zeros_like(noise[:, -1:])], dim=1)
-        return self._run(features, noise, std_floor=0.0)
+        *drawn, last = noise.unbind(-3)
+        return self._run(features, [*drawn, torch.zeros_like(last)], std_floor=0.0)
 
     def explore(self, features: Tensor, noise: Tensor, exploration: Exploration) -> Sample:
         """Chunks as dreamt: std floored and noise clamped, at every step; same shapes as `sample`."""
-        clamped = noise[:, 1:].clamp(-exploration.noise_clamp, exploration.noise_clamp)
-        return self._run(features, torch.cat([noise[:, :1], clamped], dim=1), exploration.std_floor)
+        first, *drawn = noise.unbind(-3)
+        clamp = exploration.noise_clamp
+        return self._run(features, [first, *(each.clamp(-clamp, clamp) for each in drawn)], exploration.std_floor)
 
-    def _run(self, features: Tensor, noise: Tensor, std_floor: float) -> Sample:
-        batch = features.shape[0]
-        assert noise.shape == (batch, self.steps + 1, self.chunk, self.action_dim), noise.shape
-        chunk = noise[:, 0]
-        chain = [chunk]
+    def _run(self, features: Tensor, noise: Sequence[Tensor], std_floor: float) -> Sample:
+        """`noise` holds a^K and then what each step adds, all (B, H, A)."""
+        batch = features.shape[:-1]
+        assert len(noise) == self.steps + 1, len(noise)
+        assert noise[0].shape == (*batch, self.chunk, self.action_dim), noise[0].shape
+        chain = [noise[0]]
         for part, ks in self.parts():
             projected = part.project(features)
             for k in ks:
-                normal = part.denoise(projected, chunk, torch.full((batch,), k)).with_floor(std_floor)
-                chunk = normal.mean + normal.std * noise[:, self.steps - k + 1]
-                chain.append(chunk)
-        return Sample(torch.stack(chain, dim=1))
+                step = torch.full(batch, k, device=features.device)
+                normal = part.denoise(projected, chain[-1], step).with_floor(std_floor)
+                chain.append(normal.mean + normal.std * noise[self.steps - k + 1])
+        return Sample(torch.stack(chain, dim=-3))
 
 
 class FinetunedPolicy(ChainPolicy):
@@ -143,8 +148,8 @@ class FinetunedPolicy(ChainPolicy):
         yield self.base, range(self.steps, self.trained_steps, -1)
         yield self.trained, range(self.trained_steps, 0, -1)
 
-    def loss(self, features: Tensor, actions: Tensor) -> Tensor:
-        return self.trained.loss(features, actions)
+    def loss(self, features: Tensor, actions: Tensor, draws: Streams) -> Tensor:
+        return self.trained.loss(features, actions, draws)
 
     def project(self, features: Tensor) -> Tensor:
         return self.trained.project(features)

@@ -162,6 +162,11 @@ def weights_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def compute_device() -> torch.device:
+    """Where training computes: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_world_model(path: Path, device: str | torch.device = "cpu") -> LoadedWorldModel:
     """The world model of a checkpoint folder, ready to use."""
     checkpoint = load_checkpoint(path, "world_model")

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diwa_learning.chain import ChainPolicy, Normal, Trunk
+from diwa_learning.stacking import Linear, rows
+from diwa_learning.streams import Streams
 
 TIME_DIM = 16
 
@@ -39,7 +40,7 @@ class DiffusionPolicy(ChainPolicy):
 
     def __init__(self, feature_dim: int, width: int, steps: int, chunk: int, action_dim: int):
         super().__init__(steps, chunk, action_dim)
-        self.time = nn.Sequential(nn.Linear(TIME_DIM, 2 * TIME_DIM), nn.Mish(), nn.Linear(2 * TIME_DIM, TIME_DIM))
+        self.time = nn.Sequential(Linear(TIME_DIM, 2 * TIME_DIM), nn.Mish(), Linear(2 * TIME_DIM, TIME_DIM))
         self.trunk = Trunk(chunk * action_dim + TIME_DIM, feature_dim, width, chunk * action_dim)
         beta = cosine_betas(steps)
         alpha_bar = np.cumprod(1 - beta)
@@ -61,21 +62,22 @@ class DiffusionPolicy(ChainPolicy):
 
     def predict_noise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Tensor:
         """eps_theta (B, H, A) for projected features (B, W), a^k (B, H, A) and k (B,) in 1..K."""
-        time = self.time(self.positions).index_select(0, k - 1)
-        return self.trunk(projected, torch.cat([chunk.flatten(1), time], dim=1)).view_as(chunk)
+        time = rows(self.time(self.positions), k - 1)
+        return self.trunk(projected, torch.cat([chunk.flatten(-2), time], dim=-1)).view_as(chunk)
 
     def denoise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Normal:
         eps = self.predict_noise(projected, chunk, k)
-        c = self.coefficients.index_select(1, k - 1)[..., None, None]  # (7, B, 1, 1)
+        c = self.coefficients[:, k - 1, None, None]  # (7, B, 1, 1)
         x0 = (c[0] * chunk - c[1] * eps).clamp(-1, 1)
         return Normal(c[2] * x0 + c[3] * chunk, c[4])
 
-    def loss(self, features: Tensor, actions: Tensor) -> Tensor:
-        k = torch.randint(1, self.steps + 1, (actions.shape[0],), device=actions.device)
-        return self.loss_at(features, actions, k, torch.randn_like(actions))
+    def loss(self, features: Tensor, actions: Tensor, draws: Streams) -> Tensor:
+        k = 1 + (self.steps * draws.uniform(features.shape[-2])).long()
+        return self.loss_at(features, actions, k, draws.normal(*actions.shape[-3:]))
 
     def loss_at(self, features: Tensor, actions: Tensor, k: Tensor, eps: Tensor) -> Tensor:
         """Mean squared error of the predicted noise at given k (B,) and noise (B, H, A)."""
-        c = self.coefficients.index_select(1, k - 1)[..., None, None]
+        c = self.coefficients[:, k - 1, None, None]
         noisy = c[5] * actions + c[6] * eps
-        return functional.mse_loss(self.predict_noise(self.project(features), noisy, k), eps)
+        error = self.predict_noise(self.project(features), noisy, k) - eps
+        return error.square().mean((-3, -2, -1))

@@ -21,6 +21,7 @@ from diwa_learning.chain import ChainPolicy, Exploration
 from diwa_learning.features import Frame, Part, gumbel_noise, last_states
 from diwa_learning.reward import RewardClassifier
 from diwa_learning.rssm import State
+from diwa_learning.streams import Streams
 from diwa_learning.world_model import WorldModel
 
 
@@ -60,7 +61,7 @@ class DreamConfig:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One iteration of dreams. F features, K' trained denoising steps."""
+    """One iteration of dreams. F features, K' trained denoising steps; a stack has R runs before N."""
 
     features: Tensor
     """(N, T, F) of the state in which each chunk was chosen."""
@@ -79,30 +80,48 @@ class Rollout:
     age: Tensor
     """(N, T) int64: chunks since the dream's start, 1 for its first."""
 
-    def success_rate(self, horizon: int) -> float:
+    def success_rate(self, horizon: int) -> Tensor:
         """Share of dreams that were a success once, among those begun early enough to last the whole horizon.
 
         Dreams begun later would count only if they succeed quickly.
         """
-        once = torch.zeros_like(self.success[:, 0])
-        successes = 0
-        complete = self._complete(horizon)
-        for t in range(self.success.shape[1]):
-            once = (once & (self.age[:, t] > 1)) | self.success[:, t]
-            ends = self.terminated[:, t] | (self.age[:, t] == horizon)
-            successes += int((once & ends & complete[:, t]).sum())
-        return successes / self._begun(horizon)
+        once = torch.zeros_like(self.success[..., 0])
+        ended = torch.zeros_like(self.success)
+        for t in range(self.success.shape[-1]):
+            once = (once & (self.age[..., t] > 1)) | self.success[..., t]
+            ended[..., t] = once & (self.terminated[..., t] | (self.age[..., t] == horizon))
+        return (ended & self._complete(horizon)).sum((-2, -1)) / self._begun(horizon)
 
-    def mean_return(self, horizon: int) -> float:
+    def mean_return(self, horizon: int) -> Tensor:
         """Mean sum of rewards of the same dreams."""
-        return float((self.reward * self._complete(horizon)).sum()) / self._begun(horizon)
+        return (self.reward * self._complete(horizon)).sum((-2, -1)) / self._begun(horizon)
 
     def _complete(self, horizon: int) -> Tensor:
-        chunks = self.age.shape[1]
-        return torch.arange(chunks) - self.age + 1 <= chunks - horizon
+        chunks = self.age.shape[-1]
+        return torch.arange(chunks, device=self.age.device) - self.age + 1 <= chunks - horizon
 
-    def _begun(self, horizon: int) -> int:
-        return max(int((self._complete(horizon) & (self.age == 1)).sum()), 1)
+    def _begun(self, horizon: int) -> Tensor:
+        return (self._complete(horizon) & (self.age == 1)).sum((-2, -1)).clamp_min(1)
+
+
+def empty_rollout(
+    leading: tuple[int, ...], feature_dim: int, policy: ChainPolicy, trained_steps: int, device: torch.device
+) -> Rollout:
+    """Zeros for dreams of shape `leading`: (N, T), or (R, N, T)."""
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(*leading, *shape, dtype=dtype, device=device)
+
+    return Rollout(
+        features=zeros(feature_dim),
+        next_features=zeros(feature_dim),
+        chains=zeros(trained_steps + 1, policy.chunk, policy.action_dim),
+        reward=zeros(),
+        terminated=zeros(dtype=torch.bool),
+        done=zeros(dtype=torch.bool),
+        success=zeros(dtype=torch.bool),
+        age=zeros(dtype=torch.int64),
+    )
 
 
 def executed(actions: Tensor, spec: ActionSpec) -> Tensor:
@@ -113,67 +132,74 @@ def executed(actions: Tensor, spec: ActionSpec) -> Tensor:
 
 
 class Dream:
-    """The MDP: a frozen world model, a frozen classifier and a bank of start states."""
+    """The MDP: a frozen world model, a frozen classifier and a bank of start states.
+
+    With R runs stacked there are R classifiers and banks, and R x N dreams; the world model takes them as one batch.
+    """
 
     def __init__(
         self,
         model: WorldModel,
         classifier: RewardClassifier,
-        starts: State,
-        policy: ChainPolicy,
+        starts: Sequence[State],
         trained_steps: int,
         config: DreamConfig,
+        draws: Streams,
     ):
-        self.model, self.classifier, self.starts, self.config = model, classifier, starts, config
+        self.model, self.classifier, self.config, self.draws = model, classifier, config, draws
+        self.trained_steps = trained_steps
         self.action = model.spec.action
-        shape = (config.dreams, config.chunks)
-        self._buffer = Rollout(  # written anew in every iteration
-            features=torch.zeros(*shape, model.feature_dim),
-            next_features=torch.zeros(*shape, model.feature_dim),
-            chains=torch.zeros(*shape, trained_steps + 1, policy.chunk, policy.action_dim),
-            reward=torch.zeros(shape),
-            terminated=torch.zeros(shape, dtype=torch.bool),
-            done=torch.zeros(shape, dtype=torch.bool),
-            success=torch.zeros(shape, dtype=torch.bool),
-            age=torch.zeros(shape, dtype=torch.int64),
-        )
+        self.starts = State.cat(starts)
+        """The banks of all runs, one behind the other."""
+        sizes = torch.tensor([len(bank.h) for bank in starts], device=draws.device)
+        self._size = sizes.view(*draws.leading, 1)
+        self._first = (sizes.cumsum(0) - sizes).view(*draws.leading, 1)
+        self._buffer: Rollout | None = None
 
     @torch.no_grad()
     def rollout(self, policy: ChainPolicy) -> Rollout:
         """Dream one iteration with `policy`; the result is overwritten by the next call."""
-        config, buffer = self.config, self._buffer
-        kept = buffer.chains.shape[2]
-        state, age = self._draw_starts(config.dreams), torch.zeros(config.dreams, dtype=torch.int64)
+        config, draws = self.config, self.draws
+        dreams = (*draws.leading, config.dreams)
+        if self._buffer is None:
+            shape = (*dreams, config.chunks)
+            self._buffer = empty_rollout(shape, self.model.feature_dim, policy, self.trained_steps, draws.device)
+        buffer = self._buffer
+        state, age = self._draw_starts(), torch.zeros(dreams, dtype=torch.int64, device=draws.device)
         for t in range(config.chunks):
-            features = state.features
-            sample = policy.explore(features, policy.draw_noise(config.dreams), config.exploration)
-            state, age = self.imagine(state, sample.actions), age + 1
-            after = state.features
+            features = state.features.view(*dreams, -1)
+            noise = draws.normal(config.dreams, policy.steps + 1, policy.chunk, policy.action_dim)
+            sample = policy.explore(features, noise, config.exploration)
+            state, age = self.imagine(state, sample.actions.flatten(0, -3)), age + 1
+            after = state.features.view(*dreams, -1)
             probability = self.classifier.probability(after)
-            success = probability > self.classifier.threshold
+            success = self.classifier.is_success(probability)
             terminated = success if config.reward == "binary" else torch.zeros_like(success)
             done = terminated | (age >= config.horizon) | (t == config.chunks - 1)
-            buffer.features[:, t], buffer.next_features[:, t] = features, after
-            buffer.chains[:, t] = sample.chains[:, -kept:]
-            buffer.reward[:, t] = success if config.reward == "binary" else probability
-            buffer.terminated[:, t], buffer.done[:, t] = terminated, done
-            buffer.success[:, t], buffer.age[:, t] = success, age
+            buffer.features[..., t, :], buffer.next_features[..., t, :] = features, after
+            buffer.chains[..., t, :, :, :] = sample.chains[..., -self.trained_steps - 1 :, :, :]
+            buffer.reward[..., t] = success if config.reward == "binary" else probability
+            buffer.terminated[..., t], buffer.done[..., t] = terminated, done
+            buffer.success[..., t], buffer.age[..., t] = success, age
             state, age = self._restart(state, done), age * ~done
         return buffer
 
     def imagine(self, state: State, actions: Tensor) -> State:
-        """The state after a chunk of raw actions (N, H, A), each executed and followed by one prior step."""
+        """The states (M, ...) after chunks of raw actions (M, H, A), each executed and followed by one prior step."""
+        rssm = self.model.rssm
         for action in executed(actions, self.action).unbind(dim=1):
-            state = self.model.rssm.imagine_step(state, self.model.executed(state, action))
+            noise = self.draws.gumbel(self.config.dreams, rssm.config.categoricals, rssm.config.classes)
+            state = rssm.imagine_step(state, self.model.executed(state, action), noise.view(-1, *noise.shape[-2:]))
         return state
 
-    def _draw_starts(self, count: int) -> State:
-        return self.starts[torch.randint(len(self.starts.h), (count,))]
+    def _draw_starts(self) -> State:
+        """A start (R x N, ...) for every dream."""
+        drawn = (self.draws.uniform(self.config.dreams) * self._size).long().clamp_max(self._size - 1)
+        return self.starts[(self._first + drawn).flatten()]
 
     def _restart(self, state: State, done: Tensor) -> State:
-        fresh = self._draw_starts(len(done))
-        both = zip(fresh.parts(), state.parts(), strict=True)
-        return State(*(torch.where(done[:, None], new, old) for new, old in both))
+        both = zip(self._draw_starts().parts(), state.parts(), strict=True)
+        return State(*(torch.where(done.flatten()[:, None], new, old) for new, old in both))
 
 
 def start_states(
@@ -200,7 +226,7 @@ def start_states(
     noise = gumbel_noise(model.rssm, len(parts), config.context, generator=generator)
     states = last_states(model, parts, noise)
     with torch.no_grad():
-        keep = classifier.probability(states.features) <= classifier.threshold
+        keep = ~classifier.is_success(classifier.probability(states.features))
     if not keep.any():
         raise DiwaError(
             f"the classifier calls all {len(frames)} start frames a success: train it longer, or on more demonstrations"

@@ -62,8 +62,9 @@ class Clips:
 
     def cut(self, clips: Sequence[int], starts: Sequence[int], length: int) -> Clips:
         """Stretches of at most `length` frames: stretch i begins at frame `starts[i]` of clip `clips[i]`."""
-        rows = torch.tensor(clips)[:, None]
-        frames = torch.tensor(starts)[:, None] + torch.arange(length)
+        device = self.valid.device
+        rows = torch.tensor(clips, device=device)[:, None]
+        frames = torch.tensor(starts, device=device)[:, None] + torch.arange(length, device=device)
         last = self.valid.shape[1] - 1
         valid = self.valid[rows, frames.clamp_max(last)] & (frames <= last)
         frames = frames.clamp_max(last)
@@ -76,9 +77,9 @@ def whole(episode: Episode) -> Part:
 
 
 def gumbel_noise(rssm: RSSM, *leading: int, generator: torch.Generator | None = None) -> Tensor:
-    """Standard Gumbel noise (*leading, C, K) for samples of z."""
+    """Standard Gumbel noise (*leading, C, K) for samples of z; drawn on the CPU, so that a seed means one thing."""
     shape = (*leading, rssm.config.categoricals, rssm.config.classes)
-    return -torch.empty(shape).exponential_(generator=generator).log_()
+    return (-torch.empty(shape).exponential_(generator=generator).log_()).to(rssm.action_in.weight.device)
 
 
 @torch.no_grad()
@@ -92,8 +93,8 @@ def embed_frames(model: WorldModel, frames: Sequence[Frame], batch: int = 128) -
         targets = {e: e.target_position(model.spec.action) for e in {frame.episode for frame in some}}
         state = np.stack([frame.episode.state[frame.index] for frame in some]).astype(np.float32, copy=False)
         target = np.stack([targets[frame.episode][frame.index] for frame in some])
-        pixels = {name: torch.from_numpy(image) for name, image in images.items()}
-        embeds.append(model.embed(pixels, torch.from_numpy(state), torch.from_numpy(target)))
+        pixels = {name: torch.from_numpy(image).to(model.device) for name, image in images.items()}
+        embeds.append(model.embed(pixels, *(torch.from_numpy(part).to(model.device) for part in (state, target))))
     return torch.cat(embeds)
 
 
@@ -102,9 +103,9 @@ def embed_clips(model: WorldModel, parts: Sequence[Part]) -> Clips:
     if not parts:
         raise DiwaError("no recorded frames to encode: the dataset has no episode that is long enough")
     length = max(part.length for part in parts)
-    embeds = torch.zeros(len(parts), length, model.embed_dim)
-    actions = torch.zeros(len(parts), length, model.rssm.action_dim)
-    valid = torch.zeros(len(parts), length, dtype=torch.bool)
+    embeds = torch.zeros(len(parts), length, model.embed_dim, device=model.device)
+    actions = torch.zeros(len(parts), length, model.rssm.action_dim, device=model.device)
+    valid = torch.zeros(len(parts), length, dtype=torch.bool, device=model.device)
     for n, part in enumerate(parts):
         embeds[n, : part.length] = embed_frames(model, part.frames())
         actions[n, : part.length] = torch.from_numpy(np.asarray(part.episode.action[part.start : part.stop]))

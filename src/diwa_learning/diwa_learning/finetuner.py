@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from diwa_learning import ppo
 from diwa_learning.chain import ChainPolicy, FinetunedPolicy, Normal
 from diwa_learning.dream import DreamConfig, Rollout
+from diwa_learning.stacking import Linear, rows
+from diwa_learning.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Critic(nn.Module):
         super().__init__()
         hidden = [(feature_dim, width), (width, width), (width, width)]
         self.layers = nn.Sequential(
-            *[layer for sizes in hidden for layer in (nn.Linear(*sizes), nn.Mish())], nn.Linear(width, 1)
+            *[layer for sizes in hidden for layer in (Linear(*sizes), nn.Mish())], Linear(width, 1)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -56,75 +58,97 @@ class Critic(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """One iteration, ready for updates: C chunks (N x T) and M = C x K' entries, one per trained denoising step."""
+    """One iteration, ready for updates: C chunks (N x T) and M = C x K' entries, one per trained denoising step.
+
+    Entry e is step k = K' - e % K' of chunk e // K'.
+    """
 
     features: Tensor
     """(C, F)."""
     returns: Tensor
     """(C,) value targets."""
-    chunk: Tensor
-    """(M,) which chunk an entry belongs to."""
-    k: Tensor
-    """(M,) its denoising step, K' .. 1."""
-    before: Tensor
-    """(M, H, A) a^k."""
-    after: Tensor
-    """(M, H, A) a^{k-1}."""
+    chains: Tensor
+    """(C, K'+1, H, A): a^{K'} .. a^0."""
     advantage: Tensor
-    """(M,) normalised over chunks, then discounted by denoising step."""
-    clip: Tensor
-    """(M,) clip range."""
+    """(C,) normalised over chunks."""
     old_log_prob: Tensor
     """(M,) of a^{k-1} under the policy that dreamt."""
     base: Normal
     """(M, H, A) pi_pre at the same (s, a^k)."""
 
 
+@dataclass(frozen=True)
+class Entries:
+    """Some of a batch's entries, as (chunk, denoising step)."""
+
+    index: Tensor
+    """(m,) in 0 .. M - 1."""
+    chunk: Tensor
+    """(m,) in 0 .. C - 1."""
+    k: Tensor
+    """(m,) the denoising step, K' .. 1."""
+    before: Tensor
+    """(m, H, A) a^k."""
+    after: Tensor
+    """(m, H, A) a^{k-1}."""
+
+
 class Finetuner:
-    """The trainable copy of a pre-trained policy, its critic, and their PPO updates."""
+    """The trainable copy of a pre-trained policy, its critic, and their PPO updates; or those of R runs, stacked.
+
+    Args:
+        policy: as `FinetunedPolicy` makes it; stacked, with R runs before every shape.
+        alpha_bc: weight of the BC term, a scalar or (R,).
+        draws: of the minibatches.
+    """
 
     def __init__(
-        self, pretrained: ChainPolicy, feature_dim: int, config: PPOConfig, dream: DreamConfig, alpha_bc: float
+        self,
+        policy: FinetunedPolicy,
+        critic: Critic,
+        config: PPOConfig,
+        dream: DreamConfig,
+        alpha_bc: Tensor,
+        draws: Streams,
     ):
-        self.config, self.alpha_bc = config, alpha_bc
+        self.policy, self.critic, self.config, self.alpha_bc, self.draws = policy, critic, config, alpha_bc, draws
         self.horizon, self.std_floor = dream.horizon, dream.exploration.std_floor
-        self.policy = FinetunedPolicy(pretrained, config.trained_steps)
-        self.critic = Critic(feature_dim, config.critic_width)
-        self.actor_adam = torch.optim.Adam(self.policy.trained.parameters(), config.actor_learning_rate, fused=True)
-        self.critic_adam = torch.optim.Adam(self.critic.parameters(), config.critic_learning_rate, fused=True)
+        self.actor_adam = torch.optim.Adam(policy.trained.parameters(), config.actor_learning_rate, fused=True)
+        self.critic_adam = torch.optim.Adam(critic.parameters(), config.critic_learning_rate, fused=True)
 
-    def update(self, rollout: Rollout, train_actor: bool) -> dict[str, float]:
-        """The epochs of one iteration; returns what is logged."""
+    def update(self, rollout: Rollout, train_actor: bool) -> dict[str, Tensor]:
+        """The epochs of one iteration; returns what is logged, scalars or (R,)."""
         batch = self.prepare(rollout)
         with torch.no_grad():
             explained = ppo.explained_variance(self.critic(batch.features), batch.returns)
+        n_entries, n_chunks = batch.old_log_prob.shape[-1], batch.returns.shape[-1]
         measured: list[Tensor] = []
         losses: list[Tensor] = []
         for _ in range(self.config.epochs):
-            entries = torch.randperm(len(batch.k)).split(self.config.minibatch)
-            chunks = torch.randperm(len(batch.features)).tensor_split(len(entries))
+            entries = self.draws.permutation(n_entries).split(self.config.minibatch, -1)
+            chunks = self.draws.permutation(n_chunks).tensor_split(len(entries), -1)
             for some_entries, some_chunks in zip(entries, chunks, strict=True):
                 if train_actor:
                     measured.append(self.update_actor(batch, some_entries))
                 losses.append(self.update_critic(batch, some_chunks))
-        means = torch.stack(measured).mean(dim=0).tolist() if train_actor else [0.0] * 4
-        first = measured[0].tolist() if train_actor else [0.0] * 4
+        nothing = explained.new_zeros(4, *explained.shape)
+        means = torch.stack(measured).mean(dim=0) if train_actor else nothing
         return {
             "dream_success": rollout.success_rate(self.horizon),
             "dream_return": rollout.mean_return(self.horizon),
             "policy_loss": means[0],
             "approx_kl": means[1],
-            "approx_kl_before_update": first[1],
+            "approx_kl_before_update": measured[0][1] if train_actor else nothing[1],
             "clip_fraction": means[2],
             "bc_kl": means[3],
-            "value_loss": torch.stack(losses).mean().item(),
-            "explained_variance": explained.item(),
+            "value_loss": torch.stack(losses).mean(dim=0),
+            "explained_variance": explained,
         }
 
     @torch.no_grad()
     def prepare(self, rollout: Rollout) -> Batch:
         """Advantages, and everything of the entries that does not change between epochs."""
-        config, trained_steps = self.config, self.policy.trained_steps
+        config = self.config
         returns = ppo.gae(
             rollout.reward,
             self.critic(rollout.features),
@@ -134,67 +158,65 @@ class Finetuner:
             config.gamma,
             config.gae_lambda,
         )
-        features = rollout.features.flatten(0, 1)
-        chains = rollout.chains.flatten(0, 1)  # (C, K'+1, H, A)
-        chunk = torch.arange(len(features)).repeat_interleave(trained_steps)
-        k = torch.arange(trained_steps, 0, -1).repeat(len(features))
-        before, after = chains[:, :-1].flatten(0, 1), chains[:, 1:].flatten(0, 1)
-        old = self.score(self.policy.trained, features, chunk, before, k)
+        features, chains = rollout.features.flatten(-3, -2), rollout.chains.flatten(-5, -4)
+        parts = (self.policy.trained, self.policy.base)
+        old, base = (self.score(part, features, chains) for part in parts)
         return Batch(
             features=features,
-            returns=returns.returns.flatten(),
-            chunk=chunk,
-            k=k,
-            before=before,
-            after=after,
-            advantage=ppo.normalise(returns.advantage).flatten()[chunk]
-            * ppo.denoising_discount(k, config.gamma_denoising),
-            clip=ppo.clip_coef(k, trained_steps, config.clip_low, config.clip_high),
-            old_log_prob=ppo.log_prob(old, after),
-            base=self.score(self.policy.base, features, chunk, before, k),
+            returns=returns.returns.flatten(-2),
+            chains=chains,
+            advantage=ppo.normalise(returns.advantage).flatten(-2),
+            old_log_prob=ppo.log_prob(old, chains[..., 1:, :, :].flatten(-4, -3)),
+            base=base,
         )
 
-    def score(self, part: ChainPolicy, features: Tensor, chunk: Tensor, before: Tensor, k: Tensor) -> Normal:
-        """The dream's distribution of a^{k-1} at M entries, minibatch by minibatch; features (C, F)."""
-        projected, size = part.project(features), self.config.minibatch
-        normals = [
-            self.dreamt(part, projected, some_chunk, some_before, some_k)
-            for some_chunk, some_before, some_k in zip(
-                chunk.split(size), before.split(size), k.split(size), strict=True
-            )
-        ]
-        return Normal(torch.cat([n.mean for n in normals]), torch.cat([n.std for n in normals]))
+    def score(self, part: ChainPolicy, features: Tensor, chains: Tensor) -> Normal:
+        """The dream's distribution of a^{k-1} at all M entries, minibatch by minibatch."""
+        projected = part.project(features)
+        count = features.shape[-2] * self.policy.trained_steps
+        every = torch.arange(count, device=features.device).expand(*features.shape[:-2], count)
+        some = [self.entries(chains, index) for index in every.split(self.config.minibatch, -1)]
+        normals = [self.dreamt(part, projected, entries) for entries in some]
+        return Normal(torch.cat([n.mean for n in normals], -3), torch.cat([n.std for n in normals], -3))
 
-    def dreamt(self, part: ChainPolicy, projected: Tensor, chunk: Tensor, before: Tensor, k: Tensor) -> Normal:
-        """The same for one minibatch; projected (C, W) holds each chunk's features once for all its entries."""
-        normal = part.denoise(projected.index_select(0, chunk), before, k)
+    def entries(self, chains: Tensor, index: Tensor) -> Entries:
+        """The entries `index` (m,) of chains (C, K'+1, H, A)."""
+        steps = self.policy.trained_steps
+        chunk, step = index // steps, index % steps
+        flat = chains.flatten(-4, -3)
+        place = chunk * (steps + 1) + step
+        return Entries(index, chunk, steps - step, rows(flat, place), rows(flat, place + 1))
+
+    def dreamt(self, part: ChainPolicy, projected: Tensor, entries: Entries) -> Normal:
+        """The same at some entries; projected (C, W) holds each chunk's features once for all of them."""
+        normal = part.denoise(rows(projected, entries.chunk), entries.before, entries.k)
         return normal.with_floor(self.std_floor)
 
-    def update_actor(self, batch: Batch, entries: Tensor) -> Tensor:
-        """One step on PPO + alpha_BC KL(pi_pre || pi_theta); returns loss, approx_kl, clip fraction, BC KL."""
-        trained = self.policy.trained
-        chunk, before, k = batch.chunk[entries], batch.before[entries], batch.k[entries]
-        normal = self.dreamt(trained, trained.project(batch.features), chunk, before, k)
+    def update_actor(self, batch: Batch, index: Tensor) -> Tensor:
+        """One step on PPO + alpha_BC KL(pi_pre || pi_theta); (4, ...) loss, approx_kl, clip fraction, BC KL."""
+        config, trained = self.config, self.policy.trained
+        entries = self.entries(batch.chains, index)
+        normal = self.dreamt(trained, trained.project(batch.features), entries)
         objective = ppo.policy_loss(
-            ppo.log_prob(normal, batch.after[entries]),
-            batch.old_log_prob[entries],
-            batch.advantage[entries],
-            batch.clip[entries],
+            ppo.log_prob(normal, entries.after),
+            rows(batch.old_log_prob, index),
+            rows(batch.advantage, entries.chunk) * ppo.denoising_discount(entries.k, config.gamma_denoising),
+            ppo.clip_coef(entries.k, self.policy.trained_steps, config.clip_low, config.clip_high),
         )
-        base = Normal(batch.base.mean[entries], batch.base.std[entries])
-        bc = ppo.kl_divergence(base, normal).mean()
+        base = Normal(rows(batch.base.mean, index), rows(batch.base.std, index))
+        bc = ppo.kl_divergence(base, normal).mean(-1)
         step(self.actor_adam, objective.loss + self.alpha_bc * bc)
         return torch.stack([objective.loss.detach(), objective.approx_kl, objective.clip_fraction, bc.detach()])
 
     def update_critic(self, batch: Batch, chunks: Tensor) -> Tensor:
         """One step on half the mean squared error of V at some chunks; returns it."""
-        loss = ppo.value_loss(self.critic(batch.features[chunks]), batch.returns[chunks])
+        loss = ppo.value_loss(self.critic(rows(batch.features, chunks)), rows(batch.returns, chunks))
         step(self.critic_adam, loss)
         return loss.detach()
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One optimiser step on a loss."""
+    """One optimiser step on a loss, a scalar or one of each run: no run's gradient reaches another."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.sum().backward()
     optimizer.step()

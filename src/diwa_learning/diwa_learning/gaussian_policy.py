@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diwa_learning.chain import ChainPolicy, Normal, Trunk
+from diwa_learning.streams import Streams
 
 STD_RANGE = (0.01, 1.0)
 
@@ -25,12 +26,13 @@ class GaussianPolicy(ChainPolicy):
 
     def denoise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Normal:
         """The action's distribution; a^1 (`chunk`) carries no information and is ignored."""
-        mean = torch.tanh(self.trunk(projected, projected[:, :0])).view_as(chunk)
-        return Normal(mean, self.log_std.exp().clamp(*STD_RANGE).expand_as(mean))
+        mean = torch.tanh(self.trunk(projected, projected[..., :0])).view_as(chunk)
+        std = self.log_std.exp().clamp(*STD_RANGE)
+        return Normal(mean, std[..., None, :, :].expand_as(mean))
 
-    def loss(self, features: Tensor, actions: Tensor) -> Tensor:
+    def loss(self, features: Tensor, actions: Tensor, draws: Streams) -> Tensor:
         """Negative log-likelihood, mean over batch and elements."""
-        ones = torch.ones(actions.shape[0], dtype=torch.int64)
+        ones = torch.ones(actions.shape[:-2], dtype=torch.int64, device=actions.device)
         normal = self.denoise(self.project(features), actions, ones)
         z = (actions - normal.mean) / normal.std
-        return (0.5 * z**2 + normal.std.log()).mean() + 0.5 * math.log(2 * math.pi)
+        return (0.5 * z**2 + normal.std.log()).mean((-3, -2, -1)) + 0.5 * math.log(2 * math.pi)

@@ -17,6 +17,7 @@ from diwa_learning.chain import ChainPolicy, FinetunedPolicy
 from diwa_learning.checkpoint import Checkpoint, load_checkpoint, load_weights, read_header
 from diwa_learning.diffusion import DiffusionPolicy
 from diwa_learning.gaussian_policy import GaussianPolicy
+from diwa_learning.training import Stateful
 
 PREFIX = "policy."
 
@@ -57,7 +58,7 @@ def describe(net: PolicyNetConfig, skill: str, trained_steps: int) -> dict[str, 
     return {"skill": skill, "policy": dataclasses.asdict(net), "trained_steps": trained_steps}
 
 
-def policy_weights(policy: ChainPolicy) -> dict[str, Tensor]:
+def policy_weights(policy: Stateful) -> dict[str, Tensor]:
     """The policy's tensors under the names they have in checkpoints."""
     return {PREFIX + name: tensor for name, tensor in policy.state_dict().items()}
 

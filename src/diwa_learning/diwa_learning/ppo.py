@@ -1,6 +1,7 @@
 """PPO over dream chunks and their denoising steps, as pure functions (METHOD section 4, paper eqs. 9, 15-17).
 
-Shapes: N dreams, T chunks of an iteration, M entries of a minibatch, (H, A) an action chunk.
+Shapes: N dreams, T chunks of an iteration, M entries of a minibatch, (H, A) an action chunk; with R runs stacked, R
+stands before them, and every mean is each run's own.
 `terminated` (success: nothing follows) and `done` (terminated, or cut at the horizon) are two things.
 """
 
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from diwa_learning.chain import Normal
 
@@ -42,16 +42,17 @@ def gae(
     """
     delta = reward + gamma * next_value * (~terminated) - value
     advantage = torch.zeros_like(delta)
-    following = torch.zeros_like(delta[:, 0])
-    for t in reversed(range(delta.shape[1])):
-        following = delta[:, t] + gamma * gae_lambda * (~done[:, t]) * following
-        advantage[:, t] = following
+    following = torch.zeros_like(delta[..., 0])
+    for t in reversed(range(delta.shape[-1])):
+        following = delta[..., t] + gamma * gae_lambda * (~done[..., t]) * following
+        advantage[..., t] = following
     return Advantages(advantage, advantage + value)
 
 
 def normalise(advantage: Tensor) -> Tensor:
     """Zero mean and unit standard deviation over all chunks of an iteration."""
-    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    mean, std = advantage.mean((-2, -1), keepdim=True), advantage.std((-2, -1), keepdim=True)
+    return (advantage - mean) / (std + 1e-8)
 
 
 def denoising_discount(k: Tensor, gamma_denoising: float) -> Tensor:
@@ -88,12 +89,13 @@ def kl_divergence(first: Normal, second: Normal) -> Tensor:
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """The clipped PPO `loss` (scalar) and what is logged about it (scalars without gradient)."""
+    """The clipped PPO `loss` and what is logged about it without gradient: scalars, or (R,)."""
 
     loss: Tensor
     approx_kl: Tensor
     clip_fraction: Tensor
     ratio: Tensor
+    """(M,)."""
 
 
 def policy_loss(new_log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: Tensor) -> PolicyLoss:
@@ -101,19 +103,20 @@ def policy_loss(new_log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, c
     log_ratio = new_log_prob - old_log_prob
     ratio = log_ratio.exp()
     clipped = torch.maximum(torch.minimum(ratio, 1 + clip), 1 - clip)
-    loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+    loss = -torch.minimum(ratio * advantage, clipped * advantage).mean(-1)
     with torch.no_grad():
-        approx_kl = (ratio - 1 - log_ratio).mean()
-        clip_fraction = ((ratio - 1).abs() > clip).float().mean()
+        approx_kl = (ratio - 1 - log_ratio).mean(-1)
+        clip_fraction = ((ratio - 1).abs() > clip).float().mean(-1)
     return PolicyLoss(loss, approx_kl, clip_fraction, ratio.detach())
 
 
 def value_loss(value: Tensor, returns: Tensor) -> Tensor:
-    """Half the mean squared error (eq. 17)."""
-    return 0.5 * functional.mse_loss(value, returns)
+    """Half the mean squared error (eq. 17) of some chunks (C,)."""
+    return 0.5 * (value - returns).square().mean(-1)
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(returns - value) / Var(returns); 0 where returns do not vary."""
-    variance = returns.var()
-    return torch.where(variance > 0, 1 - (returns - value).var() / variance.clamp_min(1e-12), torch.zeros(()))
+    """1 - Var(returns - value) / Var(returns) over chunks (C,); 0 where returns do not vary."""
+    variance = returns.var(-1)
+    explained = 1 - (returns - value).var(-1) / variance.clamp_min(1e-12)
+    return torch.where(variance > 0, explained, torch.zeros_like(variance))

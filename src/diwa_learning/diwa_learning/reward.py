@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diwa_data.dataset import Episode
+from diwa_learning.stacking import Linear
 
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 
@@ -22,8 +23,8 @@ class RewardClassifier(nn.Module):
 
     def __init__(self, feature_dim: int, width: int):
         super().__init__()
-        self.embedding = nn.Sequential(nn.Linear(feature_dim, width), nn.ReLU(), nn.Linear(width, width))
-        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
+        self.embedding = nn.Sequential(Linear(feature_dim, width), nn.ReLU(), Linear(width, width))
+        self.head = nn.Sequential(Linear(width, width), nn.ReLU(), Linear(width, 2))
         self.register_buffer("threshold", torch.tensor(0.5))
 
     def embed(self, features: Tensor) -> Tensor:
@@ -38,26 +39,31 @@ class RewardClassifier(nn.Module):
         """Probability of success (...) of features (..., F)."""
         return self.logits(features).softmax(dim=-1)[..., POSITIVE]
 
+    def is_success(self, probability: Tensor) -> Tensor:
+        """Whether a probability (..., B) is above the threshold."""
+        return probability > self.threshold[..., None]
+
     def loss(self, features: Tensor, labels: Tensor, temperature: float) -> Tensor:
         """NT-Xent on embeddings plus cross-entropy on logits (eq. 14): features (B, F), labels (B,) 0 or 1."""
         embeds = self.embed(features)
         contrast = nt_xent(functional.normalize(embeds, dim=-1), labels, temperature)
-        return contrast + functional.cross_entropy(self.head(embeds), labels)
+        entropy = -self.head(embeds).log_softmax(-1).gather(-1, labels[..., None]).mean((-2, -1))
+        return contrast + entropy
 
 
 def nt_xent(embeds: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Supervised NT-Xent: embeds (B, W) of unit length, labels (B,) -> scalar.
+    """Supervised NT-Xent: embeds (B, W) of unit length, labels (B,) -> scalar; a stack's run by run.
 
     For anchor i with positives P(i), all other items of its label:
     -1/|P(i)| sum_{p in P(i)} log( exp(s_ip / tau) / sum_{j != i} exp(s_ij / tau) ), mean over anchors that have one.
     """
-    itself = torch.eye(len(labels), dtype=torch.bool)
-    similarity = (embeds @ embeds.T / temperature).masked_fill(itself, -math.inf)
-    log_share = similarity - similarity.logsumexp(dim=1, keepdim=True)  # (B, B)
-    positive = (labels[:, None] == labels[None, :]) & ~itself
-    count = positive.sum(dim=1)
-    each = -log_share.masked_fill(~positive, 0.0).sum(dim=1) / count.clamp_min(1)
-    return each.sum() / (count > 0).sum().clamp_min(1)
+    itself = torch.eye(labels.shape[-1], dtype=torch.bool, device=labels.device)
+    similarity = (embeds @ embeds.mT / temperature).masked_fill(itself, -math.inf)
+    log_share = similarity - similarity.logsumexp(dim=-1, keepdim=True)  # (B, B)
+    positive = (labels[..., :, None] == labels[..., None, :]) & ~itself
+    count = positive.sum(dim=-1)
+    each = -log_share.masked_fill(~positive, 0.0).sum(dim=-1) / count.clamp_min(1)
+    return each.sum(-1) / (count > 0).sum(-1).clamp_min(1)
 
 
 def demonstration_labels(episode: Episode, rate: float, margin: float) -> np.ndarray:

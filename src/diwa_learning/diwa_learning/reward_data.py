@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from diwa_data.dataset import Episode
+from diwa_data.errors import DiwaError
 from diwa_learning.features import Clips, Part, embed_clips, filtered_states, gumbel_noise, imagined_states, whole
-from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier
+from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier, demonstration_labels
+from diwa_learning.reward_config import RewardConfig
 from diwa_learning.rssm import State
 from diwa_learning.world_model import WorldModel
 
@@ -82,7 +85,7 @@ def encode_demonstrations(
 ) -> Demonstrations:
     """Embed whole demonstrations; `label` gives (T,) of an episode."""
     clips = embed_clips(model, [whole(episode) for episode in episodes])
-    labels = torch.full(clips.valid.shape, UNUSED)
+    labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
     for row, episode in zip(labels, episodes, strict=True):
         row[: len(episode)] = torch.from_numpy(label(episode).astype(int))
     return Demonstrations(clips, labels)
@@ -101,7 +104,7 @@ def demonstration_latents(
     stretches = demos.clips.cut(rows, starts, stretch.length)
     last = demos.labels.shape[1] - 1
     frames = (torch.tensor(starts)[:, None] + torch.arange(stretch.length)).clamp_max(last)
-    labels = demos.labels[torch.tensor(rows)[:, None], frames]
+    labels = demos.labels[torch.tensor(rows)[:, None].to(demos.labels.device), frames.to(demos.labels.device)]
     return Latents(
         filtered=collect(model, demos.clips, demos.labels, filtered_states, samples, generator),
         imagined=collect(model, stretches, labels, stretch.states, samples, generator),
@@ -121,14 +124,15 @@ def play_latents(
     All labels are `UNUSED` unless `truth` knows them.
     """
     if not episodes or segments == 0:
-        nothing = Items(torch.zeros(0, model.feature_dim), torch.zeros(0, dtype=torch.int64))
+        labels = torch.zeros(0, dtype=torch.int64, device=model.device)
+        nothing = Items(torch.zeros(0, model.feature_dim, device=model.device), labels)
         return Latents(nothing, nothing)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     parts = draw_stretches(episodes, segments, stretch.length, rng)
     filtered, imagined = [], []
     for first in range(0, len(parts), 64):
         clips = embed_clips(model, parts[first : first + 64])
-        labels = torch.full(clips.valid.shape, UNUSED)
+        labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
         if truth:
             for row, part in zip(labels, parts[first : first + 64], strict=True):
                 row[: part.length] = torch.from_numpy(truth(part.episode)[part.start : part.stop].astype(int))
@@ -192,3 +196,74 @@ def dreamt_success(
         success = classifier.probability(imagined_states(model, clips, noise, context).features) > classifier.threshold
         found.append((success & clips.valid)[:, context - 1 + chunk :: chunk].any(dim=1))
     return torch.stack(found).float().mean(dim=0)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Optimiser steps of an epoch."""
+
+    screen: int
+    classifier: int
+
+
+@dataclass(frozen=True)
+class RewardData:
+    """Latents for training and the held-out ones, demonstrations and play apart; play is not yet labelled."""
+
+    demos: Latents
+    demos_held: Latents
+    play: Latents
+    play_held: Latents
+    held_out: Demonstrations
+
+    def batches(self, config: RewardConfig) -> Batches:
+        """Batches of an epoch: about a pass over the items, and the same for every seed."""
+        demos = len(self.demos.both().labels) + len(self.demos_held.both().labels)
+        play = 2 * config.play_segments * (config.context + config.horizon) * bool(self.screening(config))
+        share = (1 - config.held_out) / config.batch_size
+        return Batches(math.ceil(share * demos), math.ceil(share * (demos + play)))
+
+    def screening(self, config: RewardConfig) -> int:
+        """Epochs of the classifier that screens play."""
+        return config.epochs if len(self.play.filtered.labels) else 0
+
+
+def make_data(
+    model: WorldModel,
+    demonstrations: Sequence[Episode],
+    play: Sequence[Episode],
+    config: RewardConfig,
+    truth: Truth | None = None,
+) -> RewardData:
+    """Encode everything, with some demonstrations and stretches of play held out."""
+    unmarked = [episode.name for episode in demonstrations if not episode.success.any()]
+    if unmarked:
+        print(f"reward: left out, no success mark in them: demonstrations {', '.join(unmarked)}")
+    demonstrations = [episode for episode in demonstrations if episode.success.any()]
+    if len(demonstrations) < 2:
+        raise DiwaError(
+            "the reward needs two or more demonstrations with a success mark, one is held out to choose the "
+            f"threshold; there are {len(demonstrations)}: mark success while recording"
+        )
+
+    def operator(episode: Episode) -> np.ndarray:
+        return demonstration_labels(episode, model.spec.rate, config.margin)
+
+    rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
+    order = rng.permutation(len(demonstrations))
+    n_held = min(max(1, round(config.held_out * len(order))), len(order) - 1)
+    held, train = (
+        encode_demonstrations(model, [demonstrations[i] for i in some], truth or operator)
+        for some in np.split(order, [n_held])
+    )
+    stretch = Stretch(config.context, config.horizon)
+    demos, demos_held = (
+        demonstration_latents(model, some, stretch, config.imagined_every, config.latent_samples, generator)
+        for some in (train, held)
+    )
+    n_play_held = round(config.held_out * config.play_segments)
+    play_train, play_held = (
+        play_latents(model, play, segments, stretch, rng, truth)
+        for segments in (config.play_segments - n_play_held, n_play_held)
+    )
+    return RewardData(demos, demos_held, play_train, play_held, held)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diwa_data.dataset import Dataset, Episode
+from diwa_data.dataset import Dataset, Episode, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.rssm import shift_actions
@@ -125,6 +126,24 @@ def split_held_out(
         names = ", ".join(str(dataset.path) for dataset in datasets)
         raise DiwaError(f"{names}: one episode is kept for the open-loop check, so a dataset needs at least two")
     return training, held_out
+
+
+class Library:
+    """Datasets of one spec, each read once however many runs need it."""
+
+    def __init__(self, spec: Spec):
+        self._spec = spec
+        self._loaded: dict[Path, Dataset] = {}
+
+    def __call__(self, path: Path) -> Dataset:
+        """The dataset in the file; raises as `load_dataset` does."""
+        if path not in self._loaded:
+            self._loaded[path] = load_dataset(path, self._spec)
+        return self._loaded[path]
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._loaded.clear()
 
 
 def fingerprint(dataset: Dataset) -> str:

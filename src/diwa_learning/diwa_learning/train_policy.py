@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diwa_data.dataset import Episode, load_dataset
+from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_data.spec import require_same
 from diwa_learning.chain import ChainPolicy
-from diwa_learning.checkpoint import load_world_model
+from diwa_learning.checkpoint import LoadedWorldModel, compute_device, load_world_model
 from diwa_learning.features import embed_clips, filtered_states, gumbel_noise, require_one_skill, whole
+from diwa_learning.lockstep import groups, lockstep, track
 from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
 from diwa_learning.schedule import cosine, set_learning_rate
-from diwa_learning.sequences import fingerprint
+from diwa_learning.sequences import Library, fingerprint
+from diwa_learning.stacking import join, rows, stack
+from diwa_learning.streams import Stream, Streams
 from diwa_learning.training import TrainingRun
 from diwa_learning.world_model import WorldModel
 
@@ -57,7 +62,10 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Training pairs: S samples of the features at each of N moments, and the chunk that was executed there."""
+    """Training pairs: S samples of the features at each of N moments, and the chunk that was executed there.
+
+    A stack has R runs before S and N.
+    """
 
     features: Tensor
     """(S, N, F)."""
@@ -65,32 +73,81 @@ class Pairs:
     """(N, H, A)."""
 
 
+@dataclass(frozen=True)
+class PolicyJob:
+    """One run of imitation: a dataset with demonstrations of one skill, where it goes, and how."""
+
+    demonstrations: Path
+    out: Path
+    config: PolicyConfig
+
+
 def train_policy(demonstrations: Path, world_model: Path, out: Path, config: PolicyConfig) -> None:
     """Train a policy on the demonstrations of one skill and leave a `policy` checkpoint with its averaged weights."""
-    world, dataset = load_world_model(world_model), load_dataset(demonstrations)
-    require_same(world.spec, dataset.spec, str(demonstrations))
-    skill = require_one_skill(dataset.episodes, demonstrations)
+    train_policies([PolicyJob(demonstrations, out, config)], world_model)
+
+
+def train_policies(jobs: Sequence[PolicyJob], world_model: Path) -> None:
+    """Train many policies on one world model, those of one form stacked; each leaves what it would leave alone."""
+    world = load_world_model(world_model, compute_device())
+    library = Library(world.spec)
+    with ExitStack() as runs:
+        members = [member for job in jobs if (member := prepare(job, world, library, runs))]
+        library.clear()
+        for group in groups(members):
+            train(group)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a stack, ready to train."""
+
+    job: PolicyJob
+    run: TrainingRun
+    skill: str
+    pairs: Pairs
+    policy: ChainPolicy
+    draws: Stream
+
+    def form(self) -> Any:
+        """All but the seed, and how many pairs there are."""
+        return dataclasses.replace(self.job.config, seed=0), self.pairs.features.shape
+
+
+def prepare(job: PolicyJob, world: LoadedWorldModel, library: Library, runs: ExitStack) -> Member | None:
+    """Claim the job's folder and make its pairs and policy; None when it is finished."""
+    model, config, dataset = world.model, job.config, library(job.demonstrations)
+    skill = require_one_skill(dataset.episodes, job.demonstrations)
     inputs = {"demonstrations": fingerprint(dataset), "skill": skill}
-    with TrainingRun(out, "policy", config, world.spec, world.hash, inputs) as run:
-        if run.finished:
-            return
-        pairs = make_pairs(world.model, dataset.episodes, config)
-        policy = make_policy(config.net, world.model.feature_dim, world.spec.action_dim)
-        average = copy.deepcopy(policy).requires_grad_(False)
-        optimizer = torch.optim.AdamW(
-            policy.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        run.track(policy=policy, average=average, optimizer=optimizer)
-        for epoch in run.steps(config.epochs, "epochs"):
-            rate = cosine(epoch, config.epochs, config.learning_rate, config.final_learning_rate)
-            set_learning_rate(optimizer, rate)
-            loss = train_epoch(policy, average, optimizer, pairs, epoch, config)
-            if epoch % config.log_every == 0 or epoch == config.epochs - 1:
-                run.require_finite("loss", loss)
-                run.log(epoch, {"loss": loss, "learning_rate": rate})
-        run.finish(
-            policy_weights(average), {**describe(config.net, skill, trained_steps=0), "pairs": len(pairs.actions)}
-        )
+    run = runs.enter_context(TrainingRun(job.out, "policy", config, world.spec, world.hash, inputs))
+    if run.finished:
+        return None
+    pairs = make_pairs(model, dataset.episodes, config)
+    policy = make_policy(config.net, model.feature_dim, world.spec.action_dim).to(model.device)
+    return Member(job, run, skill, pairs, policy, Stream(config.seed, model.device))
+
+
+def train(group: Sequence[Member]) -> None:
+    """The epochs of runs of one form; leaves the checkpoint of each."""
+    config = group[0].job.config
+    policy, draws = stack([member.policy for member in group]), Streams([member.draws for member in group])
+    average = copy.deepcopy(policy).requires_grad_(False)
+    pairs = Pairs(*(join([getattr(member.pairs, name) for member in group]) for name in ("features", "actions")))
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    shares = track(group, policy=policy, average=average, optimizer=optimizer)
+    for epoch in lockstep(group, config.epochs, "epochs"):
+        rate = cosine(epoch, config.epochs, config.learning_rate, config.final_learning_rate)
+        set_learning_rate(optimizer, rate)
+        losses = train_epoch(policy, average, optimizer, pairs, epoch, config, draws)
+        if epoch % config.log_every == 0 or epoch == config.epochs - 1:
+            for member, loss in zip(group, losses.reshape(-1).cpu(), strict=True):
+                member.run.require_finite("loss", loss)
+                member.run.log(epoch, {"loss": loss, "learning_rate": rate})
+    for member, mine in zip(group, shares, strict=True):
+        metrics = {**describe(config.net, member.skill, trained_steps=0), "pairs": pairs.actions.shape[-3]}
+        member.run.finish(policy_weights(mine["average"]), metrics)
 
 
 def make_pairs(model: WorldModel, episodes: Sequence[Episode], config: PolicyConfig) -> Pairs:
@@ -118,18 +175,21 @@ def train_epoch(
     pairs: Pairs,
     epoch: int,
     config: PolicyConfig,
+    draws: Streams,
 ) -> Tensor:
-    """One pass over the pairs in random order; returns the mean loss."""
-    count = len(pairs.actions)
-    drawn = torch.randint(len(pairs.features), (count,))
-    order = torch.randperm(count).split(config.batch_size)
-    total = torch.zeros(())
+    """One pass over the pairs in random order; returns the mean loss, a scalar or (R,)."""
+    samples, count = pairs.features.shape[-3:-1]
+    features = pairs.features.flatten(-3, -2)
+    drawn = (samples * draws.uniform(count)).long()
+    order = draws.permutation(count).split(config.batch_size, -1)
+    total = torch.zeros(draws.leading, device=draws.device)
     for step, chosen in enumerate(order):
-        loss = policy.loss(pairs.features[drawn[chosen], chosen], pairs.actions[chosen])
+        sample = drawn.gather(-1, chosen)
+        loss = policy.loss(rows(features, sample * count + chosen), rows(pairs.actions, chosen), draws)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.sum().backward()
         optimizer.step()
-        total += loss.detach() * len(chosen) / count
+        total += loss.detach() * (chosen.shape[-1] / count)
         if epoch >= config.ema_start and (epoch * len(order) + step + 1) % config.ema_every == 0:
             update_average(average, policy, config.ema_decay)
     if epoch < config.ema_start:

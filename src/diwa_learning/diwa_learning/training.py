@@ -97,6 +97,11 @@ class TrainingRun:
         if self._writer:
             self._writer.close()
 
+    @property
+    def saved_step(self) -> int:
+        """Step at which an interrupted run continues; 0 for a new one."""
+        return load_state(self._state_file)["step"] if self._state_file.is_file() else 0
+
     def track(self, **parts: Stateful) -> None:
         """Name the objects whose state the run saves; restores them if an earlier run was interrupted."""
         self._tracked = parts

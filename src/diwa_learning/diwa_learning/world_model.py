@@ -105,6 +105,11 @@ class WorldModel(nn.Module):
         self.register_buffer("null_action", torch.from_numpy(spec.action.null), persistent=False)
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return self.null_action.device
+
+    @property
     def feature_dim(self) -> int:
         """Length of `State.features`."""
         return self.rssm.feature_dim

@@ -9,6 +9,7 @@ import torch
 from diwa_learning.chain import Exploration, FinetunedPolicy, Normal
 from diwa_learning.diffusion import DiffusionPolicy, cosine_betas, sinusoid
 from diwa_learning.gaussian_policy import GaussianPolicy
+from diwa_learning.streams import Stream, Streams
 
 FEATURES, WIDTH, K, H, A = 6, 16, 20, 4, 7
 
@@ -79,8 +80,9 @@ def test_imitation_learns_a_constant_chunk():
     policy = DiffusionPolicy(FEATURES, 64, 10, H, A)
     features, target = torch.randn(64, FEATURES), torch.linspace(-0.8, 0.8, H * A).view(1, H, A).expand(64, -1, -1)
     adam = torch.optim.Adam(policy.parameters(), 1e-2)
+    draws = Streams([Stream(0)])
     for _ in range(300):
-        loss = policy.loss(features, target)
+        loss = policy.loss(features, target, draws)
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -152,7 +154,7 @@ def test_gaussian_loss_is_the_negative_log_likelihood():
     policy, features, actions = gaussian(), torch.randn(3, FEATURES), torch.randn(3, H, A)
     normal = policy.denoise(policy.project(features), actions, torch.ones(3, dtype=torch.int64))
     expected = -torch.distributions.Normal(normal.mean, normal.std).log_prob(actions).mean()
-    assert policy.loss(features, actions).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert policy.loss(features, actions, Streams([Stream(0)])).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_floor_keeps_larger_std():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import toy
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
@@ -12,37 +13,21 @@ from diwa_learning import ppo
 from diwa_learning.agent import load_agent
 from diwa_learning.chain import Exploration, FinetunedPolicy
 from diwa_learning.checkpoint import load_checkpoint
-from diwa_learning.dream import DreamConfig, Rollout, StartConfig
+from diwa_learning.dream import DreamConfig, Rollout
 from diwa_learning.finetune import FinetuneConfig, finetune
-from diwa_learning.finetuner import Finetuner, PPOConfig, step
+from diwa_learning.finetuner import Critic, Finetuner, step
 from diwa_learning.policy import PolicyNetConfig, load_policy, make_policy
+from diwa_learning.streams import Stream, Streams
 
 FEATURES, H, A = 6, 4, 7
-PPO = PPOConfig(
-    trained_steps=4,
-    gamma=0.95,
-    minibatch=300,
-    epochs=4,
-    actor_learning_rate=1e-3,
-    clip_low=0.05,
-    clip_high=0.2,
-    critic_width=16,
-)
-TOY = FinetuneConfig(
-    dream=DreamConfig(dreams=32, chunks=8, horizon=4, starts=StartConfig(count=80)),
-    ppo=PPO,
-    iterations=10,
-    critic_warmup=2,
-    alpha_bc=0.02,
-    checkpoint_every=4,
-    save_every=3,
-)
+PPO = toy.FINETUNE.ppo
 
 
 def tuner(kind, alpha_bc=0.0):
     torch.manual_seed(0)
     pretrained = make_policy(PolicyNetConfig(kind, width=16, denoising_steps=8), FEATURES, A)
-    return Finetuner(pretrained, FEATURES, PPO, DreamConfig(), alpha_bc)
+    policy, critic = FinetunedPolicy(pretrained, PPO.trained_steps), Critic(FEATURES, PPO.critic_width)
+    return Finetuner(policy, critic, PPO, DreamConfig(), torch.tensor(alpha_bc), Streams([Stream(0)]))
 
 
 def rollout(tuner, reward_of=lambda actions: actions[..., 0].mean(-1), dreams=16, chunks=4):
@@ -57,30 +42,27 @@ def rollout(tuner, reward_of=lambda actions: actions[..., 0].mean(-1), dreams=16
     return Rollout(features, features, chains, reward, always, always, always, always.long())
 
 
+def every_entry(tuned, batch):
+    return tuned.entries(batch.chains, torch.arange(len(batch.old_log_prob)))
+
+
 @pytest.mark.parametrize("kind", ["diffusion", "gaussian"])
 def test_check_04_ratio_is_one_before_any_update(kind):
     """The stored chain, its denoising indices and the recomputed log-probabilities belong together."""
     tuned = tuner(kind)
     batch = tuned.prepare(rollout(tuned))
-    entries = torch.randperm(len(batch.k))
-    projected = tuned.policy.trained.project(batch.features)
-    normal = tuned.dreamt(
-        tuned.policy.trained, projected, batch.chunk[entries], batch.before[entries], batch.k[entries]
-    )
+    index = torch.randperm(len(batch.old_log_prob))
+    entries = tuned.entries(batch.chains, index)
+    normal = tuned.dreamt(tuned.policy.trained, tuned.policy.trained.project(batch.features), entries)
     result = ppo.policy_loss(
-        ppo.log_prob(normal, batch.after[entries]),
-        batch.old_log_prob[entries],
-        batch.advantage[entries],
-        batch.clip[entries],
+        ppo.log_prob(normal, entries.after),
+        batch.old_log_prob[index],
+        batch.advantage[entries.chunk],
+        torch.full((len(index),), 0.1),
     )
     assert torch.allclose(result.ratio, torch.ones_like(result.ratio), atol=1e-6)
     assert abs(result.approx_kl.item()) < 1e-9
-    assert (
-        ppo.kl_divergence(
-            batch.base, tuned.score(tuned.policy.base, batch.features, batch.chunk, batch.before, batch.k)
-        ).max()
-        == 0
-    )
+    assert ppo.kl_divergence(batch.base, tuned.score(tuned.policy.base, batch.features, batch.chains)).max() == 0
 
 
 def test_check_04_each_entry_is_a_step_of_its_own_chain():
@@ -88,14 +70,16 @@ def test_check_04_each_entry_is_a_step_of_its_own_chain():
     tuned = tuner("diffusion")
     dreamt = rollout(tuned, dreams=64)
     batch = tuned.prepare(dreamt)
-    old = tuned.score(tuned.policy.trained, batch.features, batch.chunk, batch.before, batch.k)
-    z = (batch.after - old.mean) / old.std
+    old = tuned.score(tuned.policy.trained, batch.features, batch.chains)
+    entries = every_entry(tuned, batch)
+    z = (entries.after - old.mean) / old.std
     assert z.abs().max() < 3.001
     assert z.mean().abs() < 0.02
     assert z.std().item() == pytest.approx(1.0, abs=0.03)
     assert old.std.min().item() == pytest.approx(0.1)
-    assert torch.equal(batch.after[:3], batch.before[1:4])
-    assert batch.k[:5].tolist() == [4, 3, 2, 1, 4]
+    assert torch.equal(entries.after[:3], entries.before[1:4])
+    assert entries.k[:5].tolist() == [4, 3, 2, 1, 4]
+    assert entries.chunk[:5].tolist() == [0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "gaussian"])
@@ -109,7 +93,7 @@ def test_check_05_bc_term_brings_a_perturbed_policy_back(kind):
 
     def distance():
         projected = tuned.policy.trained.project(batch.features)
-        normal = tuned.dreamt(tuned.policy.trained, projected, batch.chunk, batch.before, batch.k)
+        normal = tuned.dreamt(tuned.policy.trained, projected, every_entry(tuned, batch))
         return ppo.kl_divergence(batch.base, normal).mean()
 
     before = distance().item()
@@ -152,16 +136,15 @@ def test_entries_share_their_chunks_features_exactly():
     """Projecting each chunk once and gathering has the gradient of projecting every entry's features."""
     tuned = tuner("diffusion")
     batch = tuned.prepare(rollout(tuned))
-    trained = tuned.policy.trained
+    trained, entries = tuned.policy.trained, every_entry(tuned, batch)
 
-    def gradient(projected, chunk):
+    def gradient(projected, entries):
         trained.zero_grad()
-        normal = tuned.dreamt(trained, projected, chunk, batch.before, batch.k)
-        ppo.log_prob(normal, batch.after).mean().backward()
+        ppo.log_prob(tuned.dreamt(trained, projected, entries), entries.after).mean().backward()
         return trained.trunk.input.weight.grad.clone()
 
-    once = gradient(trained.project(batch.features), batch.chunk)
-    each = gradient(trained.project(batch.features[batch.chunk]), torch.arange(len(batch.k)))
+    once = gradient(trained.project(batch.features), entries)
+    each = gradient(trained.project(batch.features[entries.chunk]), replace(entries, chunk=entries.index))
     assert torch.allclose(once, each, atol=1e-6)
 
 
@@ -171,7 +154,7 @@ def test_alpha_of_each_skill():
     assert replace(config, alpha_bc=0.0).alpha_for("open_drawer") == 0.0
 
 
-def run(files, policy, reward, out, config=TOY):
+def run(files, policy, reward, out, config=toy.FINETUNE):
     finetune(policy, reward, files.world_model_path, files.demonstrations_path, files.play_path, out, config)
 
 

@@ -19,6 +19,7 @@ from diwa_learning.features import Part, embed_clips
 from diwa_learning.finetune import FinetuneConfig
 from diwa_learning.policy import PolicyNetConfig, load_policy
 from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier, demonstration_labels
+from diwa_learning.reward_config import RewardConfig
 from diwa_learning.reward_data import (
     Items,
     Latents,
@@ -31,7 +32,7 @@ from diwa_learning.reward_data import (
 )
 from diwa_learning.schedule import cosine
 from diwa_learning.train_policy import PolicyConfig, make_pairs, train_policy, update_average
-from diwa_learning.train_reward import RewardConfig, train_reward
+from diwa_learning.train_reward import train_reward
 
 
 def assert_same(one, two):

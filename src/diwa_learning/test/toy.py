@@ -18,11 +18,14 @@ import torch
 from diwa_data.dataset import Dataset, load_dataset
 from diwa_data.spec import Spec
 from diwa_learning.checkpoint import LoadedWorldModel, load_world_model, save_checkpoint
+from diwa_learning.dream import DreamConfig, StartConfig
 from diwa_learning.features import embed_clips, whole
+from diwa_learning.finetune import FinetuneConfig
+from diwa_learning.finetuner import PPOConfig
 from diwa_learning.policy import PolicyNetConfig
+from diwa_learning.reward_config import RewardConfig
 from diwa_learning.rssm import RSSMConfig, balanced_kl, shift_actions
 from diwa_learning.train_policy import PolicyConfig
-from diwa_learning.train_reward import RewardConfig
 from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
 
@@ -40,6 +43,24 @@ POLICY = PolicyConfig(
 )
 REWARD = RewardConfig(
     width=32, epochs=15, learning_rate=3e-3, latent_samples=2, horizon=40, play_segments=40, save_every=8
+)
+FINETUNE = FinetuneConfig(
+    dream=DreamConfig(dreams=32, chunks=8, horizon=4, starts=StartConfig(count=80)),
+    ppo=PPOConfig(
+        trained_steps=4,
+        gamma=0.95,
+        minibatch=300,
+        epochs=4,
+        actor_learning_rate=1e-3,
+        clip_low=0.05,
+        clip_high=0.2,
+        critic_width=16,
+    ),
+    iterations=10,
+    critic_warmup=2,
+    alpha_bc=0.02,
+    checkpoint_every=4,
+    save_every=3,
 )
 
 

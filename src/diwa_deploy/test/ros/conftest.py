@@ -22,9 +22,9 @@ from diwa_deploy.bundle import write_bundle
 from diwa_learning.checkpoint import save_checkpoint, weights_hash
 from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
 from diwa_learning.reward import RewardClassifier
+from diwa_learning.reward_config import RewardConfig
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.train_policy import PolicyConfig
-from diwa_learning.train_reward import RewardConfig
 from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
 
