@@ -16,10 +16,12 @@ import torch
 from common import Measurement
 from reference import finetuning as plain
 
+from diwa_data.config import load_section
 from diwa_data.spec import Spec
 from diwa_learning.chain import FinetunedPolicy
 from diwa_learning.checkpoint import compute_device
 from diwa_learning.dream import Dream, DreamConfig
+from diwa_learning.finetune import FinetuneConfig
 from diwa_learning.finetuner import Critic, Finetuner, PPOConfig
 from diwa_learning.policy import PolicyNetConfig, make_policy
 from diwa_learning.reward import RewardClassifier
@@ -118,7 +120,8 @@ def main() -> None:
     reuse_freed_memory()
     torch.manual_seed(0)
     model = WorldModel(WorldModelConfig(), Spec()).eval().requires_grad_(False).to(compute_device())
-    ppo, dream = PPOConfig(), DreamConfig()
+    paper = load_section(FinetuneConfig, "finetune", "paper")
+    ppo, dream = paper.ppo, paper.dream
     parts = [Parts.make(model, ppo) for _ in range(arguments.runs)]
     short = replace(dream, chunks=18)
     ours, theirs = Ours(model, parts[:1], short, ppo), Plain(model, parts[0], short, ppo)

@@ -35,8 +35,8 @@ class PlainPolicy(nn.Module):
             }
         )
         self.positions = sinusoid(steps)
-        self.beta = torch.tensor(cosine_betas(steps))
-        self.alpha_bar = torch.cumprod(1 - self.beta, 0)
+        beta = torch.tensor(cosine_betas(steps))
+        self.beta, self.alpha_bar = beta.float(), torch.cumprod(1 - beta, 0).float()
 
     def denoise(self, features: Tensor, chunk: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, 4, 7) and std (B, 1, 1) of a^{k-1}."""
@@ -49,7 +49,7 @@ class PlainPolicy(nn.Module):
         beta, ab, before = (x[:, None, None] for x in (beta, ab, before))
         x0 = ((chunk - (1 - ab).sqrt() * eps) / ab.sqrt()).clamp(-1, 1)
         mean = before.sqrt() * beta / (1 - ab) * x0 + (1 - beta).sqrt() * (1 - before) / (1 - ab) * chunk
-        return mean.float(), (beta * (1 - before) / (1 - ab)).sqrt().float()
+        return mean, (beta * (1 - before) / (1 - ab)).sqrt()
 
 
 class PlainPrior(nn.Module):

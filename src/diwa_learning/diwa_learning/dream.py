@@ -6,13 +6,14 @@ executed actions. N dreams run in parallel for T chunks; a dream that ends start
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
@@ -20,7 +21,7 @@ from diwa_data.spec import ActionSpec
 from diwa_learning.chain import ChainPolicy, Exploration
 from diwa_learning.features import Frame, Part, gumbel_noise, last_states
 from diwa_learning.reward import RewardClassifier
-from diwa_learning.rssm import State
+from diwa_learning.rssm import RSSM, State
 from diwa_learning.streams import Streams
 from diwa_learning.world_model import WorldModel
 
@@ -53,6 +54,8 @@ class DreamConfig:
     """Chunks after which a dream is cut: 18 chunks of 4 actions are 72 actions, 9.6 s."""
     reward: Literal["binary", "probability"] = "binary"
     """`binary`: 1 above the classifier's threshold, which ends the dream; `probability`: that, and it goes on."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the world model's matrix products; h, logits, policy and classifier are always float32."""
     exploration: Exploration = field(default_factory=Exploration)
     """Noise of dreams."""
     starts: StartConfig = field(default_factory=StartConfig)
@@ -124,6 +127,15 @@ def empty_rollout(
     )
 
 
+def with_bfloat16_weights(rssm: RSSM) -> RSSM:
+    """A copy for autocast, which would otherwise cast the weights of a frozen model anew in every step."""
+    half = copy.deepcopy(rssm)
+    for part in half.modules():
+        if isinstance(part, nn.Linear | nn.GRUCell):
+            part.to(torch.bfloat16)
+    return half
+
+
 def executed(actions: Tensor, spec: ActionSpec) -> Tensor:
     """What the robot executes of raw actions (..., 7): as `ActionSpec.executed`, for tensors."""
     clipped = actions.clamp(-1.0, 1.0)
@@ -148,6 +160,9 @@ class Dream:
     ):
         self.model, self.classifier, self.config, self.draws = model, classifier, config, draws
         self.trained_steps = trained_steps
+        half = config.precision == "bfloat16"
+        self._autocast = torch.autocast(model.device.type, torch.bfloat16, half)
+        self._rssm = with_bfloat16_weights(model.rssm) if half else model.rssm
         self.action = model.spec.action
         self.starts = State.cat(starts)
         """The banks of all runs, one behind the other."""
@@ -186,10 +201,12 @@ class Dream:
 
     def imagine(self, state: State, actions: Tensor) -> State:
         """The states (M, ...) after chunks of raw actions (M, H, A), each executed and followed by one prior step."""
-        rssm = self.model.rssm
+        rssm = self._rssm
         for action in executed(actions, self.action).unbind(dim=1):
             noise = self.draws.gumbel(self.config.dreams, rssm.config.categoricals, rssm.config.classes)
-            state = rssm.imagine_step(state, self.model.executed(state, action), noise.view(-1, *noise.shape[-2:]))
+            action = self.model.executed(state, action)
+            with self._autocast:
+                state = rssm.imagine_step(state, action, noise.view(-1, *noise.shape[-2:]))
         return state
 
     def _draw_starts(self) -> State:

@@ -164,3 +164,15 @@ class TestStarts:
 
 def test_spec_null_action_is_still():
     assert Spec().action.null.tolist() == STILL
+
+
+def test_bfloat16_dreams_stay_close_and_keep_float32_states(setting):
+    """One chunk from the same starts with the same noise."""
+    ends = {}
+    for precision in ("float32", "bfloat16"):
+        mdp = dream(setting, precision=precision)
+        state = mdp.imagine(mdp._draw_starts(), torch.tensor(RIGHT).expand(8, 4, 7))
+        assert state.h.dtype == state.z.dtype == torch.float32
+        ends[precision] = state.h
+    assert not torch.equal(ends["float32"], ends["bfloat16"])
+    assert (ends["float32"] - ends["bfloat16"]).abs().median() < 0.02

@@ -233,4 +233,6 @@ def test_presets_hold_only_known_keys(preset):
     load_section(RewardConfig, "reward", preset)
     tuning = load_section(FinetuneConfig, "finetune", preset)
     if preset == "paper":
-        assert (policy, tuning) == (PolicyConfig(), FinetuneConfig())
+        plain = FinetuneConfig()
+        assert policy == PolicyConfig()
+        assert tuning == replace(plain, dream=replace(plain.dream, precision="bfloat16"))
