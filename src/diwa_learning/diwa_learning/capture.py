@@ -69,3 +69,18 @@ class Captured(Generic[T]):
             output = self._function(*self._inputs)
         torch.cuda.current_stream().wait_stream(self._stream)
         return output
+
+
+class CapturedEach(Generic[T]):
+    """`Captured` for inputs of several shapes: a graph for each, made when it first comes."""
+
+    def __init__(self, function: Callable[..., T]):
+        self._function = function
+        self._captured: dict[Any, Captured[T]] = {}
+
+    def __call__(self, *inputs: Any) -> T:
+        """The function's result; overwritten by the next call with inputs of these shapes."""
+        shapes = tuple(tensor.shape for tensor in tensors_of(inputs))
+        if shapes not in self._captured:
+            self._captured[shapes] = Captured(self._function, *inputs)
+        return self._captured[shapes](*inputs)

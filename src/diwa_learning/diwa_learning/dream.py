@@ -7,8 +7,9 @@ executed actions. N dreams run in parallel for T chunks; a dream that ends start
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_data.spec import ActionSpec
+from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy, Exploration
 from diwa_learning.features import Frame, Part, gumbel_noise, last_states
 from diwa_learning.reward import RewardClassifier
@@ -143,6 +145,18 @@ def executed(actions: Tensor, spec: ActionSpec) -> Tensor:
     return torch.cat([clipped[..., :6], gripper], dim=-1)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a chunk came to in every dream."""
+
+    chains: Tensor
+    """(N, K'+1, H, A), with R runs before N."""
+    state: State
+    """(R x N, ...) after it."""
+    probability: Tensor
+    """(N,) of success, with R runs before N."""
+
+
 class Dream:
     """The MDP: a frozen world model, a frozen classifier and a bank of start states.
 
@@ -170,6 +184,8 @@ class Dream:
         self._size = sizes.view(*draws.leading, 1)
         self._first = (sizes.cumsum(0) - sizes).view(*draws.leading, 1)
         self._buffer: Rollout | None = None
+        self._policy: ChainPolicy | None = None
+        self._step: Callable[..., Step]
 
     @torch.no_grad()
     def rollout(self, policy: ChainPolicy) -> Rollout:
@@ -180,33 +196,41 @@ class Dream:
             shape = (*dreams, config.chunks)
             self._buffer = empty_rollout(shape, self.model.feature_dim, policy, self.trained_steps, draws.device)
         buffer = self._buffer
+        if self._policy is not policy:
+            self._policy, self._step = policy, CapturedEach(partial(self.step, policy))
+        sizes = self._rssm.config
         state, age = self._draw_starts(), torch.zeros(dreams, dtype=torch.int64, device=draws.device)
         for t in range(config.chunks):
-            features = state.features.view(*dreams, -1)
             noise = draws.normal(config.dreams, policy.steps + 1, policy.chunk, policy.action_dim)
-            sample = policy.explore(features, noise, config.exploration)
-            state, age = self.imagine(state, sample.actions.flatten(0, -3)), age + 1
-            after = state.features.view(*dreams, -1)
-            probability = self.classifier.probability(after)
-            success = self.classifier.is_success(probability)
+            gumbel = draws.gumbel(policy.chunk, config.dreams, sizes.categoricals, sizes.classes)
+            step, age = self._step(state, noise, gumbel), age + 1
+            success = self.classifier.is_success(step.probability)
             terminated = success if config.reward == "binary" else torch.zeros_like(success)
             done = terminated | (age >= config.horizon) | (t == config.chunks - 1)
-            buffer.features[..., t, :], buffer.next_features[..., t, :] = features, after
-            buffer.chains[..., t, :, :, :] = sample.chains[..., -self.trained_steps - 1 :, :, :]
-            buffer.reward[..., t] = success if config.reward == "binary" else probability
+            buffer.features[..., t, :] = state.features.view(*dreams, -1)
+            buffer.next_features[..., t, :] = step.state.features.view(*dreams, -1)
+            buffer.chains[..., t, :, :, :] = step.chains
+            buffer.reward[..., t] = success if config.reward == "binary" else step.probability
             buffer.terminated[..., t], buffer.done[..., t] = terminated, done
             buffer.success[..., t], buffer.age[..., t] = success, age
-            state, age = self._restart(state, done), age * ~done
+            state, age = self._restart(step.state, done), age * ~done
         return buffer
 
-    def imagine(self, state: State, actions: Tensor) -> State:
+    def step(self, policy: ChainPolicy, state: State, noise: Tensor, gumbel: Tensor) -> Step:
+        """One chunk of every dream: states (R x N, ...), noise (N, K+1, H, A) and gumbel (H, N, C, K) of each run."""
+        dreams = noise.shape[:-3]
+        sample = policy.explore(state.features.view(*dreams, -1), noise, self.config.exploration)
+        after = self.imagine(state, sample.actions.flatten(0, -3), gumbel)
+        probability = self.classifier.probability(after.features.view(*dreams, -1))
+        return Step(sample.chains[..., -self.trained_steps - 1 :, :, :], after, probability)
+
+    def imagine(self, state: State, actions: Tensor, gumbel: Tensor) -> State:
         """The states (M, ...) after chunks of raw actions (M, H, A), each executed and followed by one prior step."""
-        rssm = self._rssm
-        for action in executed(actions, self.action).unbind(dim=1):
-            noise = self.draws.gumbel(self.config.dreams, rssm.config.categoricals, rssm.config.classes)
+        each = zip(executed(actions, self.action).unbind(dim=1), gumbel.unbind(-4), strict=True)
+        for action, noise in each:
             action = self.model.executed(state, action)
             with self._autocast:
-                state = rssm.imagine_step(state, action, noise.view(-1, *noise.shape[-2:]))
+                state = self._rssm.imagine_step(state, action, noise.reshape(-1, *noise.shape[-2:]))
         return state
 
     def _draw_starts(self) -> State:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from diwa_learning import ppo
+from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy, FinetunedPolicy, Normal
 from diwa_learning.dream import DreamConfig, Rollout
+from diwa_learning.nests import map_tensors, tensors_of
 from diwa_learning.stacking import Linear, rows
 from diwa_learning.streams import Streams
 
@@ -113,12 +117,16 @@ class Finetuner:
     ):
         self.policy, self.critic, self.config, self.alpha_bc, self.draws = policy, critic, config, alpha_bc, draws
         self.horizon, self.std_floor = dream.horizon, dream.exploration.std_floor
-        self.actor_adam = torch.optim.Adam(policy.trained.parameters(), config.actor_learning_rate, fused=True)
-        self.critic_adam = torch.optim.Adam(critic.parameters(), config.critic_learning_rate, fused=True)
+        self.actor_adam = adam(policy.trained, config.actor_learning_rate)
+        self.critic_adam = adam(critic, config.critic_learning_rate)
+        self._batch: Batch | None = None
+        self._update_actor, self._update_critic = (
+            CapturedEach(partial(self._on_held_batch, update)) for update in (self.update_actor, self.update_critic)
+        )
 
     def update(self, rollout: Rollout, train_actor: bool) -> dict[str, Tensor]:
         """The epochs of one iteration; returns what is logged, scalars or (R,)."""
-        batch = self.prepare(rollout)
+        batch = self._hold(self.prepare(rollout))
         with torch.no_grad():
             explained = ppo.explained_variance(self.critic(batch.features), batch.returns)
         n_entries, n_chunks = batch.old_log_prob.shape[-1], batch.returns.shape[-1]
@@ -129,8 +137,8 @@ class Finetuner:
             chunks = self.draws.permutation(n_chunks).tensor_split(len(entries), -1)
             for some_entries, some_chunks in zip(entries, chunks, strict=True):
                 if train_actor:
-                    measured.append(self.update_actor(batch, some_entries))
-                losses.append(self.update_critic(batch, some_chunks))
+                    measured.append(self._update_actor(some_entries).clone())
+                losses.append(self._update_critic(some_chunks).clone())
         nothing = explained.new_zeros(4, *explained.shape)
         means = torch.stack(measured).mean(dim=0) if train_actor else nothing
         return {
@@ -169,6 +177,18 @@ class Finetuner:
             old_log_prob=ppo.log_prob(old, chains[..., 1:, :, :].flatten(-4, -3)),
             base=base,
         )
+
+    def _hold(self, batch: Batch) -> Batch:
+        """The batch in tensors that stay where they are, as captured updates read them."""
+        if self._batch is None:
+            self._batch = map_tensors(batch, torch.clone)
+        for kept, new in zip(tensors_of(self._batch), tensors_of(batch), strict=True):
+            kept.copy_(new)
+        return self._batch
+
+    def _on_held_batch(self, update: Callable[[Batch, Tensor], Tensor], index: Tensor) -> Tensor:
+        assert self._batch is not None
+        return update(self._batch, index)
 
     def score(self, part: ChainPolicy, features: Tensor, chains: Tensor) -> Normal:
         """The dream's distribution of a^{k-1} at all M entries, minibatch by minibatch."""
@@ -213,6 +233,12 @@ class Finetuner:
         loss = ppo.value_loss(self.critic(rows(batch.features, chunks)), rows(batch.returns, chunks))
         step(self.critic_adam, loss)
         return loss.detach()
+
+
+def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+    """Adam whose steps can be part of a CUDA graph."""
+    parameters = list(network.parameters())
+    return torch.optim.Adam(parameters, rate, fused=True, capturable=parameters[0].is_cuda)
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

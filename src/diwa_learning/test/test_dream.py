@@ -171,7 +171,8 @@ def test_bfloat16_dreams_stay_close_and_keep_float32_states(setting):
     ends = {}
     for precision in ("float32", "bfloat16"):
         mdp = dream(setting, precision=precision)
-        state = mdp.imagine(mdp._draw_starts(), torch.tensor(RIGHT).expand(8, 4, 7))
+        gumbel = mdp.draws.gumbel(4, 8, 4, 8)
+        state = mdp.imagine(setting[0].rssm.initial(8), torch.tensor(RIGHT).expand(8, 4, 7), gumbel)
         assert state.h.dtype == state.z.dtype == torch.float32
         ends[precision] = state.h
     assert not torch.equal(ends["float32"], ends["bfloat16"])
