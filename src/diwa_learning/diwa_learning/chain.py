@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diwa_learning.stacking import Linear, linear
-from diwa_learning.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,11 @@ class ChainPolicy(nn.Module, ABC):
         self.steps, self.chunk, self.action_dim = steps, chunk, action_dim
 
     @abstractmethod
-    def loss(self, features: Tensor, actions: Tensor, draws: Streams) -> Tensor:
-        """Imitation loss of features (B, F) and demonstrated chunks (B, H, A), a scalar for each run."""
+    def loss(self, features: Tensor, actions: Tensor, k: Tensor, noise: Tensor) -> Tensor:
+        """Imitation loss of features (B, F) and demonstrated chunks (B, H, A), a scalar for each run.
+
+        k (B,) in 1..K and standard normal noise (B, H, A) say at which step of a chain, and of which, each is scored.
+        """
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
@@ -148,8 +150,8 @@ class FinetunedPolicy(ChainPolicy):
         yield self.base, range(self.steps, self.trained_steps, -1)
         yield self.trained, range(self.trained_steps, 0, -1)
 
-    def loss(self, features: Tensor, actions: Tensor, draws: Streams) -> Tensor:
-        return self.trained.loss(features, actions, draws)
+    def loss(self, features: Tensor, actions: Tensor, k: Tensor, noise: Tensor) -> Tensor:
+        return self.trained.loss(features, actions, k, noise)
 
     def project(self, features: Tensor) -> Tensor:
         return self.trained.project(features)

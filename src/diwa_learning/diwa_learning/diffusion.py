@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from diwa_learning.chain import ChainPolicy, Normal, Trunk
 from diwa_learning.stacking import Linear, rows
-from diwa_learning.streams import Streams
 
 TIME_DIM = 16
 
@@ -71,13 +70,9 @@ class DiffusionPolicy(ChainPolicy):
         x0 = (c[0] * chunk - c[1] * eps).clamp(-1, 1)
         return Normal(c[2] * x0 + c[3] * chunk, c[4])
 
-    def loss(self, features: Tensor, actions: Tensor, draws: Streams) -> Tensor:
-        k = 1 + (self.steps * draws.uniform(features.shape[-2])).long()
-        return self.loss_at(features, actions, k, draws.normal(*actions.shape[-3:]))
-
-    def loss_at(self, features: Tensor, actions: Tensor, k: Tensor, eps: Tensor) -> Tensor:
-        """Mean squared error of the predicted noise at given k (B,) and noise (B, H, A)."""
+    def loss(self, features: Tensor, actions: Tensor, k: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared error of the predicted noise."""
         c = self.coefficients[:, k - 1, None, None]
-        noisy = c[5] * actions + c[6] * eps
-        error = self.predict_noise(self.project(features), noisy, k) - eps
+        noisy = c[5] * actions + c[6] * noise
+        error = self.predict_noise(self.project(features), noisy, k) - noise
         return error.square().mean((-3, -2, -1))

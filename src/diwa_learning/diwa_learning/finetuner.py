@@ -14,6 +14,7 @@ from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy, FinetunedPolicy, Normal
 from diwa_learning.dream import DreamConfig, Rollout
 from diwa_learning.nests import map_tensors, tensors_of
+from diwa_learning.optimizers import adam, step
 from diwa_learning.stacking import Linear, rows
 from diwa_learning.streams import Streams
 
@@ -233,16 +234,3 @@ class Finetuner:
         loss = ppo.value_loss(self.critic(rows(batch.features, chunks)), rows(batch.returns, chunks))
         step(self.critic_adam, loss)
         return loss.detach()
-
-
-def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
-    """Adam whose steps can be part of a CUDA graph."""
-    parameters = list(network.parameters())
-    return torch.optim.Adam(parameters, rate, fused=True, capturable=parameters[0].is_cuda)
-
-
-def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One optimiser step on a loss, a scalar or one of each run: no run's gradient reaches another."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.sum().backward()
-    optimizer.step()

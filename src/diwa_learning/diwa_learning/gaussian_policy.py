@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from diwa_learning.chain import ChainPolicy, Normal, Trunk
-from diwa_learning.streams import Streams
 
 STD_RANGE = (0.01, 1.0)
 
@@ -30,9 +29,8 @@ class GaussianPolicy(ChainPolicy):
         std = self.log_std.exp().clamp(*STD_RANGE)
         return Normal(mean, std[..., None, :, :].expand_as(mean))
 
-    def loss(self, features: Tensor, actions: Tensor, draws: Streams) -> Tensor:
-        """Negative log-likelihood, mean over batch and elements."""
-        ones = torch.ones(actions.shape[:-2], dtype=torch.int64, device=actions.device)
-        normal = self.denoise(self.project(features), actions, ones)
+    def loss(self, features: Tensor, actions: Tensor, k: Tensor, noise: Tensor) -> Tensor:
+        """Negative log-likelihood, mean over batch and elements; there is no step or noise to choose."""
+        normal = self.denoise(self.project(features), actions, k)
         z = (actions - normal.mean) / normal.std
         return (0.5 * z**2 + normal.std.log()).mean((-3, -2, -1)) + 0.5 * math.log(2 * math.pi)

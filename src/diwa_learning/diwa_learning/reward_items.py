@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from diwa_data.errors import DiwaError
+from diwa_learning.capture import CapturedEach
 from diwa_learning.lockstep import Member, lockstep
+from diwa_learning.optimizers import step
 from diwa_learning.reward import NEGATIVE, POSITIVE, RewardClassifier
 from diwa_learning.reward_config import RewardConfig
 from diwa_learning.reward_data import Items
@@ -63,16 +65,19 @@ def train_epochs(
     n_positive = round(config.batch_size * config.positive_share)
     labels = torch.zeros(*draws.leading, config.batch_size, dtype=torch.int64, device=draws.device)
     labels[..., :n_positive] = POSITIVE
+
+    def learn(features: Tensor) -> Tensor:
+        loss = net.loss(features, labels, config.temperature)
+        step(adam, loss)
+        return loss.detach()
+
+    captured = CapturedEach(learn)
     for epoch in lockstep(group, until, "epochs"):
         positive = items.draw(POSITIVE, draws, batches, n_positive)
         negative = items.draw(NEGATIVE, draws, batches, config.batch_size - n_positive)
         total = torch.zeros(draws.leading, device=draws.device)
         for chosen in torch.cat([positive, negative], dim=-1).unbind(-2):
-            loss = net.loss(items.features[chosen], labels, config.temperature)
-            adam.zero_grad(set_to_none=True)
-            loss.sum().backward()
-            adam.step()
-            total += loss.detach() / batches
+            total += captured(items.features[chosen]) / batches
         for member, value in zip(group, total.reshape(-1).cpu(), strict=True):
             member.run.require_finite(name, value)
             member.run.log(epoch, {name: value})

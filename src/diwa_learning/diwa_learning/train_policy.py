@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
+from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy
 from diwa_learning.checkpoint import LoadedWorldModel, compute_device, load_world_model
 from diwa_learning.features import embed_clips, filtered_states, gumbel_noise, require_one_skill, whole
 from diwa_learning.lockstep import groups, lockstep, track
+from diwa_learning.optimizers import gradients
 from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
 from diwa_learning.schedule import cosine, set_learning_rate
 from diwa_learning.sequences import Library, fingerprint
@@ -137,10 +139,11 @@ def train(group: Sequence[Member]) -> None:
         policy.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     shares = track(group, policy=policy, average=average, optimizer=optimizer)
+    imitate = CapturedEach(lambda *pairs: gradients(policy, policy.loss(*pairs)))
     for epoch in lockstep(group, config.epochs, "epochs"):
         rate = cosine(epoch, config.epochs, config.learning_rate, config.final_learning_rate)
         set_learning_rate(optimizer, rate)
-        losses = train_epoch(policy, average, optimizer, pairs, epoch, config, draws)
+        losses = train_epoch(imitate, policy, average, optimizer, pairs, epoch, config, draws)
         if epoch % config.log_every == 0 or epoch == config.epochs - 1:
             for member, loss in zip(group, losses.reshape(-1).cpu(), strict=True):
                 member.run.require_finite("loss", loss)
@@ -169,6 +172,7 @@ def make_pairs(model: WorldModel, episodes: Sequence[Episode], config: PolicyCon
 
 
 def train_epoch(
+    imitate: Callable[..., Tensor],
     policy: ChainPolicy,
     average: ChainPolicy,
     optimizer: torch.optim.Optimizer,
@@ -177,19 +181,21 @@ def train_epoch(
     config: PolicyConfig,
     draws: Streams,
 ) -> Tensor:
-    """One pass over the pairs in random order; returns the mean loss, a scalar or (R,)."""
+    """One pass over the pairs in random order; returns the mean loss, a scalar or (R,).
+
+    `imitate` takes what `policy.loss` takes, leaves the gradients and returns the loss.
+    """
     samples, count = pairs.features.shape[-3:-1]
     features = pairs.features.flatten(-3, -2)
     drawn = (samples * draws.uniform(count)).long()
     order = draws.permutation(count).split(config.batch_size, -1)
     total = torch.zeros(draws.leading, device=draws.device)
     for step, chosen in enumerate(order):
-        sample = drawn.gather(-1, chosen)
-        loss = policy.loss(rows(features, sample * count + chosen), rows(pairs.actions, chosen), draws)
-        optimizer.zero_grad(set_to_none=True)
-        loss.sum().backward()
+        seen, actions = rows(features, drawn.gather(-1, chosen) * count + chosen), rows(pairs.actions, chosen)
+        k = 1 + (policy.steps * draws.uniform(chosen.shape[-1])).long()
+        loss = imitate(seen, actions, k, draws.normal(*actions.shape[-3:]))
         optimizer.step()
-        total += loss.detach() * (chosen.shape[-1] / count)
+        total += loss * (chosen.shape[-1] / count)
         if epoch >= config.ema_start and (epoch * len(order) + step + 1) % config.ema_every == 0:
             update_average(average, policy, config.ema_decay)
     if epoch < config.ema_start:

@@ -22,6 +22,7 @@ from diwa_learning.checkpoint import (
 )
 from diwa_learning.features import Clips, require_one_skill
 from diwa_learning.lockstep import groups, track
+from diwa_learning.optimizers import adam
 from diwa_learning.reward import RewardClassifier, choose_threshold, score_at
 from diwa_learning.reward_config import RewardConfig
 from diwa_learning.reward_data import Items, Latents, RewardData, Truth, dreamt_success, make_data, screen_play
@@ -116,7 +117,7 @@ def train(group: Sequence[Member], model: WorldModel) -> None:
     """Screen play, train on demonstrations and the play that passed; leaves the checkpoint of each run."""
     config, first = group[0].job.config, group[0].data
     screens, classifiers = stack([member.screen for member in group]), stack([m.classifier for m in group])
-    adams = [torch.optim.Adam(net.parameters(), config.learning_rate, fused=True) for net in (screens, classifiers)]
+    adams = [adam(net, config.learning_rate) for net in (screens, classifiers)]
     shares = track(group, screen=screens, classifier=classifiers, screen_adam=adams[0], adam=adams[1])
     draws, batches, screening = Streams([m.draws for m in group]), first.batches(config), first.screening(config)
     demos = ItemBank([member.data.demos.both() for member in group])

@@ -82,7 +82,8 @@ def test_imitation_learns_a_constant_chunk():
     adam = torch.optim.Adam(policy.parameters(), 1e-2)
     draws = Streams([Stream(0)])
     for _ in range(300):
-        loss = policy.loss(features, target, draws)
+        k = 1 + (10 * draws.uniform(64)).long()
+        loss = policy.loss(features, target, k, draws.normal(64, H, A))
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -154,7 +155,10 @@ def test_gaussian_loss_is_the_negative_log_likelihood():
     policy, features, actions = gaussian(), torch.randn(3, FEATURES), torch.randn(3, H, A)
     normal = policy.denoise(policy.project(features), actions, torch.ones(3, dtype=torch.int64))
     expected = -torch.distributions.Normal(normal.mean, normal.std).log_prob(actions).mean()
-    assert policy.loss(features, actions, Streams([Stream(0)])).item() == pytest.approx(expected.item(), rel=1e-5)
+    ones = torch.ones(3, dtype=torch.int64)
+    assert policy.loss(features, actions, ones, torch.zeros_like(actions)).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
 
 
 def test_floor_keeps_larger_std():

@@ -15,7 +15,8 @@ from diwa_learning.chain import Exploration, FinetunedPolicy
 from diwa_learning.checkpoint import load_checkpoint
 from diwa_learning.dream import DreamConfig, Rollout
 from diwa_learning.finetune import FinetuneConfig, finetune
-from diwa_learning.finetuner import Critic, Finetuner, step
+from diwa_learning.finetuner import Critic, Finetuner
+from diwa_learning.optimizers import step
 from diwa_learning.policy import PolicyNetConfig, load_policy, make_policy
 from diwa_learning.streams import Stream, Streams
 
