@@ -6,7 +6,7 @@ import pytest
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, full_disk_as_error, remove, require_space
-from diwa_data.progress import progress
+from diwa_data.progress import Standing, listening, progress
 from diwa_data.skills import SKILLS, require_skill
 
 
@@ -48,6 +48,31 @@ def test_progress_prints_rate_and_eta(capsys: pytest.CaptureFixture[str]) -> Non
         for _ in range(3):
             bar.advance(note="fine")
     assert "count: 3/3 things" in capsys.readouterr().out
+
+
+def test_listeners_hear_each_step_of_the_bars_made_inside() -> None:
+    heard: list[Standing] = []
+    with listening(heard.append):
+        with progress("count", 40, "things", done=10) as bar:
+            bar.update(20, values={"loss": 0.5})
+        with pytest.raises(ZeroDivisionError), listening(lambda _: 1 // 0), progress("other", 1, "things"):
+            pass
+    with progress("later", 1, "things") as unheard:
+        unheard.advance()
+    assert [(s.title, s.done, s.total, s.unit) for s in heard] == [
+        ("count", 10, 40, "things"),
+        ("count", 20, 40, "things"),
+        ("other", 0, 1, "things"),
+    ]
+    assert heard[0].eta == float("inf")
+    assert heard[1].rate > 0
+    assert heard[1].eta == pytest.approx(2 * 10 / heard[1].rate)
+    assert heard[1].values == {"loss": 0.5}
+
+
+def test_time_left_is_told_in_minutes_and_seconds() -> None:
+    assert Standing("count", 10, 200, "things", rate=2.0).clock() == "1:35"
+    assert Standing("count", 10, 200, "things", rate=0.0).clock() == "unknown"
 
 
 def test_unknown_skill_lists_the_known_ones() -> None:

@@ -40,6 +40,8 @@ from diwa_data.spec import Spec, require_same
 from diwa_learning import checkpoint
 from diwa_learning.checkpoint import Phase
 
+_SAME_SIGNAL = 1.0  # seconds
+
 
 class Stateful(Protocol):
     """A module, optimiser, schedule or average: anything with torch's state_dict protocol."""
@@ -82,7 +84,7 @@ class TrainingRun:
         self.rng = np.random.default_rng(config.seed)
         torch.manual_seed(config.seed)
         self._tracked: dict[str, Stateful] = {}
-        self._note, self._interrupted = "", False
+        self._note, self._interrupted = "", 0.0  # when it was, of the monotonic clock; 0 = it was not
         self._writer: Any = None
         self._claim_folder()
         self.finished = checkpoint.is_finished(self.out)
@@ -121,7 +123,8 @@ class TrainingRun:
     def steps(self, total: int, unit: str = "updates", per_step: float = 1) -> Iterator[int]:
         """Yield the steps still to do; progress counts `per_step` units each.
 
-        Ctrl-C lets the current step end, saves, and raises KeyboardInterrupt; a second one stops at once.
+        Ctrl-C and SIGTERM let the current step end, save, and raise KeyboardInterrupt; a second one stops at once.
+        Within a second they count as one: a launched process hears of Ctrl-C from the terminal and from its launcher.
         """
         with self._deferred_interrupt(), progress(self.phase, total * per_step, unit, self.step * per_step) as bar:
             while self.step < total:
@@ -129,7 +132,8 @@ class TrainingRun:
                 yield self.step
                 self.step += 1
                 self.seconds += time.monotonic() - started
-                bar.update(self.step * per_step, self._note)
+                latest = {name: curve[-1][1] for name, curve in self.history.items()}
+                bar.update(self.step * per_step, self._note, latest)
                 if self._interrupted or (self.step % self.config.save_every == 0 and self.step < total):
                     self.save()
                 if self._interrupted:
@@ -215,16 +219,19 @@ class TrainingRun:
             return
 
         def remember(signum: int, frame: Any) -> None:
-            if self._interrupted:
+            now = time.monotonic()
+            if self._interrupted and now > self._interrupted + _SAME_SIGNAL:
                 raise KeyboardInterrupt
-            self._interrupted = True
-            os.write(2, b"\nstopping after this step; press Ctrl-C again to drop it\n")  # print may not be re-entered
+            if not self._interrupted:
+                self._interrupted = now
+                os.write(2, b"\nstopping after this step; press Ctrl-C again to drop it\n")  # print is not re-entrant
 
-        before = signal.signal(signal.SIGINT, remember)
+        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def reuse_freed_memory() -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from diwa_data.errors import DiwaError
+from diwa_data.progress import listening
 from diwa_data.spec import Spec
+from diwa_learning import training
 from diwa_learning.checkpoint import load_checkpoint
 from diwa_learning.training import TrainingRun, load_state, save_state
 
@@ -23,7 +25,7 @@ class ToyConfig:
     seed: int = 3
 
 
-def train(out, config=ToyConfig(), kill_at=None, interrupt_at=None, inputs=None):
+def train(out, config=ToyConfig(), kill_at=None, interrupt_at=None, inputs=None, signals=(signal.SIGINT,)):
     with TrainingRun(out, "policy", config, Spec(), world_model_hash="abc", inputs=inputs) as run:
         if run.finished:
             return run
@@ -44,7 +46,8 @@ def train(out, config=ToyConfig(), kill_at=None, interrupt_at=None, inputs=None)
             schedule.step()
             run.log(step, {"loss": loss})
             if step == interrupt_at:
-                os.kill(os.getpid(), signal.SIGINT)
+                for number in signals:
+                    os.kill(os.getpid(), number)
         run.finish(model.state_dict(), {"loss": float(loss.detach())})
         return run
 
@@ -78,6 +81,31 @@ def test_ctrl_c_ends_the_step_saves_and_continues(tmp_path, capsys):
     train(tmp_path / "stopped")
     assert "continuing" in capsys.readouterr().out
     assert_equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])
+def test_sigterm_does_as_ctrl_c_and_both_at_once_count_as_one(tmp_path, signals):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, interrupt_at=7, signals=signals)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert load_state(tmp_path / "resume" / "state.safetensors")["step"] == 8
+
+
+def test_a_later_second_signal_drops_the_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_SAME_SIGNAL", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, interrupt_at=7, signals=(signal.SIGINT, signal.SIGINT))
+    assert load_state(tmp_path / "resume" / "state.safetensors")["step"] == 5  # of the last save
+
+
+def test_listeners_hear_the_steps_and_the_latest_of_every_curve(tmp_path):
+    heard = []
+    with listening(heard.append):
+        run = train(tmp_path)
+    assert [standing.done for standing in heard] == list(range(21))
+    assert heard[-1].values == {"loss": run.history["loss"][-1][1]}
+    assert (heard[-1].title, heard[-1].unit) == ("policy", "updates")
 
 
 def test_a_finished_run_is_left_alone(tmp_path, capsys):
