@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from diwa_data.config import from_mapping, load_parameters, load_section
+from diwa_data.config import DEFAULT_PRESET, from_mapping, load_parameters, load_section, merged
 from diwa_data.errors import DiwaError
 
 T = TypeVar("T")
@@ -20,7 +20,6 @@ T = TypeVar("T")
 Flags = Annotated[T, tyro.conf.arg(name="")]
 """A config dataclass whose fields are flags of their own: `--batch-size`, `--rssm.hidden`."""
 
-DEFAULT_PRESET = "laptop"
 HELP = f"""
 
 All defaults shown are those of the preset: --preset debug|laptop|paper ({DEFAULT_PRESET} unless named), then
@@ -42,8 +41,8 @@ class Source:
             return load_section(cls, name, self.preset)
         values = load_parameters(self.config).get(name, {})
         from_mapping(cls, values, f"{self.config}: {name}")
-        merged = _merge(load_parameters(self.preset).get(name, {}), values)
-        return from_mapping(cls, merged, f"{self.preset} + {self.config}: {name}")
+        both = merged(load_parameters(self.preset).get(name, {}), values)
+        return from_mapping(cls, both, f"{self.preset} + {self.config}: {name}")
 
     def flags(self) -> list[str]:
         """The flags that give this source again."""
@@ -109,15 +108,6 @@ def _differing_flags(config: Any, default: Any, prefix: str) -> list[str]:
 
 def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(command).parameters.values())
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, nested mappings merged."""
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
 
 
 def _dashed(name: str) -> str:

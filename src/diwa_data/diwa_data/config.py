@@ -23,6 +23,9 @@ SECTIONS = (
     "evaluate", "run_skill", "demo", "experiment", "sim",
 )  # fmt: skip
 
+DEFAULT_PRESET = "laptop"
+"""Where none is named."""
+
 
 def presets() -> list[str]:
     """Names of the shipped presets; `robot_*.yaml` and `crisp_*.yaml` beside them are for nodes and controllers."""
@@ -71,6 +74,15 @@ def from_mapping(cls: type[T], values: dict[str, Any], where: str) -> T:
         return dacite.from_dict(cls, values, options)
     except dacite.DaciteError as error:
         raise DiwaError(f"{where}: {error}") from error
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, nested mappings merged."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
 
 
 def _to_float(value: Any) -> Any:

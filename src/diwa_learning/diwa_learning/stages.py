@@ -1,0 +1,149 @@
+"""One stage of training by name, with defaults for what it needs: checkpoints of earlier stages and its own folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diwa_data.config import DEFAULT_PRESET, SECTIONS, from_mapping, load_parameters, merged
+from diwa_data.dataset import load_dataset
+from diwa_data.errors import DiwaError
+from diwa_data.files import home
+from diwa_learning.checkpoint import PHASES
+from diwa_learning.features import require_one_skill
+from diwa_learning.finetune import FinetuneConfig, finetune
+from diwa_learning.train_policy import PolicyConfig, train_policy
+from diwa_learning.train_reward import RewardConfig, train_reward
+from diwa_learning.train_world_model import train_world_model
+from diwa_learning.world_model_config import WorldModelConfig
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "world_model": (),
+    "policy": ("skill", "world_model"),
+    "reward": ("skill", "world_model", "play"),
+    "finetune": ("skill", "world_model", "play", "policy", "reward"),
+}
+"""Stage -> what it uses beside its datasets."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Checkpoints of earlier stages; empty = where `folder` says that they are."""
+
+    world_model: str = ""
+    """Of stage world_model."""
+    policy: str = ""
+    """Of stage policy."""
+    reward: str = ""
+    """Of stage reward."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A stage, what it trains on and how."""
+
+    stage: str = ""
+    """world_model, policy, reward or finetune."""
+    preset: str = DEFAULT_PRESET
+    """Shipped preset under the settings of the stages."""
+    dataset: str = ""
+    """HDF5 files of `diwa build-dataset`, separated by commas or spaces; the other stages take one: demonstrations."""
+    play: str = ""
+    """HDF5 file with play, for more negatives (reward) or start states (finetune)."""
+    skill: str = ""
+    """Skill that the demonstrations must be of; empty = theirs."""
+    out: str = ""
+    """Checkpoint folder, in which an interrupted training continues; empty = `folder`."""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    """What earlier stages left."""
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    """Settings of stage world_model."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """Settings of stage policy."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """Settings of stage reward."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Settings of stage finetune."""
+
+
+def train_config(given: Mapping[str, Any], where: str) -> TrainConfig:
+    """`given`, nested plain values, over the preset named in it; `where` names their source in errors.
+
+    Sections of the configuration that belong to other commands are left out, so that a whole preset may be given.
+    """
+    fields = {one.name for one in dataclasses.fields(TrainConfig)}
+    own = {key: value for key, value in given.items() if key in fields or key not in SECTIONS}
+    from_mapping(TrainConfig, own, where)  # what is wrong in it is not the preset's fault
+    preset = load_parameters(own.get("preset", DEFAULT_PRESET))
+    return from_mapping(TrainConfig, merged({key: preset[key] for key in PHASES if key in preset}, own), where)
+
+
+def train(config: TrainConfig) -> Path:
+    """Train one stage; the folder of its checkpoint. An interrupted training in it continues.
+
+    Raises `DiwaError` for an unknown stage, missing, superfluous or unfitting inputs, and as the stages do.
+    """
+    require_inputs(config)
+    datasets = paths(config.dataset)
+    if config.stage == "world_model":
+        out = Path(config.out).expanduser() if config.out else folder("world_model")
+        train_world_model(datasets, out, config.world_model)
+        return out
+    demonstrations, play = datasets[0], Path(config.play).expanduser() if config.play else None
+    skill = demonstrated_skill(demonstrations, config.skill)
+    out = Path(config.out).expanduser() if config.out else folder(config.stage, skill)
+    world_model, policy, reward = (
+        Path(given).expanduser() if given else folder(stage, skill)
+        for stage, given in dataclasses.asdict(config.checkpoints).items()
+    )
+    stages: dict[str, Callable[[], None]] = {
+        "policy": lambda: train_policy(demonstrations, world_model, out, config.policy),
+        "reward": lambda: train_reward(demonstrations, play, world_model, out, config.reward),
+        "finetune": lambda: finetune(policy, reward, world_model, demonstrations, play, out, config.finetune),
+    }
+    stages[config.stage]()
+    return out
+
+
+def folder(stage: str, skill: str = "") -> Path:
+    """Default folder of a checkpoint: `$DIWA_HOME/runs/world_model`, or `$DIWA_HOME/runs/SKILL/STAGE`."""
+    runs = home() / "runs"
+    return runs / stage if stage == "world_model" else runs / skill / {"finetune": "finetuned"}.get(stage, stage)
+
+
+def require_inputs(config: TrainConfig) -> None:
+    """Raise `DiwaError` unless the stage exists and has been given a dataset, and nothing that it does not use."""
+    if config.stage not in NEEDS:
+        raise DiwaError(f"unknown stage {config.stage!r}; choose one of {', '.join(NEEDS)}")
+    given = {"skill": config.skill, "play": config.play, **dataclasses.asdict(config.checkpoints)}
+    unused = [name for name, value in given.items() if value and name not in NEEDS[config.stage]]
+    if unused:
+        uses = ", ".join(("dataset", *NEEDS[config.stage]))
+        raise DiwaError(f"stage {config.stage} has no use for {', '.join(unused)}: it takes {uses}")
+    count = len(paths(config.dataset))
+    if not count or (config.stage != "world_model" and count > 1):
+        takes = "one or more files" if config.stage == "world_model" else "one file with demonstrations of one skill"
+        raise DiwaError(f"stage {config.stage} takes {takes} as dataset, given: {config.dataset or 'none'}")
+
+
+def demonstrated_skill(demonstrations: Path, expected: str) -> str:
+    """The skill of a dataset; `DiwaError` if it is another than `expected`, which may be empty."""
+    skill = require_one_skill(load_dataset(demonstrations, images=False).episodes, demonstrations)
+    if expected not in ("", skill):
+        raise DiwaError(f"{demonstrations} holds demonstrations of {skill}, not of {expected}")
+    return skill
+
+
+def paths(text: str) -> list[Path]:
+    """Paths separated by commas or spaces; quotes keep both."""
+    words = shlex.shlex(text, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    words.whitespace += ","
+    try:
+        return [Path(word).expanduser() for word in words]
+    except ValueError as error:
+        raise DiwaError(f"{text!r} is no list of paths: {error}") from error
