@@ -9,7 +9,9 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_learning"]),
         ("share/diwa_learning", ["package.xml"]),
+        ("share/diwa_learning/launch", ["launch/train.launch.py"]),
     ],
     zip_safe=True,
     extras_require={"test": ["pytest"]},
+    entry_points={"console_scripts": ["train_node = diwa_learning.ros.train_node:main"]},
 )

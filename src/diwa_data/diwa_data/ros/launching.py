@@ -137,13 +137,18 @@ def kept_node(package: str, name: str, robot: str, **settings: object) -> Node:
 
 def final_node(package: str, name: str, robot: str, **settings: object) -> Node:
     """As `kept_node`, but once: everything ends with it, and `ros2 launch` fails if it did."""
+    return _node(package, name, robot, settings, ends_with(name))
+
+
+def ends_with(name: str) -> Callable[[ProcessExited, LaunchContext], list[Any]]:
+    """`on_exit` of the process `name`: everything ends with it, and `ros2 launch` fails if it did."""
 
     def ended(event: ProcessExited, context: LaunchContext) -> list[Any]:
         if event.returncode and not context.is_shutdown:
             raise DiwaError(f"{name} failed: it says why above (status {event.returncode})")
         return [Shutdown(reason=f"{name} has ended")]
 
-    return _node(package, name, robot, settings, ended)
+    return ended
 
 
 def _node(package: str, name: str, robot: str, settings: dict[str, Any], on_exit: Callable[..., list[Any]]) -> Node:

@@ -22,15 +22,30 @@ def read_parameters(node: Node, cls: type[T]) -> T:
     The node must have been made with `automatically_declare_parameters_from_overrides=True`. Raises `DiwaError` for an
     unknown parameter, naming the known ones.
     """
+    config = from_mapping(cls, overrides(node), source(node))
+    declare(node, config)
+    return config
+
+
+def overrides(node: Node) -> dict[str, Any]:
+    """What was given to `node`, nested by the dots in the names."""
     given: dict[str, Any] = {}
     for name, parameter in node.get_parameters_by_prefix("").items():
         if name.split(".")[0] not in _OF_ROS:
             _put(given, name.split("."), parameter.value)
-    config = from_mapping(cls, given, f"parameters of {node.get_fully_qualified_name()}")
-    for name, value in _flat("", dataclasses.asdict(config)):  # type: ignore[call-overload]
+    return given
+
+
+def source(node: Node) -> str:
+    """What errors call the parameters of `node`."""
+    return f"parameters of {node.get_fully_qualified_name()}"
+
+
+def declare(node: Node, config: Any) -> None:
+    """Declare the fields of the dataclass `config` that were not given to `node`."""
+    for name, value in _flat("", dataclasses.asdict(config)):
         if not node.has_parameter(name) and value != []:  # an empty list has no type in ROS
             node.declare_parameter(name, value, ParameterDescriptor(dynamic_typing=True))
-    return config
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:

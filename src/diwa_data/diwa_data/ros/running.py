@@ -1,11 +1,12 @@
-"""Running a node until Ctrl-C."""
+"""Running a node until Ctrl-C, or until its work is done."""
 
 from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -28,6 +29,54 @@ class ClosableNode(Protocol):
 
     def destroy_node(self) -> None:
         """Of `rclpy.node.Node`."""
+
+
+class WorkingNode(ClosableNode, Protocol):
+    """A node that does one thing and ends."""
+
+    def work(self) -> None:
+        """That one thing; KeyboardInterrupt may end it anywhere."""
+
+
+def run_work(make: Callable[[], WorkingNode]) -> None:
+    """Make a node, have it work in this thread while another spins it, and exit.
+
+    0 when it is done, and after Ctrl-C or SIGTERM, which raise KeyboardInterrupt in the work unless it has handlers of
+    its own; 2 with one line after a `DiwaError`, or an error of a file.
+    """
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    node: WorkingNode | None = None
+    ended, status = threading.Event(), 0
+    spinning = threading.Thread(target=lambda: _spin(node, ended), daemon=True)
+    try:
+        node = make()
+        spinning.start()
+        node.work()
+    except KeyboardInterrupt:
+        pass
+    except (DiwaError, OSError) as error:
+        get_logger("diwa").fatal(str(error))
+        status = 2
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        ended.set()
+        if spinning.ident is not None:
+            spinning.join()
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    sys.exit(status)
+
+
+def _spin(node: Any, ended: threading.Event) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not ended.is_set():
+        executor.spin_once(timeout_sec=_LOOK_UP_EVERY)
 
 
 def run_node(make: Callable[[], ClosableNode]) -> None:

@@ -1,0 +1,75 @@
+"""Train one stage: `ros2 launch diwa_learning train.launch.py stage:=world_model dataset:=play.h5 [preset:=paper]`."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
+
+from diwa_data.config import DEFAULT_PRESET, load_parameters, presets
+from diwa_data.errors import DiwaError
+from diwa_data.ros.launching import ends_with, values
+
+STAGES = ("world_model", "policy", "reward", "finetune")
+ARGUMENTS = (
+    DeclareLaunchArgument("stage", choices=list(STAGES), description="What is trained."),
+    DeclareLaunchArgument("dataset", description="HDF5; world_model: one or more, with commas or spaces in between."),
+    DeclareLaunchArgument("preset", default_value=DEFAULT_PRESET, choices=presets(), description="Settings."),
+    DeclareLaunchArgument("config", default_value="", description="Your own .yaml, over the preset."),
+    DeclareLaunchArgument("set", default_value="", description="Over both, as in 'policy.epochs:=100 policy.seed:=1'."),
+    DeclareLaunchArgument("out", default_value="", description="Checkpoint folder; continues what was interrupted."),
+    DeclareLaunchArgument("skill", default_value="", description="That the demonstrations must be of; empty = theirs."),
+    DeclareLaunchArgument("play", default_value="", description="HDF5 with play (reward, finetune)."),
+    DeclareLaunchArgument("world_model", default_value="", description="Checkpoint of stage world_model."),
+    DeclareLaunchArgument("policy", default_value="", description="Checkpoint of stage policy (finetune)."),
+    DeclareLaunchArgument("reward", default_value="", description="Checkpoint of stage reward (finetune)."),
+)
+PATIENCE = "120"
+"""Seconds that a step and its saving may take after Ctrl-C before the node is told to drop it."""
+
+
+def generate_launch_description() -> LaunchDescription:
+    """One node, with which the launch ends. Empty folders: `$DIWA_HOME/runs`, see docs/ros2.md."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_actions)])
+
+
+def _actions(context: LaunchContext) -> list[Node]:
+    given = values(context, [argument.name for argument in ARGUMENTS])
+    settings: dict[str, Any] = {name: given[name] for name in ("stage", "preset", "dataset", "out", "skill", "play")}
+    settings |= {f"checkpoints.{name}": given[name] for name in ("world_model", "policy", "reward")}
+    return [
+        Node(
+            package="diwa_learning",
+            executable="train_node",
+            name="train",
+            parameters=[*_files(given["config"]), settings | _single(given["set"])],
+            output="screen",
+            sigterm_timeout=PATIENCE,
+            on_exit=ends_with("train"),
+        )
+    ]
+
+
+def _files(config: str) -> list[str]:
+    """The parameter file, if there is one; says what is wrong with it."""
+    if not config:
+        return []
+    path = Path(config).expanduser()
+    if not path.is_file():
+        raise DiwaError(f"no configuration file {path}; the shipped ones are named by preset:=")
+    load_parameters(path)
+    return [str(path)]
+
+
+def _single(text: str) -> dict[str, Any]:
+    """`name:=value`, separated by spaces, as parameters."""
+    parameters = {}
+    for word in shlex.split(text):
+        name, sign, value = word.partition(":=")
+        if not sign:
+            raise DiwaError(f"set:={text!r}: {name!r} is not of the form name:=value")
+        parameters[name] = yaml.safe_load(value)
+    return parameters

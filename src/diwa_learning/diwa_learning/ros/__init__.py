@@ -1,0 +1,1 @@
+"""The node that trains. Only here is ROS imported."""
