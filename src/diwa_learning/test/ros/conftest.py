@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-SETTINGS = {"updates": 150, "batch_size": 8, "sequence_length": 10, "log_every": 10, "save_every": 40}
-"""Of the world model, over the preset debug."""
+SETTINGS = {"updates": 300, "batch_size": 2, "sequence_length": 6, "check_every": 1000, "save_every": 100}
+"""Of the world model, over the preset debug: seconds of steps that cost what Python costs, on any machine."""
 
 
 @pytest.fixture
