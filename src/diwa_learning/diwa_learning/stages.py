@@ -16,8 +16,9 @@ from diwa_data.files import home
 from diwa_learning.checkpoint import PHASES
 from diwa_learning.features import require_one_skill
 from diwa_learning.finetune import FinetuneConfig, finetune
+from diwa_learning.reward_config import RewardConfig
 from diwa_learning.train_policy import PolicyConfig, train_policy
-from diwa_learning.train_reward import RewardConfig, train_reward
+from diwa_learning.train_reward import train_reward
 from diwa_learning.train_world_model import train_world_model
 from diwa_learning.world_model_config import WorldModelConfig
 
