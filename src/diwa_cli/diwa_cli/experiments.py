@@ -18,20 +18,17 @@ import torch
 
 from diwa_cli import plots
 from diwa_cli.evaluate import EvaluateConfig, evaluate, start_seeds, summary
-from diwa_cli.plots import Curve
 from diwa_cli.rollouts import Setting, tape_rollouts
 from diwa_cli.run_folder import RunFolder, read_json, write_json, write_text
 from diwa_cli.statistics import SuccessRate
-from diwa_cli.video import write_video
-from diwa_data.dataset import Episode, load_dataset
+from diwa_cli.world_model import EvaluateWorldModelConfig, evaluate_world_model
+from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_learning.checkpoint import load_checkpoint, load_world_model
 from diwa_learning.features import embed_clips, whole
 from diwa_learning.finetune import FinetuneConfig, finetune
-from diwa_learning.open_loop import CONTEXT, HORIZON, open_loop, save_filmstrip
 from diwa_learning.reward_config import RewardConfig
 from diwa_learning.reward_data import dreamt_success
-from diwa_learning.sequences import Replay, split_held_out
 from diwa_learning.train_reward import CHUNK, load_reward, train_reward
 from diwa_sim.table import SimConfig
 from diwa_sim.tasks import is_done
@@ -52,29 +49,8 @@ class ExperimentConfig:
 
 
 def world_model(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
-    """Encode two frames of held-out clips, imagine 80 steps, compare with what was recorded."""
-    world = load_world_model(run.world_model)
-    model, spec, settings = world.model, world.spec, world.model.config
-    _, held_out = split_held_out(
-        [load_dataset(run.play, spec)], settings.held_out, np.random.default_rng(settings.seed)
-    )  # as the training split it
-    clips = Replay(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1).spread(config.clips)
-    result = open_loop(model, clips)
-    longest = int(clips.valid.sum(1).argmax())
-    save_filmstrip(out / "filmstrip.png", clips, result.imagined, longest)
-    rows = [np.hstack([clip[longest].numpy().repeat(3, 1).repeat(3, 2) for clip in images.values()])  # cameras stacked
-            for images in (clips.images, result.imagined)]  # fmt: skip
-    film = np.concatenate(rows, axis=2)[: int(clips.valid[longest].sum())]
-    write_video(out / "film.mp4", list(film), spec.rate)
-    found = result.summary()
-    steps = range(1, len(found["open_loop_steps"]["psnr"]) + 1)
-    for name, label in (("psnr", "PSNR, dB"), ("ssim", "SSIM"), ("position_error", "hand position error, mm")):
-        if name in found["open_loop_steps"]:
-            values = np.array(found["open_loop_steps"][name]) * (1000 if name == "position_error" else 1)
-            write_text(
-                out / f"{name}.svg", plots.lines({"imagined": Curve(steps, values.tolist())}, "imagined step", label)
-            )
-    return found
+    """`diwa evaluate-world-model` on the run's play."""
+    return evaluate_world_model(run.world_model, run.play, out, EvaluateWorldModelConfig(clips=config.clips))
 
 
 def alpha_bc(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
@@ -108,7 +84,7 @@ def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) 
     The true one has the same form and learns from the same latents, labelled by the simulator.
     """
     skill = load_checkpoint(run.finetuned, "finetune").metrics["skill"]
-    settings = load_checkpoint(run.reward, "reward").config_as(RewardConfig)
+    settings = dataclasses.replace(load_checkpoint(run.reward, "reward").config_as(RewardConfig), kind="classifier")
     true_reward, tuned = out / "true_reward", out / "finetuned"
 
     def truth(episode: Episode) -> np.ndarray:

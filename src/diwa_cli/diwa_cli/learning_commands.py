@@ -23,6 +23,27 @@ def train_world_model(args: list[str]) -> int:
     return call(command, "train-world-model", rest)
 
 
+def evaluate_world_model(args: list[str]) -> int:
+    from diwa_cli import world_model as evaluation
+
+    source, rest = split_source(args)
+    defaults = source.section(evaluation.EvaluateWorldModelConfig, "evaluate_world_model")
+
+    def command(
+        world_model: Path, dataset: Path, out: Path, config: Flags[evaluation.EvaluateWorldModelConfig] = defaults
+    ) -> None:
+        """Imagine clips open loop and compare with what was recorded: PSNR, SSIM, KL, hand and scene, step by step.
+
+        Args:
+            world_model: Checkpoint folder of `diwa train-world-model`.
+            dataset: HDF5 file. Of one that the model was trained on, the episodes that were held out; else all.
+            out: Folder for result.json, the curves, a filmstrip and a film.
+        """
+        print(evaluation.text(evaluation.evaluate_world_model(world_model, dataset, out, config)))
+
+    return call(command, "evaluate-world-model", rest)
+
+
 def train_policy(args: list[str]) -> int:
     from diwa_learning import train_policy as phase
 
@@ -58,6 +79,8 @@ def train_reward(args: list[str]) -> int:
         config: Flags[phase.RewardConfig] = defaults,
     ) -> None:
         """Train the success classifier of one skill, which gives the reward in dreams.
+
+        With --kind decoder, a hybrid world model's own decoder takes its place: only its scores are measured.
 
         Args:
             demonstrations: HDF5 file with demonstrations of one skill.

@@ -21,6 +21,7 @@ COMMANDS = {
     "build-dataset": ("data_commands", "bags -> 7.5 Hz HDF5 dataset"),
     "replay": ("data_commands", "a dataset's actions, open loop in the simulator; fails below a success share"),
     "train-world-model": ("learning_commands", "datasets -> world model"),
+    "evaluate-world-model": ("learning_commands", "what a world model imagines against held-out recordings"),
     "train-policy": ("learning_commands", "demonstrations -> diffusion policy"),
     "train-reward": ("learning_commands", "demonstrations -> success classifier"),
     "finetune": ("learning_commands", "policy -> better policy, by PPO in the world model's dreams"),
@@ -76,7 +77,7 @@ def run(name: str, arguments: list[str]) -> int:
 
 def usage() -> str:
     """What `diwa --help` prints."""
-    lines = [f"  {name:<18} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<20} {text}" for name, (_, text) in COMMANDS.items()]
     head = ["usage: diwa COMMAND ...", "", "Diffusion policies, fine-tuned inside a learned world model.", ""]
     return "\n".join([*head, *lines, "", "`diwa COMMAND --help` lists the flags of a command."])
 

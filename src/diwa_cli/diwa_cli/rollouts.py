@@ -167,6 +167,7 @@ class Tape:
         spec = self._environment.spec
         frames = [*self._frames, preprocess_observation(self._environment.observe(), spec)]
         time = np.arange(len(frames)) / spec.rate
+        scenes = [frame.scene_state for frame in frames if frame.scene_state is not None]
         return Episode(
             name,
             {name: np.stack([frame.images[name] for frame in frames]) for name in frames[0].images},
@@ -175,7 +176,7 @@ class Tape:
             np.logical_or.accumulate(self._success),
             stamp=time,
             received=time,
-            scene_state=None,
+            scene_state=np.stack(scenes) if scenes else None,
             attributes={},
         )
 

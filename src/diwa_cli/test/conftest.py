@@ -13,6 +13,7 @@ from diwa_cli.main import main
 from diwa_cli.video import write_video
 from diwa_data.spec import Spec
 from diwa_learning.checkpoint import save_checkpoint, weights_hash
+from diwa_learning.decoded_reward import DecodedReward
 from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
 from diwa_learning.reward import RewardClassifier
 from diwa_learning.reward_config import RewardConfig
@@ -108,9 +109,20 @@ class Checkpoints:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> Checkpoints:
     """Smallest sizes; the two policies differ in their weights."""
-    folder, spec = tmp_path_factory.mktemp("checkpoints"), Spec(robot="panda_sim", scene_state=SCENE_STATE)
+    return make_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def hybrid_checkpoints(tmp_path_factory) -> Checkpoints:
+    """The same with a hybrid world model, whose decoder gives the reward."""
+    return make_checkpoints(tmp_path_factory.mktemp("hybrid"), scene_state=True, robot_state_weight=1.0)
+
+
+def make_checkpoints(folder: Path, **settings) -> Checkpoints:
+    """Untrained networks in `folder`; `settings` are the world model's."""
+    spec = Spec(robot="panda_sim", scene_state=SCENE_STATE)
     sizes = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)
-    config = WorldModelConfig(depth=2, rssm=sizes)
+    config = WorldModelConfig(depth=2, rssm=sizes, **settings)
     torch.manual_seed(0)
     model = WorldModel(config, spec)
     save_checkpoint(folder / "world_model", "world_model", model.state_dict(), config, spec, {})
@@ -120,8 +132,12 @@ def checkpoints(tmp_path_factory) -> Checkpoints:
         policy = make_policy(net, model.feature_dim, spec.action_dim)
         about = describe(net, "open_drawer", trained_steps=0)
         save_checkpoint(folder / name, "policy", policy_weights(policy), PolicyConfig(net=net), spec, about, key)
-    reward, about = RewardClassifier(model.feature_dim, 8), {"skill": "open_drawer"}
-    save_checkpoint(folder / "reward", "reward", reward.state_dict(), RewardConfig(width=8), spec, about, key)
+    about = {"skill": "open_drawer"}
+    reward: torch.nn.Module = RewardClassifier(model.feature_dim, 8)
+    reward_config = RewardConfig(width=8)
+    if config.scene_state:
+        reward, reward_config = DecodedReward(model.feature_dim), RewardConfig(kind="decoder")
+    save_checkpoint(folder / "reward", "reward", reward.state_dict(), reward_config, spec, about, key)
     return Checkpoints(*(folder / name for name in ("world_model", "policy", "other_policy", "reward")))
 
 

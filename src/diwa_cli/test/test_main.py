@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +10,13 @@ import time
 import pytest
 
 from diwa_cli.main import COMMANDS
+from diwa_cli.rollouts import Setting, tape_rollouts
+from diwa_data.motion import MotionLimits
 from diwa_deploy.bundle import write_bundle
+from diwa_deploy.checks import check_bundle
+from diwa_learning.checkpoint import load_world_model
+from diwa_sim.table import SimConfig
+from diwa_sim.tasks import SCENE_STATE
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +75,7 @@ def test_version(diwa):
         (["recover", "nowhere"], "nowhere does not exist"),
         (["build-dataset", "nowhere", "--out", "x.h5"], "nowhere"),
         (["report", "nowhere"], "no run folder nowhere"),
+        (["evaluate-world-model", "--world-model", "nowhere", "--dataset", "x.h5", "--out", "out"], "folder nowhere"),
     ],
 )
 def test_an_error_is_one_line_and_status_2(diwa, words, message, tmp_path, monkeypatch):
@@ -115,6 +123,36 @@ def test_learning_commands_refuse_checkpoints_of_another_phase(diwa, recorded, c
     assert (ran.status, "no dataset nowhere.h5" in ran.err) == (2, True)
 
 
+@pytest.mark.parametrize("kind", ["checkpoints", "hybrid_checkpoints"])
+def test_evaluate_world_model(diwa, recorded, kind, request, tmp_path):
+    world_model, dataset = request.getfixturevalue(kind).world_model, recorded / "demonstrations.h5"
+    out = tmp_path / "a" / "out"
+    words = ["evaluate-world-model", "--world-model", world_model, "--dataset", dataset, "--out", out]
+    ran = diwa(*words, "--clips", "2", "--horizon", "5", "--context", "3")
+    assert ran.status == 0, ran.err
+    assert "from 1 episodes (all of the dataset: not trained on it), 5 imagined steps" in ran.out
+    found, hybrid = json.loads((out / "result.json").read_text()), kind == "hybrid_checkpoints"
+    assert len(found["open_loop_steps"]["kl"]) == 5
+    drawn = {"psnr.svg", "ssim.svg", "kl.svg", "filmstrip.png", "film.mp4", "result.json"}
+    drawn |= {"position_error.svg", "scene_error.svg"} if hybrid else set()
+    assert {path.name for path in out.iterdir()} == drawn
+    assert ("drawer error" in ran.out, "open_loop_led_error" in found) == (hybrid, hybrid)
+
+    for wrong, message in (
+        (["--dataset", "nowhere.h5"], "no dataset nowhere.h5"),
+        (["--world-model", request.getfixturevalue(kind).policy], "a world_model checkpoint is needed"),
+        (["--horizon", "0"], "horizon is 0; it must be 1 or more"),
+        (["--context", "5000"], "no episode has 5001 frames"),
+    ):
+        ran = diwa(*words, *wrong)
+        assert (ran.status, len(ran.err.splitlines())) == (2, 1)
+        assert message in ran.err
+    broken = tmp_path / "broken"
+    shutil.copytree(world_model, broken)
+    (broken / "weights.safetensors").write_bytes(b"cut off")
+    assert "is truncated or damaged" in diwa(*words, "--world-model", broken).err
+
+
 def test_evaluate(diwa, checkpoints, tmp_path):
     networks = ["--world-model", checkpoints.world_model, "--reward", checkpoints.reward, "--out", tmp_path]
     policies = ["--policies", "base", checkpoints.policy, "finetuned", checkpoints.other_policy]
@@ -152,6 +190,22 @@ def test_bundle_installs_a_skill_once(diwa, checkpoints, recorded, tmp_path, mon
     wrong = [*parts[:3], checkpoints.reward, *parts[4:6]]
     assert diwa("bundle", "--skill", "close_drawer", *wrong, "--demonstrations", demonstrations).status == 2
     assert not (tmp_path / "skills" / "close_drawer").exists()
+
+
+def test_a_hybrid_model_acts_where_the_scene_state_is_known_and_is_refused_elsewhere(
+    diwa, hybrid_checkpoints, tmp_path
+):
+    parts = {name: getattr(hybrid_checkpoints, name) for name in ("world_model", "policy", "reward")}
+    skill = write_bundle(tmp_path / "open_drawer", parts, {"skill": "open_drawer"})
+    ran = diwa("run-skill", "--skill", "open_drawer", "--checkpoint", skill.path, "--max-steps", "3")
+    assert ran.status == 0, ran.err
+    setting = Setting("open_drawer", skill.world_model, skill.reward, 2, MotionLimits(), SimConfig())
+    (episode,) = tape_rollouts(skill.policy, [1], setting)
+    assert episode.scene_state.shape == (3, len(SCENE_STATE))
+
+    check = check_bundle("open_drawer", skill.path, load_world_model(skill.world_model).spec, MotionLimits())
+    assert not check.good
+    assert "sees the scene state, which is not known here" in check.text
 
 
 def test_report(diwa, run):

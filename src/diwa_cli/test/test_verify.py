@@ -46,7 +46,8 @@ def judge(run, world):
 
 def test_check_02_kl_rises_when_actions_are_shifted_or_shuffled(run, world):
     play = load_dataset(run.play)
-    clips = Replay(play.episodes, play.spec, 50).sample(16, np.random.default_rng(0))
+    replay = Replay(play.episodes, play.spec, 50, hybrid=world.model.config.scene_state)
+    clips = replay.sample(16, np.random.default_rng(0))
     kl = action_check(world.model, clips)
     assert min(kl["late"], kl["early"], kl["shuffled"]) > kl["recorded"], kl
 
@@ -62,7 +63,8 @@ def test_check_03_dataset_and_deployed_filter_agree(run, world, monkeypatch):
 
     def stored(_observation, _spec):
         t = next(frames)
-        return Frame({name: images[t] for name, images in episode.images.items()}, episode.state[t])
+        scene = None if episode.scene_state is None else episode.scene_state[t]
+        return Frame({name: images[t] for name, images in episode.images.items()}, episode.state[t], scene)
 
     monkeypatch.setattr(agent_module, "preprocess_observation", stored)
     policy = load_policy(run.policy, world.spec, world.hash, model.feature_dim).policy

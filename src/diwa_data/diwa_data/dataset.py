@@ -154,6 +154,7 @@ def _load_episode(group: h5py.Group, spec: Spec, where: str, images: bool) -> Ep
     length = len(vectors["state"])
     wanted: dict[str, tuple[int, ...]] = {"state": (length, spec.state_dim), "action": (length, spec.action_dim)}
     wanted |= {camera.name: (length, *camera.size, 3) for camera in spec.cameras}
+    wanted |= {} if scene is None else {"scene_state": (length, len(spec.scene_state))}
     for key, shape in wanted.items():
         if group[key].shape != shape:
             raise DiwaError(f"{where}: {key} has shape {group[key].shape}, its spec says {shape}: build it again")

@@ -25,6 +25,8 @@ class Frame:
     """Camera name -> rgb image (64, 64, 3) uint8."""
     state: np.ndarray
     """Robot state (10,) float32: position, 6D rotation, gripper width."""
+    scene_state: np.ndarray | None = None
+    """(N,) as named by `spec.scene_state`; None where nothing measures it."""
 
 
 def preprocess(image: np.ndarray, camera: CameraSpec) -> np.ndarray:
@@ -50,7 +52,7 @@ def preprocess_observation(observation: Observation, spec: Spec) -> Frame:
     if missing:
         raise DiwaError(f"no image from camera {', '.join(missing)}; cameras seen: {', '.join(observation.images)}")
     images = {camera.name: preprocess(observation.images[camera.name], camera) for camera in spec.cameras}
-    return Frame(images, robot_state(observation.pose, observation.gripper_width))
+    return Frame(images, robot_state(observation.pose, observation.gripper_width), observation.scene_state)
 
 
 def crop_for_recording(image: np.ndarray, camera: CameraSpec) -> np.ndarray:

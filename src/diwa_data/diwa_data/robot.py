@@ -25,6 +25,8 @@ class Observation:
     """Capture time of the static frame, seconds."""
     received: float
     """When that frame arrived, seconds."""
+    scene_state: np.ndarray | None = None
+    """(N,) as named by `spec.scene_state`; None where nothing measures it, as on every real robot."""
 
 
 class Robot(Protocol):

@@ -1,17 +1,48 @@
-"""The eight skills by name; a skill is a value, never a file of its own."""
+"""The eight skills by name, and what each does to the scene; a skill is a value, never a file of its own."""
+
+from dataclasses import dataclass
+from typing import Any
 
 from diwa_data.errors import DiwaError
 
-SKILLS = (
-    "open_drawer",
-    "close_drawer",
-    "move_slider_left",
-    "move_slider_right",
-    "turn_on_lightbulb",
-    "turn_off_lightbulb",
-    "turn_on_led",
-    "turn_off_led",
-)
+DRAWER_OPEN = 0.16
+SLIDER_LEFT = 0.22
+"""Ends of travel of drawer and slider, metres; the other ends are 0."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The change of one number of the scene state that makes a skill done."""
+
+    quantity: str
+    """Its name in `spec.scene_state`."""
+    before: float
+    """Its value at the far end, from which the skill leads away: metres, or 0 and 1 for lights."""
+    change: float
+    """Least change that counts, signed. Of a light it is half: true ones are 0 or 1, decoded ones between."""
+
+    def margin(self, now: Any, start: Any = None) -> Any:
+        """By how much the change from `start` to `now` exceeds the least one; >= 0 is done.
+
+        Numbers, arrays or tensors of the quantity, of any shape. Without `start` the skill began at the far end.
+        """
+        moved = now - (self.before if start is None else start)
+        return (moved if self.change > 0 else -moved) - abs(self.change)
+
+
+GOALS = {
+    "open_drawer": Goal("drawer", 0.0, 0.12),
+    "close_drawer": Goal("drawer", DRAWER_OPEN, -0.12),
+    "move_slider_left": Goal("slider", 0.0, 0.15),
+    "move_slider_right": Goal("slider", SLIDER_LEFT, -0.15),
+    "turn_on_lightbulb": Goal("bulb", 0.0, 0.5),
+    "turn_off_lightbulb": Goal("bulb", 1.0, -0.5),
+    "turn_on_led": Goal("led", 0.0, 0.5),
+    "turn_off_led": Goal("led", 1.0, -0.5),
+}
+"""Skill -> its goal, with CALVIN's distances."""
+
+SKILLS = tuple(GOALS)
 
 
 def require_skill(name: str) -> str:

@@ -17,7 +17,8 @@ from diwa_learning.chain import ChainPolicy
 from diwa_learning.checkpoint import load_world_model
 from diwa_learning.features import gumbel_noise
 from diwa_learning.policy import load_policy
-from diwa_learning.reward import RewardClassifier
+from diwa_learning.reward import SuccessJudge
+from diwa_learning.sequences import model_state
 from diwa_learning.train_reward import load_reward
 from diwa_learning.world_model import WorldModel
 
@@ -32,10 +33,8 @@ class Decision:
     """The classifier's view of the current state; NaN without a classifier."""
 
 
-class Unjudged(torch.nn.Module):
+class Unjudged(SuccessJudge):
     """Stands where there is no classifier: every probability is NaN, and nothing is a success."""
-
-    threshold = torch.tensor(1.0)
 
     def probability(self, features: Tensor) -> Tensor:
         return torch.full(features.shape[:-1], float("nan"))
@@ -48,7 +47,7 @@ class Agent:
     when the queue is empty. All randomness comes from the seed of `reset`.
     """
 
-    def __init__(self, world_model: WorldModel, policy: ChainPolicy, reward: RewardClassifier | Unjudged, spec: Spec):
+    def __init__(self, world_model: WorldModel, policy: ChainPolicy, reward: SuccessJudge, spec: Spec):
         self.world_model, self.policy, self.reward, self.spec = world_model, policy, reward, spec
         self.success_threshold = float(reward.threshold)
         self.reset(0)
@@ -80,7 +79,8 @@ class Agent:
         start = frame.state[:3] if self._target is None else self._target
         self._target = start + executed[:3] * np.float32(self.spec.action.max_pos)
         action = torch.from_numpy(executed)[None]
-        parts = (torch.from_numpy(part)[None] for part in (frame.state, self._target))
+        state = model_state(frame.state, frame.scene_state, self.world_model.config.scene_state)
+        parts = (torch.from_numpy(part)[None] for part in (state, self._target))
         embed = self.world_model.embed(images, *parts)
         self.state = self.world_model.rssm.filter(self.state, action, embed, noise)
         return self.state.features

@@ -22,7 +22,7 @@ from diwa_data.spec import ActionSpec
 from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy, Exploration
 from diwa_learning.features import Frame, Part, gumbel_noise, last_states
-from diwa_learning.reward import RewardClassifier
+from diwa_learning.reward import SuccessJudge
 from diwa_learning.rssm import RSSM, State
 from diwa_learning.streams import Streams
 from diwa_learning.world_model import WorldModel
@@ -166,7 +166,7 @@ class Dream:
     def __init__(
         self,
         model: WorldModel,
-        classifier: RewardClassifier,
+        classifier: SuccessJudge,
         starts: Sequence[State],
         trained_steps: int,
         config: DreamConfig,
@@ -245,7 +245,7 @@ class Dream:
 
 def start_states(
     model: WorldModel,
-    classifier: RewardClassifier,
+    classifier: SuccessJudge,
     demonstrations: Sequence[Episode],
     play: Sequence[Episode],
     config: StartConfig,

@@ -17,6 +17,7 @@ from torch import Tensor
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_learning.rssm import RSSM, State, shift_actions
+from diwa_learning.sequences import model_state
 from diwa_learning.world_model import WorldModel
 
 
@@ -90,8 +91,10 @@ def embed_frames(model: WorldModel, frames: Sequence[Frame], batch: int = 128) -
         some = frames[first : first + batch]
         names = some[0].episode.images
         images = {name: np.stack([frame.episode.images[name][frame.index] for frame in some]) for name in names}
-        targets = {e: e.target_position(model.spec.action) for e in {frame.episode for frame in some}}
-        state = np.stack([frame.episode.state[frame.index] for frame in some]).astype(np.float32, copy=False)
+        episodes = {frame.episode for frame in some}
+        targets = {e: e.target_position(model.spec.action) for e in episodes}
+        states = {e: model_state(e.state, e.scene_state, model.config.scene_state) for e in episodes}
+        state = np.stack([states[frame.episode][frame.index] for frame in some])
         target = np.stack([targets[frame.episode][frame.index] for frame in some])
         pixels = {name: torch.from_numpy(image).to(model.device) for name, image in images.items()}
         embeds.append(model.embed(pixels, *(torch.from_numpy(part).to(model.device) for part in (state, target))))

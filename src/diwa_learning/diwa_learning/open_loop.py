@@ -25,7 +25,7 @@ HORIZON = 80
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Per imagined step, means over clips and cameras; NaN where no clip is as long. T = HORIZON or less."""
+    """Per imagined step, means over clips and cameras; NaN where no clip is as long. T imagined steps."""
 
     psnr: np.ndarray
     """(T,) dB, imagined against recorded."""
@@ -35,48 +35,56 @@ class OpenLoop:
     """(T,) dB of the last encoded frame, repeated: what a model that ignores actions could reach."""
     kl: np.ndarray
     """(T,) nats, KL(posterior || prior) while filtering the same frames."""
-    position_error: np.ndarray
-    """(T,) metres between imagined and recorded hand; NaN for a world model without a decoder of the robot state."""
+    errors: dict[str, np.ndarray]
+    """What is decoded beside images -> (T,) error: `position`, metres between imagined and recorded hand, and in the
+    hybrid variant each number of the scene state, mean absolute error in its unit. Empty without a decoder."""
     imagined: dict[str, Tensor]
-    """Camera -> (B, CONTEXT + T, H, W, 3) uint8; the context frames are reconstructions."""
+    """Camera -> (B, context + T, H, W, 3) uint8; the context frames are reconstructions."""
 
     def summary(self) -> dict[str, Any]:
         """Plain numbers for metrics.json."""
         curves = {"psnr": self.psnr, "ssim": self.ssim, "still_psnr": self.still_psnr, "kl": self.kl}
-        if not np.isnan(self.position_error).all():
-            curves["position_error"] = self.position_error
+        curves |= {f"{name}_error": error for name, error in self.errors.items()}
         means = {f"open_loop_{name}": round(float(np.nanmean(curve)), 4) for name, curve in curves.items()}
         known = ~np.isnan(self.psnr)
         return {**means, "open_loop_steps": {name: np.round(c[known], 4).tolist() for name, c in curves.items()}}
 
 
 @torch.no_grad()
-def open_loop(model: WorldModel, batch: Batch, seed: int = 0) -> OpenLoop:
-    """Imagine the frames of `batch` (B, CONTEXT + T) from its first CONTEXT ones; torch's generator stays as it was."""
+def open_loop(model: WorldModel, batch: Batch, seed: int = 0, context: int = CONTEXT) -> OpenLoop:
+    """Imagine the frames of `batch` (B, context + T) from its first `context`; torch's generator stays as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         embeds = model.embed(batch.images, batch.state, batch.target)
         observed = model.rssm.observe(embeds, batch.previous_actions, torch.zeros_like(batch.valid))
-        start = observed.states[:, CONTEXT - 1]
-        future = model.rssm.imagine(start, batch.previous_actions[:, CONTEXT:])
-    features = torch.cat([observed.states.features[:, :CONTEXT], future.features], 1)
+        start = observed.states[:, context - 1]
+        future = model.rssm.imagine(start, batch.previous_actions[:, context:])
+    features = torch.cat([observed.states.features[:, :context], future.features], 1)
     imagined = {name: to_uint8(image) for name, image in model.decode(features).items()}
     kl = categorical_kl(observed.posterior_logits, observed.prior_logits)  # (B, T)
-    pairs = [(imagined[name][:, CONTEXT:], batch.images[name][:, CONTEXT:]) for name in imagined]
-    still = [real[:, CONTEXT - 1 : CONTEXT].expand_as(real[:, CONTEXT:]) for real in batch.images.values()]
-    valid = batch.valid[:, CONTEXT:]
-    distance = torch.full(valid.shape, torch.nan)
-    if model.state_decoder is not None:
-        hand = model.decode_state(future.features)[..., POSITION]
-        distance = (hand - batch.state[:, CONTEXT:, POSITION]).norm(dim=-1)
+    pairs = [(imagined[name][:, context:], batch.images[name][:, context:]) for name in imagined]
+    still = [real[:, context - 1 : context].expand_as(real[:, context:]) for real in batch.images.values()]
+    valid = batch.valid[:, context:]
+    errors = state_errors(model, future.features, batch.state[:, context:])
     return OpenLoop(
         psnr=_mean(torch.stack([psnr(a, b) for a, b in pairs]).mean(0), valid),
         ssim=_mean(torch.stack([ssim(a, b) for a, b in pairs]).mean(0), valid),
         still_psnr=_mean(torch.stack([psnr(s, b) for s, (_, b) in zip(still, pairs, strict=True)]).mean(0), valid),
-        kl=_mean(kl[:, CONTEXT:], valid),
-        position_error=_mean(distance, valid),
+        kl=_mean(kl[:, context:], valid),
+        errors={name: _mean(error, valid) for name, error in errors.items()},
         imagined=imagined,
     )
+
+
+def state_errors(model: WorldModel, features: Tensor, state: Tensor) -> dict[str, Tensor]:
+    """`OpenLoop.errors` of single frames, (B, T): of what `model` decodes from features (B, T, F), given states."""
+    if model.state_decoder is None:
+        return {}
+    error = model.decode_state(features) - state
+    scene = model.spec.scene_state if model.config.scene_state else ()
+    first = model.spec.state_dim
+    numbers = {name: error[..., first + number].abs() for number, name in enumerate(scene)}
+    return {"position": error[..., POSITION].norm(dim=-1), **numbers}
 
 
 @torch.no_grad()
@@ -140,7 +148,9 @@ def _blur(image: Tensor) -> Tensor:
     return F.conv2d(rows, weights[:, :, None], groups=3)
 
 
-def save_filmstrip(path: Path, batch: Batch, imagined: dict[str, Tensor], clip: int = 0, columns: int = 12) -> None:
+def save_filmstrip(
+    path: Path, batch: Batch, imagined: dict[str, Tensor], clip: int = 0, columns: int = 12, context: int = CONTEXT
+) -> None:
     """Draw one clip, per camera a row of recorded frames above a row of imagined ones, evenly spaced in time."""
     length = int(batch.valid[clip].sum())
     steps = np.unique(np.linspace(0, length - 1, columns).astype(int))
@@ -149,4 +159,4 @@ def save_filmstrip(path: Path, batch: Batch, imagined: dict[str, Tensor], clip: 
         for name in imagined
         for kind, images in (("recorded", batch.images), ("imagined", imagined))
     }
-    draw_filmstrip(path, rows, ["encoded" if step < CONTEXT else f"+{step - CONTEXT + 1}" for step in steps])
+    draw_filmstrip(path, rows, ["encoded" if step < context else f"+{step - context + 1}" for step in steps])

@@ -16,16 +16,31 @@ from diwa_learning.stacking import Linear
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 
 
-class RewardClassifier(nn.Module):
-    """Embedding MLP F -> W -> W and head W -> W -> 2, ReLU; class 1 is success."""
+class SuccessJudge(nn.Module):
+    """Says of model states whether the skill is done. Several of one form can be stacked."""
 
     threshold: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("threshold", torch.tensor(0.5))
+
+    def probability(self, features: Tensor) -> Tensor:
+        """Probability of success (...) of features (..., F)."""
+        raise NotImplementedError
+
+    def is_success(self, probability: Tensor) -> Tensor:
+        """Whether a probability (..., B) is above the threshold."""
+        return probability > self.threshold[..., None]
+
+
+class RewardClassifier(SuccessJudge):
+    """Embedding MLP F -> W -> W and head W -> W -> 2, ReLU; class 1 is success."""
 
     def __init__(self, feature_dim: int, width: int):
         super().__init__()
         self.embedding = nn.Sequential(Linear(feature_dim, width), nn.ReLU(), Linear(width, width))
         self.head = nn.Sequential(Linear(width, width), nn.ReLU(), Linear(width, 2))
-        self.register_buffer("threshold", torch.tensor(0.5))
 
     def embed(self, features: Tensor) -> Tensor:
         """(B, F) -> (B, W), not normalised."""
@@ -38,10 +53,6 @@ class RewardClassifier(nn.Module):
     def probability(self, features: Tensor) -> Tensor:
         """Probability of success (...) of features (..., F)."""
         return self.logits(features).softmax(dim=-1)[..., POSITIVE]
-
-    def is_success(self, probability: Tensor) -> Tensor:
-        """Whether a probability (..., B) is above the threshold."""
-        return probability > self.threshold[..., None]
 
     def loss(self, features: Tensor, labels: Tensor, temperature: float) -> Tensor:
         """NT-Xent on embeddings plus cross-entropy on logits (eq. 14): features (B, F), labels (B,) 0 or 1."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class RewardConfig:
     """Training of the reward classifier; the defaults are the paper's (Table S.4)."""
 
+    kind: Literal["classifier", "decoder"] = "classifier"
+    """`decoder`: success by the scene state that a hybrid world model decodes; nothing is trained, only measured."""
     width: int = 512
     """Units of each layer."""
     epochs: int = 100

@@ -13,7 +13,7 @@ from torch import Tensor
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_learning.features import Clips, Part, embed_clips, filtered_states, gumbel_noise, imagined_states, whole
-from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier, demonstration_labels
+from diwa_learning.reward import NEGATIVE, UNUSED, SuccessJudge, demonstration_labels
 from diwa_learning.reward_config import RewardConfig
 from diwa_learning.rssm import State
 from diwa_learning.world_model import WorldModel
@@ -141,7 +141,7 @@ def play_latents(
     return Latents(Items.join(*filtered), Items.join(*imagined))
 
 
-def screen_play(play: Latents, screen: RewardClassifier, below: float) -> Latents:
+def screen_play(play: Latents, screen: SuccessJudge, below: float) -> Latents:
     """Negatives where `screen`, trained on demonstrations alone, scores the filtered frame less than `below`.
 
     The other frames are dropped: play contains open drawers. Labels that are known already stay.
@@ -179,7 +179,7 @@ def collect(
 @torch.no_grad()
 def dreamt_success(
     model: WorldModel,
-    classifier: RewardClassifier,
+    classifier: SuccessJudge,
     clips: Clips,
     context: int,
     chunk: int,

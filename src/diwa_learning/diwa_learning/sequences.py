@@ -17,6 +17,21 @@ from diwa_data.spec import Spec
 from diwa_learning.rssm import shift_actions
 
 
+def model_state(robot: np.ndarray, scene: np.ndarray | None, hybrid: bool) -> np.ndarray:
+    """The state (..., S) float32 that a world model sees: the robot's, in the hybrid one the scene state behind it.
+
+    The same for recordings and for a robot that acts. Raises `DiwaError` if a hybrid model is given no scene state.
+    """
+    if not hybrid:
+        return robot.astype(np.float32, copy=False)
+    if scene is None:
+        raise DiwaError(
+            "this world model sees the scene state, which is not known here: only the simulated robot within "
+            "`diwa` knows it. Use a world model trained with scene_state: false"
+        )
+    return np.concatenate([robot, scene], -1).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Batch:
     """B sequences of T frames, each from inside one episode."""
@@ -24,7 +39,7 @@ class Batch:
     images: dict[str, Tensor]
     """Camera -> (B, T, H, W, 3) uint8."""
     state: Tensor
-    """(B, T, S) robot state."""
+    """(B, T, S) robot state, in the hybrid variant the scene state behind it."""
     target: Tensor
     """(B, T, 3) commanded position, metres."""
     previous_actions: Tensor
@@ -44,10 +59,10 @@ class Replay:
 
     An episode is drawn in proportion to its frames, a start uniformly among those that fit: short demonstrations
     weigh as much per frame as hours of play. An episode shorter than `length` gives one start, padded; one with
-    fewer than `shortest` frames is left out.
+    fewer than `shortest` frames is left out. `hybrid` adds the scene state.
     """
 
-    def __init__(self, episodes: Sequence[Episode], spec: Spec, length: int, shortest: int = 2):
+    def __init__(self, episodes: Sequence[Episode], spec: Spec, length: int, shortest: int = 2, hybrid: bool = False):
         longest = max((len(episode) for episode in episodes), default=0)
         if longest < shortest:
             raise DiwaError(f"no episode has {shortest} frames, the longest has {longest}: record longer ones")
@@ -61,7 +76,8 @@ class Replay:
             camera.name: torch.from_numpy(np.concatenate([episode.images[camera.name] for episode in episodes]))
             for camera in spec.cameras
         }
-        self.state = torch.from_numpy(np.concatenate([episode.state for episode in episodes]))
+        states = [model_state(episode.state, episode.scene_state, hybrid) for episode in episodes]
+        self.state = torch.from_numpy(np.concatenate(states))
         targets = [episode.target_position(spec.action) for episode in episodes]
         self.target = torch.from_numpy(np.concatenate(targets))
         self.actions = torch.from_numpy(np.concatenate([episode.action for episode in episodes]))
@@ -95,7 +111,7 @@ class Replay:
         return {name: frames[::every] for name, frames in self.images.items()}
 
     def state_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (S,) of the robot state."""
+        """Mean and standard deviation (S,) of the states."""
         return self.state.mean(0), self.state.std(0, correction=0)
 
     def _rows(self, episode: np.ndarray, start: np.ndarray) -> Tensor:
@@ -118,8 +134,7 @@ def split_held_out(
     training: list[Episode] = []
     held_out: list[Episode] = []
     for dataset in datasets:
-        count = len(dataset.episodes)
-        chosen = rng.permutation(count)[: max(round(share * count), 1) if count > 1 else 0]
+        chosen = _draw_held_out(len(dataset.episodes), share, rng)
         for number, episode in enumerate(dataset.episodes):
             (held_out if number in chosen else training).append(episode)
     if not held_out:
@@ -146,6 +161,27 @@ class Library:
         self._loaded.clear()
 
 
+def held_out_of(dataset: Dataset, trained_on: Sequence[str], share: float, rng: np.random.Generator) -> list[Episode]:
+    """The episodes of `dataset` that no training saw, given the fingerprints of what was trained on.
+
+    Those that `split_held_out` kept if it was one of these, all otherwise. Raises `DiwaError` if there are none.
+    """
+    mine = _content(fingerprint(dataset))
+    for other in trained_on:
+        chosen = _draw_held_out(int(_content(other).split()[0]), share, rng)
+        if _content(other) == mine:
+            episodes = [episode for number, episode in enumerate(dataset.episodes) if number in chosen]
+            if not episodes:
+                raise DiwaError(f"{dataset.path}: the world model was trained on all of it; name another dataset")
+            return episodes
+    return dataset.episodes
+
+
+def _draw_held_out(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of the episodes to hold out of `count`."""
+    return rng.permutation(count)[: max(round(share * count), 1) if count > 1 else 0]
+
+
 def fingerprint(dataset: Dataset) -> str:
     """A line that identifies the content of a dataset, wherever its file lies."""
     digest = hashlib.sha256()
@@ -154,3 +190,8 @@ def fingerprint(dataset: Dataset) -> str:
         digest.update(episode.action.tobytes())
     frames = sum(len(episode) for episode in dataset.episodes)
     return f"{dataset.path.name}: {len(dataset.episodes)} episodes, {frames} frames, {digest.hexdigest()[:12]}"
+
+
+def _content(fingerprint: str) -> str:
+    """A fingerprint without the file's name."""
+    return fingerprint.rpartition(": ")[2]

@@ -24,6 +24,16 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+class LayerNorm(nn.LayerNorm):
+    """A layer norm that can be stacked; then it maps (R, B, I) to (R, B, I)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == 1:
+            return super().forward(x)
+        normalised = functional.layer_norm(x, x.shape[-1:], eps=self.eps)
+        return torch.addcmul(self.bias[:, None], normalised, self.weight[:, None])
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., I), weight (O, I), bias (O,) -> (..., O); the same run by run with weight (R, O, I), bias (R, O).
 

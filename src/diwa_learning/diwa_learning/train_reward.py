@@ -1,4 +1,7 @@
-"""Phase 3: the reward classifier, on filtered and on imagined latents (METHOD section 3)."""
+"""Phase 3: the reward, a classifier of filtered and imagined latents or the world model's own decoder.
+
+METHOD sections 3 and 1 (hybrid variant).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from diwa_data.spec import Spec
@@ -20,10 +24,11 @@ from diwa_learning.checkpoint import (
     load_weights,
     load_world_model,
 )
+from diwa_learning.decoded_reward import DecodedReward, decoded_reward, recorded_margin, require_scene_decoder
 from diwa_learning.features import Clips, require_one_skill
 from diwa_learning.lockstep import groups, track
 from diwa_learning.optimizers import adam
-from diwa_learning.reward import RewardClassifier, choose_threshold, score_at
+from diwa_learning.reward import RewardClassifier, SuccessJudge, Threshold, choose_threshold, score_at
 from diwa_learning.reward_config import RewardConfig
 from diwa_learning.reward_data import Items, Latents, RewardData, Truth, dreamt_success, make_data, screen_play
 from diwa_learning.reward_items import ItemBank, train_epochs
@@ -39,9 +44,9 @@ CHUNK, DREAM_SAMPLES = 4, 8
 
 @dataclass(frozen=True)
 class LoadedReward:
-    """A classifier in evaluation mode with what it was made for."""
+    """A classifier, or a decoder in its place, in evaluation mode with what it was made for."""
 
-    classifier: RewardClassifier
+    classifier: SuccessJudge
     skill: str
     checkpoint: Checkpoint
 
@@ -66,13 +71,18 @@ def train_reward(
     config: RewardConfig,
     truth: Truth | None = None,
 ) -> None:
-    """Train the classifier of one skill; leave a `reward` checkpoint with weights, threshold and held-out scores."""
+    """Train the classifier of one skill; leave a `reward` checkpoint with weights, threshold and held-out scores.
+
+    A decoder is taken from the world model and scored on the same latents, labelled by their recorded scene state.
+    """
     train_rewards([RewardJob(demonstrations, play, out, config, truth)], world_model)
 
 
 def train_rewards(jobs: Sequence[RewardJob], world_model: Path) -> None:
     """Train many classifiers on one world model, those of one form stacked; each leaves what it would leave alone."""
     world = load_world_model(world_model, compute_device())
+    if any(job.config.kind == "decoder" for job in jobs):
+        require_scene_decoder(world.model, world_model)
     library = Library(world.spec)
     with ExitStack() as runs:
         members = [member for job in jobs if (member := prepare(job, world, library, runs))]
@@ -89,8 +99,9 @@ class Member:
     run: TrainingRun
     skill: str
     data: RewardData
-    screen: RewardClassifier
-    classifier: RewardClassifier
+    screen: SuccessJudge
+    """Says which frames of play are surely failures, where nothing better knows."""
+    classifier: SuccessJudge
     draws: Stream
 
     def form(self) -> Any:
@@ -108,15 +119,26 @@ def prepare(job: RewardJob, world: LoadedWorldModel, library: Library, runs: Exi
     run = runs.enter_context(TrainingRun(job.out, "reward", config, world.spec, world.hash, inputs))
     if run.finished:
         return None
-    data = make_data(model, demos.episodes, plays.episodes if plays else [], config, job.truth)
-    screen, classifier = (RewardClassifier(model.feature_dim, config.width).to(model.device) for _ in range(2))
+    truth, decoder = job.truth, None
+    if config.kind == "decoder":
+        decoder = decoded_reward(model, skill, demos.episodes, config.seed)
+        truth = truth or (lambda episode: recorded_margin(episode, skill, world.spec) >= 0)
+    data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth)
+    screen, classifier = (decoder or make_judge(config, model.feature_dim).to(model.device) for _ in range(2))
     return Member(job, run, skill, data, screen, classifier, Stream(config.seed, model.device))
 
 
 def train(group: Sequence[Member], model: WorldModel) -> None:
     """Screen play, train on demonstrations and the play that passed; leaves the checkpoint of each run."""
     config, first = group[0].job.config, group[0].data
-    screens, classifiers = stack([member.screen for member in group]), stack([m.classifier for m in group])
+    if config.kind == "decoder":
+        for member in group:
+            finish(member, model, items=0)
+        return
+    screens, classifiers = (
+        stack_classifiers([m.screen for m in group]),
+        stack_classifiers([m.classifier for m in group]),
+    )
     adams = [adam(net, config.learning_rate) for net in (screens, classifiers)]
     shares = track(group, screen=screens, classifier=classifiers, screen_adam=adams[0], adam=adams[1])
     draws, batches, screening = Streams([m.draws for m in group]), first.batches(config), first.screening(config)
@@ -133,6 +155,11 @@ def train(group: Sequence[Member], model: WorldModel) -> None:
         finish(member, model, len(latents.both().labels))
 
 
+def stack_classifiers(judges: Sequence[SuccessJudge]) -> RewardClassifier:
+    """Those of a group, which are all classifiers, as one."""
+    return stack([judge for judge in judges if isinstance(judge, RewardClassifier)])
+
+
 def finish(member: Member, model: WorldModel, items: int) -> None:
     """Choose the threshold of one run, judge it, and leave its checkpoint."""
     config, data, classifier = member.job.config, member.data, member.classifier
@@ -143,20 +170,22 @@ def finish(member: Member, model: WorldModel, items: int) -> None:
 
 @torch.no_grad()
 def judge(
-    model: WorldModel, classifier: RewardClassifier, held: Latents, demos: Clips, config: RewardConfig
+    model: WorldModel, classifier: SuccessJudge, held: Latents, demos: Clips, config: RewardConfig
 ) -> dict[str, Any]:
-    """Set the threshold from held-out imagined latents, and report how well it does.
+    """Set the classifier's threshold from held-out imagined latents, and report how well it or a decoder does.
 
     `dreams` are open-loop dreams from the first frames of held-out demonstrations: doing nothing should never
     succeed, the demonstrated actions, all of them, about as often as the recall says.
     """
     probability = {name: classifier.probability(items.features).cpu().numpy() for name, items in origins(held)}
     label = {name: items.labels.cpu().numpy() for name, items in origins(held)}
-    threshold = choose_threshold(probability["imagined"], label["imagined"], config.precision, config.lowest_threshold)
+    threshold = find_threshold(classifier, probability["imagined"], label["imagined"], config)
     classifier.threshold.fill_(threshold.value)
     if not threshold.reached:
-        print(f"reward: no threshold reaches precision {config.precision} on held-out imagined latents; took the best")
+        print(f"reward: precision {config.precision} is not reached on held-out imagined latents")
     scores = {name: score_at(threshold.value, probability[name], label[name]) for name, _ in origins(held)}
+    said = (f"{name} precision {s.precision:.3f}, recall {s.recall:.3f}" for name, s in scores.items())
+    print(f"reward: held-out latents, {'; '.join(said)}")
     generator = torch.Generator().manual_seed(config.seed)
     beginnings = demos.cut(range(len(demos.valid)), [0] * len(demos.valid), config.context + config.horizon)
     dreams = {
@@ -171,6 +200,16 @@ def judge(
     }
 
 
+def find_threshold(
+    classifier: SuccessJudge, probability: np.ndarray, label: np.ndarray, config: RewardConfig
+) -> Threshold:
+    """As `choose_threshold`; a decoder's stays where the probability says that the goal is passed."""
+    if config.kind == "classifier":
+        return choose_threshold(probability, label, config.precision, config.lowest_threshold)
+    value = float(classifier.threshold)
+    return Threshold(value, score_at(value, probability, label).precision >= config.precision)
+
+
 def origins(latents: Latents) -> list[tuple[str, Items]]:
     """The items of each origin by name."""
     return [("filtered", latents.filtered), ("imagined", latents.imagined)]
@@ -183,9 +222,14 @@ def idle(clips: Clips, model: WorldModel, context: int) -> Clips:
     return Clips(clips.embeds, actions, torch.ones_like(clips.valid))
 
 
+def make_judge(config: RewardConfig, feature_dim: int) -> SuccessJudge:
+    """An untrained judge of the kind that `config` names."""
+    return DecodedReward(feature_dim) if config.kind == "decoder" else RewardClassifier(feature_dim, config.width)
+
+
 def load_reward(path: Path, spec: Spec, world_model_hash: str, feature_dim: int) -> LoadedReward:
-    """The classifier of a `reward` checkpoint; `DiwaError` when it is of another phase, spec or world model."""
+    """The judge of a `reward` checkpoint; `DiwaError` when it is of another phase, spec or world model."""
     checkpoint = load_checkpoint(path, "reward", spec, world_model_hash)
-    classifier = RewardClassifier(feature_dim, checkpoint.config_as(RewardConfig).width)
+    classifier = make_judge(checkpoint.config_as(RewardConfig), feature_dim)
     load_weights(classifier, checkpoint.weights, checkpoint.path)
     return LoadedReward(classifier.eval().requires_grad_(False), checkpoint.metrics["skill"], checkpoint)

@@ -28,18 +28,21 @@ STATISTICS_FRAMES = 2000
 def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelConfig) -> None:
     """Train on all `datasets` and leave the checkpoint, its curves and the open-loop filmstrip in `out`.
 
-    An interrupted run continues; a finished one is left as it is. Raises `DiwaError` for datasets of different specs
-    or damaged ones, for a loss that is no number, and for an `out` that holds something else.
+    An interrupted run continues; a finished one is left as it is. Raises `DiwaError` for datasets of different specs,
+    damaged ones or (hybrid variant) ones without scene state, for a loss that is no number, and for an `out` that
+    holds something else.
     """
     loaded = load_datasets(datasets)
+    if config.scene_state:
+        require_scene_state(loaded)
     spec, inputs = loaded[0].spec, {"datasets": [fingerprint(dataset) for dataset in loaded]}
     with TrainingRun(out, "world_model", config, spec, inputs=inputs) as run:
         if run.finished:
             return
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         training, held_out = split_held_out(loaded, config.held_out, run.rng)
-        replay = Replay(training, spec, config.sequence_length)
-        clips = Replay(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1)
+        replay = Replay(training, spec, config.sequence_length, hybrid=config.scene_state)
+        clips = Replay(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1, hybrid=config.scene_state)
         del loaded, training, held_out  # their frames now live in the replays
         model = WorldModel(config, spec)
         model.set_state_statistics(*replay.state_statistics())
@@ -85,6 +88,16 @@ def load_datasets(paths: Sequence[Path]) -> list[Dataset]:
     for dataset in loaded[1:]:
         require_same(loaded[0].spec, dataset.spec, str(dataset.path))
     return loaded
+
+
+def require_scene_state(datasets: Sequence[Dataset]) -> None:
+    """Raise `DiwaError` naming the first dataset in which an episode has no scene state."""
+    for dataset in datasets:
+        if not dataset.spec.scene_state or any(episode.scene_state is None for episode in dataset.episodes):
+            raise DiwaError(
+                f"{dataset.path} holds no scene state, which the hybrid variant needs and only the simulated robot "
+                "records: set world_model.scene_state to false (--no-scene-state), or name another dataset"
+            )
 
 
 def adamw(model: nn.Module, config: WorldModelConfig) -> torch.optim.AdamW:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.networks import (
     ImageDecoder,
@@ -26,9 +27,14 @@ from diwa_learning.world_model_config import WorldModelConfig
 STATE_STD_FLOOR = 0.01
 IMAGE_STD_FLOOR = 0.01
 POSITION = slice(0, 3)
-"""Where the hand's position stands in the robot state, metres."""
+"""Where the hand's position stands in the state, metres."""
 STATE_WIDTH = 400
-"""Hidden units of the robot state's decoder."""
+"""Hidden units of the decoders of vectors."""
+
+
+def vector_decoder(feature_dim: int, outputs: int) -> nn.Sequential:
+    """(..., F) -> (..., outputs)."""
+    return nn.Sequential(dense(feature_dim, STATE_WIDTH), nn.Linear(STATE_WIDTH, outputs))
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class WorldModelLoss:
     image: Tensor
     """Half the squared error summed over the pixels of all cameras."""
     robot_state: Tensor
-    """Half the mean squared error of the normalised robot state; 0 without its decoder."""
+    """Half the mean squared error of the normalised state; 0 without its decoder."""
     components: Tensor
     """Half the mean squared error of the images' principal components; 0 without them."""
     posterior_entropy: Tensor
@@ -52,7 +58,8 @@ class WorldModelLoss:
 class WorldModel(nn.Module):
     """Encodes frames, steps the RSSM, decodes features. Action and state sizes come from `spec`.
 
-    Images and robot state are normalised by the training data's statistics, which are part of the weights.
+    The state is the robot's; the hybrid variant (`scene_state`) has the scene state behind it. Images and state are
+    normalised by the training data's statistics, which are part of the weights.
     """
 
     state_mean: Tensor
@@ -63,14 +70,18 @@ class WorldModel(nn.Module):
     def __init__(self, config: WorldModelConfig, spec: Spec):
         super().__init__()
         require_image_size(spec.cameras)
+        if config.scene_state and not spec.scene_state:
+            raise DiwaError(f"robot {spec.robot!r} has no scene state: set world_model.scene_state to false")
         self.config, self.spec = config, spec
+        self.state_dim = spec.state_dim + len(spec.scene_state) * config.scene_state
+        self._seen = slice(0 if config.robot_state else spec.state_dim, self.state_dim)
         names = [camera.name for camera in spec.cameras]
         self.encoders = nn.ModuleDict({name: ImageEncoder(config.depth) for name in names})
         code_dim = 32 * config.depth
         self.fusion = dense(code_dim * len(names), code_dim)
         # A few numbers beside hundreds: each group counts as much as those from the first update on.
         component_dim, target_dim = config.image_components * len(names), 3 * config.target
-        groups = [spec.state_dim * config.robot_state, component_dim, target_dim]
+        groups = [self._seen.stop - self._seen.start, component_dim, target_dim]
         self.embed_dim = code_dim + sum(groups)
         self._components = slice(self.embed_dim - target_dim - component_dim, self.embed_dim - target_dim)
         self.rssm = RSSM(config.rssm, self.embed_dim, spec.action_dim, target_dim)
@@ -80,9 +91,7 @@ class WorldModel(nn.Module):
         self.decoder_in = nn.Linear(self.rssm.feature_dim, code_dim)
         self.decoders = nn.ModuleDict({name: ImageDecoder(config.depth) for name in names})
         self.state_decoder = (
-            nn.Sequential(dense(self.rssm.feature_dim, STATE_WIDTH), nn.Linear(STATE_WIDTH, spec.state_dim))
-            if config.robot_state_weight
-            else None
+            vector_decoder(self.rssm.feature_dim, self.state_dim) if config.robot_state_weight else None
         )
         self.components = nn.ModuleDict(
             {
@@ -93,15 +102,13 @@ class WorldModel(nn.Module):
             else {}
         )
         self.component_decoder = (
-            nn.Sequential(dense(self.rssm.feature_dim, STATE_WIDTH), nn.Linear(STATE_WIDTH, component_dim))
-            if config.image_components
-            else None
+            vector_decoder(self.rssm.feature_dim, component_dim) if config.image_components else None
         )
         for camera in spec.cameras:
             self.register_buffer(f"{camera.name}_mean", torch.zeros(*camera.size, 3))
             self.register_buffer(f"{camera.name}_std", torch.ones(()))
-        self.register_buffer("state_mean", torch.zeros(spec.state_dim))
-        self.register_buffer("state_std", torch.ones(spec.state_dim))
+        self.register_buffer("state_mean", torch.zeros(self.state_dim))
+        self.register_buffer("state_std", torch.ones(self.state_dim))
         self.register_buffer("null_action", torch.from_numpy(spec.action.null), persistent=False)
 
     @property
@@ -115,7 +122,7 @@ class WorldModel(nn.Module):
         return self.rssm.feature_dim
 
     def set_state_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Normalise robot states by these (state_dim,) statistics of the training data; std is floored at 0.01."""
+        """Normalise states by these (state_dim,) statistics of the training data; std is floored at 0.01."""
         self.state_mean.copy_(mean)
         self.state_std.copy_(std.clamp(min=STATE_STD_FLOOR))
         self.rssm.target_step.copy_(self.spec.action.max_pos / self.state_std[POSITION][: self.rssm.target_dim])
@@ -132,13 +139,13 @@ class WorldModel(nn.Module):
                 components.fit((pixels - mean) / std)
 
     def normalise(self, state: Tensor) -> Tensor:
-        """Robot state (..., S) by the statistics of the training data."""
+        """State (..., S) by the statistics of the training data."""
         return (state - self.state_mean) / self.state_std
 
     def embed(self, images: Mapping[str, Tensor], state: Tensor, target: Tensor) -> Tensor:
         """Frames -> embedding (B, ..., E).
 
-        Camera -> (B, ..., H, W, 3) uint8, robot state (B, ..., S), commanded position (B, ..., 3) in metres.
+        Camera -> (B, ..., H, W, 3) uint8, state (B, ..., S), commanded position (B, ..., 3) in metres.
         """
         leading = state.shape[:-1]
         pixels = {
@@ -147,8 +154,8 @@ class WorldModel(nn.Module):
         }
         codes = [encoder(pixels[name]) for name, encoder in self.encoders.items()]
         parts = [self.fusion(torch.cat(codes, -1)).unflatten(0, leading)]
-        if self.config.robot_state:
-            parts.append(self.normalise(state))
+        if self.config.robot_state or self.config.scene_state:
+            parts.append(self.normalise(state)[..., self._seen])
         parts += [project(pixels[name]).unflatten(0, leading) for name, project in self.components.items()]
         if self.config.target:
             parts.append((target - self.state_mean[POSITION]) / self.state_std[POSITION])
@@ -166,8 +173,8 @@ class WorldModel(nn.Module):
         }
 
     def decode_state(self, features: Tensor) -> Tensor:
-        """Features (..., F) -> robot state (..., S) in the units of the spec; needs `robot_state_weight` above 0."""
-        assert self.state_decoder is not None, "this world model has no decoder of the robot state"
+        """Features (..., F) -> state (..., S) in its own units; needs `robot_state_weight` above 0."""
+        assert self.state_decoder is not None, "this world model has no decoder of the state"
         return self.state_decoder(features) * self.state_std + self.state_mean
 
     def executed(self, state: State, action: Tensor) -> Tensor:
@@ -214,7 +221,7 @@ class WorldModel(nn.Module):
         )
 
     def _vector_losses(self, states: State, embeds: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Half the mean squared errors of robot states and image components decoded from posterior `states` (B, T).
+        """Half the mean squared errors of states and image components decoded from posterior `states` (B, T).
 
         Those decoded from imagined states are added. Imagination drifts where the prior's samples do; what they do to
         the hand and to the furniture can be learned without decoding images.

@@ -21,6 +21,8 @@ class WorldModelConfig:
     """The model also sees the normalised robot state; false is the paper's solely visual variant."""
     robot_state_weight: float = 0.0
     """Weight of half the mean squared error of the robot state decoded from the features; 0 is without a decoder."""
+    scene_state: bool = False
+    """The hybrid variant: the model also sees the normalised scene state, and decodes it with the robot state."""
     image_components: int = 0
     """Principal components of each camera's images that the model also sees and decodes; 0 = none."""
     component_weight: float = 0.0
@@ -88,8 +90,9 @@ class WorldModelConfig:
         ):
             if not low <= value <= high:
                 raise DiwaError(f"world_model.{name} is {value}; it must lie in [{low:g}, {high:g}]")
-        if self.imagined_steps and not self.robot_state_weight:
-            raise DiwaError(f"world_model.imagined_steps is {self.imagined_steps}; it needs robot_state_weight above 0")
+        for name, value in (("imagined_steps", self.imagined_steps), ("scene_state", self.scene_state)):
+            if value and not self.robot_state_weight:
+                raise DiwaError(f"world_model.{name} is {value}; it needs robot_state_weight above 0")
         if bool(self.image_components) != bool(self.component_weight):
             raise DiwaError(
                 f"world_model.image_components is {self.image_components} and component_weight "

@@ -75,7 +75,7 @@ def random_batch(random_frames):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_episode():
     """Make an episode whose pictures show what the last action did.
 
@@ -107,7 +107,7 @@ def make_episode():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_dataset():
     """Write episodes as an HDF5 dataset: `write_dataset(path, episodes)` -> path."""
 
@@ -119,6 +119,8 @@ def write_dataset():
                 group = file.create_group(f"episodes/{number:06d}")
                 for name in ("state", "action", "success", "stamp", "received"):
                     group[name] = getattr(episode, name)
+                if episode.scene_state is not None:
+                    group["scene_state"] = episode.scene_state
                 for name, frames in episode.images.items():
                     group[name] = frames
                 for key, value in episode.attributes.items():

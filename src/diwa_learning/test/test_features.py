@@ -25,6 +25,7 @@ from diwa_learning.features import (
     whole,
 )
 from diwa_learning.policy import PolicyNetConfig, make_policy
+from diwa_learning.world_model import WorldModel
 
 
 @pytest.fixture
@@ -36,9 +37,13 @@ def noise_for(model, clips, seed=0):
     return gumbel_noise(model.rssm, *clips.valid.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_check_03_trainer_and_agent_compute_the_same_logits(tmp_path, tiny_world_model):
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_check_03_trainer_and_agent_compute_the_same_logits(tmp_path, tiny_config, hybrid):
     """A bag through dataset and trainer code, and its frames through the deployed filter, with the same noise."""
-    spec, seconds = Spec(), 2.0
+    spec, seconds = Spec(scene_state=("drawer", "bulb")), 2.0
+    torch.manual_seed(5)
+    config = replace(tiny_config, scene_state=hybrid, robot_state_weight=float(hybrid))
+    tiny_world_model = WorldModel(config, spec).eval().requires_grad_(False)
     bag = record_synthetic(tmp_path / "bags", spec, seconds, {"source": "demonstration", "skill": "open_drawer"})
     build_dataset([bag], tmp_path / "d.h5", DatasetConfig(workers=1))
     episode = load_dataset(tmp_path / "d.h5").episodes[0]
@@ -52,8 +57,9 @@ def test_check_03_trainer_and_agent_compute_the_same_logits(tmp_path, tiny_world
     executed = spec.action.null
     for t, stamp in enumerate(episode.stamp):
         images = {c.name: synthetic_image(stamp + n, *c.record_size) for n, c in enumerate(spec.cameras)}
-        width = float(episode.state[t, 9])
-        agent.filter(Observation(images, synthetic_pose(stamp), width, stamp, stamp), executed, noise[:, t])
+        width, scene = float(episode.state[t, 9]), np.full(2, stamp)  # as `record_synthetic` writes it
+        seen = Observation(images, synthetic_pose(stamp), width, stamp, stamp, scene)
+        agent.filter(seen, executed, noise[:, t])
         assert torch.equal(agent.state.z, trained.z[:, t])
         embed = clips.embeds[:, t]
         logits = tiny_world_model.rssm.posterior(agent.state.h, embed)
@@ -169,3 +175,9 @@ class TestAgent:
         broken = Observation({"static": seen.images["static"]}, seen.pose, 0.08, 0.0, 0.0)
         with pytest.raises(DiwaError, match="gripper"):
             self.agent(tiny_world_model).act(broken, Spec().action.null)
+
+    def test_a_hybrid_model_refuses_a_robot_without_scene_state(self, tiny_config):
+        spec = Spec(scene_state=("drawer",))
+        model = WorldModel(replace(tiny_config, scene_state=True, robot_state_weight=1.0), spec)
+        with pytest.raises(DiwaError, match="sees the scene state, which is not known here"):
+            self.agent(model).act(self.observation(), Spec().action.null)

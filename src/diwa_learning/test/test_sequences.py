@@ -1,5 +1,7 @@
 """Cutting training sequences from episodes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from diwa_data.dataset import Dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.sequences import Replay, fingerprint, split_held_out
+from diwa_learning.sequences import Replay, fingerprint, held_out_of, split_held_out
 
 
 def number_frames(episodes):
@@ -96,3 +98,34 @@ def test_the_target_is_the_first_position_and_the_actions_since(make_episode):
     expected = height + np.array([-0.04, -0.05, -0.05, -0.01])
     np.testing.assert_allclose(batch.target[0, :, 2].numpy(), expected, atol=1e-6)
     assert torch.equal(batch.target[0, 0], torch.from_numpy(episode.target_position(Spec().action)[2]))
+
+
+def test_the_episodes_that_training_held_out_are_found_again(make_episode, tmp_path):
+    one, other = (
+        Dataset(tmp_path / f"{name}.h5", Spec(), [make_episode(4, first + seed) for seed in range(9)])
+        for name, first in (("play", 0), ("demonstrations", 100))
+    )
+    _, held_out = split_held_out([one, other], 0.25, np.random.default_rng(3))
+    trained_on = [fingerprint(one), fingerprint(other)]
+    for dataset in (one, other):
+        renamed = Dataset(tmp_path / "elsewhere" / "x: y.h5", dataset.spec, dataset.episodes)
+        found = held_out_of(renamed, trained_on, 0.25, np.random.default_rng(3))
+        assert len(found) == 2
+        assert all(episode in held_out for episode in found)
+    unseen = Dataset(tmp_path / "new.h5", Spec(), [make_episode(4, 50)])
+    assert held_out_of(unseen, trained_on, 0.25, np.random.default_rng(3)) == unseen.episodes
+    with pytest.raises(DiwaError, match=r"new\.h5: the world model was trained on all of it"):
+        held_out_of(unseen, [*trained_on, fingerprint(unseen)], 0.25, np.random.default_rng(3))
+
+
+def test_hybrid_sequences_hold_the_scene_state_behind_the_robots(make_episode):
+    episode = make_episode(6)
+    with pytest.raises(DiwaError, match="sees the scene state"):
+        Replay([episode], Spec(), length=4, hybrid=True)
+    scene = np.arange(12.0).reshape(6, 2)
+    told = replace(episode, scene_state=scene)
+    batch = Replay([told], Spec(), length=4, hybrid=True).gather(np.array([0]), np.array([1]))
+    np.testing.assert_array_equal(batch.state[0, :, 10:], scene[1:5])
+    np.testing.assert_array_equal(batch.state[0, :, :10], episode.state[1:5])
+    assert batch.state.dtype == torch.float32
+    assert Replay([told], Spec(), length=4).state.shape == (6, 10)

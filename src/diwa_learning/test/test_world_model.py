@@ -79,6 +79,30 @@ def test_the_robot_state_is_normalised_with_a_floored_deviation_and_may_be_left_
     torch.testing.assert_close(visual.embed(images, state, target), visual.embed(images, state + 1, target))
 
 
+def test_the_hybrid_variant_appends_the_normalised_scene_state_and_changes_nothing_else(tiny_config, random_frames):
+    images, state, target = random_frames(1, 1)
+    spec, plain = Spec(scene_state=("drawer", "bulb")), replace(tiny_config, robot_state_weight=1.0, target=False)
+    hybrid, seen = replace(plain, scene_state=True), torch.cat([state, torch.tensor([[[0.1, 1.0]]])], -1)
+    model = WorldModel(hybrid, spec)
+    model.set_state_statistics(torch.zeros(12), torch.tensor([1.0] * 10 + [0.05, 0.0]))
+    appended = model.embed(images, seen, target)[0, 0, -12:]
+    torch.testing.assert_close(appended, torch.cat([state[0, 0], torch.tensor([2.0, 100.0])]))
+    assert model.decode_state(torch.randn(2, model.feature_dim)).shape == (2, 12)
+    alone = WorldModel(replace(hybrid, robot_state=False), spec)
+    assert alone.embed_dim == model.embed_dim - 10
+    torch.testing.assert_close(alone.embed(images, seen, target)[0, 0, -2:], torch.tensor([0.1, 1.0]))
+
+    def shapes(model):
+        return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+    assert shapes(WorldModel(plain, spec)) == shapes(WorldModel(plain, Spec()))
+    assert shapes(model).keys() == shapes(WorldModel(plain, spec)).keys()
+    with pytest.raises(DiwaError, match="scene_state is True; it needs robot_state_weight above 0"):
+        replace(hybrid, robot_state_weight=0.0)
+    with pytest.raises(DiwaError, match="robot 'panda_lab' has no scene state"):
+        WorldModel(hybrid, Spec(robot="panda_lab"))
+
+
 def told_model(tiny_config, **settings) -> WorldModel:
     """A model with a decoder that says the hand is at (0.4, 0, 0.2), whatever the latent."""
     torch.manual_seed(0)

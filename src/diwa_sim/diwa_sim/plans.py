@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diwa_data.skills import require_skill
+from diwa_data.skills import DRAWER_OPEN, SLIDER_LEFT, require_skill
 from diwa_sim.operator import Habits, Mark, Reach, Scene, Step, Wait, up
-from diwa_sim.starts import DRAWER_OPEN, LEVER_ON, SLIDER_LEFT
+from diwa_sim.starts import LEVER_ON
 from diwa_sim.tasks import SCENE_STATE
 
 MISS_PROBABILITY = 0.6

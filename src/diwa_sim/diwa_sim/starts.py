@@ -9,13 +9,11 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
-from diwa_data.skills import SKILLS, require_skill
+from diwa_data.skills import DRAWER_OPEN, SKILLS, SLIDER_LEFT, require_skill
 from diwa_sim.panda import GRIPPER_DOWN
 
-DRAWER_OPEN = 0.16
-SLIDER_LEFT = 0.22
 LEVER_ON = 0.5
-"""Ends of travel: metres, metres, rad; the other ends are 0, 0 and -LEVER_ON."""
+"""End of the lever's travel, rad; the other end is -LEVER_ON."""
 HOME_POSITION = np.array([0.42, 0.0, 0.30])
 """Centre of the hand's start positions, metres."""
 

@@ -98,9 +98,10 @@ class SimulatedPanda:
         self._skill, self._start_state = skill, self.scene_state()
 
     def observe(self) -> Observation:
-        """Images of both cameras, measured pose and gripper width now."""
+        """Images of both cameras, measured pose, gripper width and scene state now."""
         images = self.images(tuple(camera.name for camera in self.spec.cameras), self.spec.cameras[0].record_size)
-        return Observation(images, self.measured_pose, self.gripper_width, self.time, self.time)
+        time = self.time
+        return Observation(images, self.measured_pose, self.gripper_width, time, time, self.scene_state())
 
     def images(self, names: tuple[str, ...], size: tuple[int, int]) -> dict[str, np.ndarray]:
         """Camera name -> image (H, W, 3) uint8 of any `size` (height, width) up to 640."""

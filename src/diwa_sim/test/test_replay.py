@@ -55,6 +55,7 @@ def test_replayed_hand_follows_the_recorded_one(dataset: Path, robot: SimulatedP
         run_open_loop(robot, action[None])
         np.testing.assert_allclose(robot.measured_pose.position, episode.state[t + 1, :3], atol=4e-3)
         assert robot.gripper_width == pytest.approx(episode.state[t + 1, 9], abs=0.05)
+        np.testing.assert_allclose(robot.observe().scene_state[:6], episode.scene_state[t + 1, :6], atol=8e-3)
 
 
 def test_check_08_plus_one_opens(dataset: Path) -> None:

@@ -5,10 +5,10 @@ from scipy.spatial.transform import Rotation
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose, interpolate, rotation_distance
 from diwa_data.robot_config import load_robot, robot_file
-from diwa_data.skills import SKILLS
+from diwa_data.skills import DRAWER_OPEN, SKILLS, SLIDER_LEFT
 from diwa_sim import tasks
 from diwa_sim.operator import up
-from diwa_sim.starts import DRAWER_OPEN, SLIDER_LEFT, StartConfig, sample_start
+from diwa_sim.starts import StartConfig, sample_start
 from diwa_sim.table import SimConfig, SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE
 
