@@ -79,19 +79,21 @@ class Plain:
     """The same of one run, plainly."""
 
     def __init__(self, model: WorldModel, parts: Parts, dream: DreamConfig, ppo: PPOConfig):
-        self.dream, self.ppo, self.parts = dream, ppo, parts
-        self.draws = Streams([Stream(0)])
-        self.prior = plain.PlainPrior(*vars(model.config.rssm).values())
+        self.dream, self.ppo = dream, ppo
+        device = model.device
+        self.draws = Streams([Stream(0, device)])
+        self.prior = plain.PlainPrior(*vars(model.config.rssm).values()).to(device)
         self.prior.load_state_dict(model.rssm.state_dict(), strict=False)
-        self.base, self.trained = (plain.PlainPolicy(model.feature_dim, 512, 20) for _ in range(2))
-        self.critic = copy.deepcopy(parts.critic)
+        self.base, self.trained = (plain.PlainPolicy(model.feature_dim, 512, 20).to(device) for _ in range(2))
+        self.critic, self.classifier = (copy.deepcopy(net).to(device) for net in (parts.critic, parts.classifier))
+        self.starts = tuple(part.to(device) for part in (parts.starts.h, parts.starts.z))
         rates = ((self.trained, ppo.actor_learning_rate), (self.critic, ppo.critic_learning_rate))
         self.adams = tuple(torch.optim.Adam(net.parameters(), rate, foreach=False) for net, rate in rates)
 
     def rollout(self) -> plain.PlainRollout:
-        dream, starts = self.dream, (self.parts.starts.h, self.parts.starts.z)
-        sizes = (dream.dreams, dream.chunks, dream.horizon, self.ppo.trained_steps)
-        return plain.rollout(self.prior, self.parts.classifier, self.base, self.trained, starts, self.draws, *sizes)
+        sizes = (self.dream.dreams, self.dream.chunks, self.dream.horizon, self.ppo.trained_steps)
+        nets = (self.prior, self.classifier, self.base, self.trained)
+        return plain.rollout(*nets, self.starts, self.draws, *sizes)
 
     def iteration(self) -> None:
         ppo, nets = self.ppo, (self.base, self.trained, self.critic)

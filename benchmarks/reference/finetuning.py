@@ -34,9 +34,10 @@ class PlainPolicy(nn.Module):
                 "output": nn.Linear(width, CHUNK * ACTION),
             }
         )
-        self.positions = sinusoid(steps)
         beta = torch.tensor(cosine_betas(steps))
-        self.beta, self.alpha_bar = beta.float(), torch.cumprod(1 - beta, 0).float()
+        tables = {"positions": sinusoid(steps), "beta": beta, "alpha_bar": torch.cumprod(1 - beta, 0)}
+        for name, table in tables.items():
+            self.register_buffer(name, table.float(), persistent=False)
 
     def denoise(self, features: Tensor, chunk: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, 4, 7) and std (B, 1, 1) of a^{k-1}."""
@@ -100,13 +101,14 @@ def rollout(
     bank_h, bank_z = starts
     kept: dict[str, list[Tensor]] = {name: [] for name in PlainRollout.__dataclass_fields__}
     first = (draws.uniform(dreams) * len(bank_h)).long()
-    h, z, age = bank_h[first], bank_z[first], torch.zeros(dreams)
+    h, z, age = bank_h[first], bank_z[first], torch.zeros(dreams, device=bank_h.device)
     for t in range(chunks):
         features = torch.cat([h, z], 1)
         noise = draws.normal(dreams, base.steps + 1, CHUNK, ACTION)
         chain = [noise[:, 0]]
         for k in range(base.steps, 0, -1):
-            mean, std = (trained if k <= trained_steps else base).denoise(features, chain[-1], torch.full((dreams,), k))
+            part, ks = trained if k <= trained_steps else base, torch.full((dreams,), k, device=h.device)
+            mean, std = part.denoise(features, chain[-1], ks)
             chain.append(mean + std.clamp_min(0.1) * noise[:, base.steps - k + 1].clamp(-3, 3))
         for step in range(CHUNK):
             action = chain[-1][:, step].clamp(-1, 1)
@@ -154,13 +156,14 @@ def update(
         returns = (advantage + value).flatten()
         advantage = ((advantage - advantage.mean()) / (advantage.std() + 1e-8)).flatten()
         features, chains = done.features.flatten(0, 1), done.chains.flatten(0, 1)
-        chunk = torch.arange(len(features)).repeat_interleave(trained_steps)
-        k = torch.arange(trained_steps, 0, -1).repeat(len(features))
+        device = features.device
+        chunk = torch.arange(len(features), device=device).repeat_interleave(trained_steps)
+        k = torch.arange(trained_steps, 0, -1, device=device).repeat(len(features))
         before, after = chains[:, :-1].flatten(0, 1), chains[:, 1:].flatten(0, 1)
         old = torch.cat(
             [
                 log_prob(mean, std.clamp_min(0.1), after[rows])
-                for rows in torch.arange(len(k)).split(minibatch)
+                for rows in torch.arange(len(k), device=device).split(minibatch)
                 for mean, std in [trained.denoise(features[chunk[rows]], before[rows], k[rows])]
             ]
         )
