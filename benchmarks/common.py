@@ -12,7 +12,8 @@ from pathlib import Path
 class Measurement:
     """One figure; `reference` is the same work done plainly in the same run, `ratio` how many times faster ours is.
 
-    Where there is a ratio, `target` is one.
+    Where there is a ratio, `target` is one. `floor` is what the arithmetic alone allows: its operations at the peak of
+    one large matrix product.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Measurement:
     target: float
     reference: float | None = None
     ratio: float | None = None
+    floor: float | None = None
 
     def print(self) -> None:
         """Write the measurement as a line of JSON, with the command that made it."""

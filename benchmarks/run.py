@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("simulation", "dataset_build", "control_tick", "world_model", "imagination", "finetuning")
+BENCHMARKS = ("simulation", "dataset_build", "dataset_load", "control_tick", "world_model", "imagination", "finetuning")
 
 
 def main() -> None:

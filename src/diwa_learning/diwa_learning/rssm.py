@@ -145,7 +145,7 @@ class RSSM(nn.Module):
         `noise` (..., C, K) is the Gumbel noise to use; drawn here when None.
         """
         noise = gumbel(logits) if noise is None else noise
-        hard = F.one_hot((logits + noise).argmax(-1), self.config.classes).to(logits.dtype)
+        hard = torch.zeros_like(logits).scatter_(-1, (logits + noise).argmax(-1, keepdim=True), 1.0)
         probabilities = logits.softmax(-1)
         return (hard + (probabilities - probabilities.detach())).flatten(-2)
 
@@ -241,6 +241,7 @@ def balanced_kl(posterior_logits: Tensor, prior_logits: Tensor, balance: float) 
     With balance 0.8 the prior learns four times as fast as the posterior is held back (DreamerV2, section 2.2;
     Eq. 11 of the paper prints the factor on the other term).
     """
-    train_prior = categorical_kl(posterior_logits.detach(), prior_logits)
-    train_posterior = categorical_kl(posterior_logits, prior_logits.detach())
+    posterior, prior = posterior_logits.log_softmax(-1), prior_logits.log_softmax(-1)
+    train_prior = (posterior.detach().exp() * (posterior.detach() - prior)).sum((-2, -1))
+    train_posterior = (posterior.exp() * (posterior - prior.detach())).sum((-2, -1))
     return balance * train_prior + (1 - balance) * train_posterior

@@ -14,6 +14,8 @@ from torch import Tensor
 from diwa_data.dataset import Dataset, Episode, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
+from diwa_learning.frames import Frames, to_device
+from diwa_learning.nests import map_tensors
 from diwa_learning.rssm import shift_actions
 
 
@@ -49,13 +51,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """This batch on `device`."""
-        images = {name: image.to(device) for name, image in self.images.items()}
-        rest = (self.state, self.target, self.previous_actions, self.valid)
-        return Batch(images, *(part.to(device) for part in rest))
+        return map_tensors(self, lambda part: part.to(device, non_blocking=True))
 
 
 class Replay:
-    """Sequences of `length` frames from `episodes`, all frames in memory.
+    """Sequences of `length` frames from `episodes`, whose images stay where they lie in memory.
 
     An episode is drawn in proportion to its frames, a start uniformly among those that fit: short demonstrations
     weigh as much per frame as hours of play. An episode shorter than `length` gives one start, padded; one with
@@ -72,9 +72,10 @@ class Replay:
         self._ends = self._sizes.cumsum()
         self.frames = int(self._ends[-1])
         """Frames of all episodes."""
-        self.images = {
-            camera.name: torch.from_numpy(np.concatenate([episode.images[camera.name] for episode in episodes]))
-            for camera in spec.cameras
+        self.device = torch.device("cpu")
+        """Of the batches."""
+        self._images = {
+            camera.name: Frames([episode.images[camera.name] for episode in episodes]) for camera in spec.cameras
         }
         states = [model_state(episode.state, episode.scene_state, hybrid) for episode in episodes]
         self.state = torch.from_numpy(np.concatenate(states))
@@ -82,11 +83,27 @@ class Replay:
         self.target = torch.from_numpy(np.concatenate(targets))
         self.actions = torch.from_numpy(np.concatenate([episode.action for episode in episodes]))
 
+    def to(self, device: torch.device) -> Replay:
+        """Give batches on `device` from now on. A GPU takes all frames if they fill no more than half its free memory;
+        else each batch is copied to it."""
+        self.device = device
+        self.state, self.target, self.actions, self.null_action = (
+            part.to(device) for part in (self.state, self.target, self.actions, self.null_action)
+        )
+        size = sum(frames.nbytes for frames in self._images.values())
+        if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 2:
+            for frames in self._images.values():
+                frames.move(device)
+        return self
+
     def sample(self, batch: int, rng: np.random.Generator) -> Batch:
         """`batch` random sequences."""
+        return self.gather(*self.draw(batch, rng))
+
+    def draw(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Episode and start (B,) of `batch` random sequences."""
         episode = np.searchsorted(self._ends, rng.integers(self.frames, size=batch), side="right")
-        start = (rng.random(batch) * self._starts()[episode]).astype(np.int64)
-        return self.gather(episode, start)
+        return episode, (rng.random(batch) * self._starts()[episode]).astype(np.int64)
 
     def spread(self, count: int) -> Batch:
         """Up to `count` different sequences spread evenly over the frames of all episodes; always the same ones."""
@@ -98,26 +115,27 @@ class Replay:
 
     def gather(self, episode: np.ndarray, start: np.ndarray) -> Batch:
         """The sequences that begin at frame `start` (B,) of the episodes numbered `episode` (B,)."""
-        index = self._rows(episode, start)
-        rows = index.flatten()
-        images = {name: frames.index_select(0, rows).unflatten(0, index.shape) for name, frames in self.images.items()}
+        within = np.minimum(start[:, None] + np.arange(self.length), self._sizes[episode][:, None] - 1)
+        index = to_device(torch.from_numpy(self._first(episode)[:, None] + within), self.device)  # (B, T)
+        images = {name: frames.gather(episode, within, self.device) for name, frames in self._images.items()}
         actions = shift_actions(self.actions[index], self.null_action)
-        within = start[:, None] + np.arange(self.length) < self._sizes[episode][:, None]
-        return Batch(images, self.state[index], self.target[index], actions, torch.from_numpy(within))
+        return Batch(images, self.state[index], self.target[index], actions, self.valid(episode, start))
+
+    def valid(self, episode: np.ndarray, start: np.ndarray) -> Tensor:
+        """(B, T) bool: which frames of these sequences lie inside their episode."""
+        inside = start[:, None] + np.arange(self.length) < self._sizes[episode][:, None]
+        return to_device(torch.from_numpy(inside), self.device)
 
     def some_images(self, count: int) -> dict[str, Tensor]:
         """Camera -> (N, H, W, 3) uint8: at most about `count` frames, evenly over all."""
-        every = max(1, self.frames // count)
-        return {name: frames[::every] for name, frames in self.images.items()}
+        rows = np.arange(0, self.frames, max(1, self.frames // count))
+        episode = np.searchsorted(self._ends, rows, side="right")
+        within = (rows - self._first(episode))[:, None]
+        return {name: frames.gather(episode, within, self.device)[:, 0] for name, frames in self._images.items()}
 
     def state_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (S,) of the states."""
         return self.state.mean(0), self.state.std(0, correction=0)
-
-    def _rows(self, episode: np.ndarray, start: np.ndarray) -> Tensor:
-        """Rows (B, T) in the frames of all episodes; an episode's last one is repeated after its end."""
-        within = np.minimum(start[:, None] + np.arange(self.length), self._sizes[episode][:, None] - 1)
-        return torch.from_numpy(self._first(episode)[:, None] + within)
 
     def _first(self, episode: np.ndarray) -> np.ndarray:
         return self._ends[episode] - self._sizes[episode]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diwa_data.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import require_same
+from diwa_learning.capture import Captured
+from diwa_learning.draws import Draws, draw
+from diwa_learning.flops import matmul_peak, training_flops
+from diwa_learning.nests import map_tensors
 from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, open_loop, save_filmstrip
+from diwa_learning.parallel import ALONE, Processes, processes
 from diwa_learning.schedule import cosine, set_learning_rate
 from diwa_learning.sequences import Batch, Replay, fingerprint, split_held_out
-from diwa_learning.training import TrainingRun
+from diwa_learning.training import TrainingRun, peak_memory
 from diwa_learning.world_model import WorldModel, WorldModelLoss
 from diwa_learning.world_model_config import WorldModelConfig
 
@@ -36,48 +43,54 @@ def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelCon
     if config.scene_state:
         require_scene_state(loaded)
     spec, inputs = loaded[0].spec, {"datasets": [fingerprint(dataset) for dataset in loaded]}
-    with TrainingRun(out, "world_model", config, spec, inputs=inputs) as run:
+    with processes() as group, TrainingRun(out, "world_model", config, spec, inputs=inputs, processes=group) as run:
         if run.finished:
             return
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         training, held_out = split_held_out(loaded, config.held_out, run.rng)
         replay = Replay(training, spec, config.sequence_length, hybrid=config.scene_state)
         clips = Replay(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1, hybrid=config.scene_state)
-        del loaded, training, held_out  # their frames now live in the replays
+        del loaded, training, held_out  # a GPU takes their frames
         model = WorldModel(config, spec)
         model.set_state_statistics(*replay.state_statistics())
         model.set_image_statistics(replay.some_images(STATISTICS_FRAMES))
-        optimizer = adamw(model.to(device), config)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        print(f"world_model: {parameters / 1e6:.1f} M parameters, {replay.frames:,} frames, {clips.frames:,} held out")
+        optimizer = adamw(model.to(group.device), config)
+        sampler = Sampler(replay.to(group.device), config, group)
+        if group.main:
+            print(f"world_model: {describe_model(model)}, {replay.frames:,} frames, {clips.frames:,} held out")
         run.track(model=model, optimizer=optimizer)
 
         per_step = config.batch_size * config.sequence_length
+        step_gradients: Callable[[Batch, Draws], WorldModelLoss] = partial(gradients, model)
         for step in run.steps(config.updates, "frames", per_step):
             rate = cosine(step, config.updates, config.learning_rate, config.final_learning_rate)
             set_learning_rate(optimizer, rate)
-            batch = replay.sample(config.batch_size, run.rng).to(device)
-            loss = model.loss(batch)
-            run.require_finite("loss", loss.total)
-            norm = update(model, optimizer, loss, config.gradient_clip)
+            batch, draws = sampler.sample(run.rng)
+            if config.graphs and not isinstance(step_gradients, Captured):
+                step_gradients = Captured(step_gradients, batch, draws)
+            loss = step_gradients(batch, draws)
+            norm = update(model, optimizer, config.gradient_clip, group)
+            run.watch(loss=loss.total, gradient_norm=norm)
             if step % config.log_every == 0:
-                run.log(step, curves(loss, norm))
-            if (step + 1) % config.check_every == 0 and step + 1 < config.updates:
-                run.log(step, summary_scalars(check(model, clips.spread(SHORT_CHECK).to(device), run)))
+                run.log(step, curves(loss, norm, group))
+            if (step + 1) % config.check_every == 0 and step + 1 < config.updates and group.main:
+                run.add(step, summary_scalars(check(model, clips.spread(SHORT_CHECK).to(group.device), run)))
+        if group.main:
+            finish(run, model, replay, clips, per_step)
 
-        throughput = run.step * per_step / max(run.seconds, 1e-9)
-        final = clips.spread(FULL_CHECK).to(device)
-        result = check(model, final, run)
-        metrics = {
-            "parameters": parameters,
-            "frames": replay.frames,
-            "held_out_frames": clips.frames,
-            "frames_per_s": round(throughput, 1),
-            "action_kl": action_check(model, final),
-            **result.summary(),
-        }
-        run.finish(model.state_dict(), metrics)
-        print(f"world_model: {out} done, {throughput:,.0f} frames/s, {describe(result)}")
+
+@dataclass(frozen=True)
+class Sampler:
+    """Batches and draws of one process: it draws the whole batch's, as all of them do, and takes its rows."""
+
+    replay: Replay
+    config: WorldModelConfig
+    group: Processes
+
+    def sample(self, rng: np.random.Generator) -> tuple[Batch, Draws]:
+        """The next batch's rows of this process, and what is drawn for them."""
+        episode, start = self.replay.draw(self.config.batch_size, rng)
+        draws, rows = draw(self.replay.valid(episode, start), self.config), self.group.rows(self.config.batch_size)
+        return self.replay.gather(episode[rows], start[rows]), map_tensors(draws, lambda drawn: drawn[rows])
 
 
 def load_datasets(paths: Sequence[Path]) -> list[Dataset]:
@@ -107,26 +120,49 @@ def adamw(model: nn.Module, config: WorldModelConfig) -> torch.optim.AdamW:
     )
 
 
-def update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: WorldModelLoss, clip: float) -> torch.Tensor:
-    """One optimiser step; returns the gradient's norm before clipping."""
-    optimizer.zero_grad(set_to_none=True)
+def gradients(model: WorldModel, batch: Batch, draws: Draws) -> WorldModelLoss:
+    """Loss of a batch; its gradients are left in the model."""
+    model.zero_grad(set_to_none=True)
+    loss = model.loss(batch, draws)
     loss.total.backward()
+    return map_tensors(loss, Tensor.detach)
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, clip: float, group: Processes = ALONE) -> torch.Tensor:
+    """One optimiser step from the gradients of all processes; returns their norm before clipping."""
+    group.sum([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip, foreach=True)
     optimizer.step()
     return norm
 
 
-def curves(loss: WorldModelLoss, norm: torch.Tensor) -> dict[str, Any]:
-    """What the learning curves show of one update."""
-    return {
-        "loss": loss.total,
-        "kl": loss.kl,
-        "image_loss": loss.image,
-        "robot_state_loss": loss.robot_state,
-        "component_loss": loss.components,
-        "posterior_entropy": loss.posterior_entropy,
-        "gradient_norm": norm,
+def curves(loss: WorldModelLoss, norm: Tensor, group: Processes) -> dict[str, Tensor]:
+    """What the learning curves show of one update, of all processes together."""
+    parts = torch.stack([loss.total, loss.kl, loss.image, loss.robot_state, loss.components, loss.posterior_entropy])
+    group.sum([parts])
+    names = ("loss", "kl", "image_loss", "robot_state_loss", "component_loss", "posterior_entropy")
+    return {**dict(zip(names, parts.cpu(), strict=True)), "gradient_norm": norm}
+
+
+def finish(run: TrainingRun, model: WorldModel, replay: Replay, clips: Replay, per_step: int) -> None:
+    """Check the model at length and leave it as a checkpoint."""
+    frames_per_s = run.step * per_step / max(run.seconds, 1e-9)
+    final = clips.spread(FULL_CHECK).to(run.processes.device)
+    result = check(model, final, run)
+    metrics = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "frames": replay.frames,
+        "held_out_frames": clips.frames,
+        "frames_per_s": round(frames_per_s, 1),
+        "peak_memory_gib": round(peak_memory(), 3),
+        "action_kl": action_check(model, final),
+        **result.summary(),
     }
+    if run.processes.device.type == "cuda":
+        needed = frames_per_s * training_flops(model) / run.processes.size
+        metrics["mfu"] = round(needed / matmul_peak(run.processes.device), 4)
+    run.finish(model.state_dict(), metrics)
+    print(f"world_model: {run.out} done, {frames_per_s:,.0f} frames/s, {describe(result)}")
 
 
 def check(model: WorldModel, clips: Batch, run: TrainingRun) -> OpenLoop:
@@ -141,6 +177,11 @@ def check(model: WorldModel, clips: Batch, run: TrainingRun) -> OpenLoop:
 def summary_scalars(result: OpenLoop) -> dict[str, float]:
     """The means of an open-loop check."""
     return {name: value for name, value in result.summary().items() if isinstance(value, float)}
+
+
+def describe_model(model: nn.Module) -> str:
+    """Its size in a few words."""
+    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters"
 
 
 def describe(result: OpenLoop) -> str:

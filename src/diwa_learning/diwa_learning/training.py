@@ -9,7 +9,8 @@
         run.finish(model.state_dict(), {"loss": final})
 
 Everything random comes from torch's global generator or `run.rng`; both are saved, so that an interrupted run
-reaches the same weights to the bit.
+reaches the same weights to the bit. Of several processes (`parallel`) the first alone writes and prints; all of them
+read the state.
 """
 
 from __future__ import annotations
@@ -19,26 +20,29 @@ import dataclasses
 import json
 import math
 import os
+import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import remove
-from diwa_data.progress import progress
+from diwa_data.progress import Bar, progress
 from diwa_data.spec import Spec, require_same
 from diwa_learning import checkpoint
 from diwa_learning.checkpoint import Phase
+from diwa_learning.parallel import ALONE, Processes
+from diwa_learning.state_file import load_state, save_state
 
 _SAME_SIGNAL = 1.0  # seconds
 
@@ -70,9 +74,10 @@ class TrainingRun:
         spec: Spec,
         world_model_hash: str | None = None,
         inputs: Mapping[str, Any] | None = None,
+        processes: Processes = ALONE,
     ):
         self.out, self.phase, self.config, self.spec = Path(out), phase, config, spec
-        self.world_model_hash = world_model_hash
+        self.world_model_hash, self.processes = world_model_hash, processes
         self.inputs = json.loads(json.dumps(dict(inputs or {}), default=str))
         self.step = 0
         """Steps done."""
@@ -84,12 +89,16 @@ class TrainingRun:
         self.rng = np.random.default_rng(config.seed)
         torch.manual_seed(config.seed)
         self._tracked: dict[str, Stateful] = {}
+        self._watched: dict[str, Tensor] = {}
         self._note, self._interrupted = "", 0.0  # when it was, of the monotonic clock; 0 = it was not
         self._writer: Any = None
-        self._claim_folder()
+        self._unit, self._per_step, self._mark = "", 1.0, (0, 0.0)
+        if processes.main:
+            self._claim_folder()
+        processes.any(False)  # wait for the first
         self.finished = checkpoint.is_finished(self.out)
         """True when an earlier run left the checkpoint: there is nothing to do."""
-        if self.finished:
+        if self.finished and processes.main:
             print(f"{phase}: {self.out} is finished, nothing to do (choose another folder or delete it to train anew)")
 
     def __enter__(self) -> TrainingRun:
@@ -117,8 +126,9 @@ class TrainingRun:
         self.rng.bit_generator.state = saved["numpy"]
         torch.set_rng_state(saved["torch"])
         if torch.cuda.is_available() and saved["cuda"]:
-            torch.cuda.set_rng_state_all(saved["cuda"])
-        print(f"{self.phase}: continuing {self.out} at step {self.step}")
+            torch.cuda.set_rng_state(saved["cuda"][0])
+        if self.processes.main:
+            print(f"{self.phase}: continuing {self.out} at step {self.step}")
 
     def steps(self, total: int, unit: str = "updates", per_step: float = 1) -> Iterator[int]:
         """Yield the steps still to do; progress counts `per_step` units each.
@@ -126,27 +136,46 @@ class TrainingRun:
         Ctrl-C and SIGTERM let the current step end, save, and raise KeyboardInterrupt; a second one stops at once.
         Within a second they count as one: a launched process hears of Ctrl-C from the terminal and from its launcher.
         """
-        with self._deferred_interrupt(), progress(self.phase, total * per_step, unit, self.step * per_step) as bar:
+        self._unit, self._per_step, self._mark = unit, per_step, (self.step, time.monotonic())
+        with self._deferred_interrupt(), self._progress(total) as bar:
             while self.step < total:
                 started = time.monotonic()
                 yield self.step
                 self.step += 1
                 self.seconds += time.monotonic() - started
-                latest = {name: curve[-1][1] for name, curve in self.history.items()}
-                bar.update(self.step * per_step, self._note, latest)
-                if self._interrupted or (self.step % self.config.save_every == 0 and self.step < total):
+                if bar:
+                    latest = {name: curve[-1][1] for name, curve in self.history.items()}
+                    bar.update(self.step * per_step, self._note, latest)
+                interrupted = self.processes.any(self._interrupted > 0)
+                if interrupted or (self.step % self.config.save_every == 0 and self.step < total):
                     self.save()
-                if self._interrupted:
-                    print(f"{self.phase}: stopped after step {self.step}; the same command continues it")
-                    raise KeyboardInterrupt
+                if interrupted:
+                    self._stop()
 
     def log(self, step: int, values: Mapping[str, float | Tensor]) -> None:
-        """Append to the curves (metrics.json and TensorBoard) and show the first value behind the progress."""
-        numbers = {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
-        for name, number in numbers.items():
+        """Append to the curves, with throughput and peak memory; shows the first value behind the progress."""
+        self._require_watched_finite()
+        self.add(step, values)
+        (marked, since), now = self._mark, time.monotonic()
+        self._mark = self.step, now
+        if self.step > marked:
+            rate = (self.step - marked) * self._per_step / (now - since)
+            self.add(step, {f"{self._unit}_per_s": rate, "peak_memory_gib": peak_memory()})
+        self._note = "{} {:.4g}".format(*next((name, float(value)) for name, value in values.items()))
+
+    def add(self, step: int, values: Mapping[str, float | Tensor]) -> None:
+        """Append to the curves: metrics.json and TensorBoard."""
+        if not self.processes.main:
+            return
+        for name, value in values.items():
+            number = float(torch.as_tensor(value).detach())
             self.history.setdefault(name, []).append((step, number))
             self.writer.add_scalar(name, number, step)
-        self._note = "{} {:.4g}".format(*next(iter(numbers.items())))
+
+    def watch(self, **values: Tensor) -> None:
+        """Losses and norms of this step, not waited for: checked as `require_finite` does before anything is logged or
+        saved. A NaN in them, or in the weights they come from, is in all later ones."""
+        self._watched = values
 
     def require_finite(self, name: str, value: Tensor) -> None:
         """Raise `DiwaError` naming the step when a loss is NaN or infinite."""
@@ -156,6 +185,24 @@ class TrainingRun:
                 f"{self.phase}: {name} is {number} at step {self.step}; nothing was saved since the last "
                 "save. Lower the learning rate or look for wrong values in the dataset"
             )
+
+    def _require_watched_finite(self) -> None:
+        for name, value in self._watched.items():
+            self.require_finite(name, value)
+
+    def _stop(self) -> NoReturn:
+        if not self.processes.main:
+            raise SystemExit(130)
+        print(f"{self.phase}: stopped after step {self.step}; the same command continues it")
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def _progress(self, total: int) -> Iterator[Bar | None]:
+        if not self.processes.main:
+            yield None
+            return
+        with progress(self.phase, total * self._per_step, self._unit, self.step * self._per_step) as bar:
+            yield bar
 
     @property
     def writer(self) -> Any:
@@ -168,6 +215,9 @@ class TrainingRun:
 
     def save(self) -> None:
         """Write the state from which a later run continues, whole or not at all."""
+        self._require_watched_finite()
+        if not self.processes.main:
+            return
         state = {
             "parts": {name: part.state_dict() for name, part in self._tracked.items()},
             "step": self.step,
@@ -175,12 +225,13 @@ class TrainingRun:
             "history": self.history,
             "numpy": self.rng.bit_generator.state,
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
         }
         save_state(self._state_file, state)
 
     def finish(self, weights: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
         """Leave the checkpoint in `out` and drop the resumable state."""
+        self._require_watched_finite()
         metrics = {**metrics, "steps": self.step, "seconds": round(self.seconds, 3), "history": self.history}
         checkpoint.save_checkpoint(
             self.out, self.phase, weights, self.config, self.spec, metrics, self.world_model_hash, self.inputs
@@ -220,11 +271,12 @@ class TrainingRun:
 
         def remember(signum: int, frame: Any) -> None:
             now = time.monotonic()
-            if self._interrupted and now > self._interrupted + _SAME_SIGNAL:
+            if self._interrupted and now > self._interrupted + _SAME_SIGNAL and self.processes.size == 1:
                 raise KeyboardInterrupt
             if not self._interrupted:
                 self._interrupted = now
-                os.write(2, b"\nstopping after this step; press Ctrl-C again to drop it\n")  # print is not re-entrant
+                if self.processes.main:  # print is not re-entrant
+                    os.write(2, b"\nstopping after this step; press Ctrl-C again to drop it\n")
 
         before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -246,6 +298,14 @@ def reuse_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def peak_memory() -> float:
+    """Most memory so far, GiB: allocated on the GPU where there is one, else resident on the host."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
 def differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     """(dotted name, old, new) of every leaf in which two JSON values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -253,36 +313,3 @@ def differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]
             yield from differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
     elif old != new:
         yield path, old, new
-
-
-def save_state(path: Path, state: Any) -> None:
-    """Write nested dicts, lists, numbers, texts and tensors as one safetensors file; the structure is JSON in it."""
-    tensors: dict[str, Tensor] = {}
-
-    def encode(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            tensors[name := str(len(tensors))] = value
-            return {"tensor": name}
-        if isinstance(value, Mapping):
-            return {"items": [[key, encode(item)] for key, item in value.items()]}
-        return [encode(item) for item in value] if isinstance(value, list | tuple) else value
-
-    tree = json.dumps(encode(state))
-    checkpoint.write_tensors(path, tensors, {"tree": tree})
-
-
-def load_state(path: Path) -> Any:
-    """Read what `save_state` wrote; tuples come back as lists. Raises `DiwaError` when the file is damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tree = json.loads(file.metadata()["tree"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError) as error:
-        raise DiwaError(f"{path} is damaged ({error}); delete the folder to start again") from error
-
-    def decode(node: Any) -> Any:
-        if isinstance(node, dict):
-            return tensors[node["tensor"]] if "tensor" in node else {key: decode(item) for key, item in node["items"]}
-        return [decode(item) for item in node] if isinstance(node, list) else node
-
-    return decode(tree)

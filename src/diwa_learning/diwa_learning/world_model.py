@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
+from diwa_learning.draws import Draws, draw
 from diwa_learning.networks import (
     ImageDecoder,
     ImageEncoder,
@@ -193,21 +194,20 @@ class WorldModel(nn.Module):
         moved = ((hand + lead - target) / step).clamp(-1.0, 1.0)
         return torch.cat([moved, action[..., 3:]], -1)
 
-    def loss(self, batch: Batch) -> WorldModelLoss:
-        """Loss of a batch; padded frames do not count."""
-        config, device, (rows, length) = self.config, batch.state.device, batch.valid.shape
-        reset = torch.rand(rows, length, device=device) < config.reset_probability
-        frames = _choose(batch.valid, config.decode_fraction)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+    def loss(self, batch: Batch, draws: Draws | None = None) -> WorldModelLoss:
+        """Loss of a batch; padded frames do not count. `draws` are drawn here when None.
+
+        With the draws of a larger batch, of which these are some rows: their part of its loss.
+        """
+        config = self.config
+        draws = draw(batch.valid, config) if draws is None else draws
+        with torch.autocast(batch.state.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             embeds = self.embed(batch.images, batch.state, batch.target)
-            observed = self.rssm.observe(embeds, batch.previous_actions, reset)
-            reconstructed = self._reconstruct(observed.states.features.flatten(0, 1)[frames])
-            state_loss, component_loss = self._vector_losses(observed.states, embeds, batch)
-        targets = {name: to_network(image.flatten(0, 1)[frames]) for name, image in batch.images.items()}
-        errors = [F.mse_loss(image, targets[name], reduction="sum") for name, image in reconstructed.items()]
-        image_loss = 0.5 * torch.stack(errors).sum() / len(frames)
-        prior, posterior = observed.prior_logits[batch.valid], observed.posterior_logits[batch.valid]
-        kl = balanced_kl(posterior, prior, config.kl_balance).mean()
+            observed = self.rssm.observe(embeds, batch.previous_actions, draws.reset, draws.noise)
+            image_loss = self._image_loss(observed.states.features, batch.images, draws)
+            state_loss, component_loss = self._vector_losses(observed.states, embeds, batch, draws)
+        prior, posterior = observed.prior_logits, observed.posterior_logits
+        kl = (draws.weight * balanced_kl(posterior, prior, config.kl_balance)).sum()
         return WorldModelLoss(
             config.beta * kl
             + image_loss
@@ -217,46 +217,64 @@ class WorldModel(nn.Module):
             image_loss.detach(),
             state_loss.detach(),
             component_loss.detach(),
-            entropy(posterior.detach()).mean(),
+            (draws.weight * entropy(posterior.detach())).sum(),
         )
 
-    def _vector_losses(self, states: State, embeds: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _image_loss(self, features: Tensor, images: Mapping[str, Tensor], draws: Draws) -> Tensor:
+        """Half the squared error of the drawn frames, in float32; each stands for as many as its row has for one."""
+        (rows, length), weight = draws.weight.shape, draws.weight
+        features, images = features.flatten(0, 1), {name: image.flatten(0, 1) for name, image in images.items()}
+        if draws.frames.shape[1] < length:
+            drawn = weight.gather(1, draws.frames)
+            weight = drawn * (weight.sum(1) / drawn.sum(1))[:, None]
+            frames = (length * torch.arange(rows, device=features.device)[:, None] + draws.frames).flatten()
+            features = features.index_select(0, frames)
+            images = {name: image.index_select(0, frames) for name, image in images.items()}
+        loss = features.new_zeros((), dtype=torch.float32)
+        for name, image in self._reconstruct(features).items():
+            with torch.autocast(features.device.type, enabled=False):
+                target = to_network(images[name])
+            loss = loss + 0.5 * (F.mse_loss(image, target, reduction="none").sum((1, 2, 3)) * weight.flatten()).sum()
+        return loss
+
+    def _vector_losses(self, states: State, embeds: Tensor, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         """Half the mean squared errors of states and image components decoded from posterior `states` (B, T).
 
         Those decoded from imagined states are added. Imagination drifts where the prior's samples do; what they do to
         the hand and to the furniture can be learned without decoding images.
         """
-        state_loss = component_loss = states.h.new_zeros(())
-        for found, rows, frames in self._looks(states, batch):
-            valid = batch.valid[rows, frames]
-            features = found.features[valid]
+        state_loss = component_loss = draws.weight.new_zeros(())
+        if self.state_decoder is None and self.component_decoder is None:
+            return state_loss, component_loss
+        seen = (self.normalise(batch.state), embeds[..., self._components].detach().float(), draws.weight)
+        looks = [(states, seen)]
+        if draws.imagined_noise.numel():
+            looks.append(self._imagined(states, seen, batch, draws))
+        for found, (state, components, weight) in looks:
+            features = found.features
             if self.state_decoder is not None:
-                target = self.normalise(batch.state[rows, frames][valid])
-                state_loss = state_loss + 0.5 * F.mse_loss(self.state_decoder(features).float(), target)
+                error = F.mse_loss(self.state_decoder(features).float(), state, reduction="none").mean(-1)
+                state_loss = state_loss + 0.5 * (error * weight).sum()
             if self.component_decoder is not None:
-                decoded = self.component_decoder(features).float()
-                target = embeds[..., self._components].detach()[rows, frames][valid].float()
-                component_loss = component_loss + 0.5 * F.mse_loss(decoded, target)
+                error = F.mse_loss(self.component_decoder(features).float(), components, reduction="none").mean(-1)
+                component_loss = component_loss + 0.5 * (error * weight).sum()
         return state_loss, component_loss
 
-    def _looks(self, states: State, batch: Batch) -> Iterator[tuple[State, Tensor, Tensor]]:
-        """States (N, T', ...) to decode vectors from, with the rows and frames (N, T') that they stand for.
+    def _imagined(
+        self, states: State, seen: tuple[Tensor, Tensor, Tensor], batch: Batch, draws: Draws
+    ) -> tuple[State, tuple[Tensor, Tensor, Tensor]]:
+        """States (B * S, I, ...) after 1 to I steps from every I-th of `states`, and what was `seen` then."""
+        starts, steps = draws.imagined_noise.shape[1:3]
 
-        The posterior ones, and those after 1 to `imagined_steps` steps from every so manyth of them.
-        """
-        if self.state_decoder is None and self.component_decoder is None:
-            return
-        rows, length = batch.valid.shape
-        every = torch.arange(rows)[:, None]
-        yield states, every.expand(rows, length), torch.arange(length).expand(rows, length)
-        steps = self.config.imagined_steps
-        if not steps:
-            return
-        starts = torch.arange(0, length - steps, steps)
-        begin = states[:, starts].map(lambda part: part.flatten(0, 1))
-        frames = (starts[:, None] + 1 + torch.arange(steps)).repeat(rows, 1)  # (rows * S, steps)
-        of_row = every.repeat_interleave(len(starts), 0).expand(-1, steps)
-        yield self.rssm.imagine(begin, batch.previous_actions[of_row, frames]), of_row, frames
+        def ahead(part: Tensor) -> Tensor:
+            """(B, T, ...) -> (B * S, I, ...): the frames after each start."""
+            return part[:, 1 : 1 + starts * steps].unflatten(1, (starts, steps)).flatten(0, 1)
+
+        begin = states[:, : starts * steps : steps].map(lambda part: part.flatten(0, 1))
+        imagined = self.rssm.imagine(begin, ahead(batch.previous_actions), draws.imagined_noise.flatten(0, 1))
+        state, components, _ = seen
+        weight = draws.imagined_weight.unflatten(1, (starts, steps)).flatten(0, 1)
+        return imagined, (ahead(state), ahead(components), weight)
 
     def _reconstruct(self, features: Tensor) -> dict[str, Tensor]:
         """(N, F) -> camera -> (N, 3, H, W), unbounded."""
@@ -271,10 +289,3 @@ class WorldModel(nn.Module):
         """Mean image (3, H, W) and standard deviation (a number) of a camera, as pixels in [-0.5, 0.5]."""
         mean, std = self.get_buffer(f"{camera}_mean"), self.get_buffer(f"{camera}_std")
         return mean.permute(2, 0, 1), std  # in memory like the images, or the difference is slow
-
-
-def _choose(valid: Tensor, fraction: float) -> Tensor:
-    """Flat indices (N,) of a random `fraction` of the true entries, at least one."""
-    flat = valid.flatten().nonzero()[:, 0]
-    order = torch.randperm(len(flat), device=flat.device)
-    return flat[order[: max(1, round(fraction * len(flat)))]]

@@ -59,6 +59,8 @@ class WorldModelConfig:
     """Arithmetic of matrix products in training; logits, KL, loss and weights are always float32."""
     decode_fraction: float = 1.0
     """Share of a batch's frames, drawn anew each step, that is reconstructed; the loss keeps its expectation."""
+    graphs: bool = True
+    """On a GPU the forward and backward pass are captured as one CUDA graph; without effect on the CPU."""
     held_out: float = 0.05
     """Share of each dataset's episodes kept for the open-loop check; at least one episode."""
     log_every: int = 50

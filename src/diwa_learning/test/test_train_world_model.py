@@ -10,10 +10,11 @@ import torch
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.checkpoint import load_checkpoint, load_world_model
+from diwa_learning.draws import draw
 from diwa_learning.open_loop import action_check
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.sequences import Replay
-from diwa_learning.train_world_model import adamw, train_world_model, update
+from diwa_learning.train_world_model import adamw, gradients, train_world_model, update
 from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
 
@@ -45,7 +46,9 @@ def test_check_02_the_model_needs_the_action_that_led_to_each_frame(make_episode
     model = WorldModel(config, Spec())
     optimizer = adamw(model, config)
     for _ in range(80):
-        update(model, optimizer, model.loss(replay.sample(config.batch_size, rng)), config.gradient_clip)
+        batch = replay.sample(config.batch_size, rng)
+        gradients(model, batch, draw(batch.valid, config))
+        update(model, optimizer, config.gradient_clip)
 
     kl = action_check(model, Replay([make_episode(200, seed=9)], Spec(), 20).sample(8, rng))
     assert min(kl["late"], kl["early"], kl["shuffled"]) > 5 * kl["recorded"]

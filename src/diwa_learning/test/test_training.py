@@ -12,7 +12,8 @@ from diwa_data.progress import listening
 from diwa_data.spec import Spec
 from diwa_learning import training
 from diwa_learning.checkpoint import load_checkpoint
-from diwa_learning.training import TrainingRun, load_state, save_state
+from diwa_learning.state_file import load_state, save_state
+from diwa_learning.training import TrainingRun
 
 
 @dataclass(frozen=True)
