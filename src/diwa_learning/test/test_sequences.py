@@ -9,6 +9,7 @@ import torch
 from diwa_data.dataset import Dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
+from diwa_learning.frames import Frames
 from diwa_learning.sequences import Replay, fingerprint, held_out_of, split_held_out
 
 
@@ -129,3 +130,21 @@ def test_hybrid_sequences_hold_the_scene_state_behind_the_robots(make_episode):
     np.testing.assert_array_equal(batch.state[0, :, :10], episode.state[1:5])
     assert batch.state.dtype == torch.float32
     assert Replay([told], Spec(), length=4).state.shape == (6, 10)
+
+
+def test_frames_are_not_copied_before_they_are_asked_for_and_are_the_same_when_held_together(make_episode):
+    episodes = number_frames([make_episode(9), make_episode(5)])
+    replay = Replay(episodes, Spec(), length=7)
+    apart = replay.gather(np.array([1, 0]), np.array([0, 2])).images["static"]
+    for frames in replay._images.values():
+        frames.move("cpu")
+    assert torch.equal(replay.gather(np.array([1, 0]), np.array([0, 2])).images["static"], apart)
+    frames = Frames([episode.images["static"] for episode in episodes])
+    episodes[1].images["static"][3] = 77
+    assert bool((frames.gather(np.array([1]), np.array([[3]])) == 77).all())
+
+
+def test_some_images_are_spread_over_all_episodes(make_episode):
+    replay = Replay(number_frames([make_episode(9), make_episode(5)]), Spec(), length=5)
+    marks = replay.some_images(5)["static"][:, 0, 0, 0].tolist()
+    assert marks == [(1000 * (row > 8) + row - 9 * (row > 8)) % 256 for row in range(0, 14, 2)]

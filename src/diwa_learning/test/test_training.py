@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -163,6 +164,48 @@ def test_a_loss_that_is_nan_names_the_step(tmp_path):
         run.require_finite("loss", torch.tensor(0.0))
         with pytest.raises(DiwaError, match="reward: loss is nan at step 2"):
             run.require_finite("loss", torch.tensor(float("nan")))
+
+
+def test_a_watched_value_is_checked_before_anything_is_saved(tmp_path):
+    def explode(out, at):
+        with TrainingRun(out, "reward", ToyConfig(), Spec()) as run:
+            run.track()
+            for step in run.steps(20):
+                run.watch(norm=torch.tensor(float("inf") if step == at else 0.0))
+                if step == 7:
+                    run.log(step, {"loss": 1.0})
+
+    explode(tmp_path / "between", at=2)  # forgotten: what is infinite in training stays so
+    for name, at, saved in (("save", 4, False), ("log", 7, True)):
+        with pytest.raises(DiwaError, match="reward: norm is inf at step"):
+            explode(tmp_path / name, at=at)
+        assert (tmp_path / name / "resume" / "state.safetensors").exists() == saved
+
+
+def test_curves_hold_throughput_and_memory(tmp_path):
+    with TrainingRun(tmp_path, "reward", ToyConfig(), Spec()) as run:
+        run.track()
+        for step in run.steps(6, "frames", per_step=100):
+            time.sleep(0.02)
+            if step % 2 == 0:
+                run.log(step, {"loss": 1.0})
+    rates = dict(run.history["frames_per_s"])
+    assert rates.keys() == {2, 4}
+    assert all(2000 < rate < 5000 for rate in rates.values())
+    assert 0.05 < run.history["peak_memory_gib"][-1][1] < 64
+
+
+def test_sigterm_ends_the_step_and_saves_too(tmp_path):
+    def terminated():
+        with TrainingRun(tmp_path, "reward", ToyConfig(), Spec()) as run:
+            run.track()
+            for step in run.steps(20):
+                if step == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        terminated()
+    assert load_state(tmp_path / "resume" / "state.safetensors")["step"] == 3
 
 
 def test_nested_state_survives_the_file(tmp_path):
