@@ -14,9 +14,11 @@ from diwa_learning.world_model import WorldModel
 @torch.no_grad()
 def training_flops(model: WorldModel) -> float:
     """Floating point operations of an update, per frame: three times those of the loss; products alone count."""
-    shape, spec, device = (1, model.config.sequence_length), model.spec, model.null_action.device
+    shape, spec, device = (1, model.config.sequence_length), model.spec, model.device
     images = {c.name: torch.zeros(*shape, *c.size, 3, dtype=torch.uint8, device=device) for c in spec.cameras}
-    state, target, actions = (torch.zeros(*shape, size, device=device) for size in (spec.state_dim, 3, spec.action_dim))
+    state, target, actions = (
+        torch.zeros(*shape, size, device=device) for size in (model.state_dim, 3, spec.action_dim)
+    )
     valid = torch.ones(shape, dtype=torch.bool, device=device)
     with FlopCounterMode(display=False) as counter:
         model.loss(Batch(images, state, target, actions, valid))

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diwa_learning.loop_linear import LoopLinear
+
 
 @dataclass(frozen=True)
 class RSSMConfig:
@@ -179,11 +181,12 @@ class RSSM(nn.Module):
         action_codes = self.action_in(torch.cat([previous_actions * keep[..., None], targets], -1))
         embed_codes = self.embed_in(embeds)
         noise = gumbel(self._empty_logits(batch, length)) if noise is None else noise
+        steps = _Steps(self, action_codes, embed_codes)
         state, states, posteriors = self.initial(batch), [], []
-        for t in range(length):
-            h = self._recur(state.where(keep[:, t]), action_codes[:, t])
-            posteriors.append(self._posterior(h, embed_codes[:, t]))
-            state = State(h, self.sample(posteriors[-1], noise[:, t]), targets[:, t])
+        for keep_t, noise_t, target in zip(keep.unbind(1), noise.unbind(1), targets.unbind(1), strict=True):
+            h, flat = steps.next(state.where(keep_t))
+            posteriors.append(self._logits(flat))
+            state = State(h, self.sample(posteriors[-1], noise_t), target)
             states.append(state)
         stacked = State.stack(states, 1)
         return Observed(stacked, self.prior(stacked.h), torch.stack(posteriors, 1))
@@ -210,6 +213,36 @@ class RSSM(nn.Module):
 
     def _empty_logits(self, batch: int, length: int) -> Tensor:
         return self.action_in.weight.new_empty(batch, length, self.config.categoricals, self.config.classes)
+
+
+class _Steps:
+    """`RSSM.recur` and `RSSM.posterior` from one step to the next, the gradients of their weights after the last."""
+
+    def __init__(self, rssm: RSSM, action_codes: Tensor, embed_codes: Tensor):
+        gru, leading = rssm.gru, action_codes.shape[:2]
+        norm, activation, logits = rssm.posterior_head
+        dtype = action_codes.dtype
+        assert isinstance(logits, nn.Linear)
+        self._input_norm, self._posterior = rssm.input_norm, nn.Sequential(norm, activation)
+        self._latent = LoopLinear(rssm.latent_in.weight, action_codes)
+        self._gates_x = LoopLinear(gru.weight_ih, gru.bias_ih.to(dtype).expand(*leading, -1))
+        self._gates_h = LoopLinear(gru.weight_hh, gru.bias_hh.to(dtype).expand(*leading, -1))
+        self._recurrent = LoopLinear(rssm.recurrent_in.weight, embed_codes)
+        self._logits = LoopLinear(logits.weight, logits.bias.to(dtype).expand(*leading, -1))
+
+    def next(self, state: State) -> tuple[Tensor, Tensor]:
+        """State (B, ...) -> next h (B, D), logits of its posterior (B, C*K)."""
+        x = F.elu(self._input_norm(self._latent(state.z)))
+        h = gru(self._gates_x(x), self._gates_h(state.h), state.h)
+        return h, self._logits(self._posterior(self._recurrent(h)))
+
+
+def gru(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
+    """Next h (B, D) from what `nn.GRUCell` makes of its input and of h, (B, 3 * D) each."""
+    reset_x, update_x, new_x = gates_x.chunk(3, -1)
+    reset_h, update_h, new_h = gates_h.chunk(3, -1)
+    new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+    return new + torch.sigmoid(update_x + update_h) * (h - new)
 
 
 def gumbel(like: Tensor) -> Tensor:

@@ -161,7 +161,8 @@ class TrainingRun:
         if self.step > marked:
             rate = (self.step - marked) * self._per_step / (now - since)
             self.add(step, {f"{self._unit}_per_s": rate, "peak_memory_gib": peak_memory()})
-        self._note = "{} {:.4g}".format(*next((name, float(value)) for name, value in values.items()))
+        name, value = next(iter(values.items()))
+        self._note = f"{name} {float(torch.as_tensor(value).detach()):.4g}"
 
     def add(self, step: int, values: Mapping[str, float | Tensor]) -> None:
         """Append to the curves: metrics.json and TensorBoard."""
