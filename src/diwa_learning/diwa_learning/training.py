@@ -92,7 +92,8 @@ class TrainingRun:
         self._watched: dict[str, Tensor] = {}
         self._note, self._interrupted = "", 0.0  # when it was, of the monotonic clock; 0 = it was not
         self._writer: Any = None
-        self._unit, self._per_step, self._mark = "", 1.0, (0, 0.0)
+        self._unit, self._per_step = "", 1.0
+        self._mark: tuple[int, float] | None = None  # step and time of the last entry, while `steps` runs
         if processes.main:
             self._claim_folder()
         processes.any(False)  # wait for the first
@@ -156,11 +157,12 @@ class TrainingRun:
         """Append to the curves, with throughput and peak memory; shows the first value behind the progress."""
         self._require_watched_finite()
         self.add(step, values)
-        (marked, since), now = self._mark, time.monotonic()
-        self._mark = self.step, now
-        if self.step > marked:
-            rate = (self.step - marked) * self._per_step / (now - since)
-            self.add(step, {f"{self._unit}_per_s": rate, "peak_memory_gib": peak_memory()})
+        if self._mark:
+            (marked, since), now = self._mark, time.monotonic()
+            self._mark = self.step, now
+            if self.step > marked:
+                rate = (self.step - marked) * self._per_step / (now - since)
+                self.add(step, {f"{self._unit}_per_s": rate, "peak_memory_gib": peak_memory()})
         name, value = next(iter(values.items()))
         self._note = f"{name} {float(torch.as_tensor(value).detach()):.4g}"
 
