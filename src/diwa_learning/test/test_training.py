@@ -106,7 +106,8 @@ def test_listeners_hear_the_steps_and_the_latest_of_every_curve(tmp_path):
     with listening(heard.append):
         run = train(tmp_path)
     assert [standing.done for standing in heard] == list(range(21))
-    assert heard[-1].values == {"loss": run.history["loss"][-1][1]}
+    assert heard[-1].values == {name: curve[-1][1] for name, curve in run.history.items()}
+    assert heard[-1].values.keys() == {"loss", "updates_per_s", "peak_memory_gib"}
     assert (heard[-1].title, heard[-1].unit) == ("policy", "updates")
 
 
