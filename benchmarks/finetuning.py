@@ -23,12 +23,12 @@ from diwa_learning.checkpoint import compute_device
 from diwa_learning.dream import Dream, DreamConfig
 from diwa_learning.finetune import FinetuneConfig
 from diwa_learning.finetuner import Critic, Finetuner, PPOConfig
+from diwa_learning.memory import reuse_freed_memory
 from diwa_learning.policy import PolicyNetConfig, make_policy
 from diwa_learning.reward import RewardClassifier
 from diwa_learning.rssm import State
 from diwa_learning.stacking import stack
 from diwa_learning.streams import Stream, Streams
-from diwa_learning.training import reuse_freed_memory
 from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
 

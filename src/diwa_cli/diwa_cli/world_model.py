@@ -17,7 +17,7 @@ from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.skills import GOALS
 from diwa_data.spec import Spec
-from diwa_learning.checkpoint import load_world_model, read_header
+from diwa_learning.checkpoint import compute_device, load_world_model, read_header
 from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, open_loop, save_filmstrip
 from diwa_learning.sequences import Batch, Replay, held_out_of
 from diwa_learning.world_model import WorldModel
@@ -55,7 +55,7 @@ def evaluate_world_model(
     Leaves result.json, a curve (SVG) per measure, filmstrip.png and film.mp4 in `out`; returns what result.json holds.
     Raises `DiwaError` for anything missing, damaged or of another spec.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     world = load_world_model(world_model, device)
     model, settings = world.model, world.model.config
     trained_on = read_header(world_model).get("inputs", {}).get("datasets", [])

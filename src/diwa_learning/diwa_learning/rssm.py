@@ -202,8 +202,9 @@ class RSSM(nn.Module):
         return State.stack(states, 1)
 
     def _recur(self, state: State, action_code: Tensor) -> Tensor:
-        x = F.elu(self.input_norm(self.latent_in(state.z) + action_code))
-        return self.gru(x, state.h)
+        x, cell = F.elu(self.input_norm(self.latent_in(state.z) + action_code)), self.gru
+        gates_x, gates_h = F.linear(x, cell.weight_ih, cell.bias_ih), F.linear(state.h, cell.weight_hh, cell.bias_hh)
+        return gru(gates_x, gates_h, state.h)  # the cell's own forward would return h in autocast's type on a GPU
 
     def _posterior(self, h: Tensor, embed_code: Tensor) -> Tensor:
         return self._logits(self.posterior_head(self.recurrent_in(h) + embed_code))

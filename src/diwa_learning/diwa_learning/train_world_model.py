@@ -17,12 +17,13 @@ from diwa_data.spec import require_same
 from diwa_learning.capture import Captured
 from diwa_learning.draws import Draws, draw
 from diwa_learning.flops import matmul_peak, training_flops
+from diwa_learning.memory import peak_memory
 from diwa_learning.nests import map_tensors
 from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, open_loop, save_filmstrip
 from diwa_learning.parallel import ALONE, Processes, processes
 from diwa_learning.schedule import cosine, set_learning_rate
 from diwa_learning.sequences import Batch, Replay, fingerprint, split_held_out
-from diwa_learning.training import TrainingRun, peak_memory
+from diwa_learning.training import TrainingRun
 from diwa_learning.world_model import WorldModel, WorldModelLoss
 from diwa_learning.world_model_config import WorldModelConfig
 

@@ -15,18 +15,15 @@ read the state.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import math
 import os
-import resource
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
@@ -41,6 +38,7 @@ from diwa_data.progress import Bar, progress
 from diwa_data.spec import Spec, require_same
 from diwa_learning import checkpoint
 from diwa_learning.checkpoint import Phase
+from diwa_learning.memory import peak_memory, reuse_freed_memory
 from diwa_learning.parallel import ALONE, Processes
 from diwa_learning.state_file import load_state, save_state
 
@@ -287,26 +285,6 @@ class TrainingRun:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def reuse_freed_memory() -> None:
-    """Let glibc keep large freed blocks for the next step instead of handing them back to the kernel.
-
-    Without it a third of a training step on the CPU is page faults of activations. Other C libraries: no effect.
-    """
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def peak_memory() -> float:
-    """Most memory so far, GiB: allocated on the GPU where there is one, else resident on the host."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
