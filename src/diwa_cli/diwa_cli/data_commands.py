@@ -2,6 +2,7 @@
 
 import math
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -136,14 +137,23 @@ def build_dataset(args: list[str]) -> int:
     source, rest = split_source(args)
     defaults = source.section(DatasetConfig, "dataset")
 
-    def command(bags: Positional[list[Path]], out: Path, config: Flags[DatasetConfig] = defaults) -> None:
+    def command(
+        bags: Positional[list[Path]], out: Path, ray: str = "", config: Flags[DatasetConfig] = defaults
+    ) -> None:
         """Build a dataset at the control rate from bags.
 
         Args:
             bags: Bags, or folders of bags.
             out: HDF5 file to write; an interrupted building of it continues.
+            ray: Align bags as Ray tasks: `local` on this machine, an address (`auto`, ray://HOST:10001) on a cluster
+                that shares this file system.
         """
-        build(bags, out, config)
+        if ray:
+            from diwa_cli.on_ray import build_parts_on_ray
+
+            build(bags, out, config, partial(build_parts_on_ray, ray))
+        else:
+            build(bags, out, config)
 
     return call(command, "build-dataset", rest)
 

@@ -7,9 +7,8 @@ ones continue, and the seconds of each add up over interruptions.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,25 +16,21 @@ from typing import Any
 
 from diwa_cli.arguments import Source, command_line
 from diwa_cli.bundles import start_region
-from diwa_cli.evaluate import EvaluateConfig, evaluate
-from diwa_cli.replay import replay_dataset
+from diwa_cli.evaluate import EvaluateConfig
+from diwa_cli.phases import Phase, PhaseMaker, claim
 from diwa_cli.report import write_report
 from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder, read_json, write_json
-from diwa_cli.versions import machine, versions
-from diwa_data.dataset import DatasetConfig, build_dataset
+from diwa_cli.versions import versions
+from diwa_data.dataset import DatasetConfig
 from diwa_data.errors import DiwaError
 from diwa_data.recording import RecordConfig
 from diwa_data.skills import require_skill
 from diwa_deploy.bundle import write_bundle
 from diwa_learning.checkpoint import is_finished
-from diwa_learning.finetune import FinetuneConfig, finetune
+from diwa_learning.finetune import FinetuneConfig
 from diwa_learning.reward_config import RewardConfig
-from diwa_learning.train_policy import PolicyConfig, train_policy
-from diwa_learning.train_reward import train_reward
-from diwa_learning.train_world_model import train_world_model
-from diwa_learning.training import differences
+from diwa_learning.train_policy import PolicyConfig
 from diwa_learning.world_model_config import WorldModelConfig
-from diwa_sim.record import record
 from diwa_sim.table import SimConfig
 
 
@@ -98,18 +93,6 @@ class Settings:
         )
 
 
-@dataclass(frozen=True)
-class Phase:
-    """One step of the demo."""
-
-    name: str
-    command: str
-    """What a user would type for it."""
-    output: Path
-    """There once it is finished."""
-    run: Callable[[], Any]
-
-
 def demo(out: Path, config: DemoConfig, source: Source) -> None:
     """Run every phase that is not finished; leaves `report.html`, `results.json` and `skills/<skill>` in `out`.
 
@@ -119,15 +102,15 @@ def demo(out: Path, config: DemoConfig, source: Source) -> None:
     folder = RunFolder(out)
     if config.world_model_of and not is_finished(RunFolder(Path(config.world_model_of)).world_model):
         raise DiwaError(f"{config.world_model_of} has no trained world model: give the folder of a finished demo")
-    claim(folder, settings, source)
+    command = command_line("demo", source, config, "demo", out=out)
+    claim(folder, "demo", command, dataclasses.asdict(settings))
     log = PhaseLog(folder.phases)
-    for phase in phases(folder, settings, source):
-        if log.is_done(phase.name) and phase.output.exists():
+    for phase in phases(folder, settings, PhaseMaker(source, settings.sim)):
+        if phase.is_done(log):
             print(f"[{phase.name}] finished earlier, {log.seconds[phase.name]:.0f} s")
             continue
         print(f"\n[{phase.name}] {phase.command}", flush=True)
-        with log.running(phase.name, phase.command):
-            phase.run()
+        phase.perform(log)
     found = results(folder, config.skill)
     write_json(folder.results, found)
     parts = {
@@ -142,96 +125,44 @@ def demo(out: Path, config: DemoConfig, source: Source) -> None:
     print(f"report: {folder.report}\nresults: {folder.results}\nskill bundle: {folder.bundle(config.skill)}")
 
 
-def phases(folder: RunFolder, settings: Settings, source: Source) -> Iterator[Phase]:
+def phases(folder: RunFolder, settings: Settings, make: PhaseMaker) -> Iterator[Phase]:
     """The phases in order; each is made when its predecessors are finished."""
-
-    def line(command: str, config: Any, section: str, **paths: Any) -> str:
-        return command_line(command, source, config, section, **paths)
-
-    yield from data_phases(folder, settings, line)
-    yield from learning_phases(folder, settings, line)
-    yield from evaluation_phases(folder, settings, line)
+    yield from data_phases(folder, settings, make)
+    yield from learning_phases(folder, settings, make)
+    yield from evaluation_phases(folder, settings, make)
 
 
-Line = Callable[..., str]
-"""`command_line` without its source."""
-
-
-def data_phases(folder: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
+def data_phases(folder: RunFolder, s: Settings, make: PhaseMaker) -> Iterator[Phase]:
     """Recording, dataset building, replay."""
     recordings = [("demonstrations", folder.demonstration_bags, folder.demonstrations, s.demonstrations)]
     if folder.learned is folder:
         recordings.insert(0, ("play", folder.play_bags, folder.play, s.play))
     for name, bags, _, config in recordings:
-        command = line("record", config, "record", out=bags)
-        yield Phase(f"record_{name}", command, bags, partial(record, bags, config, s.sim))
+        yield make.record(f"record_{name}", bags, config)
     for name, bags, out, _ in recordings:
-        command = line("build-dataset", s.dataset, "dataset", _=bags, out=out)
-        yield Phase(f"build_{name}", command, out, partial(build_dataset, [bags], out, s.dataset))
-    yield Phase(
-        "replay",
-        shlex.join(["diwa", "replay", str(folder.demonstrations), "--out", str(folder.replay)]),
-        folder.replay,
-        partial(replay_dataset, folder.demonstrations, out=folder.replay),
-    )
+        yield make.build(f"build_{name}", bags, out, s.dataset)
+    yield make.replay("replay", folder.demonstrations, folder.replay)
 
 
-def learning_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
+def learning_phases(f: RunFolder, s: Settings, make: PhaseMaker) -> Iterator[Phase]:
     """World model, policy, reward, fine-tuning."""
-    # Play alone, as in the paper, for all skills at once. Demonstrations succeed whatever the hand seems to do, and a
-    # model that has seen them dreams of success.
-    datasets = [f.play]
-    learned = {"demonstrations": f.demonstrations, "world_model": f.world_model}
     if f.learned is f:
-        yield Phase(
-            "train_world_model",
-            line("train-world-model", s.world_model, "world_model", datasets=datasets, out=f.world_model),
-            f.world_model,
-            partial(train_world_model, datasets, f.world_model, s.world_model),
-        )
-    yield Phase(
-        "train_policy",
-        line("train-policy", s.policy, "policy", **learned, out=f.policy),
-        f.policy,
-        partial(train_policy, f.demonstrations, f.world_model, f.policy, s.policy),
-    )
-    yield Phase(
-        "train_reward",
-        line("train-reward", s.reward, "reward", **learned, play=f.play, out=f.reward),
-        f.reward,
-        partial(train_reward, f.demonstrations, f.play, f.world_model, f.reward, s.reward),
-    )
-    yield Phase(
-        "finetune",
-        line(
-            "finetune",
-            s.finetune,
-            "finetune",
-            policy=f.policy,
-            reward=f.reward,
-            **learned,
-            play=f.play,
-            out=f.finetuned,
-        ),
-        f.finetuned,
-        partial(finetune, f.policy, f.reward, f.world_model, f.demonstrations, f.play, f.finetuned, s.finetune),
+        # Play alone, as in the paper, for all skills at once. Demonstrations succeed whatever the hand seems to do, and
+        # a model that has seen them dreams of success.
+        yield make.world_model("train_world_model", [f.play], f.world_model, s.world_model)
+    yield make.policy("train_policy", f.demonstrations, f.world_model, f.policy, s.policy)
+    yield make.reward("train_reward", f.demonstrations, f.play, f.world_model, f.reward, s.reward)
+    yield make.finetune(
+        "finetune", f.policy, f.reward, f.world_model, f.demonstrations, f.play, f.finetuned, s.finetune
     )
 
 
-def evaluation_phases(f: RunFolder, s: Settings, line: Line) -> Iterator[Phase]:
+def evaluation_phases(f: RunFolder, s: Settings, make: PhaseMaker) -> Iterator[Phase]:
     """Learning curve, final evaluation and report."""
-    for name, policies, out, config in (
-        ("evaluate_curve", curve_policies(f, s.finetune.iterations, s.demo.curve_checkpoints), f.curve, s.curve),
-        ("evaluate_final", {BASE: f.policy, FINETUNED: f.finetuned}, f.final, s.final),
-    ):
-        pairs = [word for pair in policies.items() for word in pair]
-        paths = {"policies": pairs, "world_model": f.world_model, "reward": f.reward, "out": out}
-        yield Phase(
-            name,
-            line("evaluate", config, "evaluate", **paths),
-            out / "evaluation.json",
-            partial(evaluate, policies, f.world_model, f.reward, out, config, s.sim),
-        )
+    curve = curve_policies(f, s.finetune.iterations, s.demo.curve_checkpoints)
+    yield make.evaluate("evaluate_curve", curve, f.world_model, f.reward, f.curve, s.curve)
+    final = {BASE: f.policy, FINETUNED: f.finetuned}
+    yield make.evaluate("evaluate_final", final, f.world_model, f.reward, f.final, s.final)
     yield Phase("report", shlex.join(["diwa", "report", str(f.path)]), f.report, partial(write_report, f.path))
 
 
@@ -242,26 +173,6 @@ def curve_policies(folder: RunFolder, iterations: int, count: int) -> dict[str, 
     steps, count = sorted(found), max(2, count)
     chosen = {round(index * (len(steps) - 1) / (count - 1)) for index in range(count)}
     return {f"{steps[index]:06d}": found[steps[index]] for index in sorted(chosen)}
-
-
-def claim(folder: RunFolder, settings: Settings, source: Source) -> None:
-    """Write what this run is into `run.json`, or check that the one there is the same run."""
-    config = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
-    earlier = read_json(folder.description)
-    if earlier is None:
-        if folder.path.is_dir() and any(folder.path.iterdir()):
-            raise DiwaError(f"{folder.path} exists and holds no demo: choose another --out")
-        command = command_line("demo", source, settings.demo, "demo", out=folder.path)
-        write_json(
-            folder.description,
-            {"command": command, "versions": versions(), "machine": machine(), "config": config},
-        )
-        return
-    changes = [f"{name} was {old!r}, is {new!r}" for name, old, new in differences("", earlier["config"], config)]
-    if changes:
-        raise DiwaError(
-            f"{folder.path} was begun differently: {'; '.join(changes)}. Restore that or choose another --out"
-        )
 
 
 def results(folder: RunFolder, skill: str) -> dict[str, Any]:

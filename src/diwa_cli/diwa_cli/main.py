@@ -30,6 +30,7 @@ COMMANDS = {
     "run-skill": ("run_commands", "one skill with the deployment loop, on the simulated robot"),
     "report": ("run_commands", "one self-contained HTML page about a run"),
     "demo": ("run_commands", "all of the above, small: from recording to a fine-tuned skill and its report"),
+    "sweep": ("run_commands", "skills x seeds x alpha_BC, from nothing to one report; on this machine or on Ray"),
     "summary": ("run_commands", "the results of several demos as one table"),
     "experiment": ("run_commands", "what limits a run's gain: world model, alpha_BC or reward"),
     "doctor": ("run_commands", "what is installed from where, graphics, threads, disk"),

@@ -54,7 +54,7 @@ class Curve:
 @styled
 def success_bars(rates: Mapping[str, SuccessRate]) -> str:
     """Success rate of each policy with its 95 % interval."""
-    figure, axes = _figure(width=4.6, height=0.62 * len(rates) + 0.75)
+    figure, axes = new_figure(width=4.6, height=0.62 * len(rates) + 0.75)
     for row, rate in enumerate(rates.values()):
         interval = rate.interval
         color = FINETUNED if row else BASE
@@ -67,13 +67,13 @@ def success_bars(rates: Mapping[str, SuccessRate]) -> str:
     axes.set_yticks(range(len(rates)), list(rates))
     axes.set_ylim(len(rates) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 @styled
 def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate]) -> str:
     """Success in dreams at every iteration, and success in the simulator of the checkpoints evaluated on the way."""
-    figure, axes = _figure(width=6.6, height=3.0)
+    figure, axes = new_figure(width=6.6, height=3.0)
     if len(dream.x):
         axes.plot(dream.x, 100 * np.array(dream.y), color=DREAM, linewidth=1.6, label="in dreams (classifier)")
     if truth:
@@ -85,13 +85,13 @@ def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate]) -> str:
     axes.set(ylim=(0, 102), xlabel="fine-tuning iteration", ylabel="success, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-    return _svg(figure)
+    return svg(figure)
 
 
 @styled
 def dream_against_truth(dreams: Mapping[str, float], truth: Mapping[str, SuccessRate], xlabel: str) -> str:
     """Success in dreams beside success in the simulator with its 95 % interval, for each of several policies."""
-    figure, axes = _figure(width=5.4, height=3.0)
+    figure, axes = new_figure(width=5.4, height=3.0)
     places, names = np.arange(len(truth)), list(truth)
     rates = np.array([100 * rate.rate for rate in truth.values()])
     bounds = np.array([[100 * rate.interval.low, 100 * rate.interval.high] for rate in truth.values()]).T
@@ -103,13 +103,13 @@ def dream_against_truth(dreams: Mapping[str, float], truth: Mapping[str, Success
     axes.set_xticks(places, names)
     axes.grid(axis="x", visible=False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-    return _svg(figure)
+    return svg(figure)
 
 
 @styled
 def lines(curves: Mapping[str, Curve], xlabel: str, ylabel: str, log: bool = False) -> str:
     """Several curves over one axis; `log` asks for a logarithmic one where the values span a decade."""
-    figure, axes = _figure(width=4.4, height=2.6)
+    figure, axes = new_figure(width=4.4, height=2.6)
     for (name, curve), color in zip(curves.items(), CYCLE * len(curves), strict=False):
         axes.plot(curve.x, curve.y, color=color, linewidth=1.5, label=name, marker="o" if len(curve.x) == 1 else "")
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -119,13 +119,13 @@ def lines(curves: Mapping[str, Curve], xlabel: str, ylabel: str, log: bool = Fal
         axes.set_yscale("log")
     if len(curves) > 1:
         axes.legend()
-    return _svg(figure)
+    return svg(figure)
 
 
 @styled
 def phase_bars(seconds: Mapping[str, float]) -> str:
     """How long each phase of a run took."""
-    figure, axes = _figure(width=6.6, height=0.3 * len(seconds) + 0.7)
+    figure, axes = new_figure(width=6.6, height=0.3 * len(seconds) + 0.7)
     rows = range(len(seconds))
     axes.barh(rows, [value / 60 for value in seconds.values()], height=0.6, color=FINETUNED)
     for row, value in enumerate(seconds.values()):
@@ -134,7 +134,7 @@ def phase_bars(seconds: Mapping[str, float]) -> str:
     axes.set(xlabel="minutes", ylim=(len(seconds) - 0.4, -0.6))
     axes.margins(x=0.1)
     axes.grid(axis="y", visible=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def clock(seconds: float) -> str:
@@ -142,12 +142,14 @@ def clock(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Empty axes of this size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The drawing as text, the same for the same figure."""
     metadata: dict[str, Any] = {"Date": None, "Creator": None}
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata=metadata)

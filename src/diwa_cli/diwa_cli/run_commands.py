@@ -105,15 +105,20 @@ def bundle(args: list[str]) -> int:
 def report(args: list[str]) -> int:
     from diwa_cli.report import write_report
     from diwa_cli.report_comparison import write_comparison
+    from diwa_cli.report_sweep import write_sweep_report
+    from diwa_cli.run_folder import RunFolder
 
     def command(run: Positional[Path]) -> None:
         """Write `report.html` into a run's folder: one page with everything in it, to look at and to send around.
 
         Args:
-            run: Folder of a run, as `diwa demo` leaves it (the page names what is missing in it), or the file of a
-                comparison on a robot.
+            run: Folder of a run, as `diwa demo` (the page names what is missing in it) or `diwa sweep` leaves it, or
+                the file of a comparison on a robot.
         """
-        print(write_comparison(run) if run.suffix == ".json" else write_report(run))
+        if run.suffix == ".json":
+            print(write_comparison(run))
+        else:
+            print(write_sweep_report(run) if RunFolder(run).is_sweep else write_report(run))
 
     return call(command, "report", args)
 
@@ -148,6 +153,27 @@ def demo(args: list[str]) -> int:
         whole.demo(out, config, source)
 
     return call(command, "demo", rest)
+
+
+def sweep(args: list[str]) -> int:
+    from diwa_cli import sweep as whole
+    from diwa_cli.sweep_plan import SweepConfig
+
+    source, rest = split_source(args)
+    defaults = source.section(SweepConfig, "sweep")
+
+    def command(out: Path = Path("runs/sweep"), config: Flags[SweepConfig] = defaults) -> int:
+        """Learn skills x seeds x alpha_BC on one world model, judge all on the same starts: one table and one report.
+
+        Finished phases are skipped, interrupted ones continue. The exit status is 1 if a phase failed; all that does
+        not need it is done, and it is named at the end.
+
+        Args:
+            out: Folder of the sweep. More skills, seeds and values of alpha_BC can be added to it later.
+        """
+        return 0 if whole.sweep(out, config, source) else 1
+
+    return call(command, "sweep", rest)
 
 
 def experiment(args: list[str]) -> int:

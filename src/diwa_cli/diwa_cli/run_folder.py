@@ -30,9 +30,14 @@ class RunFolder:
     @property
     def learned(self) -> RunFolder:
         """The run whose play and world model this one uses: itself, unless its configuration names another."""
-        description = read_json(self.description) or {}
-        other = description.get("config", {}).get("demo", {}).get("world_model_of", "")
+        config = (read_json(self.description) or {}).get("config", {})
+        other = (config.get("demo") or config.get("sweep") or {}).get("world_model_of", "")
         return RunFolder(Path(other)) if other else self
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it is the folder of a sweep."""
+        return "sweep" in (read_json(self.description) or {}).get("config", {})
 
     @property
     def description(self) -> Path:
@@ -137,8 +142,14 @@ def read_json(path: Path) -> Any:
         raise DiwaError(f"{path} is damaged ({error}): delete it and run again") from error
 
 
+def in_a_line(error: Exception) -> str:
+    """What went wrong; the kind of error too, unless it is one of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, DiwaError) else f"{type(error).__name__}: {text}"
+
+
 class PhaseLog:
-    """Seconds of each phase, interruptions left out, kept on disk while it runs."""
+    """Seconds, command and error of each phase, interruptions left out, kept on disk while it runs."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -153,11 +164,15 @@ class PhaseLog:
         """Whether the phase has ended once."""
         return self._phases.get(name, {}).get("done", False)
 
+    def error(self, name: str) -> str:
+        """Of the phase's last attempt, in a line; empty if there was none."""
+        return self._phases.get(name, {}).get("error", "")
+
     @contextmanager
     def running(self, name: str, command: str) -> Iterator[None]:
         """Add the time spent inside to phase `name`; it is done unless this raises."""
         phase = self._phases.setdefault(name, {"seconds": 0.0})
-        phase |= {"command": command, "done": False}
+        phase |= {"command": command, "done": False, "error": ""}
         before, started, ended = phase["seconds"], time.monotonic(), threading.Event()
 
         def save() -> None:
@@ -174,6 +189,9 @@ class PhaseLog:
         try:
             yield
             phase["done"] = True
+        except Exception as error:
+            phase["error"] = in_a_line(error)
+            raise
         finally:
             ended.set()
             pulse.join()

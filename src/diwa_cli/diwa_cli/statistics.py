@@ -3,6 +3,10 @@
 Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
 Statistics in Medicine 17 (1998), method 10: Wilson intervals of both rates, combined by square-and-add with their
 correlation. Unlike a bootstrap it gives a sensible interval at 0 % and 100 % too.
+
+Over several training seeds, all judged from the same starts, seeds and starts are both samples. The interval of the
+mean treats them as crossed random effects: Hillis, A comparison of denominator degrees of freedom methods for multiple
+observer ROC analysis, Statistics in Medicine 26 (2007), with seeds for readers and starts for cases.
 """
 
 from __future__ import annotations
@@ -10,6 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
@@ -80,6 +87,72 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDi
     difference = rate_2 - rate_1
     interval = Interval(max(-1.0, difference - low), min(1.0, difference + high))
     return PairedDifference(difference, interval, both, only_first, only_second, neither)
+
+
+@dataclass(frozen=True)
+class SeedMean:
+    """Mean over training seeds of a rate, or of a difference of rates; fractions."""
+
+    mean: float
+    interval: Interval
+    seeds: int
+
+
+def rate_over_seeds(successes: Sequence[Sequence[bool]]) -> SeedMean:
+    """Mean success rate of S seeds, each judged from the same N starts (S rows of N).
+
+    The interval is that of `crossed_interval`, never narrower than Wilson's of all rollouts, which alone is sensible
+    at 0 % and 100 %. One seed: Wilson's, which says nothing about other seeds.
+    """
+    values = _matrix(successes)
+    return _over_seeds(values, wilson(int(values.sum()), values.size), 0.0)
+
+
+def difference_over_seeds(first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]]) -> SeedMean:
+    """Mean over S seeds of the paired difference `second` - `first`, each from the same N starts (S rows of N).
+
+    The interval is that of `crossed_interval` on the differences of pairs, never narrower than Newcombe's of all pairs.
+    One seed: Newcombe's, which says nothing about other seeds.
+    """
+    one, two = _matrix(first), _matrix(second)
+    if one.shape != two.shape:
+        raise ValueError(f"pairs are needed, got {one.shape} and {two.shape} results (seeds, starts)")
+    pooled = paired_difference([bool(v) for v in one.flat], [bool(v) for v in two.flat])
+    return _over_seeds(two - one, pooled.interval, -1.0)
+
+
+def crossed_interval(values: np.ndarray) -> Interval:
+    """95 % interval of the mean of `values` (S seeds, N starts), S and N at least 2; not cut to a possible range.
+
+    Two-way random effects: with the mean squares of seeds, of starts and of their interaction, and
+    e = max(MS_starts - MS_interaction, 0), the mean's variance is (MS_seeds + e) / (S N), and its t has
+    (S - 1) (1 + e / MS_seeds)^2 degrees of freedom.
+    """
+    seeds, starts = values.shape
+    mean, rows, columns = values.mean(), values.mean(1, keepdims=True), values.mean(0, keepdims=True)
+    ms_seeds = starts * ((rows - mean) ** 2).sum() / (seeds - 1)
+    ms_starts = seeds * ((columns - mean) ** 2).sum() / (starts - 1)
+    ms_both = ((values - rows - columns + mean) ** 2).sum() / ((seeds - 1) * (starts - 1))
+    extra = max(ms_starts - ms_both, 0.0)
+    freedom = min((seeds - 1) * (1 + extra / max(ms_seeds, 1e-12)) ** 2, 1e9)
+    half = float(stdtrit(freedom, 0.975) * math.sqrt((ms_seeds + extra) / values.size))
+    return Interval(float(mean) - half, float(mean) + half)
+
+
+def _matrix(successes: Sequence[Sequence[bool]]) -> np.ndarray:
+    """(S, N) float64 of 0 and 1."""
+    if not successes or not successes[0] or len({len(row) for row in successes}) > 1:
+        raise ValueError(f"every seed needs the same starts, got {[len(row) for row in successes]}")
+    return np.array(successes, float)
+
+
+def _over_seeds(values: np.ndarray, pooled: Interval, lowest: float) -> SeedMean:
+    """Mean of `values` (S, N) with the crossed interval, at least the pooled one, cut to [lowest, 1]."""
+    interval = pooled
+    if min(values.shape) > 1:
+        crossed = crossed_interval(values)
+        interval = Interval(max(lowest, min(crossed.low, pooled.low)), min(1.0, max(crossed.high, pooled.high)))
+    return SeedMean(float(values.mean()), interval, len(values))
 
 
 def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "diwa_learning": {"numpy", "torch", "safetensors", "tensorboard", "matplotlib", "diwa_data"},
     "diwa_deploy": {"numpy", "torch", "diwa_data", "diwa_learning"},
     "diwa_cli": {
-        "numpy", "scipy", "torch", "tyro", "rich", "matplotlib", "PIL", "imageio_ffmpeg", "cv2",
+        "numpy", "scipy", "torch", "tyro", "rich", "matplotlib", "PIL", "imageio_ffmpeg", "cv2", "ray",
         "diwa_data", "diwa_sim", "diwa_learning", "diwa_deploy",
     },
 }  # fmt: skip

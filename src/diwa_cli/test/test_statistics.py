@@ -2,9 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from diwa_cli.statistics import Z_95, SuccessRate, paired_difference, wilson
+from diwa_cli.statistics import (
+    Z_95,
+    Interval,
+    SuccessRate,
+    crossed_interval,
+    difference_over_seeds,
+    paired_difference,
+    rate_over_seeds,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +88,53 @@ def test_pairing_narrows_the_interval_when_results_go_together():
 def test_unpaired_results_are_refused(first, second):
     with pytest.raises(ValueError, match="pairs"):
         paired_difference(first, second)
+
+
+def test_crossed_interval_by_hand():
+    """Rows 0.5 and 1, columns 1 and 0.5: all mean squares are 1/4, so the error is 1/4 with one degree of freedom."""
+    interval = crossed_interval(np.array([[1.0, 0.0], [1.0, 1.0]]))
+    assert (interval.low, interval.high) == pytest.approx((0.75 - 12.7062 / 4, 0.75 + 12.7062 / 4), abs=1e-4)
+
+
+def test_crossed_interval_knows_that_the_starts_are_the_same_for_all_seeds():
+    """Mean squares 1/8 of seeds, 9/8 of starts, 1/8 of both: variance (1/8 + 1) / 8, 9^2 degrees of freedom."""
+    interval = crossed_interval(np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, -1.0]]))
+    half = 1.98969 * 0.375
+    assert (interval.low, interval.high) == pytest.approx((0.375 - half, 0.375 + half), abs=1e-4)
+
+
+def test_seeds_that_disagree_widen_the_interval_beyond_that_of_rollouts():
+    agreeing = [[True] * 5 + [False] * 5, [False] * 5 + [True] * 5, [True, False] * 5]
+    disagreeing = [[True] * 9 + [False], [True] * 5 + [False] * 5, [True] + [False] * 9]
+    narrow, wide = rate_over_seeds(agreeing), rate_over_seeds(disagreeing)
+    assert narrow.mean == wide.mean == 0.5
+    assert narrow.interval == wilson(15, 30)  # seeds agree to the last rollout, by chance: Wilson's holds
+    assert wide.interval == Interval(0.0, 1.0)
+    assert (narrow.seeds, wide.seeds) == (3, 3)
+
+
+def test_difference_over_seeds_is_paired_by_start_within_each_seed():
+    """Differences 1, 1, 0, 0 and 1, 1, 0, -1: the case by hand above; Newcombe's over all eight pairs is narrower."""
+    first = [[False, False, True, False], [False, False, False, True]]
+    second = [[True, True, True, False], [True, True, False, False]]
+    found = difference_over_seeds(first, second)
+    crossed = crossed_interval(np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, -1.0]]))
+    assert found.mean == 0.375
+    assert found.interval == Interval(crossed.low, 1.0)
+
+
+def test_one_seed_has_the_intervals_of_a_single_run():
+    first, second = pairs(both=36, only_first=2, only_second=12, neither=0)
+    assert difference_over_seeds([first], [second]).interval == paired_difference(first, second).interval
+    assert rate_over_seeds([first]).interval == wilson(38, 50)
+
+
+def test_all_seeds_at_100_percent_still_have_an_interval():
+    found = rate_over_seeds([[True] * 20] * 3)
+    assert (found.mean, found.interval) == (1.0, wilson(60, 60))
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[True], [True, False]]])
+def test_seeds_with_other_starts_are_refused(rows):
+    with pytest.raises(ValueError, match="same starts"):
+        rate_over_seeds(rows)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 SECTIONS = (
     "record", "dataset", "world_model", "policy", "reward", "finetune",
-    "evaluate", "evaluate_world_model", "run_skill", "demo", "experiment", "sim",
+    "evaluate", "evaluate_world_model", "run_skill", "demo", "sweep", "experiment", "sim",
 )  # fmt: skip
 
 DEFAULT_PRESET = "laptop"

@@ -10,26 +10,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import h5py
 import numpy as np
 
 from diwa_data import __version__
-from diwa_data.align import Alignment, DatasetConfig, align_bag
+from diwa_data.align import DatasetConfig
 from diwa_data.bags import find_bags
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, full_disk_as_error, remove, require_space
-from diwa_data.processes import children_without_interrupts
+from diwa_data.parts import BuildParts, PartJob, build_parts
 from diwa_data.progress import progress
 from diwa_data.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import ActionSpec, Spec, require_same
@@ -82,11 +78,12 @@ class Dataset:
     episodes: list[Episode]
 
 
-def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig) -> None:
+def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig, build: BuildParts = build_parts) -> None:
     """Build the dataset `out` from bags, or folders of bags, of one spec.
 
     Finished episodes survive an interruption in `.<out>.parts` and are taken up by the next run; another config or
     spec is refused. A dataset that is complete already is left as it is, unless the bags or config differ: an error.
+    `build` does the work on each bag, by default in processes of this machine.
     """
     out = Path(out)
     paths = find_bags(bags)
@@ -99,7 +96,7 @@ def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig) -> Non
     parts = out.with_name(f".{out.name}.parts")
     _prepare_parts(parts, identity)
     with full_disk_as_error(out):
-        _build_parts([(path, parts / _part_name(path)) for path in paths], config)
+        _build_missing([PartJob(path, parts / _part_name(path)) for path in paths], config, build)
         with atomic_path(out) as temporary:
             skipped = _merge(parts, paths, temporary, spec, identity)
     remove(parts)
@@ -227,54 +224,14 @@ def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(settings))
 
 
-def _build_parts(jobs: list[tuple[Path, Path]], config: DatasetConfig) -> None:
+def _build_missing(jobs: list[PartJob], config: DatasetConfig, build: BuildParts) -> None:
     """Align every bag whose part is not there yet."""
-    waiting = [job for job in jobs if not job[1].exists()]
+    waiting = [job for job in jobs if not job.part.exists()]
     started, recorded = time.monotonic(), 0.0
     with progress("build-dataset", len(jobs), "episodes", len(jobs) - len(waiting)) as bar:
-        for alignment in _alignments(waiting, config):
+        for alignment in build(waiting, config):
             recorded += alignment.seconds
             bar.advance(1, f"{recorded / (time.monotonic() - started):.0f}x real time")
-
-
-def _alignments(jobs: list[tuple[Path, Path]], config: DatasetConfig) -> Iterator[Alignment]:
-    workers = min(config.workers, len(jobs))
-    if workers <= 1:
-        for bag, part in jobs:
-            yield _build_part(bag, part, config)
-        return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (stop,))
-    try:
-        with children_without_interrupts():
-            futures = [pool.submit(_build_part_in_worker, bag, part, config) for bag, part in jobs]
-        for done in as_completed(futures):
-            yield done.result()
-    except BrokenProcessPool as error:
-        raise DiwaError("a worker was killed (out of memory?): run again with fewer --workers") from error
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-_worker_stop: Any = None
-
-
-def _start_worker(stop: Any) -> None:
-    """Keep the event that the parent sets when it stops."""
-    global _worker_stop
-    _worker_stop = stop
-    cv2.setNumThreads(1)
-
-
-def _build_part_in_worker(bag: Path, part: Path, config: DatasetConfig) -> Alignment:
-    return _build_part(bag, part, config, _worker_stop.is_set)
-
-
-def _build_part(bag: Path, part: Path, config: DatasetConfig, stopped: Callable[[], bool] = lambda: False) -> Alignment:
-    with atomic_path(part) as temporary, h5py.File(temporary, "w") as file:
-        return align_bag(bag, file, config, stopped)
 
 
 def _merge(parts: Path, paths: list[Path], out: Path, spec: Spec, identity: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.images import preprocess
 from diwa_data.inspect import inspect_path
+from diwa_data.parts import build_part
 from diwa_data.pose import Pose, relative_action, robot_state
 from diwa_data.sidecar import Sidecar
 from diwa_data.spec import Spec
@@ -96,6 +97,15 @@ def test_parallel_building_gives_the_same_rows(recorded: Path, built: Path, tmp_
         np.testing.assert_array_equal(one.images["static"], two.images["static"])
         np.testing.assert_array_equal(one.action, two.action)
     assert [path.name for path in tmp_path.iterdir()] == ["D.h5"]
+
+
+def test_bags_may_be_aligned_anywhere_and_in_any_order(recorded: Path, built: Path, tmp_path: Path) -> None:
+    def backwards(jobs, config):
+        yield from (build_part(job, config) for job in reversed(jobs))
+
+    build_dataset([recorded], tmp_path / "D.h5", ONE, backwards)
+    for one, two in zip(load_dataset(built).episodes, load_dataset(tmp_path / "D.h5").episodes, strict=True):
+        np.testing.assert_array_equal(one.action, two.action)
 
 
 def test_lost_frames_are_flagged_and_long_gaps_split(tmp_path: Path, spec: Spec) -> None:

@@ -1,0 +1,127 @@
+"""Phases of a sweep, and bags of a dataset, as tasks on Ray (optional: pip install 'diwa-ros2[scale]').
+
+`local` starts Ray on this machine, an address uses a cluster. Every machine of a cluster needs the same installation
+and the sweep's folder under the same path, on a shared file system: files are what phases hand on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from diwa_cli.executors import Progress, attempt_aside
+from diwa_cli.phases import Phase
+from diwa_cli.run_folder import in_a_line
+from diwa_cli.sweep_plan import Stage, SweepFolder
+from diwa_data.align import Alignment, DatasetConfig
+from diwa_data.errors import DiwaError
+from diwa_data.parts import PartJob, build_part
+
+SAVING = 120.0
+"""Seconds in which interrupted tasks may save."""
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """The ray module, connected to `address`. Raises `DiwaError` if Ray is not installed or does not answer."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise DiwaError("--ray needs Ray: pip install 'diwa-ros2[scale]'") from error
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+    except (ConnectionError, ValueError) as error:
+        raise DiwaError(
+            f"no Ray at {address!r} ({error}): use `--ray local`, or start a cluster with `ray start`"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def run_on_ray(stages: Sequence[Stage], folder: SweepFolder, address: str) -> Progress:
+    """Run all phases as Ray tasks, each as soon as the phases that it needs are done."""
+    found = Progress(folder)
+    phases = [phase for stage in stages for phase in stage.phases if found.is_waiting(phase)]
+    if not phases:
+        return found
+    with connected(address) as ray:
+        task, room = ray.remote(_task), room_of(ray.nodes())
+        tasks: dict[Any, Phase] = {}
+        references: dict[str, Any] = {}
+        for phase in phases:
+            before = [references[name] for name in phase.after if name in references]
+            options = task.options(name=phase.name, max_retries=1, **resources(phase, room))
+            references[phase.name] = reference = options.remote(phase, folder, os.getcwd(), *before)
+            tasks[reference] = phase
+        print(f"{len(phases)} phases on Ray; what each prints is in {folder.path / 'phases'}", flush=True)
+        for reference, accident in _results(ray, list(tasks)):
+            phase = tasks.pop(reference)
+            if all(folder.log(name).is_done(name) for name in phase.after):
+                found.ended(phase, accident)
+                references.pop(phase.name)
+    for phase in phases:
+        if phase.name in references:
+            found.is_waiting(phase)  # no: what it needed failed
+    return found
+
+
+def room_of(nodes: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The largest number of CPUs and of GPUs that one living machine of a cluster has."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    return {kind: max((node.get(kind, 0) for node in alive), default=0) for kind in ("CPU", "GPU")}
+
+
+def resources(phase: Phase, room: dict[str, float]) -> dict[str, float]:
+    """What a phase asks Ray for: its cores, at most those of one machine, and for training a GPU where there is one."""
+    gpu = {"num_gpus": 1} if phase.learns and room["GPU"] else {}
+    return {"num_cpus": max(1, min(phase.cores, room["CPU"])), **gpu}
+
+
+def build_parts_on_ray(address: str, jobs: Sequence[PartJob], config: DatasetConfig) -> Iterator[Alignment]:
+    """`diwa_data.parts.build_parts` with a Ray task for each bag, in place of processes."""
+    if not jobs:
+        return
+    with connected(address) as ray:
+        task = ray.remote(build_part).options(max_retries=1)
+        absolute = [PartJob(job.bag.resolve(), job.part.resolve()) for job in jobs]
+        for reference, accident in _results(ray, [task.remote(job, config) for job in absolute]):
+            if accident:
+                raise DiwaError(accident)
+            yield ray.get(reference)
+
+
+def _task(phase: Phase, folder: SweepFolder, cwd: str, *before: bool) -> bool:
+    """Whether the phase is done in the end; it is tried if all tasks `before` it are."""
+    os.chdir(cwd)
+    if all(before):
+        attempt_aside(phase, folder)
+    return phase.is_done(folder.log(phase.name))
+
+
+def _results(ray: Any, references: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+    """Each reference as it ends, with its error in a line if it has one. Ctrl-C lets tasks save, and is raised."""
+    left = list(references)
+    try:
+        while left:
+            (reference,), left = ray.wait(left, num_returns=1)
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None)
+                yield reference, in_a_line(cause) if isinstance(cause, DiwaError) else _first_line(error)
+            else:
+                yield reference, ""
+    finally:
+        for reference in left:
+            ray.cancel(reference)
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=SAVING)
+
+
+def _first_line(error: Exception) -> str:
+    return f"Ray: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -1,0 +1,187 @@
+"""Phases: the steps from recording to evaluation, each the call behind a command. Demos and sweeps are made of them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from diwa_cli.arguments import Source, command_line
+from diwa_cli.evaluate import EvaluateConfig, evaluate
+from diwa_cli.replay import replay_dataset
+from diwa_cli.run_folder import PhaseLog, RunFolder, read_json, write_json
+from diwa_cli.versions import machine, versions
+from diwa_data.dataset import DatasetConfig, build_dataset
+from diwa_data.errors import DiwaError
+from diwa_data.recording import RecordConfig
+from diwa_learning.finetune import FinetuneConfig, finetune
+from diwa_learning.reward_config import RewardConfig
+from diwa_learning.train_policy import PolicyConfig, train_policy
+from diwa_learning.train_reward import train_reward
+from diwa_learning.train_world_model import train_world_model
+from diwa_learning.training import differences
+from diwa_learning.world_model_config import WorldModelConfig
+from diwa_sim.record import record
+from diwa_sim.table import SimConfig
+
+ALL_CORES = 1024
+"""Of a phase that uses as many cores as there are."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One step of a run; can be sent to another process."""
+
+    name: str
+    """Unique in the run: `train_policy`, in a sweep `open_drawer/seed_0/train_policy`."""
+    command: str
+    """What a user would type for it."""
+    output: Path
+    """There once it is finished."""
+    run: Callable[[], Any]
+    """Does it, or continues it."""
+    after: tuple[str, ...] = ()
+    """Names of the phases whose outputs it reads."""
+    cores: int = 1
+    """How many it uses well by itself, with processes or threads of its own."""
+    learns: bool = False
+    """Whether it trains a network: a GPU helps."""
+
+    def perform(self, log: PhaseLog) -> None:
+        """Run it, keeping time, command and error in `log`."""
+        with log.running(self.name, self.command):
+            self.run()
+
+    def is_done(self, log: PhaseLog) -> bool:
+        """Whether it was finished earlier and its output is still there."""
+        return log.is_done(self.name) and self.output.exists()
+
+
+@dataclass(frozen=True)
+class PhaseMaker:
+    """Makes phases whose commands show what differs from `source`."""
+
+    source: Source
+    sim: SimConfig
+
+    def record(self, name: str, bags: Path, config: RecordConfig) -> Phase:
+        """Teleoperation of the simulated robot into `bags`."""
+        command = self._line("record", config, "record", out=bags)
+        return Phase(name, command, bags, partial(record, bags, config, self.sim), cores=config.workers)
+
+    def build(self, name: str, bags: Path, out: Path, config: DatasetConfig, after: Sequence[str] = ()) -> Phase:
+        """Bags to the dataset `out`."""
+        command = self._line("build-dataset", config, "dataset", _=bags, out=out)
+        return Phase(name, command, out, partial(build_dataset, [bags], out, config), tuple(after), config.workers)
+
+    def replay(self, name: str, demonstrations: Path, out: Path, after: Sequence[str] = ()) -> Phase:
+        """The dataset's actions, open loop."""
+        command = shlex.join(["diwa", "replay", str(demonstrations), "--out", str(out)])
+        return Phase(name, command, out, partial(replay_dataset, demonstrations, out=out), tuple(after))
+
+    def world_model(
+        self, name: str, datasets: Sequence[Path], out: Path, config: WorldModelConfig, after: Sequence[str] = ()
+    ) -> Phase:
+        """The world model on `datasets`."""
+        command = self._line("train-world-model", config, "world_model", datasets=list(datasets), out=out)
+        run = partial(train_world_model, datasets, out, config)
+        return Phase(name, command, out, run, tuple(after), ALL_CORES, learns=True)
+
+    def policy(
+        self,
+        name: str,
+        demonstrations: Path,
+        world_model: Path,
+        out: Path,
+        config: PolicyConfig,
+        after: Sequence[str] = (),
+    ) -> Phase:
+        """The base policy."""
+        paths = {"demonstrations": demonstrations, "world_model": world_model, "out": out}
+        command = self._line("train-policy", config, "policy", **paths)
+        run = partial(train_policy, demonstrations, world_model, out, config)
+        return Phase(name, command, out, run, tuple(after), learns=True)
+
+    def reward(
+        self,
+        name: str,
+        demonstrations: Path,
+        play: Path,
+        world_model: Path,
+        out: Path,
+        config: RewardConfig,
+        after: Sequence[str] = (),
+    ) -> Phase:
+        """The success classifier."""
+        paths = {"demonstrations": demonstrations, "world_model": world_model, "play": play, "out": out}
+        command = self._line("train-reward", config, "reward", **paths)
+        run = partial(train_reward, demonstrations, play, world_model, out, config)
+        return Phase(name, command, out, run, tuple(after), learns=True)
+
+    def finetune(
+        self,
+        name: str,
+        policy: Path,
+        reward: Path,
+        world_model: Path,
+        demonstrations: Path,
+        play: Path,
+        out: Path,
+        config: FinetuneConfig,
+        after: Sequence[str] = (),
+    ) -> Phase:
+        """Fine-tuning in dreams."""
+        paths = {"policy": policy, "reward": reward, "demonstrations": demonstrations, "world_model": world_model}
+        command = self._line("finetune", config, "finetune", **paths, play=play, out=out)
+        run = partial(finetune, policy, reward, world_model, demonstrations, play, out, config)
+        return Phase(name, command, out, run, tuple(after), learns=True)
+
+    def evaluate(
+        self,
+        name: str,
+        policies: Mapping[str, Path],
+        world_model: Path,
+        reward: Path,
+        out: Path,
+        config: EvaluateConfig,
+        after: Sequence[str] = (),
+    ) -> Phase:
+        """Rollouts of `policies` from the same starts."""
+        pairs = [word for pair in policies.items() for word in pair]
+        paths = {"policies": pairs, "world_model": world_model, "reward": reward, "out": out}
+        command = self._line("evaluate", config, "evaluate", **paths)
+        run = partial(evaluate, policies, world_model, reward, out, config, self.sim)
+        return Phase(name, command, out / "evaluation.json", run, tuple(after), config.workers)
+
+    def _line(self, command: str, config: Any, section: str, **paths: Any) -> str:
+        return command_line(command, self.source, config, section, **paths)
+
+
+def claim(folder: RunFolder, kind: str, command: str, config: dict[str, Any], free: Collection[str] = ()) -> None:
+    """Write what this run is into `run.json`, or check that the one there is the same run.
+
+    Values whose dotted names are in `free` may change. Raises `DiwaError` when the folder holds something else, or a
+    `kind` (demo, sweep) of another configuration.
+    """
+    config = json.loads(json.dumps(config, default=str))
+    earlier = read_json(folder.description)
+    if earlier is None or kind not in earlier["config"]:
+        if folder.path.is_dir() and any(folder.path.iterdir()):
+            raise DiwaError(f"{folder.path} exists and holds no {kind}: choose another --out")
+    else:
+        changes = [
+            f"{name} was {old!r}, is {new!r}"
+            for name, old, new in differences("", earlier["config"], config)
+            if name not in free
+        ]
+        if changes:
+            raise DiwaError(
+                f"{folder.path} was begun differently: {'; '.join(changes)}. Restore that or choose another --out"
+            )
+    if earlier is None or earlier["config"] != config:
+        description = {"command": command, "versions": versions(), "machine": machine(), "config": config}
+        write_json(folder.description, description)

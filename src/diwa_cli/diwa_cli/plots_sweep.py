@@ -1,0 +1,68 @@
+"""Figures of a sweep's report as SVG text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.ticker import MaxNLocator
+
+from diwa_cli.plots import BASE, DREAM, FINETUNED, INK, Curve, new_figure, styled, svg
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Success of a policy over seeds, percent."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: Sequence[float]
+    """Of each seed."""
+
+
+@dataclass(frozen=True)
+class SeedCurve:
+    """The fine-tuning of one seed, percent."""
+
+    dream: Curve
+    """Success in dreams at each iteration."""
+    truth: tuple[float, float]
+    """Success in the simulator before the first iteration and after the last."""
+
+
+@styled
+def skill_bars(skills: Mapping[str, tuple[Bar, Bar]]) -> str:
+    """Two bars a skill, after imitation and after dreaming, with the interval over seeds and a dot a seed."""
+    figure, axes = new_figure(width=6.6, height=0.62 * len(skills) + 0.95)
+    for row, pair in enumerate(skills.values()):
+        for offset, bar, color, label in zip(
+            (-0.19, 0.19), pair, (BASE, FINETUNED), ("after imitation", "after dreaming"), strict=True
+        ):
+            axes.barh(row + offset, bar.mean, height=0.36, color=color, label=None if row else label)
+            axes.hlines(row + offset, bar.low, bar.high, color=INK, linewidth=1.4)
+            heights = [row + offset] * len(bar.seeds)
+            axes.scatter(bar.seeds, heights, s=11, color="white", edgecolors=INK, linewidths=0.8, zorder=3)
+            axes.annotate(f"{bar.mean:.0f} %", (100, row + offset), (6, 0), textcoords="offset points", va="center",
+                          fontsize=9, fontweight="bold", color=color, annotation_clip=False)  # fmt: skip
+    axes.set(xlim=(0, 100), xlabel="success, % (line: 95 % interval; dots: seeds)", ylim=(len(skills) - 0.45, -0.55))
+    axes.set_yticks(range(len(skills)), list(skills))
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return svg(figure)
+
+
+@styled
+def seed_curves(seeds: Mapping[int, SeedCurve]) -> str:
+    """Success in dreams over iterations, a line a seed, and success in the simulator at both ends."""
+    figure, axes = new_figure(width=4.4, height=2.6)
+    for number, curve in enumerate(seeds.values()):
+        axes.plot(curve.dream.x, curve.dream.y, color=DREAM, linewidth=1.2, alpha=0.8,
+                  label=None if number else "in dreams")  # fmt: skip
+        ends = (0, curve.dream.x[-1] + 1)
+        axes.plot(ends, curve.truth, color=FINETUNED, linewidth=0.9, linestyle=":", marker="o", markersize=4.5,
+                  label=None if number else "in the simulator")  # fmt: skip
+    axes.set(ylim=(-2, 102), xlabel="fine-tuning iteration", ylabel="success, %")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return svg(figure)

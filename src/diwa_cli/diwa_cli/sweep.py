@@ -1,0 +1,98 @@
+"""`diwa sweep`: skills x seeds x alpha_BC from nothing to one report; a demo is a sweep of one run.
+
+Play is recorded and the world model trained once, demonstrations once for each skill; every skill and seed has its own
+policy and classifier, every alpha_BC its own fine-tuning. All are judged from the same start states.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from diwa_cli.arguments import Source, command_line
+from diwa_cli.executors import Progress, run_here
+from diwa_cli.on_ray import run_on_ray
+from diwa_cli.phases import claim
+from diwa_cli.report_sweep import write_sweep_report
+from diwa_cli.run_folder import RunFolder, write_json
+from diwa_cli.sweep_plan import FREE, Run, Stage, Sweep, SweepConfig, SweepFolder, plan
+from diwa_cli.sweep_results import UNITS, judged_runs, run_row, skill_rows, table, write_rollouts
+from diwa_cli.versions import machine, versions
+from diwa_data.errors import DiwaError
+from diwa_learning.checkpoint import is_finished
+
+
+def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
+    """Run every phase that is not finished; leaves `results.json`, `rollouts.jsonl` and `report.html` in `out`.
+
+    Whether all phases are done. A failed one stops what depends on it alone, and is named at the end. Raises
+    `DiwaError` when `out` holds something else, or a sweep of other settings; more skills, seeds and alphas may be
+    added.
+    """
+    folder, what = SweepFolder(out), Sweep(config, source)
+    runs = what.runs()
+    if config.workers < 1:
+        raise DiwaError(f"workers is {config.workers}: choose 1 or more")
+    if config.world_model_of and not is_finished(RunFolder(Path(config.world_model_of)).world_model):
+        raise DiwaError(
+            f"{config.world_model_of} has no trained world model: give the folder of a finished demo or sweep"
+        )
+    command = command_line("sweep", source, config, "sweep", out=out)
+    claim(folder.shared, "sweep", command, identity(what), {f"sweep.{name}" for name in FREE})
+    stages = plan(folder, what)
+    progress = run_on_ray(stages, folder, config.ray) if config.ray else run_here(stages, folder, config.workers)
+    found = results(folder, runs, stages, progress, command, source.preset)
+    write_json(folder.shared.results, found)
+    write_sweep_report(out)
+    print(f"\n{table(found['skills'])}\n\nreport: {folder.shared.report}\nresults: {folder.shared.results}")
+    print(failures(folder, progress), end="")
+    return not progress.failed
+
+
+def identity(what: Sweep) -> dict[str, Any]:
+    """What decides a sweep's results: its configuration, and that of the phases of its first run."""
+    settings = dataclasses.asdict(what.settings(what.skills[0], what.config.seed))
+    shared = {name: values for name, values in settings.items() if name not in ("demo", "curve")}
+    for name, values in shared.items():
+        shared[name] = {key: value for key, value in values.items() if key != "skill"}
+    return {"sweep": dataclasses.asdict(what.config), **shared}
+
+
+def results(
+    folder: SweepFolder, runs: list[Run], stages: list[Stage], progress: Progress, command: str, preset: str
+) -> dict[str, Any]:
+    """What `results.json` holds; writes the rollouts too."""
+    judged = judged_runs(folder, runs)
+    write_rollouts(folder, judged)
+    logs = {phase.name: folder.log(phase.name) for stage in stages for phase in stage.phases}
+    return {
+        "command": command,
+        "units": UNITS,
+        "skills": skill_rows(judged, preset),
+        "runs": [run_row(one) for one in judged],
+        "failed": progress.failed,
+        "left_out": progress.left_out,
+        "stages": {
+            stage.name: {
+                "seconds": round(sum(logs[p.name].seconds.get(p.name, 0.0) for p in stage.phases), 1),
+                "commands": {phase.name: phase.command for phase in stage.phases},
+            }
+            for stage in stages
+        },
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def failures(folder: SweepFolder, progress: Progress) -> str:
+    """What failed, why, where to read more, and what could not be done for it; empty if nothing failed."""
+    lines = []
+    for name, error in progress.failed.items():
+        others = sum(cause == name for cause in progress.left_out.values())
+        lines.append(f"failed: {name}: {error}" + (f" ({others} phases that need it were left out)" if others else ""))
+        if folder.output(name).is_file():
+            lines.append(f"  what it printed: {folder.output(name)}")
+    if lines:
+        lines.append("the same command tries them again")
+    return "".join(line + "\n" for line in lines)

@@ -1,0 +1,250 @@
+"""What a sweep consists of: its runs, where their files lie, and its phases by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from diwa_cli.arguments import Source
+from diwa_cli.demo import DemoConfig, Settings
+from diwa_cli.phases import Phase, PhaseMaker
+from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder
+from diwa_data.errors import DiwaError
+from diwa_data.skills import SKILLS, require_skill
+
+ALL = "all"
+"""As a skill: every one."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """`diwa sweep`: what is swept, and how much of everything; sizes are in the preset's other sections."""
+
+    skills: tuple[str, ...] = (ALL,)
+    """Skills to learn; `all` for the eight."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of policy, classifier and fine-tuning."""
+    alphas: tuple[float, ...] = ()
+    """Values of alpha_BC; none = the preset's."""
+    play_minutes: float = 40.0
+    """Minutes of play to record."""
+    demonstrations: int = 50
+    """Demonstrations to record of each skill."""
+    rollouts: int = 200
+    """Start states of every evaluation, the same for all."""
+    videos: int = 1
+    """Start states of every evaluation that are filmed."""
+    seed: int = 0
+    """Of the recordings and the world model, which all runs share."""
+    world_model_of: str = ""
+    """Folder of a finished demo or sweep whose play and world model to use; empty = record and train them."""
+    workers: int = 2
+    """Phases at a time, of those that use one core: policies, classifiers, fine-tunings. With 1, each uses all."""
+    ray: str = ""
+    """`local` starts Ray on this machine, an address (`auto`, ray://HOST:10001) uses a cluster; empty = without Ray."""
+
+
+FREE = ("skills", "seeds", "alphas", "workers", "ray")
+"""What may change between two calls on one folder: a sweep can grow, and go on elsewhere."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning of a sweep."""
+
+    skill: str
+    seed: int
+    alpha: float
+    """alpha_BC."""
+
+    @property
+    def trained(self) -> str:
+        """Name of what runs that differ in alpha_BC share, and its folder."""
+        return f"{self.skill}/seed_{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Of the run, and its folder."""
+        return f"{self.trained}/alpha_{self.alpha:g}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Phases of one kind, which do not wait for each other."""
+
+    name: str
+    phases: tuple[Phase, ...]
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Paths inside a sweep's folder. Play and world model may be those of another run."""
+
+    path: Path
+
+    @property
+    def shared(self) -> RunFolder:
+        """Description, play, world model, results, report."""
+        return RunFolder(self.path)
+
+    @property
+    def rollouts(self) -> Path:
+        """Every rollout of every run, JSON lines."""
+        return self.path / "rollouts.jsonl"
+
+    def of(self, name: str) -> RunFolder:
+        """Files of a skill (demonstrations), of a skill and seed (`Run.trained`) or of a run (`Run.name`)."""
+        return RunFolder(self.path / name)
+
+    def log(self, phase: str) -> PhaseLog:
+        """Time and error of one phase, in a file of its own: phases may run anywhere, at the same time."""
+        return PhaseLog(self.path / "phases" / f"{phase}.json")
+
+    def output(self, phase: str) -> Path:
+        """What a phase that ran in another process printed."""
+        return self.path / "phases" / f"{phase}.txt"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's configuration, resolved."""
+
+    config: SweepConfig
+    source: Source
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """Skills by name, each once. Raises `DiwaError` for an unknown one."""
+        named = dict.fromkeys(self.config.skills)
+        return SKILLS if ALL in named else tuple(require_skill(name) for name in named)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Training seeds, each once."""
+        return tuple(dict.fromkeys(self.config.seeds))
+
+    def alphas(self, skill: str) -> tuple[float, ...]:
+        """Values of alpha_BC for a skill, each once."""
+        preset = self.settings(skill, self.config.seed).finetune.alpha_for(skill)
+        return tuple(dict.fromkeys(self.config.alphas)) or (preset,)
+
+    def runs(self) -> list[Run]:
+        """All of them. Raises `DiwaError` if there is none."""
+        found = [
+            Run(skill, seed, alpha) for skill in self.skills for seed in self.seeds for alpha in self.alphas(skill)
+        ]
+        if not found:
+            raise DiwaError("a sweep needs at least one skill and one seed: --skills open_drawer --seeds 0")
+        return found
+
+    def settings(self, skill: str, seed: int) -> Settings:
+        """Of the demo that does the same."""
+        c = self.config
+        amounts = {"play_minutes": c.play_minutes, "demonstrations": c.demonstrations, "rollouts": c.rollouts}
+        demo = dataclasses.replace(self.source.section(DemoConfig, "demo"), skill=skill, seed=seed, **amounts)
+        found = Settings.load(demo, self.source)
+        return dataclasses.replace(found, final=dataclasses.replace(found.final, videos=c.videos))
+
+
+def plan(folder: SweepFolder, sweep: Sweep) -> list[Stage]:
+    """The phases of a sweep by stage, in an order in which each finds its inputs finished."""
+    runs = sweep.runs()
+    trained = list({run.trained: run for run in runs}.values())
+    make = PhaseMaker(sweep.source, sweep.settings(sweep.skills[0], sweep.config.seed).sim)
+    stages = [
+        *data_stages(folder, sweep, make),
+        Stage("train_policy", tuple(policy_phase(folder, sweep, make, run) for run in trained)),
+        Stage("train_reward", tuple(reward_phase(folder, sweep, make, run) for run in trained)),
+        Stage("finetune", tuple(finetune_phase(folder, sweep, make, run) for run in runs)),
+        Stage(
+            "evaluate",
+            tuple(base_phase(folder, sweep, make, run) for run in trained)
+            + tuple(finetuned_phase(folder, sweep, make, run) for run in runs),
+        ),
+    ]
+    return [stage for stage in stages if stage.phases]
+
+
+def data_stages(folder: SweepFolder, sweep: Sweep, make: PhaseMaker) -> list[Stage]:
+    """Recordings, datasets, replays and the world model, with the sweep's own seed."""
+    shared, own = folder.shared, not sweep.config.world_model_of
+    s = sweep.settings(sweep.skills[0], sweep.config.seed)
+    records, builds, replays, world_models = [], [], [], []
+    if own:
+        records.append(make.record("record_play", shared.play_bags, s.play))
+        builds.append(make.build("build_play", shared.play_bags, shared.play, s.dataset, ["record_play"]))
+        world_models.append(
+            make.world_model("train_world_model", [shared.play], shared.world_model, s.world_model, ["build_play"])
+        )
+    for skill in sweep.skills:
+        mine, config = folder.of(skill), sweep.settings(skill, sweep.config.seed).demonstrations
+        records.append(make.record(f"{skill}/record", mine.demonstration_bags, config))
+        builds.append(
+            make.build(f"{skill}/build", mine.demonstration_bags, mine.demonstrations, s.dataset, [f"{skill}/record"])
+        )
+        replays.append(make.replay(f"{skill}/replay", mine.demonstrations, mine.replay, [f"{skill}/build"]))
+    found = {"record": records, "build": builds, "replay": replays, "train_world_model": world_models}
+    return [Stage(name, tuple(phases)) for name, phases in found.items()]
+
+
+def policy_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
+    """The base policy of a skill and seed."""
+    return make.policy(
+        f"{run.trained}/train_policy",
+        folder.of(run.skill).demonstrations,
+        folder.shared.world_model,
+        folder.of(run.trained).policy,
+        sweep.settings(run.skill, run.seed).policy,
+        _after(sweep, f"{run.skill}/build"),
+    )
+
+
+def reward_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
+    """The classifier of a skill and seed."""
+    return make.reward(
+        f"{run.trained}/train_reward",
+        folder.of(run.skill).demonstrations,
+        folder.shared.play,
+        folder.shared.world_model,
+        folder.of(run.trained).reward,
+        sweep.settings(run.skill, run.seed).reward,
+        _after(sweep, f"{run.skill}/build"),
+    )
+
+
+def finetune_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
+    """The fine-tuning of a run."""
+    trained, shared = folder.of(run.trained), folder.shared
+    return make.finetune(
+        f"{run.name}/finetune",
+        trained.policy,
+        trained.reward,
+        shared.world_model,
+        folder.of(run.skill).demonstrations,
+        shared.play,
+        folder.of(run.name).finetuned,
+        dataclasses.replace(sweep.settings(run.skill, run.seed).finetune, alpha_bc=run.alpha),
+        [f"{run.trained}/train_policy", f"{run.trained}/train_reward"],
+    )
+
+
+def base_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
+    """The evaluation of the base policy of a skill and seed, once for all values of alpha_BC."""
+    trained, after = folder.of(run.trained), [f"{run.trained}/train_policy", f"{run.trained}/train_reward"]
+    config = sweep.settings(run.skill, run.seed).final
+    name, policies = f"{run.trained}/evaluate", {BASE: trained.policy}
+    return make.evaluate(name, policies, folder.shared.world_model, trained.reward, trained.final, config, after)
+
+
+def finetuned_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
+    """The evaluation of a fine-tuned policy, on the starts of its base."""
+    trained, mine = folder.of(run.trained), folder.of(run.name)
+    config = sweep.settings(run.skill, run.seed).final
+    name, policies, after = f"{run.name}/evaluate", {FINETUNED: mine.finetuned}, [f"{run.name}/finetune"]
+    return make.evaluate(name, policies, folder.shared.world_model, trained.reward, mine.final, config, after)
+
+
+def _after(sweep: Sweep, *names: str) -> list[str]:
+    """These phases, and the world model's if the sweep trains it."""
+    return [*names, *([] if sweep.config.world_model_of else ["train_world_model"])]

@@ -1,0 +1,124 @@
+"""The table of a sweep: a row for each run, one for each skill over seeds; rates in percent, differences in points."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diwa_cli.evaluate import Evaluation, difference_summary
+from diwa_cli.rollouts import Rollout
+from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_text
+from diwa_cli.statistics import Interval, difference_over_seeds, rate_over_seeds
+from diwa_cli.sweep_plan import Run, SweepFolder
+from diwa_data.errors import DiwaError
+
+UNITS = (
+    "rates in percent, differences in percentage points, all intervals 95 %. runs: Wilson, Newcombe (paired); "
+    "skills: over seeds and start states, both at random (Hillis 2007)"
+)
+HEADINGS = ("skill", "alpha_BC", "seeds", "base", "fine-tuned", "difference (95 %, paired)")
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A finished run with its rollouts, those of the base policy and the fine-tuned one from the same starts."""
+
+    run: Run
+    rollouts: Evaluation
+
+
+def judged_runs(folder: SweepFolder, runs: Iterable[Run]) -> list[JudgedRun]:
+    """The runs whose two evaluations are done."""
+    found = []
+    for run in runs:
+        names = (f"{run.trained}/evaluate", f"{run.name}/evaluate")
+        if all(folder.log(name).is_done(name) for name in names):
+            base, tuned = _rollouts(folder, run.trained), _rollouts(folder, run.name)
+            if [rollout.seed for rollout in base] != [rollout.seed for rollout in tuned]:
+                raise DiwaError(
+                    f"{folder.path / run.name}: judged from other starts than its base; delete its evaluation"
+                )
+            found.append(JudgedRun(run, Evaluation({BASE: base, FINETUNED: tuned})))
+    return found
+
+
+def run_row(judged: JudgedRun) -> dict[str, Any]:
+    """The result of one run, with the intervals of a single run: over start states."""
+    difference = difference_summary(judged.rollouts, BASE, FINETUNED)
+    rates = {name: judged.rollouts.rate(name) for name in (BASE, FINETUNED)}
+    row: dict[str, Any] = {"skill": judged.run.skill, "seed": judged.run.seed, "alpha_bc": judged.run.alpha}
+    for name, rate in rates.items():
+        row |= {name: 100 * rate.rate, f"{name}_interval": _percent(rate.interval)}
+    row |= {"difference": difference.pop("points"), **difference}
+    return row | {"rollouts": rates[BASE].rollouts}
+
+
+def skill_rows(judged: Sequence[JudgedRun], preset: str) -> list[dict[str, Any]]:
+    """A row for each skill and alpha_BC over its finished seeds."""
+    groups: dict[tuple[str, float], list[JudgedRun]] = {}
+    for one in judged:
+        groups.setdefault((one.run.skill, one.run.alpha), []).append(one)
+    return [skill_row(group, preset) for group in groups.values()]
+
+
+def skill_row(group: Sequence[JudgedRun], preset: str) -> dict[str, Any]:
+    """Runs that differ in their seed alone."""
+    successes = {name: [one.rollouts.successes(name) for one in group] for name in (BASE, FINETUNED)}
+    run, rates = group[0].run, {name: rate_over_seeds(found) for name, found in successes.items()}
+    difference = difference_over_seeds(successes[BASE], successes[FINETUNED])
+    return {
+        "skill": run.skill,
+        "preset": preset,
+        "alpha_bc": run.alpha,
+        "seeds": [one.run.seed for one in group],
+        "rollouts": len(successes[BASE][0]),
+        "base": round(100 * rates[BASE].mean, 2),
+        "base_interval": _percent(rates[BASE].interval),
+        "finetuned": round(100 * rates[FINETUNED].mean, 2),
+        "finetuned_interval": _percent(rates[FINETUNED].interval),
+        "difference": round(100 * difference.mean, 2),
+        "interval": _percent(difference.interval),
+    }
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows of skills as Markdown."""
+    lines = [HEADINGS, ("---",) * len(HEADINGS), *(cells(row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row of a skill as it is printed."""
+    low, high = row["interval"]
+    return (
+        row["skill"],
+        f"{row['alpha_bc']:g}",
+        " ".join(str(seed) for seed in row["seeds"]),
+        f"{row['base']:.1f} %",
+        f"{row['finetuned']:.1f} %",
+        f"{row['difference']:+.1f} ({low:+.1f} to {high:+.1f})",
+    )
+
+
+def write_rollouts(folder: SweepFolder, judged: Sequence[JudgedRun]) -> None:
+    """Every rollout as a JSON line: skill, training seed, policy, alpha_bc (base: null), start, success, steps."""
+    lines = {}
+    for one in judged:
+        for policy, rollouts in one.rollouts.rollouts.items():
+            alpha = None if policy == BASE else one.run.alpha
+            for rollout in rollouts:
+                row = {"skill": one.run.skill, "seed": one.run.seed, "policy": policy, "alpha_bc": alpha}
+                row |= {"start": rollout.seed, "success": rollout.success, "steps": rollout.steps}
+                lines[one.run.trained, alpha, rollout.seed] = json.dumps(row)
+    write_text(folder.rollouts, "".join(line + "\n" for line in lines.values()))
+
+
+def _rollouts(folder: SweepFolder, name: str) -> list[Rollout]:
+    """Of the evaluation in a folder of the sweep."""
+    return [Rollout(**rollout) for rollout in read_json(folder.of(name).final / "evaluation.json")["rollouts"]]
+
+
+def _percent(interval: Interval) -> list[float]:
+    return [round(100 * interval.low, 2), round(100 * interval.high, 2)]

@@ -1,0 +1,112 @@
+"""Phases with real files: what is finished is skipped, what fails stops only what needs it, here and on Ray."""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from diwa_cli.executors import run_here
+from diwa_cli.on_ray import resources, room_of, run_on_ray
+from diwa_cli.phases import ALL_CORES, Phase
+from diwa_cli.sweep_plan import Stage, SweepFolder
+from diwa_data.errors import DiwaError
+
+
+def on_ray(stages, folder):
+    pytest.importorskip("ray")
+    return run_on_ray(stages, folder, "local")
+
+
+EXECUTORS = {
+    "one after the other": partial(run_here, workers=1),
+    "two at a time": partial(run_here, workers=2),
+    "ray": on_ray,
+}
+
+
+@pytest.fixture(params=EXECUTORS.values(), ids=EXECUTORS)
+def execute(request):
+    return request.param
+
+
+def copies(folder, name, source, *after):
+    """A phase that copies a file."""
+    out = folder / name
+    return Phase(name, f"cp {source} {out}", out, partial(os.link, folder / source, out), after)
+
+
+def test_a_failure_stops_what_needs_it_and_nothing_else(execute, tmp_path, capsys):
+    (tmp_path / "a").write_text("text")
+    stages = [
+        Stage("one", (copies(tmp_path, "b", "a"), copies(tmp_path, "broken", "nowhere"))),
+        Stage("two", (copies(tmp_path, "c", "broken", "broken"), copies(tmp_path, "d", "b", "b"))),
+        Stage("three", (copies(tmp_path, "e", "c", "c"), copies(tmp_path, "f", "d", "d"))),
+    ]
+    folder = SweepFolder(tmp_path)
+    found = execute(stages, folder)
+    assert (tmp_path / "f").read_text() == "text"
+    assert list(found.failed) == ["broken"]
+    assert found.failed["broken"].startswith("FileNotFoundError: ")
+    assert found.left_out == {"c": "broken", "e": "broken"}
+    assert "[e] left out: broken failed" in capsys.readouterr().out
+
+    (tmp_path / "nowhere").write_text("mended")
+    found = execute(stages, folder)
+    assert (found.failed, found.left_out) == ({}, {})
+    assert (tmp_path / "e").read_text() == "mended"
+    out = capsys.readouterr().out
+    assert {name for name in "bcdef" if f"[{name}] finished earlier" in out} == {"b", "d", "f"}
+    execute(stages, folder)
+    assert capsys.readouterr().out.count("finished earlier") == 6
+
+
+@pytest.mark.parametrize("executor", ["two at a time", "ray"])
+def test_a_phase_whose_process_dies_has_failed(executor, tmp_path):
+    (tmp_path / "a").write_text("text")
+    dying = Phase("dying", "die", tmp_path / "x", partial(os._exit, 3))
+    stages = [Stage("one", (dying, copies(tmp_path, "b", "a"))), Stage("two", (copies(tmp_path, "c", "x", "dying"),))]
+    found = EXECUTORS[executor](stages, SweepFolder(tmp_path))
+    assert list(found.failed) == ["dying"]
+    assert found.failed["dying"]
+    assert found.left_out == {"c": "dying"}
+    assert (tmp_path / "b").is_file()
+
+
+def test_our_errors_are_told_in_their_own_words(execute, tmp_path):
+    from diwa_data.dataset import load_dataset
+
+    nowhere = tmp_path / "nowhere.h5"
+    phases = tuple(Phase(name, "load", nowhere, partial(load_dataset, nowhere)) for name in "ab")
+    found = execute([Stage("one", phases)], SweepFolder(tmp_path))
+    assert found.failed["a"] == f"no dataset {nowhere}: build it with 'diwa build-dataset'"
+
+
+def test_what_a_phase_in_another_process_prints_is_kept(tmp_path):
+    phases = tuple(Phase(name, f"say {name}", Path(name), partial(print, f"{name} speaks")) for name in "ab")
+    folder = SweepFolder(tmp_path)
+    EXECUTORS["two at a time"]([Stage("one", phases)], folder)
+    assert folder.output("b").read_text() == "say b\nb speaks\n"
+
+
+def test_phases_ask_for_no_more_than_a_machine_has():
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0}},
+        {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0}},
+    ]
+    room = room_of(nodes)
+    assert room == {"CPU": 8.0, "GPU": 1.0}
+    world_model = Phase("x", "x", Path("x"), print, cores=ALL_CORES, learns=True)
+    evaluation = Phase("x", "x", Path("x"), print, cores=2)
+    assert resources(world_model, room) == {"num_cpus": 8.0, "num_gpus": 1}
+    assert resources(evaluation, room) == {"num_cpus": 2}
+    assert resources(world_model, {"CPU": 2.0, "GPU": 0}) == {"num_cpus": 2.0}
+
+
+def test_without_ray_there_is_one_line_that_cures_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    stage = Stage("one", (Phase("a", "a", tmp_path / "a", print),))
+    with pytest.raises(DiwaError, match=r"--ray needs Ray: pip install 'diwa-ros2\[scale\]'"):
+        run_on_ray([stage], SweepFolder(tmp_path), "local")

@@ -1,0 +1,207 @@
+"""A sweep as a user meets it: its plan, interrupted, continued, grown; its table and report."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diwa_cli.arguments import Source
+from diwa_cli.evaluate import Evaluation
+from diwa_cli.report_sweep import write_sweep_report
+from diwa_cli.rollouts import Rollout
+from diwa_cli.sweep_plan import Run, Sweep, SweepConfig, SweepFolder, plan
+from diwa_cli.sweep_results import JudgedRun, run_row, skill_rows, table
+from diwa_data.errors import DiwaError
+from diwa_data.skills import SKILLS
+
+SWEEP = ["sweep", "--preset", "debug", "--config", str(Path(__file__).parent / "tiny.yaml"), "--skills", "open_drawer"]
+
+
+def phases(config):
+    """Name -> names that it waits for, by stage, of a sweep at the smallest sizes."""
+    stages = plan(SweepFolder(Path("out")), Sweep(config, Source("debug")))
+    return {stage.name: {phase.name: phase.after for phase in stage.phases} for stage in stages}
+
+
+def test_plan_of_two_skills_and_two_alphas():
+    found = phases(SweepConfig(skills=("open_drawer", "turn_on_led"), seeds=(0,), alphas=(0.1, 2.0)))
+    assert list(found) == [
+        "record", "build", "replay", "train_world_model", "train_policy", "train_reward", "finetune", "evaluate",
+    ]  # fmt: skip
+    assert found["record"] == {"record_play": (), "open_drawer/record": (), "turn_on_led/record": ()}
+    assert found["build"]["turn_on_led/build"] == ("turn_on_led/record",)
+    assert found["replay"]["open_drawer/replay"] == ("open_drawer/build",)
+    assert found["train_world_model"] == {"train_world_model": ("build_play",)}
+    assert found["train_policy"] == {
+        "open_drawer/seed_0/train_policy": ("open_drawer/build", "train_world_model"),
+        "turn_on_led/seed_0/train_policy": ("turn_on_led/build", "train_world_model"),
+    }
+    learned = ("open_drawer/seed_0/train_policy", "open_drawer/seed_0/train_reward")
+    assert found["finetune"]["open_drawer/seed_0/alpha_0.1/finetune"] == learned
+    assert list(found["finetune"])[1:] == [
+        "open_drawer/seed_0/alpha_2/finetune",
+        "turn_on_led/seed_0/alpha_0.1/finetune",
+        "turn_on_led/seed_0/alpha_2/finetune",
+    ]
+    assert len(found["evaluate"]) == 2 + 4
+    assert found["evaluate"]["open_drawer/seed_0/evaluate"] == learned
+    assert found["evaluate"]["open_drawer/seed_0/alpha_2/evaluate"] == ("open_drawer/seed_0/alpha_2/finetune",)
+
+
+def test_plan_on_the_world_model_of_another_run(tmp_path):
+    config = SweepConfig(skills=("open_drawer",), seeds=(0,), world_model_of=str(tmp_path / "demo"))
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"sweep": {"world_model_of": str(tmp_path / "demo")}}}))
+    stages = {stage.name: stage for stage in plan(SweepFolder(tmp_path), Sweep(config, Source("debug")))}
+    assert "train_world_model" not in stages
+    assert [phase.name for phase in stages["record"].phases] == ["open_drawer/record"]
+    (policy,) = stages["train_policy"].phases
+    assert policy.after == ("open_drawer/build",)
+    assert f"--world-model {tmp_path / 'demo' / 'world_model'} " in policy.command
+
+
+def test_seeds_and_alphas_reach_the_phases_that_they_are_for():
+    sweep = Sweep(SweepConfig(skills=("turn_on_led",), seeds=(3,), alphas=(0.5,), seed=7), Source("debug"))
+    commands = {p.name: p.command for stage in plan(SweepFolder(Path("out")), sweep) for p in stage.phases}
+    for name in ("record_play", "turn_on_led/record", "train_world_model"):
+        assert "--seed 7" in commands[name]
+    for name in ("train_policy", "train_reward", "alpha_0.5/finetune"):
+        assert "--seed 3" in commands[f"turn_on_led/seed_3/{name}"]
+    assert "--alpha-bc 0.5" in commands["turn_on_led/seed_3/alpha_0.5/finetune"]
+
+
+def test_every_skill_with_the_presets_own_alpha():
+    runs = Sweep(SweepConfig(seeds=(1, 1, 2)), Source("laptop")).runs()
+    assert [run.skill for run in runs[::2]] == list(SKILLS)
+    assert runs[:2] == [Run("open_drawer", 1, 0.12), Run("open_drawer", 2, 0.12)]
+    paper = Sweep(SweepConfig(skills=("open_drawer", "turn_on_led"), seeds=(0,)), Source("paper")).runs()
+    assert [run.alpha for run in paper] == [0.10, 0.025]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SweepConfig(skills=("fly",)), "unknown skill 'fly'"),
+        (SweepConfig(seeds=()), "at least one skill and one seed"),
+        (SweepConfig(skills=()), "at least one skill and one seed"),
+    ],
+)
+def test_a_sweep_of_nothing_or_of_unknown_skills_is_refused(config, message):
+    with pytest.raises(DiwaError, match=message):
+        Sweep(config, Source("debug")).runs()
+
+
+def judged(seed, base, tuned):
+    """A finished run of open_drawer with these successes."""
+
+    def rollouts(name, wins):
+        return [Rollout(name, start, win, 9, [0.5], {}, (1.0, 2.0)) for start, win in enumerate(wins)]
+
+    found = {"base": rollouts("base", base), "finetuned": rollouts("finetuned", tuned)}
+    return JudgedRun(Run("open_drawer", seed, 0.1), Evaluation(found))
+
+
+def test_rows_are_percent_and_points_over_seeds():
+    runs = [judged(0, [True, False, False, False], [True, True, True, False]), judged(2, [False] * 4, [True] * 4)]
+    row = run_row(runs[0])
+    assert (row["skill"], row["seed"], row["base"], row["finetuned"], row["difference"]) == (
+        "open_drawer", 0, 25.0, 75.0, 50.0,
+    )  # fmt: skip
+    assert row["only_finetuned"] == 2
+    (row,) = skill_rows(runs, "debug")
+    assert (row["preset"], row["seeds"], row["rollouts"]) == ("debug", [0, 2], 4)
+    assert (row["base"], row["finetuned"], row["difference"]) == (12.5, 87.5, 75.0)
+    assert -100 <= row["interval"][0] < 75 < row["interval"][1] <= 100
+    assert "| open_drawer | 0.1 | 0 2 | 12.5 % | 87.5 % | +75.0 (" in table([row])
+
+
+def test_sweep_interrupted_continued_and_grown(diwa, tmp_path):
+    out = tmp_path / "sweep"
+    interrupt_in_phase("open_drawer/seed_1/train_policy", out)
+    ran = diwa(*SWEEP, "--seeds", "0", "1", "--out", out)
+    assert ran.status == 0, ran.err
+    assert "[train_world_model] finished earlier" in ran.out
+    found = json.loads((out / "results.json").read_text())
+    check_results(out, found)
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    ran = diwa(*SWEEP, "--seeds", "0", "1", "--alphas", "0.5", "--out", out)
+    assert ran.status == 0, ran.err
+    assert "[open_drawer/seed_0/evaluate] finished earlier" in ran.out
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    (row,) = json.loads((out / "results.json").read_text())["skills"]
+    assert (row["alpha_bc"], row["base"]) == (0.5, found["skills"][0]["base"])
+    ran = diwa(*SWEEP, "--rollouts", "3", "--out", out)
+    assert (ran.status, "begun differently: " in ran.err, "sweep.rollouts was 2" in ran.err) == (2, True, True)
+    check_failure(diwa, out)
+
+
+def interrupt_in_phase(name, out):
+    """Start the sweep, press Ctrl-C when the phase is under way."""
+    command = [sys.executable, "-m", "diwa_cli.main", *SWEEP, "--seeds", "0", "1", "--out", str(out)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        for line in run.stdout:
+            if line.startswith(f"[{name}]"):
+                break
+        time.sleep(0.3)
+        os.killpg(run.pid, signal.SIGINT)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert err.strip().splitlines()[-1] == "interrupted; the same command continues"
+    assert "Traceback" not in err
+    assert not (out / "results.json").exists()
+
+
+def check_results(out, found):
+    (row,) = found["skills"]
+    assert (row["skill"], row["seeds"], row["rollouts"]) == ("open_drawer", [0, 1], 2)
+    assert [(run["skill"], run["seed"]) for run in found["runs"]] == [("open_drawer", 0), ("open_drawer", 1)]
+    assert row["difference"] == pytest.approx(sum(run["difference"] for run in found["runs"]) / 2)
+    assert (found["failed"], found["left_out"]) == ({}, {})
+    rollouts = [json.loads(line) for line in (out / "rollouts.jsonl").read_text().splitlines()]
+    assert len(rollouts) == 2 * 2 * 2
+    assert len({(r["seed"], r["policy"], r["start"]) for r in rollouts}) == 8
+    text = (out / "report.html").read_text()
+    assert "is not there" not in text
+    assert "1 skill, 2 seeds" in text
+    assert "diwa finetune --policy" in text
+    for link in ("seed_0/evaluation", "seed_0/alpha_0.1/evaluation"):
+        assert f'href="open_drawer/{link}/final/videos/' in text
+
+
+def check_failure(diwa, out):
+    """What stands in the way of one skill leaves the other skill's result."""
+    (out / "close_drawer").mkdir()
+    (out / "close_drawer" / "bags").write_text("no folder")
+    ran = diwa(*SWEEP, "close_drawer", "--seeds", "0", "--out", out)
+    assert ran.status == 1
+    assert "[close_drawer/record] failed: " in ran.err
+    assert "7 phases that need it were left out" in ran.out.splitlines()[-2]
+    found = json.loads((out / "results.json").read_text())
+    assert [row["skill"] for row in found["skills"]] == ["open_drawer"]
+    assert list(found["failed"]) == ["close_drawer/record"]
+    (out / "report.html").unlink()
+    assert diwa("report", out).out.strip() == str(out / "report.html")
+    assert "<td>close_drawer/record</td>" in (out / "report.html").read_text()
+
+
+def test_report_names_failures_and_missing_parts(tmp_path):
+    found = {
+        "command": "diwa sweep", "skills": [], "runs": [], "versions": {}, "machine": {},
+        "failed": {"open_drawer/record": "<no space>"}, "left_out": {"open_drawer/build": "open_drawer/record"},
+        "stages": {"replay": {"seconds": 0.0, "commands": {"open_drawer/replay": "diwa replay x"}}},
+    }  # fmt: skip
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"sweep": {}}}))
+    text = write_sweep_report(tmp_path).read_text()
+    assert "A sweep without results" in text
+    assert "&lt;no space&gt;" in text
+    assert text.count("is not there") >= 3
+    with pytest.raises(DiwaError, match="has no results of a sweep yet"):
+        write_sweep_report(tmp_path / "nowhere")
