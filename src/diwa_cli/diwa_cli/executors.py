@@ -22,16 +22,19 @@ import cv2
 import torch
 
 from diwa_cli.phases import Phase
+from diwa_cli.run_folder import in_a_line
 from diwa_cli.sweep_plan import Stage, SweepFolder
 from diwa_data.errors import DiwaError
 from diwa_data.processes import children_without_interrupts
 
 
-class Progress:
-    """Which phases failed or were left out so far, and why."""
+class Outcome:
+    """Which phases are done, which failed or were left out so far, and why."""
 
     def __init__(self, folder: SweepFolder):
         self.folder = folder
+        self.done: set[str] = set()
+        """Names of those that are done, now or earlier."""
         self.failed: dict[str, str] = {}
         """Name -> error in a line."""
         self.left_out: dict[str, str] = {}
@@ -40,6 +43,7 @@ class Progress:
     def is_waiting(self, phase: Phase) -> bool:
         """Whether there is something to do; says so if it was finished earlier or cannot be done."""
         if phase.is_done(log := self.folder.log(phase.name)):
+            self.done.add(phase.name)
             print(f"[{phase.name}] finished earlier, {log.seconds[phase.name]:.0f} s", flush=True)
             return False
         for name in phase.after:
@@ -49,19 +53,20 @@ class Progress:
                 return False
         return True
 
-    def ended(self, phase: Phase, accident: str = "its process ended without a word") -> None:
-        """Take what the phase left in its log; `accident` is the error if it could leave none."""
-        log = self.folder.log(phase.name)
-        if log.is_done(phase.name):
-            print(f"[{phase.name}] done, {log.seconds[phase.name]:.0f} s", flush=True)
-            return
-        self.failed[phase.name] = error = log.error(phase.name) or accident
-        print(f"[{phase.name}] failed: {error}", file=sys.stderr, flush=True)
+    def ended(self, phase: Phase, error: str) -> None:
+        """Take how a phase ended: `error` in a line, empty if it is done."""
+        if error:
+            self.failed[phase.name] = error
+            print(f"[{phase.name}] failed: {error}", file=sys.stderr, flush=True)
+        else:
+            self.done.add(phase.name)
+            seconds = self.folder.log(phase.name).seconds.get(phase.name, 0.0)
+            print(f"[{phase.name}] done, {seconds:.0f} s", flush=True)
 
 
-def run_here(stages: Sequence[Stage], folder: SweepFolder, workers: int) -> Progress:
+def run_here(stages: Sequence[Stage], folder: SweepFolder, workers: int) -> Outcome:
     """Run all phases on this machine, `workers` at a time of those that use one core."""
-    found = Progress(folder)
+    found = Outcome(folder)
     for stage in stages:
         small = [phase for phase in stage.phases if phase.cores == 1]
         together = {phase.name for phase in small} if min(workers, len(small)) > 1 else set()
@@ -69,32 +74,32 @@ def run_here(stages: Sequence[Stage], folder: SweepFolder, workers: int) -> Prog
         for phase in waiting:
             if phase.name not in together:
                 print(f"\n[{phase.name}] {phase.command}", flush=True)
-                attempt(phase, folder)
-                found.ended(phase)
+                found.ended(phase, attempt(phase, folder))
         _side_by_side([phase for phase in waiting if phase.name in together], found, workers)
     return found
 
 
-def attempt(phase: Phase, folder: SweepFolder) -> None:
-    """Perform a phase; its error stays in its log, the traceback of one that is not ours goes to stderr."""
+def attempt(phase: Phase, folder: SweepFolder) -> str:
+    """Perform a phase; its error in a line, empty if it is done. One that is not ours leaves its traceback on stderr."""
     try:
         phase.perform(folder.log(phase.name))
-    except DiwaError:
-        pass
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if not isinstance(error, DiwaError):
+            traceback.print_exc()
+        return in_a_line(error)
+    return ""
 
 
-def attempt_aside(phase: Phase, folder: SweepFolder) -> None:
+def attempt_aside(phase: Phase, folder: SweepFolder) -> str:
     """`attempt` with everything printed in a file of its own."""
     path = folder.output(phase.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         print(phase.command)
-        attempt(phase, folder)
+        return attempt(phase, folder)
 
 
-def _side_by_side(phases: list[Phase], found: Progress, workers: int) -> None:
+def _side_by_side(phases: list[Phase], found: Outcome, workers: int) -> None:
     """Run phases in processes of one thread, `workers` at a time. Ctrl-C lets each save, and is raised."""
     context = multiprocessing.get_context("spawn")
     waiting, running = list(reversed(phases)), dict[int, tuple[BaseProcess, Phase]]()
@@ -110,13 +115,21 @@ def _side_by_side(phases: list[Phase], found: Progress, workers: int) -> None:
             for sentinel in wait(list(running)):
                 process, phase = running.pop(int(sentinel))  # type: ignore[call-overload]
                 process.join()
-                found.ended(phase, f"its process ended with status {process.exitcode} (-9: killed, out of memory?)")
+                found.ended(phase, _error_left(phase, found.folder, process.exitcode))
     finally:
         for process, _ in running.values():
             if process.pid and process.is_alive():
                 os.kill(process.pid, signal.SIGINT)
         for process, _ in running.values():
             process.join()
+
+
+def _error_left(phase: Phase, folder: SweepFolder, status: int | None) -> str:
+    """Of a phase whose process has ended; empty if it is done."""
+    log = folder.log(phase.name)
+    if log.is_done(phase.name):
+        return ""
+    return log.error(phase.name) or f"its process ended with status {status} (-9: killed, out of memory?)"
 
 
 def _work(phase: Phase, folder: SweepFolder) -> None:

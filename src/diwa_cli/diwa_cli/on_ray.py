@@ -7,11 +7,11 @@ and the sweep's folder under the same path, on a shared file system: files are w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from diwa_cli.executors import Progress, attempt_aside
+from diwa_cli.executors import Outcome, attempt_aside
 from diwa_cli.phases import Phase
 from diwa_cli.run_folder import in_a_line
 from diwa_cli.sweep_plan import Stage, SweepFolder
@@ -43,31 +43,35 @@ def connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def run_on_ray(stages: Sequence[Stage], folder: SweepFolder, address: str) -> Progress:
+def run_on_ray(stages: Sequence[Stage], folder: SweepFolder, address: str) -> Outcome:
     """Run all phases as Ray tasks, each as soon as the phases that it needs are done."""
-    found = Progress(folder)
+    found = Outcome(folder)
     phases = [phase for stage in stages for phase in stage.phases if found.is_waiting(phase)]
     if not phases:
         return found
     with connected(address) as ray:
         task, room = ray.remote(_task), room_of(ray.nodes())
-        tasks: dict[Any, Phase] = {}
-        references: dict[str, Any] = {}
+        tasks: dict[str, Any] = {}
         for phase in phases:
-            before = [references[name] for name in phase.after if name in references]
+            before = [tasks[name] for name in phase.after if name in tasks]
             options = task.options(name=phase.name, max_retries=1, **resources(phase, room))
-            references[phase.name] = reference = options.remote(phase, folder, os.getcwd(), *before)
-            tasks[reference] = phase
+            tasks[phase.name] = options.remote(phase, folder, os.getcwd(), *before)
         print(f"{len(phases)} phases on Ray; what each prints is in {folder.path / 'phases'}", flush=True)
-        for reference, accident in _results(ray, list(tasks)):
-            phase = tasks.pop(reference)
-            if all(folder.log(name).is_done(name) for name in phase.after):
-                found.ended(phase, accident)
-                references.pop(phase.name)
+        _follow(ray, phases, tasks, found)
     for phase in phases:
-        if phase.name in references:
+        if phase.name not in found.done | found.failed.keys():
             found.is_waiting(phase)  # no: what it needed failed
     return found
+
+
+def _follow(ray: Any, phases: Sequence[Phase], tasks: Mapping[str, Any], found: Outcome) -> None:
+    """Take how each task ended, unless it was not tried."""
+    by_task = {tasks[phase.name]: phase for phase in phases}
+    for reference, accident in _ended(ray, list(by_task)):
+        phase = by_task[reference]
+        # A task that needs a broken one breaks too. Results travel with Ray, as a file system may show files late.
+        if found.done.issuperset(set(phase.after) & tasks.keys()):
+            found.ended(phase, accident or ray.get(reference))
 
 
 def room_of(nodes: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -89,21 +93,19 @@ def build_parts_on_ray(address: str, jobs: Sequence[PartJob], config: DatasetCon
     with connected(address) as ray:
         task = ray.remote(build_part).options(max_retries=1)
         absolute = [PartJob(job.bag.resolve(), job.part.resolve()) for job in jobs]
-        for reference, accident in _results(ray, [task.remote(job, config) for job in absolute]):
+        for reference, accident in _ended(ray, [task.remote(job, config) for job in absolute]):
             if accident:
                 raise DiwaError(accident)
             yield ray.get(reference)
 
 
-def _task(phase: Phase, folder: SweepFolder, cwd: str, *before: bool) -> bool:
-    """Whether the phase is done in the end; it is tried if all tasks `before` it are."""
+def _task(phase: Phase, folder: SweepFolder, cwd: str, *before: str) -> str:
+    """The phase's error in a line, empty if it is done; it is not tried if a task `before` it has one."""
     os.chdir(cwd)
-    if all(before):
-        attempt_aside(phase, folder)
-    return phase.is_done(folder.log(phase.name))
+    return "left out" if any(before) else attempt_aside(phase, folder)
 
 
-def _results(ray: Any, references: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+def _ended(ray: Any, references: Sequence[Any]) -> Iterator[tuple[Any, str]]:
     """Each reference as it ends, with its error in a line if it has one. Ctrl-C lets tasks save, and is raised."""
     left = list(references)
     try:

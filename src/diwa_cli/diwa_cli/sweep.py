@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli.arguments import Source, command_line
-from diwa_cli.executors import Progress, run_here
+from diwa_cli.executors import Outcome, run_here
 from diwa_cli.on_ray import run_on_ray
 from diwa_cli.phases import claim
 from diwa_cli.report_sweep import write_sweep_report
@@ -41,13 +41,13 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
     command = command_line("sweep", source, config, "sweep", out=out)
     claim(folder.shared, "sweep", command, identity(what), {f"sweep.{name}" for name in FREE})
     stages = plan(folder, what)
-    progress = run_on_ray(stages, folder, config.ray) if config.ray else run_here(stages, folder, config.workers)
-    found = results(folder, runs, stages, progress, command, source.preset)
+    outcome = run_on_ray(stages, folder, config.ray) if config.ray else run_here(stages, folder, config.workers)
+    found = results(folder, runs, stages, outcome, command, source.preset)
     write_json(folder.shared.results, found)
     write_sweep_report(out)
     print(f"\n{table(found['skills'])}\n\nreport: {folder.shared.report}\nresults: {folder.shared.results}")
-    print(failures(folder, progress), end="")
-    return not progress.failed
+    print(failures(folder, outcome), end="")
+    return not outcome.failed
 
 
 def identity(what: Sweep) -> dict[str, Any]:
@@ -60,10 +60,10 @@ def identity(what: Sweep) -> dict[str, Any]:
 
 
 def results(
-    folder: SweepFolder, runs: list[Run], stages: list[Stage], progress: Progress, command: str, preset: str
+    folder: SweepFolder, runs: list[Run], stages: list[Stage], outcome: Outcome, command: str, preset: str
 ) -> dict[str, Any]:
     """What `results.json` holds; writes the rollouts too."""
-    judged = judged_runs(folder, runs)
+    judged = judged_runs(folder, runs, outcome.done)
     write_rollouts(folder, judged)
     logs = {phase.name: folder.log(phase.name) for stage in stages for phase in stage.phases}
     return {
@@ -71,8 +71,8 @@ def results(
         "units": UNITS,
         "skills": skill_rows(judged, preset),
         "runs": [run_row(one) for one in judged],
-        "failed": progress.failed,
-        "left_out": progress.left_out,
+        "failed": outcome.failed,
+        "left_out": outcome.left_out,
         "stages": {
             stage.name: {
                 "seconds": round(sum(logs[p.name].seconds.get(p.name, 0.0) for p in stage.phases), 1),
@@ -85,11 +85,11 @@ def results(
     }
 
 
-def failures(folder: SweepFolder, progress: Progress) -> str:
+def failures(folder: SweepFolder, outcome: Outcome) -> str:
     """What failed, why, where to read more, and what could not be done for it; empty if nothing failed."""
     lines = []
-    for name, error in progress.failed.items():
-        others = sum(cause == name for cause in progress.left_out.values())
+    for name, error in outcome.failed.items():
+        others = sum(cause == name for cause in outcome.left_out.values())
         lines.append(f"failed: {name}: {error}" + (f" ({others} phases that need it were left out)" if others else ""))
         if folder.output(name).is_file():
             lines.append(f"  what it printed: {folder.output(name)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from diwa_cli.arguments import Source
@@ -140,11 +141,7 @@ class Sweep:
 
     def settings(self, skill: str, seed: int) -> Settings:
         """Of the demo that does the same."""
-        c = self.config
-        amounts = {"play_minutes": c.play_minutes, "demonstrations": c.demonstrations, "rollouts": c.rollouts}
-        demo = dataclasses.replace(self.source.section(DemoConfig, "demo"), skill=skill, seed=seed, **amounts)
-        found = Settings.load(demo, self.source)
-        return dataclasses.replace(found, final=dataclasses.replace(found.final, videos=c.videos))
+        return _settings(self, skill, seed)
 
 
 def plan(folder: SweepFolder, sweep: Sweep) -> list[Stage]:
@@ -243,6 +240,15 @@ def finetuned_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Ru
     config = sweep.settings(run.skill, run.seed).final
     name, policies, after = f"{run.name}/evaluate", {FINETUNED: mine.finetuned}, [f"{run.name}/finetune"]
     return make.evaluate(name, policies, folder.shared.world_model, trained.reward, mine.final, config, after)
+
+
+@cache
+def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
+    c = sweep.config
+    amounts = {"play_minutes": c.play_minutes, "demonstrations": c.demonstrations, "rollouts": c.rollouts}
+    demo = dataclasses.replace(sweep.source.section(DemoConfig, "demo"), skill=skill, seed=seed, **amounts)
+    found = Settings.load(demo, sweep.source)
+    return dataclasses.replace(found, final=dataclasses.replace(found.final, videos=c.videos))
 
 
 def _after(sweep: Sweep, *names: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,11 @@ class JudgedRun:
     rollouts: Evaluation
 
 
-def judged_runs(folder: SweepFolder, runs: Iterable[Run]) -> list[JudgedRun]:
-    """The runs whose two evaluations are done."""
+def judged_runs(folder: SweepFolder, runs: Iterable[Run], done: Collection[str]) -> list[JudgedRun]:
+    """The runs whose two evaluations are among the phases `done`."""
     found = []
     for run in runs:
-        names = (f"{run.trained}/evaluate", f"{run.name}/evaluate")
-        if all(folder.log(name).is_done(name) for name in names):
+        if f"{run.trained}/evaluate" in done and f"{run.name}/evaluate" in done:
             base, tuned = _rollouts(folder, run.trained), _rollouts(folder, run.name)
             if [rollout.seed for rollout in base] != [rollout.seed for rollout in tuned]:
                 raise DiwaError(
