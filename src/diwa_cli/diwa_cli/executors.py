@@ -80,7 +80,7 @@ def run_here(stages: Sequence[Stage], folder: SweepFolder, workers: int) -> Outc
 
 
 def attempt(phase: Phase, folder: SweepFolder) -> str:
-    """Perform a phase; its error in a line, empty if it is done. One that is not ours leaves its traceback on stderr."""
+    """Perform a phase; its error in a line, empty if it is done. The traceback of one not ours goes to stderr."""
     try:
         phase.perform(folder.log(phase.name))
     except Exception as error:
