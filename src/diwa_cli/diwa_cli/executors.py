@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import cv2
 import torch
@@ -99,48 +100,70 @@ def attempt_aside(phase: Phase, folder: SweepFolder) -> str:
         return attempt(phase, folder)
 
 
-def _side_by_side(phases: list[Phase], found: Outcome, workers: int) -> None:
+def _side_by_side(phases: Sequence[Phase], found: Outcome, workers: int) -> None:
     """Run phases in processes of one thread, `workers` at a time. Ctrl-C lets each save, and is raised."""
-    context = multiprocessing.get_context("spawn")
-    waiting, running = list(reversed(phases)), dict[int, tuple[BaseProcess, Phase]]()
+    waiting = list(reversed(phases))
+    busy: dict[Any, tuple[BaseProcess, Phase]] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                phase = waiting.pop()
-                process = context.Process(target=_work, args=(phase, found.folder))
-                print(f"[{phase.name}] {phase.command}", flush=True)
-                with children_without_interrupts():
-                    process.start()
-                running[process.sentinel] = process, phase
-            for sentinel in wait(list(running)):
-                process, phase = running.pop(int(sentinel))  # type: ignore[call-overload]
-                process.join()
-                found.ended(phase, _error_left(phase, found.folder, process.exitcode))
+        while waiting or busy:
+            while waiting and len(busy) < workers:
+                connection, process = _start_worker(found.folder)
+                busy[connection] = process, _hand_out(waiting, connection)
+            for connection in wait(list(busy)):
+                process, phase = busy.pop(connection)
+                found.ended(phase, _answer(connection, process))
+                if waiting and process.is_alive():
+                    busy[connection] = process, _hand_out(waiting, connection)
+                else:
+                    connection.close()
     finally:
-        for process, _ in running.values():
+        for process, _ in busy.values():
             if process.pid and process.is_alive():
                 os.kill(process.pid, signal.SIGINT)
-        for process, _ in running.values():
+        for process, _ in busy.values():
             process.join()
 
 
-def _error_left(phase: Phase, folder: SweepFolder, status: int | None) -> str:
-    """Of a phase whose process has ended; empty if it is done."""
-    log = folder.log(phase.name)
-    if log.is_done(phase.name):
-        return ""
-    return log.error(phase.name) or f"its process ended with status {status} (-9: killed, out of memory?)"
+def _start_worker(folder: SweepFolder) -> tuple[Any, BaseProcess]:
+    """A process that performs the phases that it is sent, and our end of the pipe to it."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, folder))
+    with children_without_interrupts():
+        process.start()
+    theirs.close()
+    return ours, process
 
 
-def _work(phase: Phase, folder: SweepFolder) -> None:
-    """In the process of one phase: one thread, Ctrl-C from the parent only, no life without it."""
+def _hand_out(waiting: list[Phase], connection: Any) -> Phase:
+    """Send the next phase to a worker."""
+    phase = waiting.pop()
+    print(f"[{phase.name}] {phase.command}", flush=True)
+    connection.send(phase)
+    return phase
+
+
+def _answer(connection: Any, process: BaseProcess) -> str:
+    """A worker's error in a line, empty if its phase is done."""
+    try:
+        return connection.recv()
+    except (EOFError, ConnectionResetError):
+        process.join()
+        return f"its process ended with status {process.exitcode} (-9: killed, out of memory?)"
+
+
+def _work(connection: Any, folder: SweepFolder) -> None:
+    """A worker: one thread, Ctrl-C from the parent only, no life without it."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        attempt_aside(phase, folder)
+        while True:
+            connection.send(attempt_aside(connection.recv(), folder))
+    except EOFError:
+        return
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -91,7 +91,7 @@ def result(found: dict[str, Any]) -> str:
     rows = found["skills"]
     if not rows:
         return section("result", "Result", RESULT, missing("A judged run", "diwa sweep"))
-    bars = {label(row, rows): tuple(_bar(found, row, policy) for policy in (BASE, FINETUNED)) for row in rows}
+    bars = {label(row, rows): (_bar(found, row, BASE), _bar(found, row, FINETUNED)) for row in rows}
     spoken = "; ".join(f"{name}: {before.mean:.0f} % to {after.mean:.0f} %" for name, (before, after) in bars.items())
     head = ["skill", "alpha_BC", "seeds", "base, %", "95 %", "fine-tuned, %", "95 %", "difference, points", "95 %"]
     cells = [

@@ -245,8 +245,14 @@ def finetuned_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Ru
 @cache
 def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
     c = sweep.config
-    amounts = {"play_minutes": c.play_minutes, "demonstrations": c.demonstrations, "rollouts": c.rollouts}
-    demo = dataclasses.replace(sweep.source.section(DemoConfig, "demo"), skill=skill, seed=seed, **amounts)
+    demo = dataclasses.replace(
+        sweep.source.section(DemoConfig, "demo"),
+        skill=skill,
+        seed=seed,
+        play_minutes=c.play_minutes,
+        demonstrations=c.demonstrations,
+        rollouts=c.rollouts,
+    )
     found = Settings.load(demo, sweep.source)
     return dataclasses.replace(found, final=dataclasses.replace(found.final, videos=c.videos))
 

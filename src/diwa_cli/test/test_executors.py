@@ -11,6 +11,7 @@ from diwa_cli.executors import run_here
 from diwa_cli.on_ray import resources, room_of, run_on_ray
 from diwa_cli.phases import ALL_CORES, Phase
 from diwa_cli.sweep_plan import Stage, SweepFolder
+from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError
 
 
@@ -37,7 +38,7 @@ def copies(folder, name, source, *after):
     return Phase(name, f"cp {source} {out}", out, partial(os.link, folder / source, out), after)
 
 
-def test_a_failure_stops_what_needs_it_and_nothing_else(execute, tmp_path, capsys):
+def test_what_needs_a_failed_phase_is_left_out_however_far_away(tmp_path, capsys):
     (tmp_path / "a").write_text("text")
     stages = [
         Stage("one", (copies(tmp_path, "b", "a"), copies(tmp_path, "broken", "nowhere"))),
@@ -45,7 +46,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(execute, tmp_path, capsy
         Stage("three", (copies(tmp_path, "e", "c", "c"), copies(tmp_path, "f", "d", "d"))),
     ]
     folder = SweepFolder(tmp_path)
-    found = execute(stages, folder)
+    found = run_here(stages, folder, workers=1)
     assert (tmp_path / "f").read_text() == "text"
     assert list(found.failed) == ["broken"]
     assert found.failed["broken"].startswith("FileNotFoundError: ")
@@ -53,13 +54,27 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(execute, tmp_path, capsy
     assert "[e] left out: broken failed" in capsys.readouterr().out
 
     (tmp_path / "nowhere").write_text("mended")
-    found = execute(stages, folder)
+    found = run_here(stages, folder, workers=1)
     assert (found.failed, found.left_out) == ({}, {})
     assert (tmp_path / "e").read_text() == "mended"
     out = capsys.readouterr().out
     assert {name for name in "bcdef" if f"[{name}] finished earlier" in out} == {"b", "d", "f"}
-    execute(stages, folder)
+    run_here(stages, folder, workers=1)
     assert capsys.readouterr().out.count("finished earlier") == 6
+
+
+def test_a_failure_stops_nothing_else_and_is_tried_again(execute, tmp_path, capsys):
+    (tmp_path / "a").write_text("text")
+    phases = (copies(tmp_path, "b", "a"), copies(tmp_path, "broken", "nowhere"), copies(tmp_path, "c", "a"))
+    stages = [Stage("one", phases), Stage("two", (copies(tmp_path, "d", "broken", "broken"),))]
+    folder = SweepFolder(tmp_path)
+    found = execute(stages, folder)
+    assert (found.done, list(found.failed), found.left_out) == ({"b", "c"}, ["broken"], {"d": "broken"})
+    (tmp_path / "nowhere").write_text("mended")
+    found = execute(stages, folder)
+    assert (found.done, found.failed, found.left_out) == ({"b", "broken", "c", "d"}, {}, {})
+    assert (tmp_path / "d").read_text() == "mended"
+    assert capsys.readouterr().out.count("finished earlier") == 2
 
 
 @pytest.mark.parametrize("executor", ["two at a time", "ray"])
@@ -74,12 +89,10 @@ def test_a_phase_whose_process_dies_has_failed(executor, tmp_path):
     assert (tmp_path / "b").is_file()
 
 
-def test_our_errors_are_told_in_their_own_words(execute, tmp_path):
-    from diwa_data.dataset import load_dataset
-
+def test_our_errors_are_told_in_their_own_words(tmp_path):
     nowhere = tmp_path / "nowhere.h5"
-    phases = tuple(Phase(name, "load", nowhere, partial(load_dataset, nowhere)) for name in "ab")
-    found = execute([Stage("one", phases)], SweepFolder(tmp_path))
+    phase = Phase("a", "load", nowhere, partial(load_dataset, nowhere))
+    found = run_here([Stage("one", (phase,))], SweepFolder(tmp_path), workers=2)
     assert found.failed["a"] == f"no dataset {nowhere}: build it with 'diwa build-dataset'"
 
 
