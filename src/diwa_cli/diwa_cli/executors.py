@@ -109,7 +109,8 @@ def _side_by_side(phases: Sequence[Phase], found: Outcome, workers: int) -> None
             while waiting and len(busy) < workers:
                 connection, process = _start_worker(found.folder)
                 busy[connection] = process, _hand_out(waiting, connection)
-            for connection in wait(list(busy)):
+            ready: list[Any] = wait(list(busy))
+            for connection in ready:
                 process, phase = busy.pop(connection)
                 found.ended(phase, _answer(connection, process))
                 if waiting and process.is_alive():

@@ -130,12 +130,12 @@ def test_sweep_interrupted_continued_and_grown(diwa, tmp_path):
     check_results(out, found)
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
-    ran = diwa(*here, "--seeds", "0", "1", "--alphas", "0.5")
+    ran = diwa(*here, "--seeds", "0", "--alphas", "0.5")
     assert ran.status == 0, ran.err
     assert "[open_drawer/seed_0/evaluate] finished earlier" in ran.out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     (row,) = json.loads((out / "results.json").read_text())["skills"]
-    assert (row["alpha_bc"], row["base"]) == (0.5, found["skills"][0]["base"])
+    assert (row["alpha_bc"], row["base"]) == (0.5, found["runs"][0]["base"])
     ran = diwa(*here, "--rollouts", "3")
     assert (ran.status, "begun differently: " in ran.err, "sweep.rollouts was 2" in ran.err) == (2, True, True)
     check_failure(diwa, out)
