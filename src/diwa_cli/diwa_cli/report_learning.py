@@ -42,8 +42,8 @@ def fine_tuning(folder: RunFolder) -> str:
     return section("finetuning", "Fine-tuning in dreams", about, *parts, "<h3>Updates</h3>", page.columns(*small))
 
 
-def world_model(folder: RunFolder) -> str:
-    """Filmstrip of imagination against the recording, and losses."""
+def world_model(folder: RunFolder, *more: str) -> str:
+    """Filmstrip of imagination against the recording, losses, and `more` HTML below."""
     about = (
         "From two frames of context the model imagines what the recorded actions do, without seeing another frame. "
         "Compare with the recording: the hand must go where it went, and the furniture must answer."
@@ -59,7 +59,7 @@ def world_model(folder: RunFolder) -> str:
         chart(metrics, {"loss": "training"}, "update", "loss", "", log=True),
         chart(metrics, {"kl": "training"}, "update", "KL(posterior ‖ prior), nats", ""),
     ]
-    return section("world-model", "World model", about, film, model_size(metrics), page.columns(*small))
+    return section("world-model", "World model", about, film, model_size(metrics), page.columns(*small), *more)
 
 
 def model_size(metrics: dict[str, Any]) -> str:

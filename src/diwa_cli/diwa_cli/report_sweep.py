@@ -37,7 +37,7 @@ def write_sweep_report(path: Path) -> Path:
         result(found),
         learning_curves(folder, found),
         classifiers(folder, found),
-        world_model(folder.shared),
+        world_model(folder.shared, commands(found, "train_world_model")),
         data(folder, found),
         time_spent(found),
         reproduce(found, description),
@@ -191,7 +191,7 @@ def reproduce(found: dict[str, Any], description: dict[str, Any]) -> str:
         "Reproduce",
         about,
         page.code(found["command"]),
-        commands(found, "train_world_model") + commands(found, "train_policy"),
+        commands(found, "train_policy"),
         page.details("Full configuration", page.code(json.dumps(description["config"], indent=2))),
         page.details("Versions and machine", page.table(["", ""], [[k, str(v)] for k, v in versions.items()])),
     )
