@@ -1,6 +1,6 @@
 """Run the phases of a sweep: finished ones are skipped, and a failed one stops only what depends on it.
 
-Here: on this machine, stage by stage. Phases that use one core (small networks gain little from a second one) run
+Here: on this machine, stage by stage. Phases that use one core (trainings of small networks, replays) run
 several at a time in processes of one thread each; the others one after the other in this process, with all cores.
 `on_ray.py` runs the same phases on Ray.
 """
