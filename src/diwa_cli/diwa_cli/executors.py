@@ -2,6 +2,7 @@
 
 Here: on this machine, stage by stage. Phases that use one core (trainings of small networks, replays) run
 several at a time in processes of one thread each; the others one after the other in this process, with all cores.
+Stacked, the trainings of a stage are one call in this process: what a GPU is for.
 `on_ray.py` runs the same phases on Ray.
 """
 
@@ -14,7 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import cv2
 import torch
 
-from diwa_cli.phases import Phase
+from diwa_cli.phases import Phase, Training
 from diwa_cli.run_folder import in_a_line
 from diwa_cli.sweep_plan import Stage, SweepFolder
 from diwa_data.errors import DiwaError
@@ -65,19 +66,46 @@ class Outcome:
             print(f"[{phase.name}] done, {seconds:.0f} s", flush=True)
 
 
-def run_here(stages: Sequence[Stage], folder: SweepFolder, workers: int) -> Outcome:
-    """Run all phases on this machine, `workers` at a time of those that use one core."""
+def run_here(stages: Sequence[Stage], folder: SweepFolder, workers: int, stacked: bool = False) -> Outcome:
+    """Run all phases on this machine, `workers` at a time of those that use one core, or trainings `stacked`."""
     found = Outcome(folder)
     for stage in stages:
+        waiting = [phase for phase in stage.phases if found.is_waiting(phase)]
+        if stacked:
+            waiting = _stacked(waiting, found)
         small = [phase for phase in stage.phases if phase.cores == 1]
         together = {phase.name for phase in small} if min(workers, len(small)) > 1 else set()
-        waiting = [phase for phase in stage.phases if found.is_waiting(phase)]
         for phase in waiting:
             if phase.name not in together:
                 print(f"\n[{phase.name}] {phase.command}", flush=True)
                 found.ended(phase, attempt(phase, folder))
         _side_by_side([phase for phase in waiting if phase.name in together], found, workers)
     return found
+
+
+def _stacked(waiting: Sequence[Phase], found: Outcome) -> list[Phase]:
+    """Do the trainings among these phases all at once; returns what is still to do.
+
+    That is all of them if one is at fault: each is then tried, and fails or continues, by itself.
+    """
+    trainings = {phase: phase.run for phase in waiting if isinstance(phase.run, Training)}
+    if len(trainings) < 2:
+        return list(waiting)
+    first = next(iter(trainings.values()))
+    print("\n" + "\n".join(f"[{phase.name}] {phase.command}" for phase in trainings), flush=True)
+    try:
+        with ExitStack() as logs:
+            for phase in trainings:
+                log = found.folder.log(phase.name)
+                logs.enter_context(log.running(phase.name, phase.command, share=1 / len(trainings)))
+            first.together([training.job for training in trainings.values()], first.world_model)
+    except Exception as error:
+        text = f"{len(trainings)} stacked trainings failed ({in_a_line(error)}): each is tried by itself"
+        print(text, file=sys.stderr, flush=True)
+        return list(waiting)
+    for phase in trainings:
+        found.ended(phase, "")
+    return [phase for phase in waiting if phase not in trainings]
 
 
 def attempt(phase: Phase, folder: SweepFolder) -> str:

@@ -18,10 +18,10 @@ from diwa_cli.versions import machine, versions
 from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.recording import RecordConfig
-from diwa_learning.finetune import FinetuneConfig, finetune
+from diwa_learning.finetune import FinetuneConfig, FinetuneJob, finetune_runs
 from diwa_learning.reward_config import RewardConfig
-from diwa_learning.train_policy import PolicyConfig, train_policy
-from diwa_learning.train_reward import train_reward
+from diwa_learning.train_policy import PolicyConfig, PolicyJob, train_policies
+from diwa_learning.train_reward import RewardJob, train_rewards
 from diwa_learning.train_world_model import train_world_model
 from diwa_learning.training import differences
 from diwa_learning.world_model_config import WorldModelConfig
@@ -30,6 +30,22 @@ from diwa_sim.table import SimConfig
 
 ALL_CORES = 1024
 """Of a phase that uses as many cores as there are."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that can be done alone, or stacked with others of its kind."""
+
+    together: Callable[[Sequence[Any], Path], None]
+    """`train_policies`, `train_rewards` or `finetune_runs`."""
+    job: Any
+    """What it takes a list of."""
+    world_model: Path
+    """All jobs of a call have one world model."""
+
+    def __call__(self) -> None:
+        """Do it alone."""
+        self.together([self.job], self.world_model)
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ class Phase:
     output: Path
     """There once it is finished."""
     run: Callable[[], Any]
-    """Does it, or continues it."""
+    """Does it, or continues it; a `Training` can be stacked."""
     after: tuple[str, ...] = ()
     """Names of the phases whose outputs it reads."""
     cores: int = 1
@@ -103,7 +119,7 @@ class PhaseMaker:
         """The base policy."""
         paths = {"demonstrations": demonstrations, "world_model": world_model, "out": out}
         command = self._line("train-policy", config, "policy", **paths)
-        run = partial(train_policy, demonstrations, world_model, out, config)
+        run = Training(train_policies, PolicyJob(demonstrations, out, config), world_model)
         return Phase(name, command, out, run, tuple(after), learns=True)
 
     def reward(
@@ -119,7 +135,7 @@ class PhaseMaker:
         """The success classifier."""
         paths = {"demonstrations": demonstrations, "world_model": world_model, "play": play, "out": out}
         command = self._line("train-reward", config, "reward", **paths)
-        run = partial(train_reward, demonstrations, play, world_model, out, config)
+        run = Training(train_rewards, RewardJob(demonstrations, play, out, config), world_model)
         return Phase(name, command, out, run, tuple(after), learns=True)
 
     def finetune(
@@ -137,7 +153,7 @@ class PhaseMaker:
         """Fine-tuning in dreams."""
         paths = {"policy": policy, "reward": reward, "demonstrations": demonstrations, "world_model": world_model}
         command = self._line("finetune", config, "finetune", **paths, play=play, out=out)
-        run = partial(finetune, policy, reward, world_model, demonstrations, play, out, config)
+        run = Training(finetune_runs, FinetuneJob(policy, reward, demonstrations, play, out, config), world_model)
         return Phase(name, command, out, run, tuple(after), learns=True)
 
     def evaluate(

@@ -169,14 +169,14 @@ class PhaseLog:
         return self._phases.get(name, {}).get("error", "")
 
     @contextmanager
-    def running(self, name: str, command: str) -> Iterator[None]:
-        """Add the time spent inside to phase `name`; it is done unless this raises."""
+    def running(self, name: str, command: str, share: float = 1.0) -> Iterator[None]:
+        """Add the time spent inside to phase `name`, a `share` of it; it is done unless this raises."""
         phase = self._phases.setdefault(name, {"seconds": 0.0})
         phase |= {"command": command, "done": False, "error": ""}
         before, started, ended = phase["seconds"], time.monotonic(), threading.Event()
 
         def save() -> None:
-            phase["seconds"] = round(before + time.monotonic() - started, 2)
+            phase["seconds"] = round(before + share * (time.monotonic() - started), 2)
             write_json(self._path, self._phases)
 
         def beat() -> None:

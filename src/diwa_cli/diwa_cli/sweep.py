@@ -20,7 +20,7 @@ from diwa_cli.sweep_plan import FREE, Run, Stage, Sweep, SweepConfig, SweepFolde
 from diwa_cli.sweep_results import UNITS, judged_runs, run_row, skill_rows, table, write_rollouts
 from diwa_cli.versions import machine, versions
 from diwa_data.errors import DiwaError
-from diwa_learning.checkpoint import is_finished
+from diwa_learning.checkpoint import compute_device, is_finished
 
 
 def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
@@ -41,7 +41,11 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
     command = command_line("sweep", source, config, "sweep", out=out)
     claim(folder.shared, "sweep", command, identity(what), {f"sweep.{name}" for name in FREE})
     stages = plan(folder, what)
-    outcome = run_on_ray(stages, folder, config.ray) if config.ray else run_here(stages, folder, config.workers)
+    if config.ray:
+        outcome = run_on_ray(stages, folder, config.ray)
+    else:
+        on_gpu = compute_device().type == "cuda"
+        outcome = run_here(stages, folder, config.workers, on_gpu if config.stacked is None else config.stacked)
     found = results(folder, runs, stages, outcome, command, source.preset)
     write_json(folder.shared.results, found)
     write_sweep_report(out)

@@ -40,13 +40,15 @@ class SweepConfig:
     """Of the recordings and the world model, which all runs share."""
     world_model_of: str = ""
     """Folder of a finished demo or sweep whose play and world model to use; empty = record and train them."""
+    stacked: bool | None = None
+    """Whether policies, classifiers and fine-tunings train stacked, all at once on one device; None = on a GPU."""
     workers: int = 2
     """Phases at a time, of those that use one core: policies, classifiers, fine-tunings. With 1, each uses all."""
     ray: str = ""
     """`local` starts Ray on this machine, an address (`auto`, ray://HOST:10001) uses a cluster; empty = without Ray."""
 
 
-FREE = ("skills", "seeds", "alphas", "workers", "ray")
+FREE = ("skills", "seeds", "alphas", "stacked", "workers", "ray")
 """What may change between two calls on one folder: a sweep can grow, and go on elsewhere."""
 
 

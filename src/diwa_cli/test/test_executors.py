@@ -9,7 +9,7 @@ import pytest
 
 from diwa_cli.executors import run_here
 from diwa_cli.on_ray import resources, room_of, run_on_ray
-from diwa_cli.phases import ALL_CORES, Phase
+from diwa_cli.phases import ALL_CORES, Phase, Training
 from diwa_cli.sweep_plan import Stage, SweepFolder
 from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError
@@ -123,3 +123,34 @@ def test_without_ray_there_is_one_line_that_cures_it(monkeypatch, tmp_path):
     stage = Stage("one", (Phase("a", "a", tmp_path / "a", print),))
     with pytest.raises(DiwaError, match=r"--ray needs Ray: pip install 'diwa-ros2\[scale\]'"):
         run_on_ray([stage], SweepFolder(tmp_path), "local")
+
+
+def learn(jobs, world_model):
+    """A training of several files at once; one that is called "bad" cannot be."""
+    for out in jobs:
+        if out.name == "bad" and not (out.parent / "mended").exists():
+            raise DiwaError(f"{out} cannot be trained")
+    for out in jobs:
+        out.write_text(f"{len(jobs)} together on {world_model}")
+
+
+def trains(folder, name):
+    out = folder / name
+    return Phase(name, f"train {out}", out, Training(learn, out, Path("wm")))
+
+
+def test_stacked_trainings_are_one_call_and_one_at_fault_stops_none(tmp_path, capsys):
+    folder = SweepFolder(tmp_path)
+    (tmp_path / "x").write_text("text")
+    stage = Stage("train", (trains(tmp_path, "a"), trains(tmp_path, "b"), copies(tmp_path, "c", "x")))
+    found = run_here([stage], folder, workers=1, stacked=True)
+    assert (found.done, found.failed) == ({"a", "b", "c"}, {})
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "2 together on wm"
+
+    more = Stage("train", (*stage.phases, trains(tmp_path, "bad"), trains(tmp_path, "d")))
+    found = run_here([more], folder, workers=1, stacked=True)
+    assert (found.done, list(found.failed)) == ({"a", "b", "c", "d"}, ["bad"])
+    assert (tmp_path / "d").read_text() == "1 together on wm"
+    assert "2 stacked trainings failed" in capsys.readouterr().err
+    (tmp_path / "mended").touch()
+    assert not run_here([more], folder, workers=1, stacked=True).failed
