@@ -123,9 +123,10 @@ def test_sweep_interrupted_continued_and_grown(diwa, tmp_path):
     out = tmp_path / "sweep"
     interrupt_in_phase("open_drawer/seed_1/train_policy", out)
     here = [*SWEEP, "--workers", "1", "--out", out]
-    ran = diwa(*here, "--seeds", "0", "1")
+    ran = diwa(*here, "--seeds", "0", "1", "--stacked", "True")
     assert ran.status == 0, ran.err
     assert "[train_world_model] finished earlier" in ran.out
+    assert "failed" not in ran.err
     found = json.loads((out / "results.json").read_text())
     check_results(out, found)
 
