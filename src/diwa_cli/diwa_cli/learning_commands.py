@@ -1,4 +1,4 @@
-"""The commands of the four training phases: arguments in, one function call."""
+"""The commands of the four training phases and of the baseline: arguments in, one function call."""
 
 from pathlib import Path
 
@@ -121,3 +121,27 @@ def finetune(args: list[str]) -> int:
         phase.finetune(policy, reward, world_model, demonstrations, play, out, config)
 
     return call(command, "finetune", rest)
+
+
+def dppo(args: list[str]) -> int:
+    from diwa_cli import dppo as baseline
+    from diwa_learning.dppo_config import DPPOConfig
+    from diwa_sim.table import SimConfig
+
+    source, rest = split_source(args)
+    defaults, sim = source.section(DPPOConfig, "dppo"), source.section(SimConfig, "sim")
+
+    def command(
+        policy: Path, world_model: Path, out: Path, workers: int = 2, config: Flags[DPPOConfig] = defaults
+    ) -> None:
+        """Fine-tune a policy by PPO in the simulator, with the simulator's own rewards: the baseline DPPO.
+
+        Args:
+            policy: Checkpoint folder of `diwa train-policy`; its skill is what is practised.
+            world_model: Checkpoint folder of the world model it was trained on, which filters what it sees.
+            out: Checkpoint folder; an interrupted training in it continues.
+            workers: Processes with simulators; the result does not depend on it.
+        """
+        baseline.dppo_in_simulator(policy, world_model, out, config, sim, workers)
+
+    return call(command, "dppo", rest)

@@ -1,5 +1,6 @@
 """The commands that use what was learned, and those about a whole run: arguments in, one function call."""
 
+import dataclasses
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,31 @@ def evaluate(args: list[str]) -> int:
         print(evaluation.text(evaluation.evaluate(policies, world_model, reward, out, config, sim)))
 
     return call(command, "evaluate", rest)
+
+
+def dppo_steps(args: list[str]) -> int:
+    from diwa_cli import dppo as baseline
+    from diwa_cli.evaluate import EvaluateConfig
+    from diwa_sim.table import SimConfig
+
+    source, rest = split_source(args)
+    defaults = dataclasses.replace(source.section(EvaluateConfig, "evaluate"), seeds="curve", videos=0)
+    sim = source.section(SimConfig, "sim")
+
+    def command(
+        run: Path, world_model: Path, reward: Path, rate: float, config: Flags[EvaluateConfig] = defaults
+    ) -> None:
+        """After how many environment steps DPPO reaches a success rate: its kept checkpoints, rolled out on its skill.
+
+        Args:
+            run: Folder of `diwa dppo`, finished or not; `curve/` in it gets the evaluation, dppo.json and dppo.svg.
+            world_model: Checkpoint folder of its world model.
+            reward: Checkpoint folder of a classifier for it, whose view is recorded; the simulator's oracle judges.
+            rate: Success rate to reach, a fraction: DiWA's.
+        """
+        print(baseline.steps_to_match(run, world_model, reward, rate, config, sim))
+
+    return call(command, "dppo-steps", rest)
 
 
 def run_skill(args: list[str]) -> int:

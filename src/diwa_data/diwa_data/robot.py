@@ -1,4 +1,4 @@
-"""What the control loop needs of a robot, simulated or real."""
+"""What the control loop needs of a robot, simulated or real, and DPPO of many simulated ones."""
 
 from __future__ import annotations
 
@@ -52,3 +52,41 @@ class Environment(Robot, Protocol):
 
     def succeeded(self) -> bool:
         """The skill's oracle has been true at least once since `reset`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Control ticks of several robots as the networks see them; `...` is (N,), or (N, H) for H ticks of each."""
+
+    images: dict[str, np.ndarray]
+    """Camera name -> rgb images (..., 64, 64, 3) uint8."""
+    state: np.ndarray
+    """Robot states (..., 10) float32."""
+    scene_state: np.ndarray | None
+    """(..., M) as named by `spec.scene_state`; None where nothing measures it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """What chunks of H actions led to in N environments."""
+
+    frames: Frames
+    """(N, H): after each action."""
+    executed: np.ndarray
+    """(N, H, 7) float32: the actions after all safety limits."""
+    success: np.ndarray
+    """(N,) bool: the oracle has been true at least once since the reset."""
+
+
+class VectorEnvironment(Protocol):
+    """N environments of one skill that play a chunk at a time, within the robot's safety limits: for DPPO."""
+
+    spec: Spec
+    count: int
+    """N."""
+
+    def reset(self, rows: np.ndarray, seeds: np.ndarray) -> Frames:
+        """Start the environments `rows` (M,) anew from `seeds` (M,); their first frames (M,). Same seed, same start."""
+
+    def play(self, actions: np.ndarray) -> Played:
+        """Execute chunks of raw actions (N, H, 7)."""

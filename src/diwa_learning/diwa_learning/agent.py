@@ -16,8 +16,10 @@ from diwa_data.spec import Spec, require_same
 from diwa_learning.chain import ChainPolicy
 from diwa_learning.checkpoint import load_world_model
 from diwa_learning.features import gumbel_noise
+from diwa_learning.filtering import Belief, follow, unseen
 from diwa_learning.policy import load_policy
 from diwa_learning.reward import SuccessJudge
+from diwa_learning.rssm import State
 from diwa_learning.sequences import model_state
 from diwa_learning.train_reward import load_reward
 from diwa_learning.world_model import WorldModel
@@ -54,8 +56,7 @@ class Agent:
 
     def reset(self, seed: int) -> None:
         """Begin a skill: zero state, empty queue."""
-        self.state = self.world_model.rssm.initial(1)
-        self._target: np.ndarray | None = None
+        self._belief: Belief | None = None
         self._generator = torch.Generator().manual_seed(seed)
         self._queue: deque[np.ndarray] = deque()
 
@@ -74,16 +75,16 @@ class Agent:
         """Take in one observation: advances `state` and returns its features (1, F); noise (1, C, K) Gumbel."""
         frame = preprocess_observation(observation, self.spec)
         images = {name: torch.from_numpy(image)[None] for name, image in frame.images.items()}
-        executed = np.asarray(executed, np.float32)
-        # As in recordings: the hand's first position and the actions since.
-        start = frame.state[:3] if self._target is None else self._target
-        self._target = start + executed[:3] * np.float32(self.spec.action.max_pos)
-        action = torch.from_numpy(executed)[None]
-        state = model_state(frame.state, frame.scene_state, self.world_model.config.scene_state)
-        parts = (torch.from_numpy(part)[None] for part in (state, self._target))
-        embed = self.world_model.embed(images, *parts)
-        self.state = self.world_model.rssm.filter(self.state, action, embed, noise)
+        state = torch.from_numpy(model_state(frame.state, frame.scene_state, self.world_model.config.scene_state))[None]
+        action = torch.from_numpy(np.asarray(executed, np.float32))[None]
+        belief = unseen(self.world_model, state) if self._belief is None else self._belief
+        self._belief = follow(self.world_model, belief, images, state, action, noise)
         return self.state.features
+
+    @property
+    def state(self) -> State:
+        """(1, ...) the world model's; the zero state before the first observation."""
+        return self.world_model.rssm.initial(1) if self._belief is None else self._belief.state
 
 
 def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec) -> Agent:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from diwa_data.errors import DiwaError
 from diwa_learning.chain import FinetunedPolicy
-from diwa_learning.checkpoint import LoadedWorldModel, compute_device, load_world_model, save_checkpoint
+from diwa_learning.checkpoint import LoadedWorldModel, compute_device, load_world_model
 from diwa_learning.dream import Dream, DreamConfig, start_states
 from diwa_learning.features import require_one_skill
-from diwa_learning.finetuner import Critic, Finetuner, PPOConfig
-from diwa_learning.lockstep import groups, lockstep, track
-from diwa_learning.policy import LoadedPolicy, describe, load_policy, policy_weights
+from diwa_learning.finetuner import Critic, PPOConfig
+from diwa_learning.iterations import FinetuneMember, finish, iterate, load_pretrained, make_finetuner
+from diwa_learning.lockstep import groups
 from diwa_learning.rssm import State
 from diwa_learning.sequences import Library, fingerprint
 from diwa_learning.stacking import stack
 from diwa_learning.streams import Stream, Streams
 from diwa_learning.train_reward import LoadedReward, load_reward
-from diwa_learning.training import Stateful, TrainingRun
+from diwa_learning.training import TrainingRun
 
 ALPHA_BC = {"open_drawer": 0.10, "close_drawer": 0.025, "turn_on_led": 0.025}
 ALPHA_BC_DEFAULT = 0.05
@@ -95,31 +91,18 @@ def finetune_runs(jobs: Sequence[FinetuneJob], world_model: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Member:
-    """One run of a stack, ready to train."""
+class Member(FinetuneMember):
+    """One run in dreams."""
 
-    job: FinetuneJob
-    run: TrainingRun
-    pretrained: LoadedPolicy
+    config: FinetuneConfig
     judge: LoadedReward
-    policy: FinetunedPolicy
-    critic: Critic
     starts: State
-    draws: Stream
-
-    @property
-    def alpha_bc(self) -> float:
-        return self.job.config.alpha_for(self.pretrained.skill)
 
     def form(self) -> Any:
         """All but seed, alpha_BC, weights and data."""
-        same = dataclasses.replace(self.job.config, seed=0, alpha_bc=None)
+        same = dataclasses.replace(self.config, seed=0, alpha_bc=None)
         sizes = tuple(tensor.shape for tensor in self.judge.classifier.state_dict().values())
         return same, self.pretrained.net, sizes
-
-    def describe(self) -> dict[str, Any]:
-        """What every checkpoint of this run says of its policy."""
-        return describe(self.pretrained.net, self.pretrained.skill, self.policy.trained_steps)
 
 
 def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: ExitStack) -> Member | None:
@@ -128,9 +111,7 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
     Raises `DiwaError` naming what is of another spec, world model, skill or phase.
     """
     model, config = world.model, job.config
-    pretrained = load_policy(job.policy, world.spec, world.hash, model.feature_dim)
-    if isinstance(pretrained.policy, FinetunedPolicy):
-        raise DiwaError(f"{job.policy} is fine-tuned already: give a checkpoint of `diwa train-policy`")
+    pretrained = load_pretrained(job.policy, world)
     judge = load_reward(job.reward, world.spec, world.hash, model.feature_dim)
     demonstrations, play = library(job.demonstrations), library(job.play) if job.play else None
     skills = {
@@ -152,12 +133,14 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
         return None
     judge.classifier.to(model.device)
     return Member(
-        job,
         run,
         pretrained,
-        judge,
         FinetunedPolicy(pretrained.policy, config.ppo.trained_steps).to(model.device),
         Critic(model.feature_dim, config.ppo.critic_width).to(model.device),
+        Stream(config.seed, model.device),
+        config.alpha_for(pretrained.skill),
+        config,
+        judge,
         start_states(
             model,
             judge.classifier,
@@ -166,55 +149,18 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
             config.dream.starts,
             config.seed,
         ),
-        Stream(config.seed, model.device),
     )
 
 
 def train(group: Sequence[Member], world: LoadedWorldModel) -> None:
     """The iterations of runs of one form; leaves the checkpoint of each."""
-    config = group[0].job.config
+    config = group[0].config
     draws = Streams([member.draws for member in group])
-    policy, critic = stack([member.policy for member in group]), stack([member.critic for member in group])
-    alpha_bc = torch.tensor([member.alpha_bc for member in group], device=world.model.device).view(*draws.leading, 1)[
-        ..., 0
-    ]
-    tuner = Finetuner(policy, critic, config.ppo, config.dream, alpha_bc, draws)
+    tuner = make_finetuner(group, config.ppo, config.dream, draws)
     classifier = stack([member.judge.classifier for member in group])
     starts = [member.starts for member in group]
-    dream = Dream(world.model, classifier, starts, policy.trained_steps, config.dream, draws)
-    shares = track(group, policy=policy, critic=critic, actor_adam=tuner.actor_adam, critic_adam=tuner.critic_adam)
-    actions = config.dream.dreams * config.dream.chunks * policy.chunk
-    for iteration in lockstep(group, config.iterations, "imagined actions", actions):
-        started = time.perf_counter()
-        measured = tuner.update(dream.rollout(policy), train_actor=iteration >= config.critic_warmup)
-        values = torch.stack(list(measured.values()), dim=-1).view(len(group), -1).tolist()  # one wait for the device
-        rate = len(group) * actions / (time.perf_counter() - started)
-        for member, mine, row in zip(group, shares, values, strict=True):
-            found = dict(zip(measured, row, strict=True))
-            member.run.require_finite("value_loss", torch.tensor(found["value_loss"]))
-            member.run.log(iteration, {**found, "actions_per_second": rate})
-            if (iteration + 1) % config.checkpoint_every == 0:
-                keep_iteration(member, policy_weights(mine["policy"]), iteration + 1)
-    for member, mine in zip(group, shares, strict=True):
-        finish(member, mine, actions * config.iterations)
-
-
-def keep_iteration(member: Member, weights: Mapping[str, Tensor], iteration: int) -> None:
-    """Leave the policy of this iteration in `iterations/NNNNNN`, itself a `finetune` checkpoint."""
-    run = member.run
-    metrics = {**member.describe(), "iteration": iteration}
-    metrics |= {name: curve[-1][1] for name, curve in run.history.items()}
-    folder = run.out / "iterations" / f"{iteration:06d}"
-    save_checkpoint(folder, "finetune", weights, run.config, run.spec, metrics, run.world_model_hash)
-
-
-def finish(member: Member, parts: Mapping[str, Stateful], imagined_actions: int) -> None:
-    """Leave the checkpoint of one run: both policies and the critic."""
-    critic = {f"critic.{name}": tensor for name, tensor in parts["critic"].state_dict().items()}
-    metrics = {
-        **member.describe(),
-        "alpha_bc": member.alpha_bc,
-        "start_states": len(member.starts.h),
-        "imagined_actions": imagined_actions,
-    }
-    member.run.finish(policy_weights(parts["policy"]) | critic, metrics)
+    dream = Dream(world.model, classifier, starts, tuner.policy.trained_steps, config.dream, draws)
+    actions = config.dream.dreams * config.dream.chunks * tuner.policy.chunk
+    for member, parts in zip(group, iterate(group, config, tuner, dream, "dream", actions), strict=True):
+        metrics = {"start_states": len(member.starts.h), "imagined_actions": actions * config.iterations}
+        finish(member, parts, metrics)

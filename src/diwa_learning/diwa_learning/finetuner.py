@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from diwa_learning import ppo
 from diwa_learning.capture import CapturedEach
-from diwa_learning.chain import ChainPolicy, FinetunedPolicy, Normal
-from diwa_learning.dream import DreamConfig, Rollout
+from diwa_learning.chain import ChainPolicy, Exploration, FinetunedPolicy, Normal
+from diwa_learning.dream import Rollout
 from diwa_learning.nests import map_tensors, tensors_of
 from diwa_learning.optimizers import adam, step
 from diwa_learning.stacking import Linear, rows
@@ -98,11 +99,24 @@ class Entries:
     """(m, H, A) a^{k-1}."""
 
 
+class Sampling(Protocol):
+    """How rollouts are made; the configurations of dreams and of DPPO say it."""
+
+    @property
+    def horizon(self) -> int:
+        """Chunks after which a rollout is cut."""
+
+    @property
+    def exploration(self) -> Exploration:
+        """Noise of the chunks."""
+
+
 class Finetuner:
     """The trainable copy of a pre-trained policy, its critic, and their PPO updates; or those of R runs, stacked.
 
     Args:
         policy: as `FinetunedPolicy` makes it; stacked, with R runs before every shape.
+        sampling: of the rollouts that `update` gets.
         alpha_bc: weight of the BC term, a scalar or (R,).
         draws: of the minibatches.
     """
@@ -112,12 +126,12 @@ class Finetuner:
         policy: FinetunedPolicy,
         critic: Critic,
         config: PPOConfig,
-        dream: DreamConfig,
+        sampling: Sampling,
         alpha_bc: Tensor,
         draws: Streams,
     ):
         self.policy, self.critic, self.config, self.alpha_bc, self.draws = policy, critic, config, alpha_bc, draws
-        self.horizon, self.std_floor = dream.horizon, dream.exploration.std_floor
+        self.horizon, self.std_floor = sampling.horizon, sampling.exploration.std_floor
         self.actor_adam = adam(policy.trained, config.actor_learning_rate)
         self.critic_adam = adam(critic, config.critic_learning_rate)
         self._batch: Batch | None = None

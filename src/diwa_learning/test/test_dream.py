@@ -3,34 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from toy import RIGHT, STILL, ConstantPolicy
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import ActionSpec, Spec
-from diwa_learning.chain import ChainPolicy, Exploration, Normal
+from diwa_learning.chain import Exploration
 from diwa_learning.dream import Dream, DreamConfig, Rollout, StartConfig, draw_frames, executed, start_states
 from diwa_learning.features import Part, embed_clips, filtered_states, gumbel_noise, last_states
 from diwa_learning.reward import RewardClassifier
 from diwa_learning.streams import Stream, Streams
 
-
-class ConstantPolicy(ChainPolicy):
-    """Always the same chunk, without noise."""
-
-    def __init__(self, action: list[float], chunk: int = 4):
-        super().__init__(1, chunk, len(action))
-        self.register_buffer("action", torch.tensor(action))
-
-    def loss(self, features, actions, k, noise):
-        return torch.zeros(())
-
-    def project(self, features):
-        return features
-
-    def denoise(self, projected, chunk, k):
-        return Normal(self.action.expand_as(chunk), torch.zeros(()))
-
-
-STILL, RIGHT = [0.0] * 6 + [1.0], [0.6] + [0.0] * 5 + [1.0]
 QUIET = Exploration(std_floor=0.0)
 
 

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 
 from diwa_data.dataset import Dataset, load_dataset
+from diwa_data.robot import Frames, Played
 from diwa_data.spec import Spec
+from diwa_learning.chain import ChainPolicy, Normal
 from diwa_learning.checkpoint import LoadedWorldModel, load_world_model, save_checkpoint
+from diwa_learning.dppo_config import DPPOConfig
 from diwa_learning.dream import DreamConfig, StartConfig
 from diwa_learning.features import embed_clips, whole
 from diwa_learning.finetune import FinetuneConfig
@@ -30,6 +33,7 @@ from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
 
 GOAL, SPEED = 0.7, 0.1
+STILL, RIGHT = [0.0] * 6 + [1.0], [0.6] + [0.0] * 5 + [1.0]
 POLICY = PolicyConfig(
     net=PolicyNetConfig(width=32, denoising_steps=8),
     epochs=40,
@@ -62,6 +66,54 @@ FINETUNE = FinetuneConfig(
     checkpoint_every=4,
     save_every=3,
 )
+DPPO = DPPOConfig(
+    envs=24,
+    chunks=8,
+    horizon=4,
+    ppo=FINETUNE.ppo,
+    iterations=10,
+    critic_warmup=2,
+    checkpoint_every=4,
+    save_every=3,
+)
+
+
+class LineEnvironments:
+    """The task itself, as a `VectorEnvironment`: what `Played` and `Frames` say of N hands on their lines."""
+
+    def __init__(self, count: int):
+        self.spec, self.count = Spec(), count
+        self.x, self.succeeded = np.zeros(count), np.zeros(count, bool)
+
+    def reset(self, rows: np.ndarray, seeds: np.ndarray) -> Frames:
+        self.x[rows] = [np.random.default_rng(seed).uniform(0.0, 0.2) for seed in seeds]
+        self.succeeded[rows] = False
+        return line_frames(self.x[rows])
+
+    def play(self, actions: np.ndarray) -> Played:
+        executed, places = self.spec.action.executed(actions), []
+        for action in executed.swapaxes(0, 1):
+            self.x = np.clip(self.x + SPEED * action[:, 0], 0, 1)
+            self.succeeded |= self.x > GOAL
+            places.append(self.x)
+        return Played(line_frames(np.stack(places, axis=1)), executed, self.succeeded.copy())
+
+
+class ConstantPolicy(ChainPolicy):
+    """Always the same chunk, without noise."""
+
+    def __init__(self, action: list[float], chunk: int = 4):
+        super().__init__(1, chunk, len(action))
+        self.register_buffer("action", torch.tensor(action))
+
+    def loss(self, features, actions, draws):
+        return torch.zeros(())
+
+    def project(self, features):
+        return features
+
+    def denoise(self, projected, chunk, k):
+        return Normal(self.action.expand_as(chunk), torch.zeros(()))
 
 
 @dataclass(frozen=True)
@@ -125,6 +177,12 @@ def picture(x: float, size: int = 64) -> np.ndarray:
     image = np.full((size, size, 3), 30, np.uint8)
     image[:, : round(x * size)] = 220
     return image
+
+
+def line_frames(x: np.ndarray) -> Frames:
+    """What the networks see of hands at x (...)."""
+    images = np.stack([picture(each) for each in x.flatten()]).reshape(*x.shape, 64, 64, 3)
+    return Frames({"static": images, "gripper": images}, robot_states(x.flatten()).reshape(*x.shape, 10), None)
 
 
 def robot_states(x: np.ndarray) -> np.ndarray:

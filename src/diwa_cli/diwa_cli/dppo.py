@@ -1,0 +1,74 @@
+"""`diwa dppo` and `diwa dppo-steps`: the baseline in the simulator, and how many steps it needs to match DiWA."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from diwa_cli.evaluate import EvaluateConfig, evaluate, rate_summary
+from diwa_cli.parallel_environments import parallel_environments
+from diwa_cli.plots import Curve, lines
+from diwa_cli.run_folder import read_json, write_json, write_text
+from diwa_cli.seeds import DPPO_SEEDS
+from diwa_cli.simulated_environments import Task
+from diwa_cli.statistics import SuccessRate
+from diwa_data.errors import DiwaError
+from diwa_data.robot import VectorEnvironment
+from diwa_learning.checkpoint import METRICS, is_finished
+from diwa_learning.dppo import Practice, dppo
+from diwa_learning.dppo_config import DPPOConfig
+from diwa_sim.table import SimConfig
+
+
+def dppo_in_simulator(
+    policy: Path, world_model: Path, out: Path, config: DPPOConfig, sim: SimConfig, workers: int
+) -> None:
+    """Fine-tune `policy` on the simulated Panda, in `workers` processes."""
+
+    def environments(skill: str, count: int) -> AbstractContextManager[VectorEnvironment]:
+        return parallel_environments(Task(skill, config.limits, sim), count, workers)
+
+    dppo(policy, world_model, out, config, Practice(environments, DPPO_SEEDS, {"sim": dataclasses.asdict(sim)}))
+
+
+def steps_to_match(
+    run: Path, world_model: Path, reward: Path, rate: float, config: EvaluateConfig, sim: SimConfig
+) -> str:
+    """Roll out the kept checkpoints of `run` and say after how many environment steps one first reached `rate`.
+
+    Evaluates in `run/curve`, where finished rollouts are kept, and leaves `dppo.json` and `dppo.svg` there.
+    """
+    kept = checkpoints_by_steps(run)
+    setting = dataclasses.replace(config, skill=read_json(next(iter(kept.values())) / METRICS)["skill"])
+    policies = {f"{steps:09d}": path for steps, path in kept.items()}
+    judged = evaluate(policies, world_model, reward, run / "curve", setting, sim)
+    rates = {steps: judged.rate(name) for steps, name in zip(kept, policies, strict=True)}
+    found = first_to_reach(rates, rate)
+    curve = [{"environment_steps": steps, **rate_summary(each)} for steps, each in rates.items()]
+    write_json(run / "curve" / "dppo.json", {"rate": rate, "environment_steps": found, "curve": curve})
+    points = {"DPPO": Curve(list(rates), [each.rate for each in rates.values()])}
+    write_text(run / "curve" / "dppo.svg", lines(points, "environment steps", "success"))
+    return text(rates, rate, found)
+
+
+def checkpoints_by_steps(run: Path) -> dict[int, Path]:
+    """Environment steps -> checkpoint of a DPPO run, in order. Raises `DiwaError` when none has been kept yet."""
+    folders = [*sorted(run.glob("iterations/[0-9]*")), run]
+    found = {read_json(path / METRICS).get("environment_steps"): path for path in folders if is_finished(path)}
+    if not found or None in found:
+        raise DiwaError(f"{run} holds no checkpoint of `diwa dppo`: give the folder of one that has kept some")
+    return {int(steps): path for steps, path in sorted(found.items())}
+
+
+def first_to_reach(rates: Mapping[int, SuccessRate], rate: float) -> int | None:
+    """The fewest environment steps with a success rate of at least `rate`; None if there are none."""
+    return next((steps for steps, each in rates.items() if each.rate >= rate), None)
+
+
+def text(rates: Mapping[int, SuccessRate], rate: float, found: int | None) -> str:
+    """A line per checkpoint and the answer."""
+    rows = [f"{steps:>9,} environment steps: {each.successes} of {each.rollouts}" for steps, each in rates.items()]
+    answer = f"not reached within {max(rates):,}" if found is None else f"reached after {found:,}"
+    return "\n".join([*rows, f"{100 * rate:g} %: {answer} environment steps"])
