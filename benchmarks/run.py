@@ -21,7 +21,8 @@ def main() -> None:
     for name in arguments.only:
         script = Path(__file__).with_name(f"{name}.py")
         done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, check=True)
-        for row in map(json.loads, done.stdout.strip().splitlines()):
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]  # beside what commands print
+        for row in map(json.loads, lines):
             rows[row["name"]] = row
             against = f"{row['ratio']:.2f} x the plain one" if row["ratio"] else ""
             target = f"target {row['target']:,g}{' x' if against else ''}"
