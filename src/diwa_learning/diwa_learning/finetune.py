@@ -16,7 +16,7 @@ from diwa_learning.dream import Dream, DreamConfig, start_states
 from diwa_learning.features import require_one_skill
 from diwa_learning.finetuner import Critic, PPOConfig
 from diwa_learning.iterations import FinetuneMember, finish, iterate, load_pretrained, make_finetuner
-from diwa_learning.lockstep import groups
+from diwa_learning.lockstep import train_together
 from diwa_learning.rssm import State
 from diwa_learning.sequences import Library, fingerprint
 from diwa_learning.stacking import stack
@@ -81,13 +81,7 @@ def finetune(
 
 def finetune_runs(jobs: Sequence[FinetuneJob], world_model: Path) -> None:
     """Fine-tune many runs on one world model, those of one form stacked; each leaves what it would leave alone."""
-    world = load_world_model(world_model, compute_device())
-    library = Library(world.spec)
-    with ExitStack() as runs:
-        members = [member for job in jobs if (member := prepare(job, world, library, runs))]
-        library.clear()
-        for group in groups(members):
-            train(group, world)
+    train_together(jobs, load_world_model(world_model, compute_device()), prepare, train)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
+from diwa_learning.checkpoint import LoadedWorldModel
+from diwa_learning.sequences import Library
 from diwa_learning.stacking import Slice
 from diwa_learning.streams import Stream
 from diwa_learning.training import Stateful, TrainingRun
@@ -28,6 +31,25 @@ class Member(Protocol):
 
 
 M = TypeVar("M", bound=Member)
+J = TypeVar("J")
+
+
+def train_together(
+    jobs: Sequence[J],
+    world: LoadedWorldModel,
+    prepare: Callable[[J, LoadedWorldModel, Library, ExitStack], M | None],
+    train: Callable[[Sequence[M], LoadedWorldModel], None],
+) -> None:
+    """Prepare all jobs on one world model, then train those of one form stacked.
+
+    `prepare` opens a job's run in the `ExitStack` and returns None if it is finished; a dataset is read once for all.
+    """
+    library = Library(world.spec)
+    with ExitStack() as runs:
+        members = [member for job in jobs if (member := prepare(job, world, library, runs))]
+        library.clear()
+        for group in groups(members):
+            train(group, world)
 
 
 def groups(members: Sequence[M]) -> list[list[M]]:

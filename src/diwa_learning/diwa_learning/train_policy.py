@@ -19,7 +19,7 @@ from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy
 from diwa_learning.checkpoint import LoadedWorldModel, compute_device, load_world_model
 from diwa_learning.features import embed_clips, filtered_states, gumbel_noise, require_one_skill, whole
-from diwa_learning.lockstep import groups, lockstep, track
+from diwa_learning.lockstep import lockstep, track, train_together
 from diwa_learning.optimizers import gradients
 from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
 from diwa_learning.schedule import cosine, set_learning_rate
@@ -91,13 +91,7 @@ def train_policy(demonstrations: Path, world_model: Path, out: Path, config: Pol
 
 def train_policies(jobs: Sequence[PolicyJob], world_model: Path) -> None:
     """Train many policies on one world model, those of one form stacked; each leaves what it would leave alone."""
-    world = load_world_model(world_model, compute_device())
-    library = Library(world.spec)
-    with ExitStack() as runs:
-        members = [member for job in jobs if (member := prepare(job, world, library, runs))]
-        library.clear()
-        for group in groups(members):
-            train(group)
+    train_together(jobs, load_world_model(world_model, compute_device()), prepare, train)
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,7 @@ def prepare(job: PolicyJob, world: LoadedWorldModel, library: Library, runs: Exi
     return Member(job, run, skill, pairs, policy, Stream(config.seed, model.device))
 
 
-def train(group: Sequence[Member]) -> None:
+def train(group: Sequence[Member], world: LoadedWorldModel) -> None:
     """The epochs of runs of one form; leaves the checkpoint of each."""
     config = group[0].job.config
     policy, draws = stack([member.policy for member in group]), Streams([member.draws for member in group])

@@ -26,7 +26,7 @@ from diwa_learning.checkpoint import (
 )
 from diwa_learning.decoded_reward import DecodedReward, decoded_reward, recorded_margin, require_scene_decoder
 from diwa_learning.features import Clips, require_one_skill
-from diwa_learning.lockstep import groups, track
+from diwa_learning.lockstep import track, train_together
 from diwa_learning.optimizers import adam
 from diwa_learning.reward import RewardClassifier, SuccessJudge, Threshold, choose_threshold, score_at
 from diwa_learning.reward_config import RewardConfig
@@ -83,12 +83,7 @@ def train_rewards(jobs: Sequence[RewardJob], world_model: Path) -> None:
     world = load_world_model(world_model, compute_device())
     if any(job.config.kind == "decoder" for job in jobs):
         require_scene_decoder(world.model, world_model)
-    library = Library(world.spec)
-    with ExitStack() as runs:
-        members = [member for job in jobs if (member := prepare(job, world, library, runs))]
-        library.clear()
-        for group in groups(members):
-            train(group, world.model)
+    train_together(jobs, world, prepare, train)
 
 
 @dataclass(frozen=True)
@@ -128,12 +123,12 @@ def prepare(job: RewardJob, world: LoadedWorldModel, library: Library, runs: Exi
     return Member(job, run, skill, data, screen, classifier, Stream(config.seed, model.device))
 
 
-def train(group: Sequence[Member], model: WorldModel) -> None:
+def train(group: Sequence[Member], world: LoadedWorldModel) -> None:
     """Screen play, train on demonstrations and the play that passed; leaves the checkpoint of each run."""
     config, first = group[0].job.config, group[0].data
     if config.kind == "decoder":
         for member in group:
-            finish(member, model, items=0)
+            finish(member, world.model, items=0)
         return
     screens, classifiers = (
         stack_classifiers([m.screen for m in group]),
@@ -152,7 +147,7 @@ def train(group: Sequence[Member], model: WorldModel) -> None:
     train_epochs(group, "loss", classifiers, adams[1], items, draws, batches.classifier, until)
     for member, mine, latents in zip(group, shares, passed, strict=True):
         member.classifier.load_state_dict(mine["classifier"].state_dict())
-        finish(member, model, len(latents.both().labels))
+        finish(member, world.model, len(latents.both().labels))
 
 
 def stack_classifiers(judges: Sequence[SuccessJudge]) -> RewardClassifier:
