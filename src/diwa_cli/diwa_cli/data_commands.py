@@ -158,6 +158,26 @@ def build_dataset(args: list[str]) -> int:
     return call(command, "build-dataset", rest)
 
 
+def export_lerobot(args: list[str]) -> int:
+    from diwa_data.lerobot import export_lerobot as export
+
+    def command(dataset: Positional[Path], out: Path, repo_id: str = "", video: bool = False) -> None:
+        """Export a dataset to LeRobot's format v3.0, so that its policies train on our recordings.
+
+        Args:
+            dataset: HDF5 file.
+            out: Folder to write; it must not exist.
+            repo_id: Name on the Hugging Face hub, user/name, for the card; local/<name of --out> unless given.
+            video: Keep images as H.264 video, smaller and lossy, instead of exact PNG images.
+        """
+        done = export(dataset, out, repo_id, video)
+        size = f"{done.size / 1e6:,.1f} MB"
+        print(f"{out}: {done.episodes} episodes, {done.frames:,} frames, {size}; tasks: {', '.join(done.tasks)}")
+        print(f"load it with LeRobotDataset({done.repo_id!r}, root={str(out)!r})")
+
+    return call(command, "export-lerobot", args)
+
+
 def replay(args: list[str]) -> int:
     from diwa_cli import replay as replaying
 

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[2]
 MAY_IMPORT = {
     "diwa_data": {
         "numpy", "h5py", "scipy", "cv2", "rosbags", "yaml", "dacite", "rich", "openvr", "aiohttp", "cryptography",
-        "rerun",
+        "rerun", "pyarrow", "imageio_ffmpeg",
     },
     "diwa_sim": {"numpy", "scipy", "mujoco", "OpenGL", "diwa_data"},
     "diwa_learning": {"numpy", "torch", "safetensors", "tensorboard", "matplotlib", "diwa_data"},
