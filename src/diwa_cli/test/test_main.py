@@ -71,6 +71,7 @@ def test_version(diwa):
         (["demo", "--preset", "huge"], "unknown preset 'huge'; choose debug, laptop, paper"),
         (["finetune", "--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["replay", "nowhere.h5"], "no dataset nowhere.h5"),
+        (["export-lerobot", "nowhere.h5", "--out", "x"], "no dataset nowhere.h5"),
         (["inspect", "nowhere"], "nowhere does not exist"),
         (["recover", "nowhere"], "nowhere does not exist"),
         (["build-dataset", "nowhere", "--out", "x.h5"], "nowhere"),

@@ -84,9 +84,9 @@ def export_lerobot(path: Path, out: Path, repo_id: str = "", video: bool = False
     repo_id = repo_id or f"local/{out.resolve().name}"
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise DiwaError(f"--repo-id {repo_id!r} must be user/name, of letters, digits, '.', '_' and '-'")
-    import_arrow()
     _require_new(out)
     dataset = load_dataset(path, images=False)
+    import_arrow()
     for episode in dataset.episodes:
         if len(episode) < 2:
             raise DiwaError(
