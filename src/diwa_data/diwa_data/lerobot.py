@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ from diwa_data.lerobot_files import (
 )
 from diwa_data.lerobot_stats import ImageStatistics, vector_statistics
 from diwa_data.progress import Bar, progress
-from diwa_data.spec import Spec
+from diwa_data.spec import CameraSpec, Spec
 
 FORMAT = "v3.0"
 """LeRobot's `codebase_version`."""
@@ -86,12 +87,12 @@ def export_lerobot(path: Path, out: Path, repo_id: str = "", video: bool = False
         raise DiwaError(f"--repo-id {repo_id!r} must be user/name, of letters, digits, '.', '_' and '-'")
     _require_new(out)
     dataset = load_dataset(path, images=False)
-    import_arrow()
     for episode in dataset.episodes:
         if len(episode) < 2:
             raise DiwaError(
                 f"{path}: episode {episode.name} has {len(episode)} ticks, an action needs 2: build it again"
             )
+    import_arrow()
     with atomic_path(out) as folder:
         export = _write(dataset, folder, repo_id, video)
         _require_new(out)
@@ -188,17 +189,16 @@ def _write_episode(
     for video in streams.videos.values():
         places |= video.begin_episode(length)
     seen = {key: ImageStatistics() for key in streams.keys}
-    with open_episode(dataset.path, dataset.episodes[number].name) as opened:
-        stored = opened.episodes[0].images
-        for start in range(0, length, _BATCH):
-            block = slice(start, min(start + _BATCH, length))
-            images = {key: stored[camera.name][block] for key, camera in streams.keys.items()}
-            for key in images:
-                seen[key].add(images[key])
-            for key, video in streams.videos.items():
-                video.write(images[key])
-            streams.tables.write({key: values[block] for key, values in rows.items()} | images)
-            bar.advance(block.stop - block.start)
+    start = 0
+    for images in _batches(dataset, number, streams.keys):
+        block = slice(start, start + len(images[next(iter(images))]))
+        for key in images:
+            seen[key].add(images[key])
+        for key, video in streams.videos.items():
+            video.write(images[key])
+        streams.tables.write({key: values[block] for key, values in rows.items()} | images)
+        bar.advance(block.stop - start)
+        start = block.stop
     statistics = {key: vector_statistics(values) for key, values in rows.items()}
     for key in seen:
         streams.statistics[key].merge(seen[key])
@@ -214,6 +214,18 @@ def _write_episode(
         **places,
         **{f"stats/{key}/{name}": value for key, values in statistics.items() for name, value in values.items()},
     }
+
+
+def _batches(dataset: Dataset, number: int, keys: dict[str, CameraSpec]) -> Iterator[dict[str, np.ndarray]]:
+    """The images of an episode's rows, some at a time: feature -> (N, H, W, 3) uint8.
+
+    An iterator, so that an error of who writes them does not pass for one of the dataset.
+    """
+    with open_episode(dataset.path, dataset.episodes[number].name) as opened:
+        episode = opened.episodes[0]
+        for start in range(0, len(episode) - 1, _BATCH):
+            block = slice(start, min(start + _BATCH, len(episode) - 1))
+            yield {key: episode.images[camera.name][block] for key, camera in keys.items()}
 
 
 def _info(

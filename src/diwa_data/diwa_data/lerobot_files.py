@@ -123,10 +123,12 @@ class Video:
     def _end(self) -> None:
         if self._encoder is None:
             return
-        words = self._encoder.communicate()[1].decode(errors="replace").strip()
+        words = self._encoder.communicate()[1].decode(errors="replace").split("\n")
         status, self._encoder = self._encoder.returncode, None
-        if status:
-            raise OSError(f"ffmpeg ended with status {status} while writing {self._key}: {words}")
+        if status or any(words):  # it is told to print errors only
+            raise OSError(
+                f"ffmpeg ended with status {status} while writing {self._key}: {'; '.join(filter(None, words))}"
+            )
 
 
 def numbered(folder: Path, template: str, number: int, **names: str) -> Path:
