@@ -188,6 +188,7 @@ def _work(connection: Any, folder: SweepFolder) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
             connection.send(attempt_aside(connection.recv(), folder))
