@@ -1,6 +1,12 @@
 """Small real objects that the tests of this package share."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,3 +170,25 @@ class Ran:
     status: int
     out: str
     err: str
+
+
+@pytest.fixture
+def interrupt_in_phase() -> Callable[[list[str | Path], str], None]:
+    """Run a `diwa` command and press Ctrl-C when the phase is under way; it says how to go on."""
+
+    def interrupt(arguments: list[str | Path], phase: str) -> None:
+        command = [sys.executable, "-m", "diwa_cli.main", *arguments]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as run:
+            for line in run.stdout:
+                if line.startswith(f"[{phase}]"):
+                    break
+            time.sleep(0.3)
+            os.killpg(run.pid, signal.SIGINT)
+            _, err = run.communicate(timeout=60)
+        assert run.returncode in (130, -signal.SIGINT)  # both are 130 to a shell; the latter while importing
+        assert err.strip().splitlines()[-1] == "interrupted; the same command continues"
+        assert "Traceback" not in err
+
+    return interrupt

@@ -1,11 +1,6 @@
 """A sweep as a user meets it: its plan, interrupted, continued, grown; its table and report."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -119,9 +114,10 @@ def test_rows_are_percent_and_points_over_seeds():
     assert "| open_drawer | 0.1 | 0 2 | 12.5 % | 87.5 % | +75.0 (" in table([row])
 
 
-def test_sweep_interrupted_continued_and_grown(diwa, tmp_path):
+def test_sweep_interrupted_continued_and_grown(diwa, interrupt_in_phase, tmp_path):
     out = tmp_path / "sweep"
-    interrupt_in_phase("open_drawer/seed_1/train_policy", out)
+    interrupt_in_phase([*SWEEP, "--seeds", "0", "1", "--out", out], "open_drawer/seed_1/train_policy")
+    assert not (out / "results.json").exists()
     here = [*SWEEP, "--workers", "1", "--out", out]
     ran = diwa(*here, "--seeds", "0", "1", "--stacked", "True")
     assert ran.status == 0, ran.err
@@ -140,24 +136,6 @@ def test_sweep_interrupted_continued_and_grown(diwa, tmp_path):
     ran = diwa(*here, "--rollouts", "3")
     assert (ran.status, "begun differently: " in ran.err, "sweep.rollouts was 2" in ran.err) == (2, True, True)
     check_failure(diwa, out)
-
-
-def interrupt_in_phase(name, out):
-    """Start the sweep with two phases at a time, press Ctrl-C when this one has begun."""
-    command = [sys.executable, "-m", "diwa_cli.main", *SWEEP, "--seeds", "0", "1", "--out", str(out)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as run:
-        for line in run.stdout:
-            if line.startswith(f"[{name}]"):
-                break
-        time.sleep(0.3)
-        os.killpg(run.pid, signal.SIGINT)
-        _, err = run.communicate(timeout=60)
-    assert run.returncode == 130
-    assert err.strip().splitlines()[-1] == "interrupted; the same command continues"
-    assert "Traceback" not in err
-    assert not (out / "results.json").exists()
 
 
 def check_results(out, found):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import h5py
@@ -13,6 +15,8 @@ import torch
 
 from diwa_data.dataset import Episode
 from diwa_data.spec import Spec
+from diwa_learning.checkpoint import load_checkpoint
+from diwa_learning.finetuner import Finetuner
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.sequences import Batch
 from diwa_learning.train_policy import train_policy
@@ -157,3 +161,37 @@ def toy_reward(toy_files, toy_reward_path) -> LoadedReward:
     """That reward, loaded."""
     world = toy_files.world
     return load_reward(toy_reward_path, world.spec, world.hash, world.model.feature_dim)
+
+
+@pytest.fixture
+def dies_in_update(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Kill what happens inside `with dies_in_update(5):` when the fifth update by PPO begins."""
+
+    @contextmanager
+    def dies_in(number: int):
+        update, calls = Finetuner.update, []
+
+        def dies(self, *args, **kwargs):
+            calls.append(1)
+            if len(calls) == number:
+                raise MemoryError
+            return update(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Finetuner, "update", dies)
+            with pytest.raises(MemoryError):
+                yield
+
+    return dies_in
+
+
+@pytest.fixture
+def assert_same_weights() -> Callable[[Path, Path], None]:
+    """Two checkpoints of fine-tuning hold the same weights, bit by bit."""
+
+    def check(one: Path, other: Path) -> None:
+        first, second = (load_checkpoint(path, "finetune").weights for path in (one, other))
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+    return check

@@ -198,24 +198,12 @@ def test_check_10_fine_tuning_and_evaluation_load_the_averaged_weights(finetuned
 
 
 def test_a_killed_run_continues_to_the_same_bits(
-    finetuned, toy_files, toy_policy_path, toy_reward_path, tmp_path, monkeypatch
+    finetuned, toy_files, toy_policy_path, toy_reward_path, tmp_path, dies_in_update, assert_same_weights
 ):
-    update, calls = Finetuner.update, []
-
-    def dies(self, *args, **kwargs):
-        calls.append(1)
-        if len(calls) == 5:
-            raise MemoryError
-        return update(self, *args, **kwargs)
-
-    monkeypatch.setattr(Finetuner, "update", dies)
-    with pytest.raises(MemoryError):
+    with dies_in_update(5):
         run(toy_files, toy_policy_path, toy_reward_path, tmp_path / "run")
-    monkeypatch.undo()
     run(toy_files, toy_policy_path, toy_reward_path, tmp_path / "run")
-    one, two = (load_checkpoint(path, "finetune").weights for path in (finetuned, tmp_path / "run"))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert_same_weights(finetuned, tmp_path / "run")
 
 
 class TestRefused:

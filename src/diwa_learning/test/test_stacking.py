@@ -11,7 +11,6 @@ from toy import FINETUNE, POLICY, REWARD
 from diwa_learning.chain import Exploration, FinetunedPolicy
 from diwa_learning.checkpoint import load_checkpoint
 from diwa_learning.finetune import FinetuneJob, finetune_runs
-from diwa_learning.finetuner import Finetuner
 from diwa_learning.policy import PolicyNetConfig, make_policy
 from diwa_learning.reward import RewardClassifier, nt_xent
 from diwa_learning.stacking import Linear, Slice, linear, rows, stack
@@ -190,23 +189,13 @@ class TestPhases:
                 assert values[0] == pytest.approx(values[1], rel=1e-2, abs=1e-4)
 
     def test_a_killed_stack_continues_together_or_alone(
-        self, toy_files, toy_policy_path, toy_reward_path, tmp_path, monkeypatch
+        self, toy_files, toy_policy_path, toy_reward_path, tmp_path, dies_in_update
     ):
         arguments = (toy_files, toy_policy_path, toy_reward_path)
         finetune_runs(whole := self.jobs(*arguments, tmp_path / "whole", 6), toy_files.world_model_path)
         killed = self.jobs(*arguments, tmp_path / "killed", 6)
-        update, calls = Finetuner.update, []
-
-        def dies(self, *args, **kwargs):
-            calls.append(1)
-            if len(calls) == 5:
-                raise MemoryError
-            return update(self, *args, **kwargs)
-
-        monkeypatch.setattr(Finetuner, "update", dies)
-        with pytest.raises(MemoryError):
+        with dies_in_update(5):
             finetune_runs(killed, toy_files.world_model_path)
-        monkeypatch.undo()
         finetune_runs(killed[:1], toy_files.world_model_path)  # alone: the other still stands at its save
         finetune_runs(killed, toy_files.world_model_path)
         for one, other in zip(whole, killed, strict=True):
