@@ -22,7 +22,7 @@ Flags = Annotated[T, tyro.conf.arg(name="")]
 
 HELP = f"""
 
-All defaults shown are those of the preset: --preset debug|laptop|paper ({DEFAULT_PRESET} unless named), then
+All defaults shown are those of the preset: --preset debug|laptop|paper|calvin ({DEFAULT_PRESET} unless named), then
 --config FILE.yaml over it, then flags over both."""
 
 

@@ -178,6 +178,25 @@ def export_lerobot(args: list[str]) -> int:
     return call(command, "export-lerobot", args)
 
 
+def import_calvin(args: list[str]) -> int:
+    from diwa_data.calvin_import import CalvinImportConfig
+    from diwa_data.calvin_import import import_calvin as bring_in
+
+    source, rest = split_source(args)
+    defaults = source.section(CalvinImportConfig, "import_calvin")
+
+    def command(folder: Positional[Path], out: Path, config: Flags[CalvinImportConfig] = defaults) -> None:
+        """Import CALVIN's data as a dataset: all play of a folder, or with --skill demonstrations of one skill.
+
+        Args:
+            folder: Folder with episode_*.npz, such as task_D_D/training.
+            out: HDF5 file to write; an interrupted import into it continues.
+        """
+        bring_in(folder, out, config)
+
+    return call(command, "import-calvin", rest)
+
+
 def replay(args: list[str]) -> int:
     from diwa_cli import replay as replaying
 

@@ -77,7 +77,9 @@ class Settings:
         """Take each phase's section from `source`, with the demo's amounts, skill and seed."""
         require_skill(demo.skill)
         record_config = dataclasses.replace(source.section(RecordConfig, "record"), seed=demo.seed)
-        evaluation = dataclasses.replace(source.section(EvaluateConfig, "evaluate"), skill=demo.skill)
+        evaluation = dataclasses.replace(
+            source.section(EvaluateConfig, "evaluate"), skill=demo.skill, environment="table"
+        )
         return cls(
             demo=demo,
             play=dataclasses.replace(record_config, skill="", minutes=demo.play_minutes),

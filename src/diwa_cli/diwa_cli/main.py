@@ -20,6 +20,7 @@ COMMANDS = {
     "recover": ("data_commands", "salvage a truncated or unfinished bag"),
     "build-dataset": ("data_commands", "bags -> 7.5 Hz HDF5 dataset"),
     "export-lerobot": ("data_commands", "a dataset in LeRobot's format v3.0, for its policies to train on"),
+    "import-calvin": ("data_commands", "CALVIN's play or annotated demonstrations -> 30 Hz HDF5 dataset"),
     "replay": ("data_commands", "a dataset's actions, open loop in the simulator; fails below a success share"),
     "train-world-model": ("learning_commands", "datasets -> world model"),
     "evaluate-world-model": ("learning_commands", "what a world model imagines against held-out recordings"),

@@ -15,9 +15,8 @@ from diwa_cli.executors import Outcome, attempt_aside
 from diwa_cli.phases import Phase
 from diwa_cli.run_folder import in_a_line
 from diwa_cli.sweep_plan import Stage, SweepFolder
-from diwa_data.align import Alignment, DatasetConfig
 from diwa_data.errors import DiwaError
-from diwa_data.parts import PartJob, build_part
+from diwa_data.parts import Built, PartJob, build_part
 
 SAVING = 120.0
 """Seconds in which interrupted tasks may save."""
@@ -86,14 +85,13 @@ def resources(phase: Phase, room: dict[str, float]) -> dict[str, float]:
     return {"num_cpus": max(1, min(phase.cores, room["CPU"])), **gpu}
 
 
-def build_parts_on_ray(address: str, jobs: Sequence[PartJob], config: DatasetConfig) -> Iterator[Alignment]:
-    """`diwa_data.parts.build_parts` with a Ray task for each bag, in place of processes."""
+def build_parts_on_ray(address: str, jobs: Sequence[PartJob], workers: int) -> Iterator[Built]:
+    """`diwa_data.parts.build_parts` with a Ray task for each recording, in place of `workers` processes."""
     if not jobs:
         return
     with connected(address) as ray:
         task = ray.remote(build_part).options(max_retries=1)
-        absolute = [PartJob(job.bag.resolve(), job.part.resolve()) for job in jobs]
-        for reference, accident in _ended(ray, [task.remote(job, config) for job in absolute]):
+        for reference, accident in _ended(ray, [task.remote(job.absolute()) for job in jobs]):
             if accident:
                 raise DiwaError(accident)
             yield ray.get(reference)

@@ -26,7 +26,9 @@ from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Agent, Tick, control_loop
 from diwa_deploy.safety import SafetyFilter
 from diwa_learning.agent import load_agent
-from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.calvin import CalvinConfig
+from diwa_sim.environments import open_environment
+from diwa_sim.table import SimConfig
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Setting:
     reward: Path
     max_steps: int
     limits: MotionLimits
-    sim: SimConfig
+    sim: SimConfig | CalvinConfig
+    """Which simulated robot and table, and how they start."""
 
 
 class Runner:
@@ -78,7 +81,7 @@ class Runner:
 
     def __init__(self, setting: Setting):
         self._setting = setting
-        self._environment = SimulatedPanda(setting.sim)
+        self._environment = open_environment(setting.sim)
         self._agents: dict[Path, Agent] = {}
 
     def __call__(self, job: Job) -> Rollout:
@@ -133,7 +136,7 @@ def tape_rollouts(checkpoint: Path, seeds: Sequence[int], setting: Setting) -> l
 
     `success` is true from the first frame on in which the oracle was.
     """
-    environment, episodes = SimulatedPanda(setting.sim), []
+    environment, episodes = open_environment(setting.sim), []
     agent = load_agent(setting.world_model, checkpoint, setting.reward, environment.spec)
     with progress("rollouts", len(seeds), "rollouts") as bar:
         for seed in seeds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import imageio_ffmpeg
 import numpy as np
 
@@ -44,8 +45,9 @@ class Film:
 
 
 def compose(observation: Observation, cameras: Sequence[str], probability: float, done: bool) -> np.ndarray:
-    """One video frame (H, W, 3) uint8: the cameras' images side by side, the bar below."""
-    images = np.hstack([observation.images[name] for name in cameras])
+    """One video frame (H, W, 3) uint8: the cameras' images side by side, at the first one's size, the bar below."""
+    height, width = observation.images[cameras[0]].shape[:2]
+    images = np.hstack([cv2.resize(observation.images[name], (width, height)) for name in cameras])
     bar = np.empty((BAR_HEIGHT, images.shape[1], 3), np.uint8)
     bar[:] = EMPTY_COLOR
     bar[:, : round(probability * images.shape[1])] = DONE_COLOR if done else BAR_COLOR

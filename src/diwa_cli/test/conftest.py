@@ -17,7 +17,7 @@ import torch
 
 from diwa_cli.main import main
 from diwa_cli.video import write_video
-from diwa_data.spec import Spec
+from diwa_data.spec import CALVIN, Spec
 from diwa_learning.checkpoint import save_checkpoint, weights_hash
 from diwa_learning.decoded_reward import DecodedReward
 from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
@@ -124,9 +124,15 @@ def hybrid_checkpoints(tmp_path_factory) -> Checkpoints:
     return make_checkpoints(tmp_path_factory.mktemp("hybrid"), scene_state=True, robot_state_weight=1.0)
 
 
-def make_checkpoints(folder: Path, **settings) -> Checkpoints:
-    """Untrained networks in `folder`; `settings` are the world model's."""
-    spec = Spec(robot="panda_sim", scene_state=SCENE_STATE)
+@pytest.fixture(scope="session")
+def calvin_checkpoints(tmp_path_factory) -> Checkpoints:
+    """The same for CALVIN's robot."""
+    return make_checkpoints(tmp_path_factory.mktemp("calvin"), CALVIN)
+
+
+def make_checkpoints(folder: Path, spec: Spec | None = None, **settings) -> Checkpoints:
+    """Untrained networks of the robot of `spec`, ours by default, in `folder`; `settings` are the world model's."""
+    spec = spec or Spec(robot="panda_sim", scene_state=SCENE_STATE)
     sizes = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)
     config = WorldModelConfig(depth=2, rssm=sizes, **settings)
     torch.manual_seed(0)

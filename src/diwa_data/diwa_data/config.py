@@ -1,6 +1,6 @@
 """One configuration: frozen dataclasses hold every default, YAML in ROS parameter form overrides them.
 
-A preset (`debug`, `laptop`, `paper`) or a file has one section per command, named in `SECTIONS`; unknown keys
+A preset (`debug`, `laptop`, `paper`, `calvin`) or a file has one section per command, named in `SECTIONS`; unknown keys
 are errors that list the known ones.
 """
 
@@ -19,7 +19,7 @@ from diwa_data.errors import DiwaError
 T = TypeVar("T")
 
 SECTIONS = (
-    "record", "dataset", "world_model", "policy", "reward", "finetune", "dppo",
+    "record", "dataset", "import_calvin", "world_model", "policy", "reward", "finetune", "dppo",
     "evaluate", "evaluate_world_model", "run_skill", "demo", "sweep", "experiment", "sim",
 )  # fmt: skip
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from diwa_data import __version__
-from diwa_data.align import DatasetConfig
+from diwa_data.align import DatasetConfig, align_bag
 from diwa_data.bags import find_bags
+from diwa_data.dataset_file import build_file, open_file
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path, full_disk_as_error, remove, require_space
-from diwa_data.parts import BuildParts, PartJob, build_parts
-from diwa_data.progress import progress
+from diwa_data.parts import BuildParts, build_parts
 from diwa_data.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import ActionSpec, Spec, require_same
 
@@ -85,28 +82,49 @@ def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig, build:
     spec is refused. A dataset that is complete already is left as it is, unless the bags or config differ: an error.
     `build` does the work on each bag, by default in processes of this machine.
     """
-    out = Path(out)
     paths = find_bags(bags)
     spec = _common_spec(paths)
-    identity = _identity(paths, spec, config)
-    if out.exists():
-        _require_identical(out, identity)
-        print(f"{out} is complete already")
-        return
-    parts = out.with_name(f".{out.name}.parts")
-    _prepare_parts(parts, identity)
-    with full_disk_as_error(out):
-        _build_missing([PartJob(path, parts / _part_name(path)) for path in paths], config, build)
-        with atomic_path(out) as temporary:
-            skipped = _merge(parts, paths, temporary, spec, identity)
-    remove(parts)
+    recordings = [BagRecording(path, config) for path in paths]
+    identity = _identity(recordings, spec, config)
+    skipped = build_file("build-dataset", "episodes", Path(out), recordings, identity, config.workers, build)
     if skipped:
         print(f"left out, no two good ticks in a row: {', '.join(skipped)}")
 
 
+@dataclass(frozen=True)
+class BagRecording:
+    """A bag that becomes one episode, or several where it has gaps."""
+
+    path: Path
+    config: DatasetConfig
+
+    @property
+    def part(self) -> str:
+        """Changes when the bag is recorded or annotated anew."""
+        files = [self.path / "metadata.yaml", self.path / SIDECAR]
+        written = [file.stat().st_mtime_ns if file.is_file() else 0 for file in files]
+        return hashlib.sha256(f"{self.path.resolve()} {written}".encode()).hexdigest()[:20] + ".h5"
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def absolute(self) -> BagRecording:
+        """As `Recording.absolute`."""
+        return BagRecording(self.path.resolve(), self.config)
+
+    def build(self, file: h5py.File, stopped: Callable[[], bool]) -> float:
+        """As `Recording.build`."""
+        return align_bag(self.path, file, self.config, stopped).seconds
+
+
 def load_dataset(path: Path, spec: Spec | None = None, images: bool = True) -> Dataset:
     """The whole dataset in memory. Raises `DiwaError` if it is damaged, holds a NaN or was made for another `spec`."""
-    with _open_dataset(Path(path)) as file:
+    with open_file(Path(path)) as file:
         stored = Spec.from_json(file.attrs["spec"], f"{path}: spec")
         if spec is not None:
             require_same(spec, stored, str(path))
@@ -117,7 +135,7 @@ def load_dataset(path: Path, spec: Spec | None = None, images: bool = True) -> D
 @contextmanager
 def open_episode(path: Path, name: str) -> Iterator[Dataset]:
     """One episode, its images still in the file, read as they are indexed. Raises as `load_dataset` does."""
-    with _open_dataset(Path(path)) as file:
+    with open_file(Path(path)) as file:
         groups = dict(_groups(file))
         if name not in groups:
             raise DiwaError(f"{path} has no episode {name!r}: it has {min(groups)} to {max(groups)}")
@@ -125,19 +143,6 @@ def open_episode(path: Path, name: str) -> Iterator[Dataset]:
         episode = _load_episode(groups[name], spec, f"{path}: episode {name}", images=False)
         images = {camera.name: groups[name][camera.name] for camera in spec.cameras}
         yield Dataset(Path(path), spec, [dataclasses.replace(episode, images=images)])
-
-
-@contextmanager
-def _open_dataset(path: Path) -> Iterator[h5py.File]:
-    if not path.is_file():
-        raise DiwaError(f"no dataset {path}: build it with 'diwa build-dataset'")
-    try:
-        with h5py.File(path, "r") as file:
-            if "spec" not in file.attrs or "episodes" not in file:
-                raise DiwaError(f"{path} is HDF5, but no dataset of 'diwa build-dataset'")
-            yield file
-    except (OSError, KeyError) as error:
-        raise DiwaError(f"{path} cannot be read as a dataset ({error}): build it again") from error
 
 
 def _groups(file: h5py.File) -> list[tuple[str, h5py.Group]]:
@@ -180,78 +185,9 @@ def _common_spec(paths: list[Path]) -> Spec:
     return spec
 
 
-def _identity(paths: list[Path], spec: Spec, config: DatasetConfig) -> dict[str, Any]:
+def _identity(recordings: list[BagRecording], spec: Spec, config: DatasetConfig) -> dict[str, Any]:
     """What decides the result; the number of workers does not."""
     settings = dataclasses.asdict(config)
     del settings["workers"]
-    bags = hashlib.sha256("".join(_part_name(path) for path in paths).encode()).hexdigest()  # attributes are small
+    bags = hashlib.sha256("".join(each.part for each in recordings).encode()).hexdigest()  # attributes are small
     return {"spec": json.loads(spec.to_json()), "config": settings, "bags": bags}
-
-
-def _part_name(bag: Path) -> str:
-    """File name for a bag's rows; changes when the bag is recorded or annotated anew."""
-    files = [bag / "metadata.yaml", bag / SIDECAR]
-    written = [file.stat().st_mtime_ns if file.is_file() else 0 for file in files]
-    return hashlib.sha256(f"{bag.resolve()} {written}".encode()).hexdigest()[:20] + ".h5"
-
-
-def _require_identical(out: Path, identity: dict[str, Any]) -> None:
-    with _open_dataset(out) as file:
-        built = json.loads(file.attrs["identity"])
-    different = [key for key in identity if built.get(key) != identity[key]]
-    if different:
-        what = " and ".join(different)
-        raise DiwaError(f"{out} exists, made with other {what}: delete it or choose another --out")
-
-
-def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
-    """Make the folder of finished episodes, or refuse one that another spec or config began."""
-    settings = {key: identity[key] for key in ("spec", "config")}
-    state = parts / "settings.json"
-    if state.is_file():
-        begun = json.loads(state.read_text())
-        for key, value in settings.items():
-            if begun[key] != value:
-                changed = [f"{k} {begun[key].get(k)!r}, now {v!r}" for k, v in value.items() if begun[key].get(k) != v]
-                raise DiwaError(
-                    f"{parts} was begun with another {key} ({'; '.join(changed)}): "
-                    "use that one again, or delete the folder to start anew"
-                )
-        return
-    with full_disk_as_error(parts):
-        parts.mkdir(parents=True, exist_ok=True)
-        with atomic_path(state) as temporary:
-            temporary.write_text(json.dumps(settings))
-
-
-def _build_missing(jobs: list[PartJob], config: DatasetConfig, build: BuildParts) -> None:
-    """Align every bag whose part is not there yet."""
-    waiting = [job for job in jobs if not job.part.exists()]
-    started, recorded = time.monotonic(), 0.0
-    with progress("build-dataset", len(jobs), "episodes", len(jobs) - len(waiting)) as bar:
-        for alignment in build(waiting, config):
-            recorded += alignment.seconds
-            bar.advance(1, f"{recorded / (time.monotonic() - started):.0f}x real time")
-
-
-def _merge(parts: Path, paths: list[Path], out: Path, spec: Spec, identity: dict[str, Any]) -> list[str]:
-    """Copy all parts into one file, in the order of the bags; returns the bags that gave no episode."""
-    require_space(out, sum((parts / _part_name(path)).stat().st_size for path in paths))
-    skipped = []
-    number = 0
-    with h5py.File(out, "w") as file:
-        file.attrs["spec"] = spec.to_json()
-        file.attrs["config"] = json.dumps(identity["config"])
-        file.attrs["identity"] = json.dumps(identity)
-        file.attrs["version"] = __version__
-        episodes = file.create_group("episodes")
-        for path in paths:
-            with h5py.File(parts / _part_name(path), "r") as part:
-                if not len(part):
-                    skipped.append(str(path))
-                for name in sorted(part, key=int):
-                    part.copy(name, episodes, f"{number:06d}")
-                    number += 1
-    if number == 0:
-        raise DiwaError(f"no bag of {len(paths)} has two good ticks in a row: look at one with 'diwa inspect'")
-    return skipped

@@ -1,4 +1,4 @@
-"""The rows of each bag as a file of their own: independent jobs, here in processes of this machine."""
+"""The rows of each recording as a file of their own: independent jobs, here in processes of this machine."""
 
 from __future__ import annotations
 
@@ -8,42 +8,80 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import h5py
 
-from diwa_data.align import Alignment, DatasetConfig, align_bag
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
 from diwa_data.processes import children_without_interrupts
 
 
+class Recording(Protocol):
+    """Something that becomes episodes of a dataset; it is sent to other processes, so it is small."""
+
+    @property
+    def part(self) -> str:
+        """File name of its part; another one when the recording or what is made of it changes."""
+
+    @property
+    def size(self) -> int:
+        """Its share of the progress, in the unit that is shown."""
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+
+    def absolute(self) -> Recording:
+        """The same for processes with another working directory."""
+
+    def build(self, file: h5py.File, stopped: Callable[[], bool]) -> float:
+        """Write its episodes as groups `0`, `1`, ... of `file`; the seconds of recorded time that were read.
+
+        Raises `DiwaError` on bad input, and `KeyboardInterrupt` once `stopped()`.
+        """
+
+
 @dataclass(frozen=True)
 class PartJob:
-    """One bag, and where its rows go."""
+    """One recording, and where its rows go."""
 
-    bag: Path
+    recording: Recording
     part: Path
 
+    def absolute(self) -> PartJob:
+        """The same for processes with another working directory."""
+        return PartJob(self.recording.absolute(), self.part.resolve())
 
-BuildParts = Callable[[Sequence[PartJob], DatasetConfig], Iterator[Alignment]]
-"""Does all jobs, in any order and place; yields what each gave."""
+
+@dataclass(frozen=True)
+class Built:
+    """What a job gave."""
+
+    size: int
+    """Of the recording."""
+    seconds: float
+    """Recorded time that was read."""
 
 
-def build_parts(jobs: Sequence[PartJob], config: DatasetConfig) -> Iterator[Alignment]:
-    """Do all jobs in `config.workers` processes, in this one if one is enough."""
-    workers = min(config.workers, len(jobs))
+BuildParts = Callable[[Sequence[PartJob], int], Iterator[Built]]
+"""Does all jobs, in any order and place, in so many processes at most; yields what each gave."""
+
+
+def build_parts(jobs: Sequence[PartJob], workers: int) -> Iterator[Built]:
+    """Do all jobs in `workers` processes, in this one if one is enough."""
+    workers = min(workers, len(jobs))
     if workers <= 1:
         for job in jobs:
-            yield build_part(job, config)
+            yield build_part(job)
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     pool = ProcessPoolExecutor(workers, context, _start_worker, (stop,))
     try:
         with children_without_interrupts():
-            futures = [pool.submit(_build_part_in_worker, job, config) for job in jobs]
+            futures = [pool.submit(_build_part_in_worker, job) for job in jobs]
         for done in as_completed(futures):
             yield done.result()
     except BrokenProcessPool as error:
@@ -53,10 +91,10 @@ def build_parts(jobs: Sequence[PartJob], config: DatasetConfig) -> Iterator[Alig
         pool.shutdown(cancel_futures=True)
 
 
-def build_part(job: PartJob, config: DatasetConfig, stopped: Callable[[], bool] = lambda: False) -> Alignment:
-    """Do one job; its file is there whole or not at all. Raises as `align_bag` does."""
+def build_part(job: PartJob, stopped: Callable[[], bool] = lambda: False) -> Built:
+    """Do one job; its file is there whole or not at all. Raises as `Recording.build` does."""
     with atomic_path(job.part) as temporary, h5py.File(temporary, "w") as file:
-        return align_bag(job.bag, file, config, stopped)
+        return Built(job.recording.size, job.recording.build(file, stopped))
 
 
 _worker_stop: Any = None
@@ -69,5 +107,5 @@ def _start_worker(stop: Any) -> None:
     cv2.setNumThreads(1)
 
 
-def _build_part_in_worker(job: PartJob, config: DatasetConfig) -> Alignment:
-    return build_part(job, config, _worker_stop.is_set)
+def _build_part_in_worker(job: PartJob) -> Built:
+    return build_part(job, _worker_stop.is_set)

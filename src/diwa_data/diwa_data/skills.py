@@ -1,13 +1,19 @@
 """The eight skills by name, and what each does to the scene; a skill is a value, never a file of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from diwa_data.errors import DiwaError
 
 DRAWER_OPEN = 0.16
 SLIDER_LEFT = 0.22
 """Ends of travel of drawer and slider, metres; the other ends are 0."""
+CALVIN_DRAWER_OPEN = 0.22
+CALVIN_SLIDER_LEFT = 0.28
+"""The same of CALVIN's table."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +35,30 @@ class Goal:
         moved = now - (self.before if start is None else start)
         return (moved if self.change > 0 else -moved) - abs(self.change)
 
+    def achieved(self, names: Sequence[str], start: np.ndarray, now: np.ndarray) -> np.ndarray:
+        """Whether scene states `now` (..., N) are done, having begun at `start` (N,); `names` are those of the N."""
+        i = names.index(self.quantity)
+        return self.margin(now[..., i], start[i]) >= 0
 
-GOALS = {
-    "open_drawer": Goal("drawer", 0.0, 0.12),
-    "close_drawer": Goal("drawer", DRAWER_OPEN, -0.12),
-    "move_slider_left": Goal("slider", 0.0, 0.15),
-    "move_slider_right": Goal("slider", SLIDER_LEFT, -0.15),
-    "turn_on_lightbulb": Goal("bulb", 0.0, 0.5),
-    "turn_off_lightbulb": Goal("bulb", 1.0, -0.5),
-    "turn_on_led": Goal("led", 0.0, 0.5),
-    "turn_off_led": Goal("led", 1.0, -0.5),
-}
-"""Skill -> its goal, with CALVIN's distances."""
+
+def _goals(drawer: float, slider: float) -> dict[str, Goal]:
+    """Skill -> its goal, with CALVIN's distances, on a table whose drawer and slider travel this far, metres."""
+    return {
+        "open_drawer": Goal("drawer", 0.0, 0.12),
+        "close_drawer": Goal("drawer", drawer, -0.12),
+        "move_slider_left": Goal("slider", 0.0, 0.15),
+        "move_slider_right": Goal("slider", slider, -0.15),
+        "turn_on_lightbulb": Goal("bulb", 0.0, 0.5),
+        "turn_off_lightbulb": Goal("bulb", 1.0, -0.5),
+        "turn_on_led": Goal("led", 0.0, 0.5),
+        "turn_off_led": Goal("led", 1.0, -0.5),
+    }
+
+
+GOALS = _goals(DRAWER_OPEN, SLIDER_LEFT)
+"""Skill -> its goal on our table."""
+
+_CALVIN_GOALS = _goals(CALVIN_DRAWER_OPEN, CALVIN_SLIDER_LEFT)
 
 SKILLS = tuple(GOALS)
 
@@ -50,3 +68,8 @@ def require_skill(name: str) -> str:
     if name not in SKILLS:
         raise DiwaError(f"unknown skill {name!r}; choose one of {', '.join(SKILLS)}")
     return name
+
+
+def goal_of(skill: str, robot: str) -> Goal:
+    """The goal of `skill` on the table of `robot` (`spec.robot`). Raises `DiwaError` for an unknown skill."""
+    return (_CALVIN_GOALS if robot == "calvin" else GOALS)[require_skill(skill)]

@@ -39,8 +39,8 @@ class ActionSpec:
     """Metres per step and axis at full scale."""
     max_rot: float = 0.1
     """Radians per step and axis at full scale."""
-    frame: Literal["base"] = "base"
-    """Frame in which deltas are expressed."""
+    frame: Literal["base", "world"] = "base"
+    """Frame of poses and deltas: the robot's base, or a world in which the base stands elsewhere (CALVIN)."""
     rotation: Literal["extrinsic_xyz", "euler_difference"] = "extrinsic_xyz"
     """`extrinsic_xyz`: Euler angles of R' R^T; `euler_difference`: subtraction of Euler angles (CALVIN)."""
     gripper_open: float = 1.0
@@ -68,7 +68,7 @@ class Spec:
     """Everything that two parts of the system must agree on."""
 
     robot: str = "panda_sim"
-    """Which robot and table: `panda_sim` or the lab's own name."""
+    """Which robot and table: `panda_sim`, `calvin` or the lab's own name."""
     cameras: tuple[CameraSpec, ...] = (CameraSpec("static"), CameraSpec("gripper"))
     """The first one is the clock of the dataset."""
     action: ActionSpec = field(default_factory=ActionSpec)
@@ -81,7 +81,7 @@ class Spec:
     inference_delay: float = 0.0
     """Nominal time from a frame's arrival to the command that answers it, seconds."""
     scene_state: tuple[str, ...] = ()
-    """Names of the scene state's numbers; simulated robot only."""
+    """Names of the scene state's numbers; simulated robots only."""
 
     def __post_init__(self) -> None:
         ratio = self.record_rate / self.rate
@@ -119,6 +119,23 @@ class Spec:
             return from_mapping(cls, json.loads(text), where)
         except json.JSONDecodeError as error:
             raise DiwaError(f"{where}: the spec is not JSON ({error}); the file is damaged or foreign") from error
+
+
+_BLOCK_POSE = ("x", "y", "z", "rx", "ry", "rz")
+
+CALVIN = Spec(
+    robot="calvin",
+    cameras=(CameraSpec("static", (200, 200)), CameraSpec("gripper", (84, 84))),
+    action=ActionSpec(max_pos=0.02, max_rot=0.05, frame="world", rotation="euler_difference"),
+    record_rate=30.0,
+    rate=30.0,
+    scene_state=(
+        *("slider", "drawer", "button", "switch", "bulb", "led"),
+        *(f"{colour}_{part}" for colour in ("red", "blue", "pink") for part in _BLOCK_POSE),
+    ),
+)
+"""The contract of CALVIN's data and environment (docs/calvin.md). Scene state (24,): joints in metres, lights 0 or 1,
+positions of the three blocks in metres and their extrinsic XYZ Euler angles in rad."""
 
 
 def require_same(expected: Spec, actual: Spec, where: str) -> None:

@@ -35,7 +35,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_presets_are_there_and_their_data_sections_load() -> None:
-    assert presets() == ["debug", "laptop", "paper"]
+    assert presets() == ["calvin", "debug", "laptop", "paper"]
     for preset in presets():
         load_section(RecordConfig, "record", preset)
         load_section(DatasetConfig, "dataset", preset)
@@ -77,7 +77,7 @@ def test_wrong_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_unknown_preset_and_missing_file() -> None:
-    with pytest.raises(DiwaError, match="unknown preset 'huge'; choose debug, laptop, paper"):
+    with pytest.raises(DiwaError, match="unknown preset 'huge'; choose calvin, debug, laptop, paper"):
         load_parameters("huge")
     with pytest.raises(DiwaError, match=r"no configuration file nowhere\.yaml"):
         load_parameters("nowhere.yaml")

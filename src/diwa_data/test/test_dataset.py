@@ -100,8 +100,8 @@ def test_parallel_building_gives_the_same_rows(recorded: Path, built: Path, tmp_
 
 
 def test_bags_may_be_aligned_anywhere_and_in_any_order(recorded: Path, built: Path, tmp_path: Path) -> None:
-    def backwards(jobs, config):
-        yield from (build_part(job, config) for job in reversed(jobs))
+    def backwards(jobs, workers):
+        yield from (build_part(job) for job in reversed(jobs))
 
     build_dataset([recorded], tmp_path / "D.h5", ONE, backwards)
     for one, two in zip(load_dataset(built).episodes, load_dataset(tmp_path / "D.h5").episodes, strict=True):
@@ -136,7 +136,7 @@ def test_an_episode_without_two_good_ticks_is_left_out_aloud(
     build_dataset([short, recorded], tmp_path / "D.h5", ONE)
     assert f"left out, no two good ticks in a row: {short}" in capsys.readouterr().out
     assert len(load_dataset(tmp_path / "D.h5").episodes) == 2
-    with pytest.raises(DiwaError, match="no bag of 1 has two good ticks"):
+    with pytest.raises(DiwaError, match="no recording of 1 has two good ticks"):
         build_dataset([short], tmp_path / "E.h5", ONE)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_data.skills import GOALS, require_skill
+from diwa_data.skills import goal_of
 from diwa_data.spec import Spec
 from diwa_learning.features import embed_clips, filtered_states, gumbel_noise, whole
 from diwa_learning.reward import SuccessJudge
@@ -41,7 +41,7 @@ class DecodedReward(SuccessJudge):
     def take_decoder(self, model: WorldModel, skill: str) -> None:
         """Copy the decoder of a hybrid `model`, for the goal of `skill`."""
         assert model.state_decoder is not None, "a hybrid world model has one"
-        goal, spec = GOALS[require_skill(skill)], model.spec
+        goal, spec = goal_of(skill, model.spec.robot), model.spec
         row = spec.state_dim + spec.scene_state.index(goal.quantity)
         weights, mean, std = model.state_decoder.state_dict(), model.state_mean[row], model.state_std[row]
         weight, bias = weights["1.weight"][row] * std, weights["1.bias"][row] * std + mean
@@ -84,5 +84,5 @@ def decoded_reward(model: WorldModel, skill: str, episodes: Sequence[Episode], s
 def recorded_margin(episode: Episode, skill: str, spec: Spec) -> np.ndarray:
     """By how much the scene state of each frame (T,) has passed the goal; >= 0 is done."""
     assert episode.scene_state is not None, f"episode {episode.name} has no scene state"
-    goal = GOALS[require_skill(skill)]
+    goal = goal_of(skill, spec.robot)
     return goal.margin(episode.scene_state[:, spec.scene_state.index(goal.quantity)])

@@ -30,9 +30,7 @@ opens, slider to the left, lever away from the robot, button when pressed."""
 
 def succeeded(skill: str, start: np.ndarray, now: np.ndarray) -> bool:
     """Whether `skill` is done, given the scene states (13,) at the reset and now."""
-    goal = GOALS[require_skill(skill)]
-    i = SCENE_STATE.index(goal.quantity)
-    return bool(goal.margin(now[i], start[i]) >= 0)
+    return bool(GOALS[require_skill(skill)].achieved(SCENE_STATE, start, now))
 
 
 def is_done(skill: str, now: np.ndarray) -> bool:

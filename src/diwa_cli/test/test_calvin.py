@@ -1,0 +1,50 @@
+"""`diwa import-calvin`, and `diwa evaluate` in CALVIN's environment where it is installed."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from diwa_data.synthetic_calvin import write_calvin
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_calvin(tmp_path / "validation", [40], [("open_drawer", 2, 25), ("open_drawer", 26, 39)])
+
+
+def test_import_shows_its_progress_and_inspect_the_result(diwa, folder, tmp_path):
+    done = diwa("import-calvin", folder, "--out", tmp_path / "play.h5", "--workers", 1)
+    assert done.status == 0
+    assert "import-calvin: 40/40 frames" in done.out
+    done = diwa("import-calvin", folder, "--skill", "open_drawer", "--count", 2, "--out", tmp_path / "demos.h5")
+    assert "success marks: 1 where the scene state meets the task, 1 at a segment's end" in done.out
+    card = diwa("inspect", tmp_path / "demos.h5").out
+    assert "2 demonstration open_drawer" in card
+    assert "0.02 m, 0.05 rad, world frame, euler_difference" in card
+    assert "gripper 84x84 -> 64x64; 30 -> 30 Hz" in card
+
+
+def evaluate(diwa, checkpoints, out, *flags):
+    paths = ["--world-model", checkpoints.world_model, "--reward", checkpoints.reward, "--out", out]
+    policies = ["--policies", "base", checkpoints.policy, "finetuned", checkpoints.other_policy]
+    amounts = ["--rollouts", 2, "--max-steps", 3, "--videos", 1, "--workers", 1]
+    return diwa("evaluate", *policies, *paths, *amounts, "--preset", "calvin", *flags)
+
+
+def test_without_calvin_evaluation_says_how_to_install_it(diwa, calvin_checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "calvin_env", None)  # as if it were not there
+    done = evaluate(diwa, calvin_checkpoints, tmp_path / "evaluation")
+    assert done.status == 2
+    assert done.err.startswith("error: CALVIN's environment cannot be imported")
+    assert "git clone --recursive https://github.com/mees/calvin_env" in done.err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("calvin_env") is None, reason="calvin_env is not installed")
+def test_policies_are_evaluated_in_calvin(diwa, calvin_checkpoints, checkpoints, tmp_path):
+    done = evaluate(diwa, calvin_checkpoints, tmp_path / "evaluation", "--calvin.no-egl")
+    assert done.status == 0, done.err
+    assert "base: 0 of 2" in done.out
+    assert len(list((tmp_path / "evaluation/videos").glob("*.mp4"))) == 2
+    done = evaluate(diwa, checkpoints, tmp_path / "other", "--calvin.no-egl")
+    assert "made for another robot or recording: spec.robot is 'panda_sim', expected 'calvin'" in done.err

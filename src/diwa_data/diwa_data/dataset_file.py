@@ -1,0 +1,130 @@
+"""The HDF5 file of a dataset: opened with clear errors, and built from recordings, resumable.
+
+Each recording becomes a file of its own in `.<out>.parts`, with groups `0`, `1`, ... for its episodes; a finished part
+survives an interruption. When all are there they are copied into one file, which appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from diwa_data import __version__
+from diwa_data.errors import DiwaError
+from diwa_data.files import atomic_path, full_disk_as_error, remove, require_space
+from diwa_data.parts import BuildParts, PartJob, Recording, build_parts
+from diwa_data.progress import progress
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[h5py.File]:
+    """A dataset's file for reading. Raises `DiwaError` if it is missing, damaged or something else."""
+    if not path.is_file():
+        raise DiwaError(f"no dataset {path}: build it with 'diwa build-dataset'")
+    try:
+        with h5py.File(path, "r") as file:
+            if "spec" not in file.attrs or "episodes" not in file:
+                raise DiwaError(f"{path} is HDF5, but no dataset of 'diwa build-dataset'")
+            yield file
+    except (OSError, KeyError) as error:
+        raise DiwaError(f"{path} cannot be read as a dataset ({error}): build it again") from error
+
+
+def build_file(
+    title: str,
+    unit: str,
+    out: Path,
+    recordings: Sequence[Recording],
+    identity: dict[str, Any],
+    workers: int,
+    build: BuildParts = build_parts,
+) -> list[str]:
+    """Build the dataset `out` from `recordings`; the names of those that gave no episode.
+
+    `identity` decides the result: `spec` and `config` as plain values, and what else must be the same for `out` to be
+    complete already. Finished parts are taken up; those begun with another spec or config are refused.
+    """
+    if out.exists():
+        _require_identical(out, identity)
+        print(f"{out} is complete already")
+        return []
+    parts = out.with_name(f".{out.name}.parts")
+    _prepare_parts(parts, identity)
+    with full_disk_as_error(out):
+        jobs = [PartJob(recording, parts / recording.part) for recording in recordings]
+        _build_missing(title, unit, jobs, workers, build)
+        with atomic_path(out) as temporary:
+            skipped = _merge(parts, recordings, temporary, identity)
+    remove(parts)
+    return skipped
+
+
+def _require_identical(out: Path, identity: dict[str, Any]) -> None:
+    with open_file(out) as file:
+        built = json.loads(file.attrs["identity"])
+    different = [key for key in identity if built.get(key) != identity[key]]
+    if different:
+        what = " and ".join(different)
+        raise DiwaError(f"{out} exists, made with other {what}: delete it or choose another --out")
+
+
+def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
+    """Make the folder of finished parts, or refuse one that another spec or config began."""
+    settings = {key: identity[key] for key in ("spec", "config")}
+    state = parts / "settings.json"
+    if state.is_file():
+        begun = json.loads(state.read_text())
+        for key, value in settings.items():
+            if begun[key] != value:
+                changed = [f"{k} {begun[key].get(k)!r}, now {v!r}" for k, v in value.items() if begun[key].get(k) != v]
+                raise DiwaError(
+                    f"{parts} was begun with another {key} ({'; '.join(changed)}): "
+                    "use that one again, or delete the folder to start anew"
+                )
+        return
+    with full_disk_as_error(parts):
+        parts.mkdir(parents=True, exist_ok=True)
+        with atomic_path(state) as temporary:
+            temporary.write_text(json.dumps(settings))
+
+
+def _build_missing(title: str, unit: str, jobs: Sequence[PartJob], workers: int, build: BuildParts) -> None:
+    """Build every part that is not there yet."""
+    waiting = [job for job in jobs if not job.part.exists()]
+    total, left = (sum(job.recording.size for job in some) for some in (jobs, waiting))
+    started, recorded = time.monotonic(), 0.0
+    with progress(title, total, unit, total - left) as bar:
+        for built in build(waiting, workers):
+            recorded += built.seconds
+            bar.advance(built.size, f"{recorded / (time.monotonic() - started):.0f}x real time")
+
+
+def _merge(parts: Path, recordings: Sequence[Recording], out: Path, identity: dict[str, Any]) -> list[str]:
+    """Copy all parts into one file, in the order of the recordings; the names of those that gave no episode."""
+    require_space(out, sum((parts / recording.part).stat().st_size for recording in recordings))
+    skipped = []
+    number = 0
+    with h5py.File(out, "w") as file:
+        file.attrs["spec"] = json.dumps(identity["spec"], sort_keys=True)
+        file.attrs["config"] = json.dumps(identity["config"])
+        file.attrs["identity"] = json.dumps(identity)
+        file.attrs["version"] = __version__
+        episodes = file.create_group("episodes")
+        for recording in recordings:
+            with h5py.File(parts / recording.part, "r") as part:
+                if not len(part):
+                    skipped.append(recording.name)
+                for name in sorted(part, key=int):
+                    part.copy(name, episodes, f"{number:06d}")
+                    number += 1
+    if number == 0:
+        raise DiwaError(
+            f"no recording of {len(recordings)} has two good ticks in a row: look at one with 'diwa inspect'"
+        )
+    return skipped
