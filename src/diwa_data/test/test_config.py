@@ -92,3 +92,9 @@ def test_the_arms_controllers_are_rcl_parameters_of_one_arm(arm: str) -> None:
         assert parameters["joints"] == [f"{arm}_joint{number}" for number in range(1, 8)]
         assert parameters["end_effector_frame"] == f"{arm}_hand_tcp"
     assert controllers["cartesian_controller"]["ros__parameters"]["filter"] == {"target_pose": 0.1}
+
+
+def test_the_preset_calvin_trains_as_paper_does() -> None:
+    paper, calvin = load_parameters("paper"), load_parameters("calvin")
+    assert calvin.pop("evaluate")["environment"] == "calvin"
+    assert calvin == {name: section for name, section in paper.items() if name not in ("demo", "sweep")}
