@@ -68,7 +68,7 @@ def test_version(diwa):
         (["fly"], "unknown command 'fly'; choose one of record, calibrate"),
         (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of open_drawer, close_drawer"),
         (["record", "--out", "x", "--skill", "fly"], "unknown skill 'fly'"),
-        (["demo", "--preset", "huge"], "unknown preset 'huge'; choose debug, laptop, paper"),
+        (["demo", "--preset", "huge"], "unknown preset 'huge'; choose calvin, debug, laptop, paper"),
         (["finetune", "--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["replay", "nowhere.h5"], "no dataset nowhere.h5"),
         (["export-lerobot", "nowhere.h5", "--out", "x"], "no dataset nowhere.h5"),

@@ -17,7 +17,7 @@ from diwa_data.pose import Pose, integrate, robot_state
 from diwa_data.skills import GOALS, SKILLS, goal_of
 from diwa_data.spec import CALVIN
 from diwa_data.synthetic_calvin import robot_observation, scene_observation, write_calvin
-from diwa_sim.calvin import CalvinConfig, CalvinEnvironment, observation_of
+from diwa_sim.calvin import RENDERED, CalvinConfig, CalvinEnvironment, make_calvin, observation_of
 from diwa_sim.calvin_starts import annotated_starts, drawn_start
 
 needs_calvin = pytest.mark.skipif(
@@ -194,3 +194,25 @@ def test_what_calvin_records_means_the_same_to_us(environment, tmp_path: Path) -
 def relative_of(folder: Path, number: int) -> np.ndarray:
     with np.load(frame_path(folder, number)) as file:
         return file["rel_actions"]
+
+
+@needs_calvin
+def test_a_data_folder_gives_scene_and_starts(tmp_path: Path) -> None:
+    import hydra
+    import omegaconf
+
+    folder = write_calvin(tmp_path / "validation", [40], [("open_drawer", 3, 25), ("open_drawer", 9, 30)])
+    with pytest.raises(DiwaError, match=r"merged_config.yaml is missing"):
+        make_calvin(CalvinConfig(data=str(folder)))
+    conf = Path(importlib.util.find_spec("calvin_env").origin).parents[1] / "conf"
+    with hydra.initialize_config_dir(str(conf), version_base=None):
+        settings = hydra.compose("config_data_collection", overrides=["cameras=static_gripper_tactile"])
+    path = folder / RENDERED
+    path.parent.mkdir()
+    omegaconf.OmegaConf.save(settings, path)
+    environment = CalvinEnvironment(CalvinConfig(data=str(folder), egl=False))
+    environment.reset("open_drawer", 8_000_000_001)  # the second of two
+    observation = environment.observe()
+    assert observation.scene_state[1] == pytest.approx(0.09, abs=1e-3)
+    assert set(observation.images) == {"static", "gripper"}
+    environment.close()
