@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import h5py
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from hypothesis import given
@@ -291,6 +292,7 @@ def test_an_interrupted_export_leaves_nothing(parquet, built, tmp_path, monkeypa
     def interrupted(*_) -> None:
         raise KeyboardInterrupt
 
+    imageio_ffmpeg.get_ffmpeg_exe()  # the first call of a process runs it, to see that it can
     monkeypatch.setattr(subprocess, "Popen", spied)
     monkeypatch.setattr(FrameTables, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
