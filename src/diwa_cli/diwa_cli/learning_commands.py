@@ -44,6 +44,27 @@ def evaluate_world_model(args: list[str]) -> int:
     return call(command, "evaluate-world-model", rest)
 
 
+def train_guard(args: list[str]) -> int:
+    from diwa_learning import train_guard as phase
+
+    source, rest = split_source(args)
+    defaults = source.section(phase.GuardConfig, "guard")
+
+    def command(
+        datasets: list[Path], world_model: Path, out: Path, config: Flags[phase.GuardConfig] = defaults
+    ) -> None:
+        """Train a guard of a world model's dreams: an ensemble of priors that disagrees where the model guesses.
+
+        Args:
+            datasets: HDF5 files that the world model was trained on.
+            world_model: Checkpoint folder of `diwa train-world-model`.
+            out: Checkpoint folder; an interrupted training in it continues.
+        """
+        phase.train_guard(datasets, world_model, out, config)
+
+    return call(command, "train-guard", rest)
+
+
 def train_policy(args: list[str]) -> int:
     from diwa_learning import train_policy as phase
 
@@ -106,6 +127,7 @@ def finetune(args: list[str]) -> int:
         demonstrations: Path,
         out: Path,
         play: Path | None = None,
+        guard: Path | None = None,
         config: Flags[phase.FinetuneConfig] = defaults,
     ) -> None:
         """Fine-tune a policy by PPO inside the world model's dreams, without any simulator or robot.
@@ -117,8 +139,9 @@ def finetune(args: list[str]) -> int:
             demonstrations: HDF5 file with demonstrations of the skill: dreams start from their frames.
             out: Checkpoint folder; an interrupted training in it continues.
             play: HDF5 file with play: dreams start from its frames too.
+            guard: Checkpoint folder of `diwa train-guard`: says where dreams should not be believed.
         """
-        phase.finetune(policy, reward, world_model, demonstrations, play, out, config)
+        phase.finetune(policy, reward, world_model, demonstrations, play, out, config, guard)
 
     return call(command, "finetune", rest)
 

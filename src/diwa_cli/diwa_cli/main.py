@@ -24,6 +24,7 @@ COMMANDS = {
     "replay": ("data_commands", "a dataset's actions, open loop in the simulator; fails below a success share"),
     "train-world-model": ("learning_commands", "datasets -> world model"),
     "evaluate-world-model": ("learning_commands", "what a world model imagines against held-out recordings"),
+    "train-guard": ("learning_commands", "datasets, world model -> ensemble that says where dreams are guesses"),
     "train-policy": ("learning_commands", "demonstrations -> diffusion policy"),
     "train-reward": ("learning_commands", "demonstrations -> success classifier"),
     "finetune": ("learning_commands", "policy -> better policy, by PPO in the world model's dreams"),

@@ -19,7 +19,7 @@ from diwa_data.errors import DiwaError
 T = TypeVar("T")
 
 SECTIONS = (
-    "record", "dataset", "import_calvin", "world_model", "policy", "reward", "finetune", "dppo",
+    "record", "dataset", "import_calvin", "world_model", "guard", "policy", "reward", "finetune", "dppo",
     "evaluate", "evaluate_world_model", "run_skill", "demo", "sweep", "experiment", "sim",
 )  # fmt: skip
 

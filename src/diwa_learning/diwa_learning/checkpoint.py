@@ -26,10 +26,11 @@ from diwa_data.spec import Spec, require_same
 from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
 
-Phase = Literal["world_model", "policy", "reward", "finetune"]
+Phase = Literal["world_model", "guard", "policy", "reward", "finetune"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 COMMANDS = {
     "world_model": "diwa train-world-model",
+    "guard": "diwa train-guard",
     "policy": "diwa train-policy",
     "reward": "diwa train-reward",
     "finetune": "diwa finetune",

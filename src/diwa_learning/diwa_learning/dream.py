@@ -22,6 +22,7 @@ from diwa_data.spec import ActionSpec
 from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy, Exploration
 from diwa_learning.features import Frame, Part, gumbel_noise, last_states
+from diwa_learning.guard import Guard
 from diwa_learning.reward import SuccessJudge
 from diwa_learning.rssm import RSSM, State
 from diwa_learning.streams import Streams
@@ -56,6 +57,8 @@ class DreamConfig:
     """Chunks after which a dream is cut: 18 chunks of 4 actions are 72 actions, 9.6 s."""
     reward: Literal["binary", "probability"] = "binary"
     """`binary`: 1 above the classifier's threshold, which ends the dream; `probability`: that, and it goes on."""
+    penalty: float = 0.0
+    """Taken off a chunk's reward for each standard deviation by which the guard deviates after it; 0 = off."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the world model's matrix products; h, logits, policy and classifier are always float32."""
     exploration: Exploration = field(default_factory=Exploration)
@@ -84,6 +87,8 @@ class Rollout:
     """(N, T) bool: the classifier called the state after the chunk a success."""
     age: Tensor
     """(N, T) int64: chunks since the dream's start, 1 for its first."""
+    deviation: Tensor
+    """(N, T) of the guard in the state after the chunk, standard deviations (`Guard.deviation`); 0 without one."""
 
     def success_rate(self, horizon: int) -> Tensor:
         """Share of dreams that were a success once, among those begun early enough to last the whole horizon.
@@ -126,6 +131,7 @@ def empty_rollout(
         done=zeros(dtype=torch.bool),
         success=zeros(dtype=torch.bool),
         age=zeros(dtype=torch.int64),
+        deviation=zeros(),
     )
 
 
@@ -155,6 +161,8 @@ class Step:
     """(R x N, ...) after it."""
     probability: Tensor
     """(N,) of success, with R runs before N."""
+    deviation: Tensor
+    """(N,) of the guard, with R runs before N; 0 without one."""
 
 
 class Dream:
@@ -171,8 +179,10 @@ class Dream:
         trained_steps: int,
         config: DreamConfig,
         draws: Streams,
+        guard: Guard | None = None,
     ):
         self.model, self.classifier, self.config, self.draws = model, classifier, config, draws
+        self.guard = guard
         self.trained_steps = trained_steps
         half = config.precision == "bfloat16"
         self._autocast = torch.autocast(model.device.type, torch.bfloat16, half)
@@ -210,9 +220,10 @@ class Dream:
             buffer.features[..., t, :] = state.features.view(*dreams, -1)
             buffer.next_features[..., t, :] = step.state.features.view(*dreams, -1)
             buffer.chains[..., t, :, :, :] = step.chains
-            buffer.reward[..., t] = success if config.reward == "binary" else step.probability
+            reward = success.float() if config.reward == "binary" else step.probability
+            buffer.reward[..., t] = reward - config.penalty * step.deviation.clamp_min(0)
             buffer.terminated[..., t], buffer.done[..., t] = terminated, done
-            buffer.success[..., t], buffer.age[..., t] = success, age
+            buffer.success[..., t], buffer.age[..., t], buffer.deviation[..., t] = success, age, step.deviation
             state, age = self._restart(step.state, done), age * ~done
         return buffer
 
@@ -222,7 +233,8 @@ class Dream:
         sample = policy.explore(state.features.view(*dreams, -1), noise, self.config.exploration)
         after = self.imagine(state, sample.actions.flatten(0, -3), gumbel)
         probability = self.classifier.probability(after.features.view(*dreams, -1))
-        return Step(sample.chains[..., -self.trained_steps - 1 :, :, :], after, probability)
+        deviation = self.guard.deviation(after.h).view(dreams) if self.guard else torch.zeros_like(probability)
+        return Step(sample.chains[..., -self.trained_steps - 1 :, :, :], after, probability, deviation)
 
     def imagine(self, state: State, actions: Tensor, gumbel: Tensor) -> State:
         """The states (M, ...) after chunks of raw actions (M, H, A), each executed and followed by one prior step."""

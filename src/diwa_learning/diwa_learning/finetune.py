@@ -21,6 +21,7 @@ from diwa_learning.rssm import State
 from diwa_learning.sequences import Library, fingerprint
 from diwa_learning.stacking import stack
 from diwa_learning.streams import Stream, Streams
+from diwa_learning.train_guard import LoadedGuard, load_guard
 from diwa_learning.train_reward import LoadedReward, load_reward
 from diwa_learning.training import TrainingRun
 
@@ -64,6 +65,7 @@ class FinetuneJob:
     play: Path | None
     out: Path
     config: FinetuneConfig
+    guard: Path | None = None
 
 
 def finetune(
@@ -74,9 +76,10 @@ def finetune(
     play: Path | None,
     out: Path,
     config: FinetuneConfig,
+    guard: Path | None = None,
 ) -> None:
     """Fine-tune `policy` fully offline; leave a `finetune` checkpoint holding the frozen and the trained policy."""
-    finetune_runs([FinetuneJob(policy, reward, demonstrations, play, out, config)], world_model)
+    finetune_runs([FinetuneJob(policy, reward, demonstrations, play, out, config, guard)], world_model)
 
 
 def finetune_runs(jobs: Sequence[FinetuneJob], world_model: Path) -> None:
@@ -91,12 +94,13 @@ class Member(FinetuneMember):
     config: FinetuneConfig
     judge: LoadedReward
     starts: State
+    guard: LoadedGuard | None
 
     def form(self) -> Any:
         """All but seed, alpha_BC, weights and data."""
         same = dataclasses.replace(self.config, seed=0, alpha_bc=None)
         sizes = tuple(tensor.shape for tensor in self.judge.classifier.state_dict().values())
-        return same, self.pretrained.net, sizes
+        return same, self.pretrained.net, sizes, self.guard and self.guard.hash
 
 
 def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: ExitStack) -> Member | None:
@@ -107,6 +111,9 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
     model, config = world.model, job.config
     pretrained = load_pretrained(job.policy, world)
     judge = load_reward(job.reward, world.spec, world.hash, model.feature_dim)
+    guard = load_guard(job.guard, model, world.hash) if job.guard else None
+    if config.dream.penalty and not guard:
+        raise DiwaError(f"a dream.penalty of {config.dream.penalty:g} needs a guard: make one with `diwa train-guard`")
     demonstrations, play = library(job.demonstrations), library(job.play) if job.play else None
     skills = {
         job.demonstrations: require_one_skill(demonstrations.episodes, job.demonstrations),
@@ -121,6 +128,7 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
         "demonstrations": fingerprint(demonstrations),
         "play": play and fingerprint(play),
         "skill": pretrained.skill,
+        **({"guard": guard.hash} if guard else {}),
     }
     run = runs.enter_context(TrainingRun(job.out, "finetune", config, world.spec, world.hash, inputs))
     if run.finished:
@@ -143,6 +151,7 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
             config.dream.starts,
             config.seed,
         ),
+        guard,
     )
 
 
@@ -153,7 +162,9 @@ def train(group: Sequence[Member], world: LoadedWorldModel) -> None:
     tuner = make_finetuner(group, config.ppo, config.dream, draws)
     classifier = stack([member.judge.classifier for member in group])
     starts = [member.starts for member in group]
-    dream = Dream(world.model, classifier, starts, tuner.policy.trained_steps, config.dream, draws)
+    loaded = group[0].guard  # the same of all
+    guard = loaded.guard if loaded else None
+    dream = Dream(world.model, classifier, starts, tuner.policy.trained_steps, config.dream, draws, guard)
     actions = config.dream.dreams * config.dream.chunks * tuner.policy.chunk
     for member, parts in zip(group, iterate(group, config, tuner, dream, "dream", actions), strict=True):
         metrics = {"start_states": len(member.starts.h), "imagined_actions": actions * config.iterations}

@@ -166,6 +166,7 @@ class Finetuner:
             "bc_kl": means[3],
             "value_loss": torch.stack(losses).mean(dim=0),
             "explained_variance": explained,
+            "deviation": rollout.deviation.mean((-2, -1)),
         }
 
     @torch.no_grad()

@@ -13,7 +13,6 @@ from diwa_data.config import DEFAULT_PRESET, SECTIONS, from_mapping, load_parame
 from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.files import home
-from diwa_learning.checkpoint import PHASES
 from diwa_learning.features import require_one_skill
 from diwa_learning.finetune import FinetuneConfig, finetune
 from diwa_learning.reward_config import RewardConfig
@@ -80,7 +79,8 @@ def train_config(given: Mapping[str, Any], where: str) -> TrainConfig:
     own = {key: value for key, value in given.items() if key in fields or key not in SECTIONS}
     from_mapping(TrainConfig, own, where)  # what is wrong in it is not the preset's fault
     preset = load_parameters(own.get("preset", DEFAULT_PRESET))
-    return from_mapping(TrainConfig, merged({key: preset[key] for key in PHASES if key in preset}, own), where)
+    shipped = {key: section for key, section in preset.items() if key in fields}
+    return from_mapping(TrainConfig, merged(shipped, own), where)
 
 
 def train(config: TrainConfig) -> Path:

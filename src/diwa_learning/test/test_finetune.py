@@ -40,7 +40,7 @@ def rollout(tuner, reward_of=lambda actions: actions[..., 0].mean(-1), dreams=16
     chains = chains[:, -tuner.policy.trained_steps - 1 :].unflatten(0, (dreams, chunks))
     always = torch.ones(dreams, chunks, dtype=torch.bool)
     reward = reward_of(chains[:, :, -1])
-    return Rollout(features, features, chains, reward, always, always, always, always.long())
+    return Rollout(features, features, chains, reward, always, always, always, always.long(), torch.zeros_like(reward))
 
 
 def every_entry(tuned, batch):
