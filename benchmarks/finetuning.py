@@ -18,6 +18,7 @@ from reference import finetuning as plain
 
 from diwa_data.config import load_section
 from diwa_data.spec import Spec
+from diwa_learning.bc_weight import BCWeight
 from diwa_learning.chain import FinetunedPolicy
 from diwa_learning.checkpoint import compute_device
 from diwa_learning.dream import Dream, DreamConfig
@@ -66,7 +67,7 @@ class Ours:
         critic = stack([part.critic for part in parts]).to(device)
         starts = [part.starts.map(lambda tensor: tensor.to(device)) for part in parts]
         self.dream = Dream(model, classifier, starts, ppo.trained_steps, dream, draws)
-        self.tuner = Finetuner(self.policy, critic, ppo, dream, torch.tensor(ALPHA, device=device), draws)
+        self.tuner = Finetuner(self.policy, critic, ppo, dream, BCWeight(ALPHA).to(device), draws)
 
     def rollout(self) -> None:
         self.dream.rollout(self.policy)

@@ -11,6 +11,7 @@ import torch
 from common import Measurement
 
 from diwa_data.spec import Spec
+from diwa_learning.bc_weight import BCWeight
 from diwa_learning.chain import FinetunedPolicy
 from diwa_learning.dream import Dream
 from diwa_learning.finetune import FinetuneConfig
@@ -36,7 +37,7 @@ def main(iterations: int = 4) -> None:
         FinetunedPolicy(policy, config.ppo.trained_steps),
         Critic(model.feature_dim, config.ppo.critic_width),
     )
-    finetuner = Finetuner(tuned, critic, config.ppo, config.dream, torch.tensor(0.05), draws)
+    finetuner = Finetuner(tuned, critic, config.ppo, config.dream, BCWeight(0.05), draws)
     embeds = torch.randn(500, model.embed_dim)
     starts = model.rssm.filter(model.rssm.initial(500), model.null_action.expand(500, -1), embeds)
     dream = Dream(model, classifier, [starts], config.ppo.trained_steps, config.dream, draws)

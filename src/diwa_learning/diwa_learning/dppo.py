@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_data.robot import VectorEnvironment
+from diwa_learning.bc_weight import BCWeight
 from diwa_learning.chain import FinetunedPolicy
 from diwa_learning.checkpoint import LoadedWorldModel, compute_device, load_world_model
 from diwa_learning.dppo_config import DPPOConfig
@@ -68,7 +69,7 @@ def make_member(run: TrainingRun, pretrained: LoadedPolicy, world: LoadedWorldMo
         FinetunedPolicy(pretrained.policy, config.ppo.trained_steps).to(device),
         Critic(world.model.feature_dim, config.ppo.critic_width).to(device),
         Stream(config.seed, device),
-        config.alpha_bc,
+        BCWeight(config.alpha_bc).to(device),
         config,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_data.errors import DiwaError
+from diwa_learning.bc_weight import BCWeight
 from diwa_learning.chain import FinetunedPolicy
 from diwa_learning.checkpoint import LoadedWorldModel, compute_device, load_world_model
 from diwa_learning.dream import Dream, DreamConfig, start_states
@@ -43,6 +44,8 @@ class FinetuneConfig:
     """First iterations that train the critic alone."""
     alpha_bc: float | None = None
     """Weight of KL(pi_pre || pi_theta); None = the skill's value in METHOD section 4, 0 = off."""
+    target_kl: float | None = None
+    """KL(pi_pre || pi_theta) for which alpha_BC is set anew after every iteration; None = it stays as it is."""
     checkpoint_every: int = 50
     """Iterations between policy checkpoints in `iterations/`."""
     save_every: int = 20
@@ -140,7 +143,7 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
         FinetunedPolicy(pretrained.policy, config.ppo.trained_steps).to(model.device),
         Critic(model.feature_dim, config.ppo.critic_width).to(model.device),
         Stream(config.seed, model.device),
-        config.alpha_for(pretrained.skill),
+        BCWeight(config.alpha_for(pretrained.skill), config.target_kl).to(model.device),
         config,
         judge,
         start_states(

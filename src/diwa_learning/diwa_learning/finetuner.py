@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diwa_learning import ppo
+from diwa_learning.bc_weight import BCWeight
 from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy, Exploration, FinetunedPolicy, Normal
 from diwa_learning.dream import Rollout
@@ -117,7 +118,7 @@ class Finetuner:
     Args:
         policy: as `FinetunedPolicy` makes it; stacked, with R runs before every shape.
         sampling: of the rollouts that `update` gets.
-        alpha_bc: weight of the BC term, a scalar or (R,).
+        bc_weight: of the BC term.
         draws: of the minibatches.
     """
 
@@ -127,10 +128,10 @@ class Finetuner:
         critic: Critic,
         config: PPOConfig,
         sampling: Sampling,
-        alpha_bc: Tensor,
+        bc_weight: BCWeight,
         draws: Streams,
     ):
-        self.policy, self.critic, self.config, self.alpha_bc, self.draws = policy, critic, config, alpha_bc, draws
+        self.policy, self.critic, self.config, self.bc_weight, self.draws = policy, critic, config, bc_weight, draws
         self.horizon, self.std_floor = sampling.horizon, sampling.exploration.std_floor
         self.actor_adam = adam(policy.trained, config.actor_learning_rate)
         self.critic_adam = adam(critic, config.critic_learning_rate)
@@ -156,6 +157,9 @@ class Finetuner:
                 losses.append(self._update_critic(some_chunks).clone())
         nothing = explained.new_zeros(4, *explained.shape)
         means = torch.stack(measured).mean(dim=0) if train_actor else nothing
+        alpha = self.bc_weight.alpha.clone()
+        if train_actor:
+            self.bc_weight.adapt(means[3])
         return {
             "dream_success": rollout.success_rate(self.horizon),
             "dream_return": rollout.mean_return(self.horizon),
@@ -164,6 +168,7 @@ class Finetuner:
             "approx_kl_before_update": measured[0][1] if train_actor else nothing[1],
             "clip_fraction": means[2],
             "bc_kl": means[3],
+            "alpha_bc": alpha,
             "value_loss": torch.stack(losses).mean(dim=0),
             "explained_variance": explained,
             "deviation": rollout.deviation.mean((-2, -1)),
@@ -241,7 +246,7 @@ class Finetuner:
         )
         base = Normal(rows(batch.base.mean, index), rows(batch.base.std, index))
         bc = ppo.kl_divergence(base, normal).mean(-1)
-        step(self.actor_adam, objective.loss + self.alpha_bc * bc)
+        step(self.actor_adam, objective.loss + self.bc_weight.alpha * bc)
         return torch.stack([objective.loss.detach(), objective.approx_kl, objective.clip_fraction, bc.detach()])
 
     def update_critic(self, batch: Batch, chunks: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diwa_data.errors import DiwaError
+from diwa_learning.bc_weight import BCWeight
 from diwa_learning.chain import ChainPolicy, FinetunedPolicy
 from diwa_learning.checkpoint import LoadedWorldModel, save_checkpoint
 from diwa_learning.dream import Rollout
@@ -60,7 +61,7 @@ class FinetuneMember(ABC):
     policy: FinetunedPolicy
     critic: Critic
     draws: Stream
-    alpha_bc: float
+    bc_weight: BCWeight
 
     @abstractmethod
     def form(self) -> Any:
@@ -81,9 +82,8 @@ def load_pretrained(path: Path, world: LoadedWorldModel) -> LoadedPolicy:
 
 def make_finetuner(group: Sequence[FinetuneMember], ppo: PPOConfig, sampling: Sampling, draws: Streams) -> Finetuner:
     """Policies, critics and updates of runs of one form, stacked."""
-    alpha_bc = torch.tensor([member.alpha_bc for member in group], device=draws.device).view(*draws.leading, 1)[..., 0]
     policy, critic = stack([member.policy for member in group]), stack([member.critic for member in group])
-    return Finetuner(policy, critic, ppo, sampling, alpha_bc, draws)
+    return Finetuner(policy, critic, ppo, sampling, stack([member.bc_weight for member in group]), draws)
 
 
 def iterate(
@@ -96,7 +96,12 @@ def iterate(
 ) -> list[dict[str, Stateful]]:
     """Roll out and update; `actions` are those of one run's iteration. Returns each run's policy and critic."""
     shares = track(
-        group, policy=tuner.policy, critic=tuner.critic, actor_adam=tuner.actor_adam, critic_adam=tuner.critic_adam
+        group,
+        policy=tuner.policy,
+        critic=tuner.critic,
+        actor_adam=tuner.actor_adam,
+        critic_adam=tuner.critic_adam,
+        bc_weight=tuner.bc_weight,
     )
     for iteration in lockstep(group, schedule.iterations, UNITS[where], actions):
         started = time.perf_counter()
@@ -126,5 +131,6 @@ def keep_iteration(member: FinetuneMember, weights: Mapping[str, Tensor], iterat
 def finish(member: FinetuneMember, parts: Mapping[str, Stateful], metrics: Mapping[str, Any]) -> None:
     """Leave the checkpoint of one run: both policies and the critic."""
     critic = {f"critic.{name}": tensor for name, tensor in parts["critic"].state_dict().items()}
-    metrics = {**member.describe(), "alpha_bc": member.alpha_bc, **metrics}
+    alpha = float(parts["bc_weight"].state_dict()["alpha"])
+    metrics = {**member.describe(), "alpha_bc": alpha, **metrics}
     member.run.finish(policy_weights(parts["policy"]) | critic, metrics)

@@ -11,6 +11,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning import ppo
 from diwa_learning.agent import load_agent
+from diwa_learning.bc_weight import BCWeight
 from diwa_learning.chain import Exploration, FinetunedPolicy
 from diwa_learning.checkpoint import load_checkpoint
 from diwa_learning.dream import DreamConfig, Rollout
@@ -18,6 +19,7 @@ from diwa_learning.finetune import FinetuneConfig, finetune
 from diwa_learning.finetuner import Critic, Finetuner
 from diwa_learning.optimizers import step
 from diwa_learning.policy import PolicyNetConfig, load_policy, make_policy
+from diwa_learning.stacking import stack
 from diwa_learning.streams import Stream, Streams
 
 FEATURES, H, A = 6, 4, 7
@@ -28,7 +30,7 @@ def tuner(kind, alpha_bc=0.0):
     torch.manual_seed(0)
     pretrained = make_policy(PolicyNetConfig(kind, width=16, denoising_steps=8), FEATURES, A)
     policy, critic = FinetunedPolicy(pretrained, PPO.trained_steps), Critic(FEATURES, PPO.critic_width)
-    return Finetuner(policy, critic, PPO, DreamConfig(), torch.tensor(alpha_bc), Streams([Stream(0)]))
+    return Finetuner(policy, critic, PPO, DreamConfig(), BCWeight(alpha_bc), Streams([Stream(0)]))
 
 
 def rollout(tuner, reward_of=lambda actions: actions[..., 0].mean(-1), dreams=16, chunks=4):
@@ -153,6 +155,16 @@ def test_alpha_of_each_skill():
     config = FinetuneConfig()
     assert [config.alpha_for(s) for s in ("open_drawer", "turn_on_led", "move_slider_left")] == [0.10, 0.025, 0.05]
     assert replace(config, alpha_bc=0.0).alpha_for("open_drawer") == 0.0
+
+
+def test_alpha_follows_the_divergence():
+    """By the root of KL over target, by 1.5 at the most, between 0.001 and 10; each run of a stack by its own."""
+    weight = stack([BCWeight(alpha, target_kl=0.01) for alpha in (0.1, 0.1, 0.1, 9.0, 0.0012)])
+    weight.adapt(torch.tensor([0.01, 0.0144, 0.0, 0.1, 0.0]))
+    assert weight.alpha.tolist() == pytest.approx([0.1, 0.12, 0.1 / 1.5, 10.0, 0.001])
+    fixed = BCWeight(0.1)
+    fixed.adapt(torch.tensor(5.0))
+    assert fixed.alpha == pytest.approx(0.1)
 
 
 def run(files, policy, reward, out, config=toy.FINETUNE):

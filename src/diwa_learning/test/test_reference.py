@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diwa_data.spec import Spec
+from diwa_learning.bc_weight import BCWeight
 from diwa_learning.chain import FinetunedPolicy
 from diwa_learning.dream import Dream, DreamConfig
 from diwa_learning.finetuner import Critic, Finetuner, PPOConfig
@@ -51,7 +52,7 @@ def test_an_iteration_of_fine_tuning(parts):
     draws = Streams([Stream(1)])
     starts = State(h, z, torch.zeros(20, 0))
     rollout = Dream(model, classifier, [starts], 4, DREAM, draws).rollout(policy)
-    Finetuner(policy, critic, PPO, DREAM, torch.tensor(ALPHA), draws).update(rollout, train_actor=True)
+    Finetuner(policy, critic, PPO, DREAM, BCWeight(ALPHA), draws).update(rollout, train_actor=True)
 
     draws = Streams([Stream(1)])
     done = reference.rollout(plain_prior, classifier, *plain, (h, z), draws, 6, 5, 3, 4)
