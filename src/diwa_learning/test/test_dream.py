@@ -93,7 +93,9 @@ def test_success_rate_counts_only_dreams_that_had_the_whole_horizon():
     success = torch.tensor([[False, True, True, True], [False, False, False, True]])
     terminated = success
     nothing = torch.zeros(2, 4, 1)
-    rollout = Rollout(nothing, nothing, nothing, success.float(), terminated, terminated, success, age)
+    rollout = Rollout(
+        nothing, nothing, nothing, success.float(), terminated, terminated, success, age, torch.zeros(2, 4)
+    )
     # counted: dream 0's first (success) and second (success), dream 1's first (failure) and second (success)
     assert rollout.success_rate(2).item() == pytest.approx(3 / 4)
     assert rollout.mean_return(2).item() == pytest.approx(3 / 4)
