@@ -28,6 +28,7 @@ from diwa_data.skills import require_skill
 from diwa_deploy.bundle import write_bundle
 from diwa_learning.checkpoint import is_finished
 from diwa_learning.finetune import FinetuneConfig
+from diwa_learning.guard import GuardConfig
 from diwa_learning.reward_config import RewardConfig
 from diwa_learning.train_policy import PolicyConfig
 from diwa_learning.world_model_config import WorldModelConfig
@@ -65,6 +66,7 @@ class Settings:
     demonstrations: RecordConfig
     dataset: DatasetConfig
     world_model: WorldModelConfig
+    guard: GuardConfig
     policy: PolicyConfig
     reward: RewardConfig
     finetune: FinetuneConfig
@@ -86,6 +88,7 @@ class Settings:
             demonstrations=dataclasses.replace(record_config, skill=demo.skill, episodes=demo.demonstrations),
             dataset=source.section(DatasetConfig, "dataset"),
             world_model=dataclasses.replace(source.section(WorldModelConfig, "world_model"), seed=demo.seed),
+            guard=dataclasses.replace(source.section(GuardConfig, "guard"), seed=demo.seed),
             policy=dataclasses.replace(source.section(PolicyConfig, "policy"), seed=demo.seed),
             reward=dataclasses.replace(source.section(RewardConfig, "reward"), seed=demo.seed),
             finetune=dataclasses.replace(source.section(FinetuneConfig, "finetune"), seed=demo.seed),
@@ -154,8 +157,11 @@ def learning_phases(f: RunFolder, s: Settings, make: PhaseMaker) -> Iterator[Pha
         yield make.world_model("train_world_model", [f.play], f.world_model, s.world_model)
     yield make.policy("train_policy", f.demonstrations, f.world_model, f.policy, s.policy)
     yield make.reward("train_reward", f.demonstrations, f.play, f.world_model, f.reward, s.reward)
+    guard = f.guard if s.finetune.dream.penalty else None
+    if guard:
+        yield make.guard("train_guard", [f.play], f.world_model, guard, s.guard)
     yield make.finetune(
-        "finetune", f.policy, f.reward, f.world_model, f.demonstrations, f.play, f.finetuned, s.finetune
+        "finetune", f.policy, f.reward, f.world_model, f.demonstrations, f.play, guard, f.finetuned, s.finetune
     )
 
 

@@ -60,15 +60,7 @@ def alpha_bc(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig
     policies = {"base": run.policy, f"{mine.alpha_for(skill):g}": run.finetuned}
     for alpha in (alpha for alpha in config.alphas if f"{alpha:g}" not in policies):
         path = out / f"alpha_{alpha:g}"
-        finetune(
-            run.policy,
-            run.reward,
-            run.world_model,
-            run.demonstrations,
-            run.play,
-            path,
-            dataclasses.replace(mine, alpha_bc=alpha),
-        )
+        finetune_again(run, run.reward, path, dataclasses.replace(mine, alpha_bc=alpha))
         policies[f"{alpha:g}"] = path
     policies = {name: policies[name] for name in ["base", *sorted(policies.keys() - {"base"}, key=float)]}
     judged = judge(run, run.reward, policies, out, skill, config, sim)
@@ -93,7 +85,7 @@ def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) 
         return np.array([is_done(skill, state) for state in episode.scene_state])
 
     train_reward(run.demonstrations, run.play, run.world_model, true_reward, settings, truth)
-    finetune(run.policy, true_reward, run.world_model, run.demonstrations, run.play, tuned, finetune_config(run))
+    finetune_again(run, true_reward, tuned, finetune_config(run))
     policies = {"base": run.policy, "classifier": run.finetuned, "true labels": tuned}
     setting = Setting(skill, run.world_model, run.reward, config.evaluate.max_steps, config.evaluate.limits, sim)
     taped = tape_rollouts(run.policy, start_seeds(config.evaluate), setting)
@@ -149,6 +141,12 @@ def dream_verdicts(
 def finetune_config(run: RunFolder) -> FinetuneConfig:
     """With which the run's policy was fine-tuned."""
     return load_checkpoint(run.finetuned, "finetune").config_as(FinetuneConfig)
+
+
+def finetune_again(run: RunFolder, reward: Path, out: Path, config: FinetuneConfig) -> None:
+    """Fine-tune the run's base policy, on the run's data and models, with another classifier or configuration."""
+    guard = run.guard if config.dream.penalty else None
+    finetune(run.policy, reward, run.world_model, run.demonstrations, run.play, out, config, guard)
 
 
 def judge(

@@ -19,7 +19,9 @@ from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.recording import RecordConfig
 from diwa_learning.finetune import FinetuneConfig, FinetuneJob, finetune_runs
+from diwa_learning.guard import GuardConfig
 from diwa_learning.reward_config import RewardConfig
+from diwa_learning.train_guard import train_guard
 from diwa_learning.train_policy import PolicyConfig, PolicyJob, train_policies
 from diwa_learning.train_reward import RewardJob, train_rewards
 from diwa_learning.train_world_model import train_world_model
@@ -107,6 +109,20 @@ class PhaseMaker:
         run = partial(train_world_model, datasets, out, config)
         return Phase(name, command, out, run, tuple(after), ALL_CORES, learns=True)
 
+    def guard(
+        self,
+        name: str,
+        datasets: Sequence[Path],
+        world_model: Path,
+        out: Path,
+        config: GuardConfig,
+        after: Sequence[str] = (),
+    ) -> Phase:
+        """The guard of the world model's dreams."""
+        command = self._line("train-guard", config, "guard", datasets=list(datasets), world_model=world_model, out=out)
+        run = partial(train_guard, datasets, world_model, out, config)
+        return Phase(name, command, out, run, tuple(after), learns=True)
+
     def policy(
         self,
         name: str,
@@ -146,14 +162,17 @@ class PhaseMaker:
         world_model: Path,
         demonstrations: Path,
         play: Path,
+        guard: Path | None,
         out: Path,
         config: FinetuneConfig,
         after: Sequence[str] = (),
     ) -> Phase:
         """Fine-tuning in dreams."""
         paths = {"policy": policy, "reward": reward, "demonstrations": demonstrations, "world_model": world_model}
-        command = self._line("finetune", config, "finetune", **paths, play=play, out=out)
-        run = Training(finetune_runs, FinetuneJob(policy, reward, demonstrations, play, out, config), world_model)
+        paths |= {"play": play, **({"guard": guard} if guard else {}), "out": out}
+        command = self._line("finetune", config, "finetune", **paths)
+        job = FinetuneJob(policy, reward, demonstrations, play, out, config, guard)
+        run = Training(finetune_runs, job, world_model)
         return Phase(name, command, out, run, tuple(after), learns=True)
 
     def evaluate(

@@ -91,6 +91,11 @@ class RunFolder:
         return self.path / "replay.json"
 
     @property
+    def guard(self) -> Path:
+        """Checkpoint of the guard of its dreams; only where they pay for deviation (`dream.penalty`)."""
+        return self.path / "guard"
+
+    @property
     def world_model(self) -> Path:
         return self.learned.path / "world_model"
 

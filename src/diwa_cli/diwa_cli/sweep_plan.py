@@ -169,13 +169,15 @@ def data_stages(folder: SweepFolder, sweep: Sweep, make: PhaseMaker) -> list[Sta
     """Recordings, datasets, replays and the world model, with the sweep's own seed."""
     shared, own = folder.shared, not sweep.config.world_model_of
     s = sweep.settings(sweep.skills[0], sweep.config.seed)
-    records, builds, replays, world_models = [], [], [], []
+    records, builds, replays, world_models, guards = [], [], [], [], []
     if own:
         records.append(make.record("record_play", shared.play_bags, s.play))
         builds.append(make.build("build_play", shared.play_bags, shared.play, s.dataset, ["record_play"]))
         world_models.append(
             make.world_model("train_world_model", [shared.play], shared.world_model, s.world_model, ["build_play"])
         )
+    if guard := guard_of(folder, sweep):
+        guards.append(make.guard("train_guard", [shared.play], shared.world_model, guard, s.guard, _after(sweep)))
     for skill in sweep.skills:
         mine, config = folder.of(skill), sweep.settings(skill, sweep.config.seed).demonstrations
         records.append(make.record(f"{skill}/record", mine.demonstration_bags, config))
@@ -183,8 +185,16 @@ def data_stages(folder: SweepFolder, sweep: Sweep, make: PhaseMaker) -> list[Sta
             make.build(f"{skill}/build", mine.demonstration_bags, mine.demonstrations, s.dataset, [f"{skill}/record"])
         )
         replays.append(make.replay(f"{skill}/replay", mine.demonstrations, mine.replay, [f"{skill}/build"]))
-    found = {"record": records, "build": builds, "replay": replays, "train_world_model": world_models}
+    found = {
+        "record": records, "build": builds, "replay": replays, "train_world_model": world_models, "train_guard": guards,
+    }  # fmt: skip
     return [Stage(name, tuple(phases)) for name, phases in found.items()]
+
+
+def guard_of(folder: SweepFolder, sweep: Sweep) -> Path | None:
+    """The guard of all dreams, if they pay for deviation."""
+    penalty = sweep.settings(sweep.skills[0], sweep.config.seed).finetune.dream.penalty
+    return folder.shared.guard if penalty else None
 
 
 def policy_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
@@ -214,7 +224,8 @@ def reward_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) 
 
 def finetune_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
     """The fine-tuning of a run."""
-    trained, shared = folder.of(run.trained), folder.shared
+    trained, shared, guard = folder.of(run.trained), folder.shared, guard_of(folder, sweep)
+    after = [f"{run.trained}/train_policy", f"{run.trained}/train_reward", *(["train_guard"] if guard else [])]
     return make.finetune(
         f"{run.name}/finetune",
         trained.policy,
@@ -222,9 +233,10 @@ def finetune_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run
         shared.world_model,
         folder.of(run.skill).demonstrations,
         shared.play,
+        guard,
         folder.of(run.name).finetuned,
         dataclasses.replace(sweep.settings(run.skill, run.seed).finetune, alpha_bc=run.alpha),
-        [f"{run.trained}/train_policy", f"{run.trained}/train_reward"],
+        after,
     )
 
 

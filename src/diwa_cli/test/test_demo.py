@@ -29,7 +29,7 @@ def test_demo_interrupted_and_continued(diwa, interrupt_in_phase, tmp_path):
     check_experiments(diwa, out)
 
     ran = diwa(*DEMO, "--out", out)
-    assert ran.out.count("finished earlier") == 12
+    assert ran.out.count("finished earlier") == 13
     check_another_skill(diwa, out, tmp_path / "close")
     ran = diwa(*DEMO, "--out", out, "--rollouts", "3")
     assert (ran.status, "begun differently: demo.rollouts was 2, is 3" in ran.err) == (2, True)
@@ -44,7 +44,7 @@ def check_results(out):
         assert 0 <= low <= found[policy]["successes"] / 2 <= high <= 1
     low, high = found["difference"]["interval"]
     assert -100 <= low <= found["difference"]["points"] <= high <= 100
-    assert len(found["phases"]) == 12
+    assert len(found["phases"]) == 13
     assert all(seconds > 0 for seconds in found["phases"].values())
     text = (out / "report.html").read_text()
     assert "is not there" not in text

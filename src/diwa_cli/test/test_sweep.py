@@ -59,6 +59,17 @@ def test_plan_on_the_world_model_of_another_run(tmp_path):
     assert f"--world-model {tmp_path / 'demo' / 'world_model'} " in policy.command
 
 
+def test_dreams_that_pay_for_deviation_have_a_guard():
+    sweep = Sweep(
+        SweepConfig(skills=("turn_on_led",), seeds=(3,)), Source("debug", Path(__file__).parent / "tiny.yaml")
+    )
+    stages = {stage.name: stage.phases for stage in plan(SweepFolder(Path("out")), sweep)}
+    (guard,), (finetune,) = stages["train_guard"], stages["finetune"]
+    assert guard.after == ("train_world_model",)
+    assert "train_guard" in finetune.after
+    assert "--guard out/guard " in finetune.command
+
+
 def test_seeds_and_alphas_reach_the_phases_that_they_are_for():
     sweep = Sweep(SweepConfig(skills=("turn_on_led",), seeds=(3,), alphas=(0.5,), seed=7), Source("debug"))
     commands = {p.name: p.command for stage in plan(SweepFolder(Path("out")), sweep) for p in stage.phases}

@@ -22,6 +22,7 @@ def test_given_settings_go_over_the_preset_and_those_over_the_defaults():
 
 def test_sections_of_other_commands_are_left_out_and_unknown_keys_are_not():
     assert train_config({"demo": {"rollouts": 4}}, "here") == train_config({}, "here")
+    assert train_config({"preset": "debug"}, "here").dataset == ""  # its section `dataset` is build-dataset's
     with pytest.raises(DiwaError, match=r"^here: unknown key 'robot'; known: stage, preset, dataset"):
         train_config({"robot": {}}, "here")
     with pytest.raises(DiwaError, match=r"^here\.policy\.net: unknown key 'widht'; known: .*width"):
