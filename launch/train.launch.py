@@ -13,10 +13,10 @@ from diwa_data.config import DEFAULT_PRESET, load_parameters, presets
 from diwa_data.errors import DiwaError
 from diwa_data.ros.launching import ends_with, values
 
-STAGES = ("world_model", "policy", "reward", "finetune")
+STAGES = ("world_model", "guard", "policy", "reward", "finetune")
 ARGUMENTS = (
     DeclareLaunchArgument("stage", choices=list(STAGES), description="What is trained."),
-    DeclareLaunchArgument("dataset", description="HDF5; world_model: one or more, with commas or spaces in between."),
+    DeclareLaunchArgument("dataset", description="HDF5; world_model and guard: one or more, separated by commas."),
     DeclareLaunchArgument("preset", default_value=DEFAULT_PRESET, choices=presets(), description="Settings."),
     DeclareLaunchArgument("config", default_value="", description="Your own .yaml, over the preset."),
     DeclareLaunchArgument("set", default_value="", description="Over both, as in 'policy.epochs:=100 policy.seed:=1'."),
@@ -26,6 +26,7 @@ ARGUMENTS = (
     DeclareLaunchArgument("world_model", default_value="", description="Checkpoint of stage world_model."),
     DeclareLaunchArgument("policy", default_value="", description="Checkpoint of stage policy (finetune)."),
     DeclareLaunchArgument("reward", default_value="", description="Checkpoint of stage reward (finetune)."),
+    DeclareLaunchArgument("guard", default_value="", description="Checkpoint of stage guard (finetune)."),
 )
 PATIENCE = "120"
 """Seconds that a step and its saving may take after Ctrl-C before the node is told to drop it."""
@@ -39,7 +40,7 @@ def generate_launch_description() -> LaunchDescription:
 def _actions(context: LaunchContext) -> list[Node]:
     given = values(context, [argument.name for argument in ARGUMENTS])
     settings: dict[str, Any] = {name: given[name] for name in ("stage", "preset", "dataset", "out", "skill", "play")}
-    settings |= {f"checkpoints.{name}": given[name] for name in ("world_model", "policy", "reward")}
+    settings |= {f"checkpoints.{name}": given[name] for name in ("world_model", "policy", "reward", "guard")}
     return [
         Node(
             package="diwa_learning",

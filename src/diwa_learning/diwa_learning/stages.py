@@ -15,7 +15,9 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import home
 from diwa_learning.features import require_one_skill
 from diwa_learning.finetune import FinetuneConfig, finetune
+from diwa_learning.guard import GuardConfig
 from diwa_learning.reward_config import RewardConfig
+from diwa_learning.train_guard import train_guard
 from diwa_learning.train_policy import PolicyConfig, train_policy
 from diwa_learning.train_reward import train_reward
 from diwa_learning.train_world_model import train_world_model
@@ -23,11 +25,14 @@ from diwa_learning.world_model_config import WorldModelConfig
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "world_model": (),
+    "guard": ("world_model",),
     "policy": ("skill", "world_model"),
     "reward": ("skill", "world_model", "play"),
-    "finetune": ("skill", "world_model", "play", "policy", "reward"),
+    "finetune": ("skill", "world_model", "play", "policy", "reward", "guard"),
 }
 """Stage -> what it uses beside its datasets."""
+SHARED = ("world_model", "guard")
+"""Stages that serve all skills, and take several datasets."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Checkpoints:
     """Of stage policy."""
     reward: str = ""
     """Of stage reward."""
+    guard: str = ""
+    """Of stage guard; used only where dreams pay for deviation (`finetune.dream.penalty`)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class TrainConfig:
     """A stage, what it trains on and how."""
 
     stage: str = ""
-    """world_model, policy, reward or finetune."""
+    """world_model, guard, policy, reward or finetune."""
     preset: str = DEFAULT_PRESET
     """Shipped preset under the settings of the stages."""
     dataset: str = ""
@@ -62,6 +69,8 @@ class TrainConfig:
     """What earlier stages left."""
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     """Settings of stage world_model."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Settings of stage guard."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """Settings of stage policy."""
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -89,31 +98,30 @@ def train(config: TrainConfig) -> Path:
     Raises `DiwaError` for an unknown stage, missing, superfluous or unfitting inputs, and as the stages do.
     """
     require_inputs(config)
-    datasets = paths(config.dataset)
-    if config.stage == "world_model":
-        out = Path(config.out).expanduser() if config.out else folder("world_model")
-        train_world_model(datasets, out, config.world_model)
-        return out
-    demonstrations, play = datasets[0], Path(config.play).expanduser() if config.play else None
-    skill = demonstrated_skill(demonstrations, config.skill)
+    datasets, play = paths(config.dataset), Path(config.play).expanduser() if config.play else None
+    demonstrations = datasets[0]
+    skill = "" if config.stage in SHARED else demonstrated_skill(demonstrations, config.skill)
     out = Path(config.out).expanduser() if config.out else folder(config.stage, skill)
-    world_model, policy, reward = (
+    world_model, policy, reward, guard = (
         Path(given).expanduser() if given else folder(stage, skill)
         for stage, given in dataclasses.asdict(config.checkpoints).items()
     )
+    watched = guard if config.checkpoints.guard or config.finetune.dream.penalty else None
     stages: dict[str, Callable[[], None]] = {
+        "world_model": lambda: train_world_model(datasets, out, config.world_model),
+        "guard": lambda: train_guard(datasets, world_model, out, config.guard),
         "policy": lambda: train_policy(demonstrations, world_model, out, config.policy),
         "reward": lambda: train_reward(demonstrations, play, world_model, out, config.reward),
-        "finetune": lambda: finetune(policy, reward, world_model, demonstrations, play, out, config.finetune),
+        "finetune": lambda: finetune(policy, reward, world_model, demonstrations, play, out, config.finetune, watched),
     }
     stages[config.stage]()
     return out
 
 
 def folder(stage: str, skill: str = "") -> Path:
-    """Default folder of a checkpoint: `$DIWA_HOME/runs/world_model`, or `$DIWA_HOME/runs/SKILL/STAGE`."""
+    """Default folder of a checkpoint: `$DIWA_HOME/runs/world_model` (or `guard`), or `$DIWA_HOME/runs/SKILL/STAGE`."""
     runs = home() / "runs"
-    return runs / stage if stage == "world_model" else runs / skill / {"finetune": "finetuned"}.get(stage, stage)
+    return runs / stage if stage in SHARED else runs / skill / {"finetune": "finetuned"}.get(stage, stage)
 
 
 def require_inputs(config: TrainConfig) -> None:
@@ -126,8 +134,8 @@ def require_inputs(config: TrainConfig) -> None:
         uses = ", ".join(("dataset", *NEEDS[config.stage]))
         raise DiwaError(f"stage {config.stage} has no use for {', '.join(unused)}: it takes {uses}")
     count = len(paths(config.dataset))
-    if not count or (config.stage != "world_model" and count > 1):
-        takes = "one or more files" if config.stage == "world_model" else "one file with demonstrations of one skill"
+    if not count or (config.stage not in SHARED and count > 1):
+        takes = "one or more files" if config.stage in SHARED else "one file with demonstrations of one skill"
         raise DiwaError(f"stage {config.stage} takes {takes} as dataset, given: {config.dataset or 'none'}")
 
 

@@ -55,7 +55,7 @@ def test_an_open_quote_is_refused():
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        (TrainConfig("dream"), "unknown stage 'dream'; choose one of world_model, policy, reward, finetune"),
+        (TrainConfig("dream"), "unknown stage 'dream'; choose one of world_model, guard, policy, reward, finetune"),
         (TrainConfig(), "unknown stage ''"),
         (TrainConfig("world_model"), "stage world_model takes one or more files as dataset, given: none"),
         (
@@ -82,14 +82,18 @@ def test_every_stage_finds_what_the_stages_before_left(toy_files, tmp_path, monk
     play, demonstrations = str(toy_files.play_path), str(toy_files.demonstrations_path)
     config = train_config({"preset": "debug", "stage": "world_model", "dataset": f"{play}, {demonstrations}"}, "here")
     assert train(config) == tmp_path / "runs" / "world_model"
+    quick = replace(config.guard, updates=4, width=8, stretches=4)
+    assert train(replace(config, stage="guard", guard=quick)) == tmp_path / "runs" / "guard"
     config = replace(config, dataset=demonstrations)
     assert train(replace(config, stage="policy")) == tmp_path / "runs" / "open_drawer" / "policy"
     assert train(replace(config, stage="reward", play=play)) == tmp_path / "runs" / "open_drawer" / "reward"
-    out = train(replace(config, stage="finetune", play=play, skill="open_drawer"))
+    paying = replace(config.finetune, dream=replace(config.finetune.dream, penalty=0.05))
+    out = train(replace(config, stage="finetune", play=play, skill="open_drawer", finetune=paying))
     assert out == folder("finetune", "open_drawer") == tmp_path / "runs" / "open_drawer" / "finetuned"
     assert (
         load_checkpoint(out, "finetune").world_model_hash == load_checkpoint(folder("world_model"), "world_model").hash
     )
+    assert any(value for _, value in load_checkpoint(out, "finetune").metrics["history"]["deviation"])
 
 
 def test_another_folder_and_another_world_model(toy_files, tmp_path):
