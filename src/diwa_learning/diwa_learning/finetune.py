@@ -114,6 +114,8 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
     model, config = world.model, job.config
     pretrained = load_pretrained(job.policy, world)
     judge = load_reward(job.reward, world.spec, world.hash, model.feature_dim)
+    if config.target_kl is not None and config.target_kl <= 0:
+        raise DiwaError(f"a target_kl of {config.target_kl:g} cannot be reached: choose one above 0")
     guard = load_guard(job.guard, model, world.hash) if job.guard else None
     if config.dream.penalty and not guard:
         raise DiwaError(f"a dream.penalty of {config.dream.penalty:g} needs a guard: make one with `diwa train-guard`")

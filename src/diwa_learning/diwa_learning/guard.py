@@ -54,8 +54,6 @@ class Guard(nn.Module):
     """Mean disagreement over states imagined under recorded actions, nats per categorical."""
     std: Tensor
     """Its standard deviation."""
-    limit: Tensor
-    """What the mean deviation of 95 % of the imagined recordings stays below."""
 
     def __init__(self, config: GuardConfig, rssm: RSSMConfig):
         super().__init__()
@@ -67,8 +65,8 @@ class Guard(nn.Module):
                 for _ in range(config.members)
             ]
         )
-        for name, value in (("mean", 0.0), ("std", 1.0), ("limit", 0.0)):
-            self.register_buffer(name, torch.tensor(value))
+        self.register_buffer("mean", torch.tensor(0.0))
+        self.register_buffer("std", torch.tensor(1.0))
 
     def logits(self, h: Tensor) -> Tensor:
         """h (M, B, D), each member's own -> (M, B, C, K)."""

@@ -106,13 +106,15 @@ def train(config: TrainConfig) -> Path:
         Path(given).expanduser() if given else folder(stage, skill)
         for stage, given in dataclasses.asdict(config.checkpoints).items()
     )
-    watched = guard if config.checkpoints.guard or config.finetune.dream.penalty else None
+    guard_or_none = guard if config.checkpoints.guard or config.finetune.dream.penalty else None
     stages: dict[str, Callable[[], None]] = {
         "world_model": lambda: train_world_model(datasets, out, config.world_model),
         "guard": lambda: train_guard(datasets, world_model, out, config.guard),
         "policy": lambda: train_policy(demonstrations, world_model, out, config.policy),
         "reward": lambda: train_reward(demonstrations, play, world_model, out, config.reward),
-        "finetune": lambda: finetune(policy, reward, world_model, demonstrations, play, out, config.finetune, watched),
+        "finetune": lambda: finetune(
+            policy, reward, world_model, demonstrations, play, out, config.finetune, guard_or_none
+        ),
     }
     stages[config.stage]()
     return out

@@ -18,12 +18,11 @@ from diwa_learning.guard import Guard, GuardConfig
 from diwa_learning.optimizers import adam, step
 from diwa_learning.reward_data import draw_stretches
 from diwa_learning.rssm import categorical_kl, shift_actions
+from diwa_learning.schedule import set_learning_rate
 from diwa_learning.sequences import Library, fingerprint, split_held_out
 from diwa_learning.training import TrainingRun
 from diwa_learning.world_model import WorldModel
 
-TRUSTED = 0.95
-"""Share of imagined recordings that stay below the guard's limit."""
 CLIPS = 16
 """Recordings filtered or imagined at a time."""
 
@@ -61,14 +60,13 @@ def train_guard(datasets: Sequence[Path], world_model: Path, out: Path, config: 
         resamples = torch.randint(len(h), (config.members, len(h)), device=h.device)
         run.track(guard=guard, adam=optimizer)
         for update in run.steps(config.updates):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * (1 - update / config.updates)
+            set_learning_rate(optimizer, config.learning_rate * (1 - update / config.updates))
             drawn = torch.randint(len(h), (config.members, config.batch_size), device=h.device)
             rows = resamples.gather(1, drawn)
             loss = categorical_kl(target[rows], guard.logits(h[rows])).mean(-1)
             step(optimizer, loss)
+            run.watch(loss=loss.mean())
             if update % config.log_every == 0:
-                run.require_finite("loss", loss.mean())
                 run.log(update, {"loss": loss.mean()})
         run.finish(guard.state_dict(), calibrate(guard, world.model, held_out, config))
 
@@ -90,18 +88,20 @@ def calibrate(guard: Guard, model: WorldModel, episodes: Sequence[Episode], conf
     """Set what is usual from pieces of recordings, imagined under their actions; returns it."""
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
     parts = draw_stretches(episodes, config.stretches, config.context + config.horizon, rng)
-    found, valid = [], []
+    found = []
     for clips in embed_clips(model, parts).split(CLIPS):
         noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=generator)
         h = imagined_states(model, clips, noise, config.context).h
-        found.append(guard.disagreement(h.flatten(0, 1)).view(clips.valid.shape)[:, config.context :])
-        valid.append(clips.valid[:, config.context :])
-    imagined, kept = torch.cat(found), torch.cat(valid)
-    guard.mean.copy_(imagined[kept].mean())
-    guard.std.copy_(imagined[kept].std())
-    deviation = ((imagined - guard.mean) / guard.std * kept).sum(1) / kept.sum(1).clamp_min(1)
-    guard.limit.copy_(deviation[kept.any(1)].quantile(TRUSTED))
-    return {name: float(buffer) for name, buffer in guard.named_buffers(recurse=False)}
+        imagined = h[:, config.context :][clips.valid[:, config.context :]]
+        found.append(guard.disagreement(imagined))
+    disagreement = torch.cat(found)
+    if len(disagreement) < 2:
+        raise DiwaError(
+            f"no held-out recording is longer than the guard's context of {config.context} frames: lower it"
+        )
+    guard.mean.copy_(disagreement.mean())
+    guard.std.copy_(disagreement.std())
+    return {"mean": float(guard.mean), "std": float(guard.std)}
 
 
 def load_guard(path: Path, model: WorldModel, world_model_hash: str) -> LoadedGuard:

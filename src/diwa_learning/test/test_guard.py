@@ -68,7 +68,7 @@ def test_it_learns_the_prior_and_disagrees_where_nothing_was_recorded(guard, gua
     assert losses[-1] < 0.7 * losses[0]
     h = torch.rand(500, toy_files.world.model.rssm.config.recurrent) * 2 - 1
     assert guard.deviation(h).mean() > 2
-    assert 0 < guard.limit < 2
+    assert guard.std > 0
 
 
 def test_a_killed_training_continues_to_the_same_bits(guard_path, toy_files, tmp_path, monkeypatch):
@@ -147,6 +147,17 @@ class TestRefused:
         files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path, None)
         with pytest.raises(DiwaError, match=r"dream\.penalty of 0\.1 needs a guard: make one with `diwa train-guard`"):
             finetune(*files, tmp_path / "x", config)
+
+    def test_recordings_shorter_than_the_context(self, toy_files, tmp_path):
+        config = replace(CONFIG, context=100, updates=1)
+        with pytest.raises(DiwaError, match="no held-out recording is longer than the guard's context of 100 frames"):
+            train_guard([toy_files.play_path], toy_files.world_model_path, tmp_path / "x", config)
+
+    @pytest.mark.parametrize("kl", [0.0, -0.01])
+    def test_a_divergence_that_cannot_be_reached(self, toy_files, toy_policy_path, toy_reward_path, tmp_path, kl):
+        files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path, None)
+        with pytest.raises(DiwaError, match=f"a target_kl of {kl:g} cannot be reached: choose one above 0"):
+            finetune(*files, tmp_path / "x", replace(toy.FINETUNE, target_kl=kl))
 
     def test_a_guard_of_another_world_model(self, guard_path, toy_files):
         with pytest.raises(DiwaError, match="was trained on world model"):
