@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import pty
+import select
+import struct
 import subprocess
 import sys
 import termios
+import time
+from fcntl import ioctl
 
 import numpy as np
 import pytest
@@ -20,8 +24,15 @@ def typed():
     """A keyboard and what types on it: `keys, keyboard, clock = typed`; `clock[0]` is the time in seconds."""
     master, terminal = pty.openpty()
     clock = [0.0]
+
+    def keys(pressed: str) -> None:
+        """Returns when they can be read: the kernel passes them on in its own time."""
+        sent, deadline = os.write(master, pressed.encode()), time.monotonic() + 10
+        while struct.unpack("i", ioctl(terminal, termios.FIONREAD, bytes(4)))[0] < sent:
+            assert time.monotonic() < deadline, f"{pressed!r} never came through the terminal"
+
     with Keyboard(KeyboardConfig(speed=0.1), terminal, lambda: clock[0]) as keyboard:
-        yield (lambda keys: os.write(master, keys.encode())), keyboard, clock
+        yield keys, keyboard, clock
     os.close(master)
     os.close(terminal)
 
@@ -80,6 +91,9 @@ def test_signals_ring_the_bell():
     with Keyboard(KeyboardConfig(), terminal) as keyboard:
         for what in ("start", "stop", "lost"):
             keyboard.signal(what)
-        assert os.read(master, 64) == b"\a" * 6
+        heard = b""
+        while len(heard) < 6 and select.select([master], [], [], 10)[0]:  # a read may return a part
+            heard += os.read(master, 64)
+        assert heard == b"\a" * 6
     os.close(master)
     os.close(terminal)
