@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli.arguments import Source, command_line
-from diwa_cli.bundles import start_region
+from diwa_cli.bundles import UNITS, start_region
 from diwa_cli.evaluate import EvaluateConfig
 from diwa_cli.phases import Phase, PhaseMaker, claim
 from diwa_cli.report import write_report
@@ -125,7 +125,9 @@ def demo(out: Path, config: DemoConfig, source: Source) -> None:
         BASE: folder.policy,
     }
     start = start_region(folder.demonstrations, config.skill).to_card()
-    write_bundle(folder.bundle(config.skill), parts, {**found, "versions": versions(), "start": start})
+    write_bundle(
+        folder.bundle(config.skill), parts, {**found, "command": command, "versions": versions(), "start": start}
+    )
     print(f"\n{headline(folder)}")
     print(f"report: {folder.report}\nresults: {folder.results}\nskill bundle: {folder.bundle(config.skill)}")
 
@@ -191,7 +193,7 @@ def results(folder: RunFolder, skill: str) -> dict[str, Any]:
         BASE: evaluation["policies"][BASE],
         FINETUNED: evaluation["policies"][FINETUNED],
         "difference": evaluation["differences"][f"{FINETUNED} - {BASE}"],
-        "units": "rates and their intervals: fractions; difference: percentage points; all intervals 95 %",
+        "units": UNITS,
         "phases": PhaseLog(folder.phases).seconds,
     }
 

@@ -32,6 +32,8 @@ COMMANDS = {
     "evaluate": ("run_commands", "paired, seeded rollouts of two policies in the simulator"),
     "dppo-steps": ("run_commands", "environment steps that the baseline needs for a success rate"),
     "bundle": ("run_commands", "world model, policy and classifier -> a skill that can be run"),
+    "pack": ("run_commands", "bundles, made small: one world model, a byte a weight, nothing that only training needs"),
+    "skills": ("run_commands", "what `run-skill` can run by name, and how often it succeeds"),
     "run-skill": ("run_commands", "one skill with the deployment loop, on the simulated robot"),
     "report": ("run_commands", "one self-contained HTML page about a run"),
     "demo": ("run_commands", "all of the above, small: from recording to a fine-tuned skill and its report"),

@@ -79,7 +79,8 @@ def run_skill(args: list[str]) -> int:
         """Run one skill on the simulated robot with the deployment loop.
 
         Args:
-            skill: One of the eight skills; its bundle is looked for in $DIWA_HOME/skills (default ~/.diwa/skills).
+            skill: One of the eight skills; its bundle is looked for in $DIWA_HOME/skills (default ~/.diwa/skills), then
+                among those shipped.
             checkpoint: Folder of a bundle, instead of the installed one: `runs/demo/skills/open_drawer`.
             video: Where to write an mp4.
         """
@@ -118,7 +119,7 @@ def bundle(args: list[str]) -> int:
         folder = out or skills_folder() / skill
         if folder.exists():
             raise DiwaError(f"{folder} exists already: delete it, or name another folder with --out")
-        spec = load_world_model(world_model).spec
+        spec = load_world_model(world_model, decodes=False).spec
         for one in (policy, base) if base else (policy,):
             load_agent(world_model, one, reward, spec)  # they belong together
         parts = {"world_model": world_model, "policy": policy, "reward": reward} | ({"base": base} if base else {})
@@ -126,6 +127,33 @@ def bundle(args: list[str]) -> int:
         print(write_bundle(folder, parts, card).path)
 
     return call(command, "bundle", args)
+
+
+def pack(args: list[str]) -> int:
+    from diwa_deploy.bundle import load_bundle
+    from diwa_deploy.packing import pack_bundles
+
+    def command(bundles: Positional[list[Path]], out: Path) -> None:
+        """Make skill bundles small enough to send around: about 3 MB and 1 MB for each skill.
+
+        Args:
+            bundles: Folders of bundles on one world model: `runs/table/skills/*`.
+            out: Folder to write.
+        """
+        for folder in pack_bundles([load_bundle(path) for path in bundles], out):
+            print(folder)
+
+    return call(command, "pack", args)
+
+
+def skills(args: list[str]) -> int:
+    from diwa_cli.bundles import skills_table
+
+    def command() -> None:
+        """List the skills that `diwa run-skill` finds by name."""
+        print(skills_table())
+
+    return call(command, "skills", args)
 
 
 def report(args: list[str]) -> int:

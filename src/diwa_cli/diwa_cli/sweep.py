@@ -16,15 +16,16 @@ from diwa_cli.on_ray import run_on_ray
 from diwa_cli.phases import claim
 from diwa_cli.report_sweep import write_sweep_report
 from diwa_cli.run_folder import RunFolder, write_json
-from diwa_cli.sweep_plan import FREE, Run, Stage, Sweep, SweepConfig, SweepFolder, plan
-from diwa_cli.sweep_results import UNITS, judged_runs, run_row, skill_rows, table, write_rollouts
+from diwa_cli.sweep_bundles import write_sweep_bundles
+from diwa_cli.sweep_plan import FREE, Stage, Sweep, SweepConfig, SweepFolder, plan
+from diwa_cli.sweep_results import UNITS, JudgedRun, judged_runs, run_row, skill_rows, table, write_rollouts
 from diwa_cli.versions import machine, versions
 from diwa_data.errors import DiwaError
 from diwa_learning.checkpoint import compute_device, is_finished
 
 
 def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
-    """Run every phase that is not finished; leaves `results.json`, `rollouts.jsonl` and `report.html` in `out`.
+    """Run every phase that is not finished; leaves results, rollouts, report and skill bundles in `out`.
 
     Whether all phases are done. A failed one stops what depends on it alone, and is named at the end. Raises
     `DiwaError` when `out` holds something else, or a sweep of other settings; more skills, seeds and alphas may be
@@ -46,8 +47,11 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
     else:
         on_gpu = compute_device().type == "cuda"
         outcome = run_here(stages, folder, config.workers, on_gpu if config.stacked is None else config.stacked)
-    found = results(folder, runs, stages, outcome, command, source.preset)
+    judged = judged_runs(folder, runs, outcome.done)
+    found = results(folder, judged, stages, outcome, command, source.preset)
     write_json(folder.shared.results, found)
+    write_rollouts(folder, judged)
+    write_sweep_bundles(folder, judged, command)
     write_sweep_report(out)
     print(f"\n{table(found['skills'])}\n\nreport: {folder.shared.report}\nresults: {folder.shared.results}")
     print(failures(folder, outcome), end="")
@@ -64,11 +68,9 @@ def identity(what: Sweep) -> dict[str, Any]:
 
 
 def results(
-    folder: SweepFolder, runs: list[Run], stages: list[Stage], outcome: Outcome, command: str, preset: str
+    folder: SweepFolder, judged: list[JudgedRun], stages: list[Stage], outcome: Outcome, command: str, preset: str
 ) -> dict[str, Any]:
-    """What `results.json` holds; writes the rollouts too."""
-    judged = judged_runs(folder, runs, outcome.done)
-    write_rollouts(folder, judged)
+    """What `results.json` holds."""
     logs = {phase.name: folder.log(phase.name) for stage in stages for phase in stage.phases}
     return {
         "command": command,

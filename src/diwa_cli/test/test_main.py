@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from diwa_cli.main import COMMANDS
 from diwa_cli.rollouts import Setting, tape_rollouts
 from diwa_data.motion import MotionLimits
-from diwa_deploy.bundle import write_bundle
+from diwa_deploy.bundle import find_bundle, write_bundle
 from diwa_deploy.checks import check_bundle
 from diwa_learning.checkpoint import load_world_model
 from diwa_sim.table import SimConfig
@@ -173,6 +174,7 @@ def test_run_skill_with_a_bundle_and_with_an_installed_one(diwa, bundle, tmp_pat
     assert (tmp_path / "a.mp4").stat().st_size > 1000
     monkeypatch.setenv("DIWA_HOME", str(tmp_path))
     assert diwa("run-skill", "--skill", "open_drawer", *steps).status == 0
+    monkeypatch.setattr("diwa_deploy.bundle.SHIPPED", tmp_path / "nothing")
     assert "no bundle for skill 'close_drawer'" in diwa("run-skill", "--skill", "close_drawer").err
 
 
@@ -191,6 +193,37 @@ def test_bundle_installs_a_skill_once(diwa, checkpoints, recorded, tmp_path, mon
     wrong = [*parts[:3], checkpoints.reward, *parts[4:6]]
     assert diwa("bundle", "--skill", "close_drawer", *wrong, "--demonstrations", demonstrations).status == 2
     assert not (tmp_path / "skills" / "close_drawer").exists()
+
+
+def test_packed_bundles_share_a_world_model_and_decide_as_before(diwa, bundle, tmp_path, monkeypatch):
+    parts = {name: getattr(bundle, name) for name in ("world_model", "policy", "reward")}
+    rates = {name: {"rate": rate} for name, rate in (("base", 0.5), ("finetuned", 0.75))}
+    other = write_bundle(tmp_path / "close_drawer", parts, {"skill": "close_drawer", **rates})
+    skills = tmp_path / "home" / "skills"
+    ran = diwa("pack", bundle.path, other.path, "--out", skills)
+    assert ran.out.split() == [str(skills / "open_drawer"), str(skills / "close_drawer")]
+    assert sorted(path.name for path in skills.iterdir()) == ["close_drawer", "open_drawer", "world_model"]
+
+    monkeypatch.setenv("DIWA_HOME", str(tmp_path / "home"))
+    assert f"close_drawer            50 %    75 %  {skills / 'close_drawer'}" in diwa("skills").out
+    assert diwa("run-skill", "--skill", "close_drawer", "--max-steps", "2", "--success-ticks", "0").status == 0
+    packed = find_bundle("close_drawer")
+    assert packed.world_model == skills / "world_model"
+    actions = []
+    for one in (other, packed):
+        setting = Setting("open_drawer", one.world_model, one.reward, 3, MotionLimits(), SimConfig())
+        actions.append(tape_rollouts(one.policy, [1], setting)[0].action)
+    np.testing.assert_allclose(*actions, atol=0.02)
+
+
+def test_what_cannot_be_packed_together_is_named_and_leaves_nothing(diwa, bundle, hybrid_checkpoints, tmp_path):
+    out = ["--out", tmp_path / "out"]
+    assert "2 of the bundles are of open_drawer: choose one" in diwa("pack", bundle.path, bundle.path, *out).err
+    parts = {"world_model": bundle.world_model, "policy": hybrid_checkpoints.policy, "reward": bundle.reward}
+    other = write_bundle(tmp_path / "close_drawer", parts, {"skill": "close_drawer"})
+    assert "was trained on world model" in diwa("pack", bundle.path, other.path, *out).err
+    assert not (tmp_path / "out").exists()
+    assert "exists already" in diwa("pack", bundle.path, "--out", tmp_path).err
 
 
 def test_a_hybrid_model_acts_where_the_scene_state_is_known_and_is_refused_elsewhere(

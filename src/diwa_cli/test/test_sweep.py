@@ -13,6 +13,8 @@ from diwa_cli.sweep_plan import Run, Sweep, SweepConfig, SweepFolder, plan
 from diwa_cli.sweep_results import JudgedRun, run_row, skill_rows, table
 from diwa_data.errors import DiwaError
 from diwa_data.skills import SKILLS
+from diwa_deploy.bundle import load_bundle
+from diwa_learning.checkpoint import weights_hash
 
 SWEEP = ["sweep", "--preset", "debug", "--config", str(Path(__file__).parent / "tiny.yaml"), "--skills", "open_drawer"]
 
@@ -137,7 +139,7 @@ def test_sweep_interrupted_continued_and_grown(diwa, interrupt_in_phase, tmp_pat
     found = json.loads((out / "results.json").read_text())
     check_results(out, found)
 
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    before = {path: path.stat().st_mtime_ns for path in out.glob("[!s]*/**/*.safetensors")}  # `skills` follow the runs
     ran = diwa(*here, "--seeds", "0", "--alphas", "0.5")
     assert ran.status == 0, ran.err
     assert "[open_drawer/seed_0/evaluate] finished earlier" in ran.out
@@ -164,6 +166,9 @@ def check_results(out, found):
     assert "diwa finetune --policy" in text
     for link in ("seed_0/evaluation", "seed_0/alpha_0.1/evaluation"):
         assert f'href="open_drawer/{link}/final/videos/' in text
+    bundle = load_bundle(out / "skills" / "open_drawer")
+    assert (bundle.card["seed"], bundle.card["finetuned"]["rollouts"]) == (0, 2)
+    assert weights_hash(bundle.policy) == weights_hash(out / "open_drawer/seed_0/alpha_0.1/finetuned")
 
 
 def check_failure(diwa, out):

@@ -1,4 +1,8 @@
-"""A skill bundle: a folder with world model, policy and reward classifier, and a card that says where they are from."""
+"""A skill bundle: a folder with world model, policy and reward classifier, and a card that says where they are from.
+
+Bundles beside each other may share one world model, which then lies beside them too. Eight skills on the simulated
+table are shipped that way (`diwa_deploy/skills`).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,9 @@ PARTS = ("world_model", "policy", "reward")
 BASE = "base"
 """Optional part: the policy before fine-tuning, to compare with."""
 CHECKPOINT_FILES = ("weights.safetensors", "config.json", "spec.json", "metrics.json")
+WEIGHTS, CARD = CHECKPOINT_FILES[0], "card.json"
+SHIPPED = Path(__file__).parent / "skills"
+"""Bundles that come with this package."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Bundle:
 
     @property
     def world_model(self) -> Path:
-        return self.path / "world_model"
+        """Its own, or the one that it shares with the bundles beside it."""
+        return _world_model(self.path)
 
     @property
     def policy(self) -> Path:
@@ -57,16 +65,22 @@ def skills_folder() -> Path:
     return home() / "skills"
 
 
+def installed_skills() -> dict[str, Path]:
+    """Skill -> folder of its bundle, for all that can be run by name: the user's own go before those shipped."""
+    folders = [path.parent for place in (SHIPPED, skills_folder()) for path in sorted(place.glob(f"*/{CARD}"))]
+    return {folder.name: folder for folder in folders}
+
+
 def find_bundle(skill: str, checkpoint: Path | None = None) -> Bundle:
     """The bundle in `checkpoint`, or else the one installed for `skill`; `DiwaError` where there is none."""
     require_skill(skill)
-    if checkpoint is None and not (skills_folder() / skill).is_dir():
-        installed = sorted(entry.name for entry in skills_folder().glob("*") if entry.is_dir())
+    installed = installed_skills()
+    if checkpoint is None and skill not in installed:
         raise DiwaError(
             f"no bundle for skill {skill!r} in {skills_folder()} (installed: {', '.join(installed) or 'none'}): "
             f"copy one there, or name its folder with --checkpoint"
         )
-    bundle = load_bundle(checkpoint or skills_folder() / skill)
+    bundle = load_bundle(checkpoint or installed[skill])
     if bundle.skill != skill:
         raise DiwaError(f"{bundle.path} holds the skill {bundle.skill!r}, not {skill!r}: run it with that name")
     return bundle
@@ -74,17 +88,18 @@ def find_bundle(skill: str, checkpoint: Path | None = None) -> Bundle:
 
 def load_bundle(path: Path) -> Bundle:
     """The bundle in the folder `path`; `DiwaError` names what is missing."""
-    missing = [name for name in (*(f"{part}/{CHECKPOINT_FILES[0]}" for part in PARTS), "card.json")
-               if not (path / name).is_file()]  # fmt: skip
+    needed = {part: path / part / WEIGHTS for part in PARTS} | {"world_model": _world_model(path) / WEIGHTS}
+    missing = [f"{part}/{WEIGHTS}" for part, file in needed.items() if not file.is_file()]
+    missing += [] if (path / CARD).is_file() else [CARD]
     if missing:
         raise DiwaError(
             f"{path} is no skill bundle: {', '.join(missing)} missing; `diwa demo` leaves one in DIR/skills"
         )
     try:
-        card = json.loads((path / "card.json").read_text())
+        card = json.loads((path / CARD).read_text())
         require_skill(card["skill"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DiwaError(f"{path}/card.json is damaged ({error!r}): write the bundle again") from error
+        raise DiwaError(f"{path / CARD} is damaged ({error!r}): write the bundle again") from error
     return Bundle(path, card)
 
 
@@ -100,8 +115,18 @@ def write_bundle(path: Path, parts: dict[str, Path], card: dict[str, Any]) -> Bu
             (folder / part).mkdir(parents=True)
             for name in CHECKPOINT_FILES:
                 _link_or_copy(parts[part] / name, folder / part / name)
-        (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+        write_card(folder, card)
     return load_bundle(path)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write the card of the bundle in `folder`."""
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _world_model(bundle: Path) -> Path:
+    own = bundle / "world_model"
+    return own if own.is_dir() else bundle.parent / "world_model"
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation, Robot
 from diwa_data.spec import Spec
-from diwa_deploy.bundle import find_bundle
+from diwa_deploy.bundle import CARD, find_bundle
 from diwa_deploy.control import ControlResult, SuccessRule, Tick, control_loop
 from diwa_deploy.safety import SafetyFilter
 from diwa_deploy.start_region import StartRegion
@@ -32,7 +32,7 @@ class SkillRunner:
         Raises `DiwaError` if there is none, or it was made for another contract.
         """
         bundle = find_bundle(skill, checkpoint)
-        self.start = StartRegion.from_card(bundle.card, str(bundle.path / "card.json"))
+        self.start = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
         """Where its demonstrations began; None if the bundle does not say."""
         self._agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec)
         self._limits, self._spec = limits, spec

@@ -34,8 +34,25 @@ def test_writing_again_replaces_it(parts, tmp_path):
     assert bundle.card["seed"] == 2
 
 
+def test_what_the_user_installed_goes_before_what_is_shipped(parts, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIWA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("diwa_deploy.bundle.SHIPPED", tmp_path / "shipped")
+    for skill in ("open_drawer", "turn_on_led"):
+        write_bundle(tmp_path / "shipped" / skill, parts, {"skill": skill})
+    write_bundle(skills_folder() / "open_drawer", parts, {"skill": "open_drawer"})
+    assert find_bundle("open_drawer").path == skills_folder() / "open_drawer"
+    assert find_bundle("turn_on_led").path == tmp_path / "shipped" / "turn_on_led"
+
+
+def test_a_world_model_may_lie_beside_the_bundles(parts, tmp_path):
+    bundle = write_bundle(tmp_path / "skills" / "open_drawer", parts, {"skill": "open_drawer"})
+    bundle.world_model.rename(tmp_path / "skills" / "world_model")
+    assert load_bundle(bundle.path).world_model == tmp_path / "skills" / "world_model"
+
+
 def test_unknown_skill_and_missing_bundle_name_the_cure(tmp_path, monkeypatch):
     monkeypatch.setenv("DIWA_HOME", str(tmp_path))
+    monkeypatch.setattr("diwa_deploy.bundle.SHIPPED", tmp_path / "nothing")
     with pytest.raises(DiwaError, match="unknown skill 'fly'; choose one of open_drawer"):
         find_bundle("fly")
     with pytest.raises(DiwaError, match=r"no bundle for skill 'open_drawer'.*--checkpoint"):

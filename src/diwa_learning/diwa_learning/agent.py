@@ -92,7 +92,7 @@ def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec)
 
     Raises `DiwaError` when one is of another phase, spec or world model.
     """
-    world = load_world_model(world_model)
+    world = load_world_model(world_model, decodes=False)
     require_same(spec, world.spec, str(world_model))
     feature_dim = world.model.feature_dim
     chosen = load_policy(policy, spec, world.hash, feature_dim).policy

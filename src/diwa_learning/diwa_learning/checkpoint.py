@@ -36,6 +36,8 @@ COMMANDS = {
     "finetune": "diwa finetune",
 }
 WEIGHTS, CONFIG, SPEC, METRICS = "weights.safetensors", "config.json", "spec.json", "metrics.json"
+SCALE = ".scale_of_rows"
+"""After the name of an int8 matrix: what its rows are multiplied with (`diwa_learning.compact`)."""
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ class Checkpoint:
     path: Path
     phase: Phase
     weights: dict[str, Tensor]
-    """As saved, on the CPU."""
+    """As saved, on the CPU; those of a compact checkpoint as float32."""
     config: dict[str, Any]
     """The phase's whole configuration; `config_as` makes it a dataclass."""
     spec: Spec
@@ -168,10 +170,16 @@ def compute_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_world_model(path: Path, device: str | torch.device = "cpu") -> LoadedWorldModel:
-    """The world model of a checkpoint folder, ready to use."""
+def load_world_model(path: Path, device: str | torch.device = "cpu", decodes: bool = True) -> LoadedWorldModel:
+    """The world model of a checkpoint folder, ready to use.
+
+    One that was packed for deployment has no decoders: `DiwaError`, unless `decodes` is false.
+    """
     checkpoint = load_checkpoint(path, "world_model")
-    model = WorldModel(checkpoint.config_as(WorldModelConfig), checkpoint.spec)
+    whole = any(name.startswith("decoder") for name in checkpoint.weights)
+    if decodes and not whole:
+        raise DiwaError(f"{path} was packed for deployment and cannot dream: give the world model it is made of")
+    model = WorldModel(checkpoint.config_as(WorldModelConfig), checkpoint.spec, decodes=whole)
     load_weights(model, checkpoint.weights, checkpoint.path)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # else convolutions reorder every call
     return LoadedWorldModel(model.to(device).eval().requires_grad_(False), checkpoint.spec, checkpoint.hash)
@@ -215,6 +223,11 @@ def read_text(path: Path) -> str:
 
 def _load_weights(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise DiwaError(f"{path} is truncated or damaged ({error}); make the checkpoint again") from error
+    scales = {name.removesuffix(SCALE): weights.pop(name) for name in list(weights) if name.endswith(SCALE)}
+    for name, scale in scales.items():
+        rows = weights[name]
+        weights[name] = rows.float() * scale.view(-1, *[1] * (rows.ndim - 1))
+    return weights

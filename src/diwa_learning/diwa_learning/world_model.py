@@ -60,7 +60,8 @@ class WorldModel(nn.Module):
     """Encodes frames, steps the RSSM, decodes features. Action and state sizes come from `spec`.
 
     The state is the robot's; the hybrid variant (`scene_state`) has the scene state behind it. Images and state are
-    normalised by the training data's statistics, which are part of the weights.
+    normalised by the training data's statistics, which are part of the weights. Without decoders (`decodes` false) it
+    filters, as on a robot, and neither learns nor dreams.
     """
 
     state_mean: Tensor
@@ -68,7 +69,7 @@ class WorldModel(nn.Module):
     null_action: Tensor
     """(A,) what stands before the first frame of a sequence."""
 
-    def __init__(self, config: WorldModelConfig, spec: Spec):
+    def __init__(self, config: WorldModelConfig, spec: Spec, decodes: bool = True):
         super().__init__()
         require_image_size(spec.cameras)
         if config.scene_state and not spec.scene_state:
@@ -89,11 +90,6 @@ class WorldModel(nn.Module):
         with torch.no_grad():
             for group in self.rssm.embed_in.weight[:, code_dim:].split(groups, dim=1):
                 group *= (code_dim / max(group.shape[1], 1)) ** 0.5
-        self.decoder_in = nn.Linear(self.rssm.feature_dim, code_dim)
-        self.decoders = nn.ModuleDict({name: ImageDecoder(config.depth) for name in names})
-        self.state_decoder = (
-            vector_decoder(self.rssm.feature_dim, self.state_dim) if config.robot_state_weight else None
-        )
         self.components = nn.ModuleDict(
             {
                 camera.name: PrincipalComponents(config.image_components, 3 * math.prod(camera.size))
@@ -102,9 +98,12 @@ class WorldModel(nn.Module):
             if config.image_components
             else {}
         )
-        self.component_decoder = (
-            vector_decoder(self.rssm.feature_dim, component_dim) if config.image_components else None
-        )
+        if decodes:
+            feature_dim = self.rssm.feature_dim
+            self.decoder_in = nn.Linear(feature_dim, code_dim)
+            self.decoders = nn.ModuleDict({name: ImageDecoder(config.depth) for name in names})
+            self.state_decoder = vector_decoder(feature_dim, self.state_dim) if config.robot_state_weight else None
+            self.component_decoder = vector_decoder(feature_dim, component_dim) if config.image_components else None
         for camera in spec.cameras:
             self.register_buffer(f"{camera.name}_mean", torch.zeros(*camera.size, 3))
             self.register_buffer(f"{camera.name}_std", torch.ones(()))
