@@ -159,7 +159,7 @@ def learning_phases(f: RunFolder, s: Settings, make: PhaseMaker) -> Iterator[Pha
         yield make.world_model("train_world_model", [f.play], f.world_model, s.world_model)
     yield make.policy("train_policy", f.demonstrations, f.world_model, f.policy, s.policy)
     yield make.reward("train_reward", f.demonstrations, f.play, f.world_model, f.reward, s.reward)
-    guard = f.guard if s.finetune.dream.penalty else None
+    guard = f.guard if s.finetune.needs_guard else None
     if guard:
         yield make.guard("train_guard", [f.play], f.world_model, guard, s.guard)
     yield make.finetune(
@@ -169,20 +169,20 @@ def learning_phases(f: RunFolder, s: Settings, make: PhaseMaker) -> Iterator[Pha
 
 def evaluation_phases(f: RunFolder, s: Settings, make: PhaseMaker) -> Iterator[Phase]:
     """Learning curve, final evaluation and report."""
-    curve = curve_policies(f, s.finetune.iterations, s.demo.curve_checkpoints)
+    curve = curve_policies(f, s.demo.curve_checkpoints)
     yield make.evaluate("evaluate_curve", curve, f.world_model, f.reward, f.curve, s.curve)
     final = {BASE: f.policy, FINETUNED: f.finetuned}
     yield make.evaluate("evaluate_final", final, f.world_model, f.reward, f.final, s.final)
     yield Phase("report", shlex.join(["diwa", "report", str(f.path)]), f.report, partial(write_report, f.path))
 
 
-def curve_policies(folder: RunFolder, iterations: int, count: int) -> dict[str, Path]:
+def curve_policies(folder: RunFolder, count: int) -> dict[str, Path]:
     """About `count` checkpoints by iteration: before fine-tuning, after its last iteration, and evenly between."""
-    kept = {int(path.name): path for path in sorted(folder.finetuned.glob("iterations/[0-9]*"))}
-    found = {0: folder.policy, **kept, iterations: folder.finetuned}
-    steps, count = sorted(found), max(2, count)
-    chosen = {round(index * (len(steps) - 1) / (count - 1)) for index in range(count)}
-    return {f"{steps[index]:06d}": found[steps[index]] for index in sorted(chosen)}
+    kept = sorted(folder.finetuned.glob("iterations/[0-9]*"))
+    found, count = [folder.policy, *kept], max(2, count)
+    names = ["000000", *(path.name for path in kept)]
+    chosen = {round(index * (len(found) - 1) / (count - 1)) for index in range(count)}
+    return {names[index]: found[index] for index in sorted(chosen)}
 
 
 def results(folder: RunFolder, skill: str) -> dict[str, Any]:

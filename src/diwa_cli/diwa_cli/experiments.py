@@ -145,7 +145,7 @@ def finetune_config(run: RunFolder) -> FinetuneConfig:
 
 def finetune_again(run: RunFolder, reward: Path, out: Path, config: FinetuneConfig) -> None:
     """Fine-tune the run's base policy, on the run's data and models, with another classifier or configuration."""
-    guard = run.guard if config.dream.penalty else None
+    guard = run.guard if config.needs_guard else None
     finetune(run.policy, reward, run.world_model, run.demonstrations, run.play, out, config, guard)
 
 

@@ -71,8 +71,11 @@ def success_bars(rates: Mapping[str, SuccessRate]) -> str:
 
 
 @styled
-def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate]) -> str:
-    """Success in dreams at every iteration, and success in the simulator of the checkpoints evaluated on the way."""
+def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate], scores: Mapping[int, float], chosen: int) -> str:
+    """Success in dreams at every iteration, and success in the simulator of the checkpoints evaluated on the way.
+
+    With the offline scores of checkpoints, if there are any, and a line at the one that was `chosen` by them.
+    """
     figure, axes = new_figure(width=6.6, height=3.0)
     if len(dream.x):
         axes.plot(dream.x, 100 * np.array(dream.y), color=DREAM, linewidth=1.6, label="in dreams (classifier)")
@@ -82,7 +85,12 @@ def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate]) -> str:
         bounds = np.array([[100 * rate.interval.low, 100 * rate.interval.high] for rate in truth.values()]).T
         axes.errorbar(steps, rates, np.abs(bounds - rates), color=FINETUNED, marker="o", capsize=3, linewidth=1.6,
                       label="in the simulator (oracle), 95 % interval")  # fmt: skip
-    axes.set(ylim=(0, 102), xlabel="fine-tuning iteration", ylabel="success, %")
+    if scores:
+        axes.plot(list(scores), [100 * score for score in scores.values()], "D", color=INK, markersize=4,
+                  label="offline score")  # fmt: skip
+        axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="fine-tuning iteration", ylabel="success, %")
+    axes.set_ylim(min(0, *(100 * score - 5 for score in scores.values()), 0), max(102, *axes.get_ylim()))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return svg(figure)

@@ -27,8 +27,12 @@ def fine_tuning(folder: RunFolder) -> str:
         for name, found in (curve["policies"] if curve else {}).items()
     }
     dream = history(metrics, "dream_success") or Curve([], [])
+    scores = {int(iteration): score for iteration, score in metrics.get("scores", {}).items()}
     spoken = ", ".join(f"iteration {step}: {100 * rate.rate:.0f} %" for step, rate in truth.items())
-    parts = [page.svg_figure(plots.learning_curve(dream, truth), f"Learning curve; true success {spoken or 'missing'}")]
+    drawn = plots.learning_curve(dream, truth, scores, metrics.get("iteration", 0))
+    parts = [page.svg_figure(drawn, f"Learning curve; true success {spoken or 'missing'}")]
+    if scores:
+        parts.append(selected(metrics, scores, truth))
     if not truth:
         parts.append(missing("True success of the checkpoints on the way", "diwa evaluate --seeds curve"))
     small = [
@@ -40,6 +44,19 @@ def fine_tuning(folder: RunFolder) -> str:
         ),
     ]
     return section("finetuning", "Fine-tuning in dreams", about, *parts, "<h3>Updates</h3>", page.columns(*small))
+
+
+def selected(metrics: dict[str, Any], scores: dict[int, float], truth: dict[int, SuccessRate]) -> str:
+    """Which checkpoint the offline score took, and what that is worth where both it and the last were evaluated."""
+    chosen, last = metrics["iteration"], metrics["steps"]
+    text = (
+        f"The result is the policy after iteration {chosen} of {last}, the best of {len(scores)} by offline score: "
+        f"dream success less the guard's deviation beyond that of the base's dreams, {100 * scores[chosen]:.0f} %."
+    )
+    if chosen != last and chosen in truth and last in truth:
+        rates = [100 * truth[iteration].rate for iteration in (chosen, last)]
+        text += f" It succeeds in {rates[0]:.0f} % in the simulator, the last one in {rates[1]:.0f} %."
+    return f"<p>{text}</p>"
 
 
 def world_model(folder: RunFolder, *more: str) -> str:

@@ -92,7 +92,7 @@ class RunFolder:
 
     @property
     def guard(self) -> Path:
-        """Checkpoint of the guard of its dreams; only where they pay for deviation (`dream.penalty`)."""
+        """Checkpoint of the guard of its dreams; only where fine-tuning needs one."""
         return self.path / "guard"
 
     @property

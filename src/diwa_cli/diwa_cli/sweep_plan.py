@@ -192,9 +192,9 @@ def data_stages(folder: SweepFolder, sweep: Sweep, make: PhaseMaker) -> list[Sta
 
 
 def guard_of(folder: SweepFolder, sweep: Sweep) -> Path | None:
-    """The guard of all dreams, if they pay for deviation."""
-    penalty = sweep.settings(sweep.skills[0], sweep.config.seed).finetune.dream.penalty
-    return folder.shared.guard if penalty else None
+    """The guard of all dreams, if fine-tuning needs one."""
+    config = sweep.settings(sweep.skills[0], sweep.config.seed).finetune
+    return folder.shared.guard if config.needs_guard else None
 
 
 def policy_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:

@@ -106,10 +106,10 @@ def test_the_curve_has_both_ends_and_checkpoints_between(tmp_path):
     folder = RunFolder(tmp_path)
     for iteration in range(10, 60, 10):
         (folder.finetuned / "iterations" / f"{iteration:06d}").mkdir(parents=True)
-    assert list(curve_policies(folder, iterations=55, count=3)) == ["000000", "000030", "000055"]
-    assert list(curve_policies(folder, iterations=50, count=99)) == [f"{i:06d}" for i in range(0, 60, 10)]
-    found = curve_policies(folder, iterations=50, count=2)
-    assert found == {"000000": folder.policy, "000050": folder.finetuned}
+    assert list(curve_policies(folder, count=3)) == ["000000", "000020", "000050"]
+    assert list(curve_policies(folder, count=99)) == [f"{i:06d}" for i in range(0, 60, 10)]
+    last = folder.finetuned / "iterations" / "000050"
+    assert curve_policies(folder, count=2) == {"000000": folder.policy, "000050": last}
 
 
 def test_time_of_a_phase_adds_up_over_interruptions(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from diwa_data.errors import DiwaError
 from diwa_learning.bc_weight import BCWeight
@@ -16,9 +16,10 @@ from diwa_learning.checkpoint import LoadedWorldModel, compute_device, load_worl
 from diwa_learning.dream import Dream, DreamConfig, start_states
 from diwa_learning.features import require_one_skill
 from diwa_learning.finetuner import Critic, PPOConfig
-from diwa_learning.iterations import FinetuneMember, finish, iterate, load_pretrained, make_finetuner
+from diwa_learning.iterations import FinetuneMember, finish, is_kept, iterate, load_pretrained, make_finetuner
 from diwa_learning.lockstep import train_together
 from diwa_learning.rssm import State
+from diwa_learning.selection import Choice, choose, scores
 from diwa_learning.sequences import Library, fingerprint
 from diwa_learning.stacking import stack
 from diwa_learning.streams import Stream, Streams
@@ -48,10 +49,19 @@ class FinetuneConfig:
     """KL(pi_pre || pi_theta) for which alpha_BC is set anew after every iteration; None = it stays as it is."""
     checkpoint_every: int = 50
     """Iterations between policy checkpoints in `iterations/`."""
+    result: Literal["last", "best"] = "last"
+    """Which checkpoint is the result: the last, or the one with the best offline score, which needs a guard."""
+    patience: int = 0
+    """With `best`: checkpoints without a better score after which fine-tuning ends; 0 = never before `iterations`."""
     save_every: int = 20
     """Iterations between saves of the resumable state."""
     seed: int = 0
     """Of start states, critic, dreams and minibatches."""
+
+    @property
+    def needs_guard(self) -> bool:
+        """Whether dreams pay for its deviation, or it chooses among checkpoints."""
+        return self.dream.penalty > 0 or self.result == "best"
 
     def alpha_for(self, skill: str) -> float:
         """alpha_BC of a skill."""
@@ -99,6 +109,20 @@ class Member(FinetuneMember):
     starts: State
     guard: LoadedGuard | None
 
+    def ended(self, done: int) -> bool:
+        """Whether the result is settled before all iterations are done."""
+        choice = self.choice(done)
+        return choice is not None and choice.settled
+
+    def choice(self, done: int) -> Choice | None:
+        """The best of the checkpoints of `done` iterations; None where the last is the result, or there is none yet."""
+        config = self.config
+        first = config.critic_warmup + 1  # iterations that dream the base policy
+        kept = [n for n in range(first, done + 1) if is_kept(config, n)]
+        if config.result == "last" or not kept:
+            return None
+        return choose(scores(self.run.history, first), kept, config.patience)
+
     def form(self) -> Any:
         """All but seed, alpha_BC, weights and data."""
         same = dataclasses.replace(self.config, seed=0, alpha_bc=None)
@@ -117,8 +141,9 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
     if config.target_kl is not None and config.target_kl <= 0:
         raise DiwaError(f"a target_kl of {config.target_kl:g} cannot be reached: choose one above 0")
     guard = load_guard(job.guard, model, world.hash) if job.guard else None
-    if config.dream.penalty and not guard:
-        raise DiwaError(f"a dream.penalty of {config.dream.penalty:g} needs a guard: make one with `diwa train-guard`")
+    if config.needs_guard and not guard:
+        what = f"a dream.penalty of {config.dream.penalty:g}" if config.dream.penalty else "the best result"
+        raise DiwaError(f"{what} needs a guard: make one with `diwa train-guard`")
     demonstrations, play = library(job.demonstrations), library(job.play) if job.play else None
     skills = {
         job.demonstrations: require_one_skill(demonstrations.episodes, job.demonstrations),
@@ -172,5 +197,6 @@ def train(group: Sequence[Member], world: LoadedWorldModel) -> None:
     dream = Dream(world.model, classifier, starts, tuner.policy.trained_steps, config.dream, draws, guard)
     actions = config.dream.dreams * config.dream.chunks * tuner.policy.chunk
     for member, parts in zip(group, iterate(group, config, tuner, dream, "dream", actions), strict=True):
-        metrics = {"start_states": len(member.starts.h), "imagined_actions": actions * config.iterations}
-        finish(member, parts, metrics)
+        done = member.run.step
+        metrics = {"start_states": len(member.starts.h), "imagined_actions": actions * done}
+        finish(member, parts, metrics, member.choice(done))

@@ -15,11 +15,12 @@ from torch import Tensor
 from diwa_data.errors import DiwaError
 from diwa_learning.bc_weight import BCWeight
 from diwa_learning.chain import ChainPolicy, FinetunedPolicy
-from diwa_learning.checkpoint import LoadedWorldModel, save_checkpoint
+from diwa_learning.checkpoint import LoadedWorldModel, load_checkpoint, save_checkpoint
 from diwa_learning.dream import Rollout
 from diwa_learning.finetuner import Critic, Finetuner, PPOConfig, Sampling
 from diwa_learning.lockstep import lockstep, track
 from diwa_learning.policy import LoadedPolicy, describe, load_policy, policy_weights
+from diwa_learning.selection import Choice
 from diwa_learning.stacking import stack
 from diwa_learning.streams import Stream, Streams
 from diwa_learning.training import Stateful, TrainingRun
@@ -67,6 +68,10 @@ class FinetuneMember(ABC):
     def form(self) -> Any:
         """All but seed, alpha_BC, weights and data: runs of equal form are stacked."""
 
+    def ended(self, done: int) -> bool:
+        """Whether `done` iterations are enough for this run; those of a stack go on until all have enough."""
+        return False
+
     def describe(self) -> dict[str, Any]:
         """What every checkpoint of this run says of its policy."""
         return describe(self.pretrained.net, self.pretrained.skill, self.policy.trained_steps)
@@ -86,6 +91,11 @@ def make_finetuner(group: Sequence[FinetuneMember], ppo: PPOConfig, sampling: Sa
     return Finetuner(policy, critic, ppo, sampling, stack([member.bc_weight for member in group]), draws)
 
 
+def is_kept(schedule: Schedule, done: int) -> bool:
+    """Whether the policy after so many iterations is kept: one every few, and the last."""
+    return done % schedule.checkpoint_every == 0 or done == schedule.iterations
+
+
 def iterate(
     group: Sequence[FinetuneMember],
     schedule: Schedule,
@@ -94,7 +104,10 @@ def iterate(
     where: Where,
     actions: int,
 ) -> list[dict[str, Stateful]]:
-    """Roll out and update; `actions` are those of one run's iteration. Returns each run's policy and critic."""
+    """Roll out and update until all have ended; `actions` are those of one run's iteration.
+
+    Returns each run's policy and critic.
+    """
     shares = track(
         group,
         policy=tuner.policy,
@@ -104,6 +117,8 @@ def iterate(
         bc_weight=tuner.bc_weight,
     )
     for iteration in lockstep(group, schedule.iterations, UNITS[where], actions):
+        if all(member.ended(iteration) for member in group):
+            break
         started = time.perf_counter()
         measured = tuner.update(source.rollout(tuner.policy), train_actor=iteration >= schedule.critic_warmup)
         values = torch.stack(list(measured.values()), dim=-1).view(len(group), -1).tolist()  # one wait for the device
@@ -114,7 +129,7 @@ def iterate(
             member.run.require_finite("value_loss", torch.tensor(found["value_loss"]))
             done = {UNITS[where].replace(" ", "_"): (iteration + 1) * actions}
             member.run.log(iteration, {**found, "actions_per_second": rate, **done})
-            if (iteration + 1) % schedule.checkpoint_every == 0:
+            if is_kept(schedule, iteration + 1):
                 keep_iteration(member, policy_weights(mine["policy"]), iteration + 1)
     return shares
 
@@ -124,13 +139,24 @@ def keep_iteration(member: FinetuneMember, weights: Mapping[str, Tensor], iterat
     run = member.run
     metrics = {**member.describe(), "iteration": iteration}
     metrics |= {name: curve[-1][1] for name, curve in run.history.items()}
-    folder = run.out / "iterations" / f"{iteration:06d}"
+    folder = iteration_folder(run.out, iteration)
     save_checkpoint(folder, "finetune", weights, run.config, run.spec, metrics, run.world_model_hash)
 
 
-def finish(member: FinetuneMember, parts: Mapping[str, Stateful], metrics: Mapping[str, Any]) -> None:
-    """Leave the checkpoint of one run: both policies and the critic."""
+def iteration_folder(out: Path, iteration: int) -> Path:
+    """Where a run keeps the policy after so many iterations."""
+    return out / "iterations" / f"{iteration:06d}"
+
+
+def finish(
+    member: FinetuneMember, parts: Mapping[str, Stateful], metrics: Mapping[str, Any], choice: Choice | None = None
+) -> None:
+    """Leave the checkpoint of one run: both policies, the last or the chosen one, and the last critic."""
     critic = {f"critic.{name}": tensor for name, tensor in parts["critic"].state_dict().items()}
     alpha = float(parts["bc_weight"].state_dict()["alpha"])
     metrics = {**member.describe(), "alpha_bc": alpha, **metrics}
-    member.run.finish(policy_weights(parts["policy"]) | critic, metrics)
+    weights = policy_weights(parts["policy"])
+    if choice:
+        weights = load_checkpoint(iteration_folder(member.run.out, choice.iteration), "finetune").weights
+        metrics |= {"iteration": choice.iteration, "scores": {str(n): score for n, score in choice.scores.items()}}
+    member.run.finish(weights | critic, metrics)

@@ -46,7 +46,7 @@ class Checkpoints:
     reward: str = ""
     """Of stage reward."""
     guard: str = ""
-    """Of stage guard; used only where dreams pay for deviation (`finetune.dream.penalty`)."""
+    """Of stage guard; used only where fine-tuning needs one (`FinetuneConfig.needs_guard`)."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def train(config: TrainConfig) -> Path:
         Path(given).expanduser() if given else folder(stage, skill)
         for stage, given in dataclasses.asdict(config.checkpoints).items()
     )
-    guard_or_none = guard if config.checkpoints.guard or config.finetune.dream.penalty else None
+    guard_or_none = guard if config.checkpoints.guard or config.finetune.needs_guard else None
     stages: dict[str, Callable[[], None]] = {
         "world_model": lambda: train_world_model(datasets, out, config.world_model),
         "guard": lambda: train_guard(datasets, world_model, out, config.guard),

@@ -42,6 +42,8 @@ from diwa_learning.memory import peak_memory, reuse_freed_memory
 from diwa_learning.parallel import ALONE, Processes
 from diwa_learning.state_file import load_state, save_state
 
+Curves = dict[str, list[tuple[int, float]]]
+"""Name -> (step, value) pairs."""
 _SAME_SIGNAL = 1.0  # seconds
 
 
@@ -81,8 +83,8 @@ class TrainingRun:
         """Steps done."""
         self.seconds = 0.0
         """Time spent in the loop, interrupted runs included."""
-        self.history: dict[str, list[tuple[int, float]]] = {}
-        """Curve name -> (step, value) pairs; goes to metrics.json."""
+        self.history: Curves = {}
+        """What was logged; goes to metrics.json."""
         reuse_freed_memory()
         self.rng = np.random.default_rng(config.seed)
         torch.manual_seed(config.seed)

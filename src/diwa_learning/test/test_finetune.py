@@ -190,7 +190,7 @@ def test_dreams_get_better(finetuned):
 
 def test_every_few_iterations_leave_a_policy(finetuned, toy_files):
     world = toy_files.world
-    assert sorted(path.name for path in (finetuned / "iterations").iterdir()) == ["000004", "000008"]
+    assert sorted(path.name for path in (finetuned / "iterations").iterdir()) == ["000004", "000008", "000010"]
     loaded = load_policy(finetuned / "iterations" / "000004", Spec(), world.hash, world.model.feature_dim)
     assert isinstance(loaded.policy, FinetunedPolicy)
     assert loaded.checkpoint.metrics["iteration"] == 4
