@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diwa_cli import plots
+from diwa_cli import experiment_score, plots
 from diwa_cli.evaluate import EvaluateConfig, evaluate, start_seeds, summary
 from diwa_cli.rollouts import Setting, tape_rollouts
 from diwa_cli.run_folder import RunFolder, read_json, write_json, write_text
@@ -96,12 +96,18 @@ def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) 
     return {"verdicts": verdicts, **judge(run, run.reward, policies, out, skill, config, sim)}
 
 
+def score(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
+    """How well the offline score ranks the checkpoints of a demo or sweep."""
+    return experiment_score.score(run, out, config.evaluate, sim)
+
+
 EXPERIMENTS: dict[str, Callable[[RunFolder, Path, ExperimentConfig, SimConfig], dict[str, Any]]] = {
     "world-model": world_model,
     "alpha-bc": alpha_bc,
     "reward": reward,
+    "score": score,
 }
-"""Name -> experiment: the three that the method's notes ask for first."""
+"""Name -> experiment: the three that the method's notes ask for first, and one for the score that chooses."""
 
 
 def experiment(name: str, run: Path, config: ExperimentConfig, sim: SimConfig) -> Path:

@@ -97,6 +97,22 @@ def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate], scores: Mappi
 
 
 @styled
+def against_truth(panels: Mapping[str, Sequence[float]], truth: Sequence[float], groups: Sequence[str]) -> str:
+    """Success in the simulator over each of several measures (label -> value of each point); a colour a group."""
+    figure = Figure(figsize=(3.6 * len(panels), 3.4), layout="constrained")
+    found = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    colors = dict(zip(dict.fromkeys(groups), mpl.color_sequences["tab10"], strict=False))
+    for axes, (label, values) in zip(found, panels.items(), strict=True):
+        for group, color in colors.items():
+            points = [(x, y) for x, y, mine in zip(values, truth, groups, strict=True) if mine == group]
+            axes.scatter(*zip(*points, strict=True), s=14, color=color, label=group, alpha=0.8, linewidths=0)
+        axes.set(xlabel=label, ylim=(0, 102))
+    found[0].set_ylabel("success in the simulator, %")
+    figure.legend(*found[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=8)
+    return svg(figure)
+
+
+@styled
 def dream_against_truth(dreams: Mapping[str, float], truth: Mapping[str, SuccessRate], xlabel: str) -> str:
     """Success in dreams beside success in the simulator with its 95 % interval, for each of several policies."""
     figure, axes = new_figure(width=5.4, height=3.0)

@@ -238,18 +238,19 @@ def experiment(args: list[str]) -> int:
     defaults, sim = source.section(experiments.ExperimentConfig, "experiment"), source.section(SimConfig, "sim")
 
     def command(
-        name: Positional[Literal["world-model", "alpha-bc", "reward"]],
+        name: Positional[Literal["world-model", "alpha-bc", "reward", "score"]],
         run: Positional[Path],
         config: Flags[experiments.ExperimentConfig] = defaults,
     ) -> None:
         """Find out what limits the gain of a finished run.
 
         world-model: imagine held-out clips and compare. alpha-bc: fine-tune with other weights of the BC term. reward:
-        fine-tune with a classifier that learned from the simulator's own labels.
+        fine-tune with a classifier that learned from the simulator's own labels. score: roll out every checkpoint, and
+        see how well the offline score ranks them.
 
         Args:
             name: Which experiment.
-            run: Folder of a finished `diwa demo`; results go to `experiments/` in it.
+            run: Folder of a finished `diwa demo`, for score of a sweep too; results go to `experiments/` in it.
         """
         print(experiments.experiment(name, run, config, sim))
 

@@ -81,7 +81,7 @@ def run(tmp_path_factory) -> Path:
     extra = {
         "world_model": {"open_loop_steps": strip, "parameters": 12_000, "steps": 10, "frames": 1500, "action_kl": kl},
         "reward": {"filtered": score, "imagined": score, "dreams": {"demonstrated": 0.9, "idle": 0.01}},
-        "finetuned": {"imagined_actions": 72000},
+        "finetuned": {"imagined_actions": 72000, "iteration": 0, "steps": 10, "scores": {"0": 0.45, "10": 0.25}},
     }
     for name, history in curves.items():
         write(folder / name / "metrics.json", {"history": history, **extra.get(name, {})})

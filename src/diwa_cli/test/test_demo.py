@@ -75,7 +75,7 @@ def check_another_skill(diwa, out, other):
 def check_experiments(diwa, out):
     tiny = [*DEMO[1:], "--evaluate.rollouts", "2", "--evaluate.max-steps", "4", "--evaluate.workers", "1"]
     results = {}
-    for name in ("world-model", "alpha-bc", "reward"):
+    for name in ("world-model", "alpha-bc", "reward", "score"):
         ran = diwa("experiment", name, out, *tiny, "--alphas", "0", "--dreams", "2", "--clips", "2")
         assert ran.status == 0, ran.err
         folder = Path(ran.out.splitlines()[-1])
@@ -87,6 +87,11 @@ def check_experiments(diwa, out):
     assert (out / "experiments/alpha_bc/alpha_bc.svg").is_file()
     assert list(results["reward"]["policies"]) == ["base", "classifier", "true labels"]
     assert results["reward"]["verdicts"]["classifier"]["rollouts"] == 2
+    scored = results["score"]
+    assert [one["iteration"] for one in scored["checkpoints"]] == [0, 2, 4]
+    assert scored["spearman"]["fine-tuned"]["checkpoints"] == 2
+    assert set(scored["success"]) == {"base", "chosen", "last", "best"}
+    assert (out / "experiments/score/score.svg").is_file()
 
 
 def check_commands_on_its_files(diwa, out):

@@ -69,6 +69,8 @@ def test_it_shows_the_result_and_how_it_came_about(run):
         assert expected in text
     assert "diwa finetune --out &lt;y&gt;" in text
     assert "1 of 1</b> demonstrations succeed again" in text
+    assert "the policy after iteration 0 of 10, the best of 2 by offline score" in text
+    assert "It succeeds in 50 % in the simulator, the last one in 100 %." in text
 
 
 def test_what_is_missing_is_named_with_its_command(run):
