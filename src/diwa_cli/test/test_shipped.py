@@ -1,0 +1,40 @@
+"""The skills that come with the package: complete, described, and able to do what they are for."""
+
+import pytest
+
+from diwa_data.motion import MotionLimits
+from diwa_data.skills import SKILLS
+from diwa_deploy.bundle import SHIPPED, installed_skills, load_bundle
+from diwa_deploy.runner import SkillRunner
+from diwa_sim.table import SimConfig, SimulatedPanda
+
+
+@pytest.fixture
+def only_shipped(tmp_path, monkeypatch):
+    """Nothing is installed by the user."""
+    monkeypatch.setenv("DIWA_HOME", str(tmp_path))
+
+
+def test_there_is_one_of_each_skill_and_they_are_small(only_shipped):
+    assert set(installed_skills()) == set(SKILLS)
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 12e6
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_a_card_says_what_it_is_worth_and_how_it_came_about(skill):
+    card = load_bundle(SHIPPED / skill).card
+    assert card["finetuned"]["rate"] > card["base"]["rate"]
+    assert card["command"].startswith("diwa sweep")
+    assert card["versions"]["torch"]
+
+
+def test_two_of_three_times_a_light_goes_on(only_shipped):
+    robot = SimulatedPanda(SimConfig())
+    runner = SkillRunner("turn_on_led", None, robot.spec, MotionLimits())
+    done = 0
+    for seed in range(3):
+        robot.reset("turn_on_led", seed)
+        runner.run(robot, 72, seed, success_ticks=3)
+        done += robot.succeeded()
+    robot.close()
+    assert done >= 2
