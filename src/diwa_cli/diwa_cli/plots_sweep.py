@@ -27,8 +27,8 @@ class SeedCurve:
 
     dream: Curve
     """Success in dreams at each iteration."""
-    truth: tuple[float, float]
-    """Success in the simulator before the first iteration and after the last."""
+    truth: Curve
+    """Success in the simulator before the first iteration, and of the result at the iteration that it is of."""
 
 
 @styled
@@ -54,13 +54,12 @@ def skill_bars(skills: Mapping[str, tuple[Bar, Bar]]) -> str:
 
 @styled
 def seed_curves(seeds: Mapping[int, SeedCurve]) -> str:
-    """Success in dreams over iterations, a line a seed, and success in the simulator at both ends."""
+    """Success in dreams over iterations, a line a seed, and success in the simulator of base and result."""
     figure, axes = new_figure(width=4.4, height=2.6)
     for number, curve in enumerate(seeds.values()):
         axes.plot(curve.dream.x, curve.dream.y, color=DREAM, linewidth=1.2, alpha=0.8,
                   label=None if number else "in dreams")  # fmt: skip
-        ends = (0, curve.dream.x[-1] + 1)
-        axes.plot(ends, curve.truth, color=FINETUNED, linewidth=0.9, linestyle=":", marker="o", markersize=4.5,
+        axes.plot(curve.truth.x, curve.truth.y, color=FINETUNED, linewidth=0.9, linestyle=":", marker="o", markersize=4.5,
                   label=None if number else "in the simulator")  # fmt: skip
     axes.set(ylim=(-2, 102), xlabel="fine-tuning iteration", ylabel="success, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -120,7 +120,7 @@ def result(found: dict[str, Any]) -> str:
 def learning_curves(folder: SweepFolder, found: dict[str, Any]) -> str:
     """A small figure for each row of the result, a line a seed."""
     about = (
-        "Success in dreams over the iterations of fine-tuning, and success in the simulator at both ends. Where dreams "
+        "Success in dreams over the iterations of fine-tuning, and success in the simulator of base and result. Where dreams "
         "rise and the truth does not, the policy exploits the world model or the classifier."
     )
     small = []
@@ -221,9 +221,13 @@ def _runs(found: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _curve(folder: SweepFolder, found: dict[str, Any], row: dict[str, Any], seed: int) -> SeedCurve | None:
     name = Run(row["skill"], seed, row["alpha_bc"]).name
-    dream = history(read_json(folder.of(name).finetuned / "metrics.json") or {}, "dream_success")
+    metrics = read_json(folder.of(name).finetuned / "metrics.json") or {}
+    dream = history(metrics, "dream_success")
+    if not dream:
+        return None
     run = next(run for run in _runs(found, row) if run["seed"] == seed)
-    return SeedCurve(Curve(dream.x, [100 * y for y in dream.y]), (run[BASE], run[FINETUNED])) if dream else None
+    result = metrics.get("iteration", dream.x[-1] + 1)
+    return SeedCurve(Curve(dream.x, [100 * y for y in dream.y]), Curve([0, result], [run[BASE], run[FINETUNED]]))
 
 
 def _films(folder: SweepFolder, row: dict[str, Any]) -> str:
