@@ -59,8 +59,8 @@ def seed_curves(seeds: Mapping[int, SeedCurve]) -> str:
     for number, curve in enumerate(seeds.values()):
         axes.plot(curve.dream.x, curve.dream.y, color=DREAM, linewidth=1.2, alpha=0.8,
                   label=None if number else "in dreams")  # fmt: skip
-        axes.plot(curve.truth.x, curve.truth.y, color=FINETUNED, linewidth=0.9, linestyle=":", marker="o", markersize=4.5,
-                  label=None if number else "in the simulator")  # fmt: skip
+        axes.plot(curve.truth.x, curve.truth.y, color=FINETUNED, linewidth=0.9, linestyle=":", marker="o",
+                  markersize=4.5, label=None if number else "in the simulator")  # fmt: skip
     axes.set(ylim=(-2, 102), xlabel="fine-tuning iteration", ylabel="success, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)

@@ -120,8 +120,8 @@ def result(found: dict[str, Any]) -> str:
 def learning_curves(folder: SweepFolder, found: dict[str, Any]) -> str:
     """A small figure for each row of the result, a line a seed."""
     about = (
-        "Success in dreams over the iterations of fine-tuning, and success in the simulator of base and result. Where dreams "
-        "rise and the truth does not, the policy exploits the world model or the classifier."
+        "Success in dreams over the iterations of fine-tuning, and success in the simulator of base and result. Where "
+        "dreams rise and the truth does not, the policy exploits the world model or the classifier."
     )
     small = []
     for row in found["skills"]:
