@@ -18,7 +18,7 @@ class PolicyNodeConfig:
     skill: str = ""
     """Skill to load."""
     checkpoint: str = ""
-    """Folder of its bundle; empty = `$DIWA_HOME/skills/SKILL`."""
+    """Folder of its bundle; empty = `$DIWA_HOME/skills/SKILL`, or else the one that comes with the package."""
     policy: Literal["finetuned", "base", "both"] = "finetuned"
     """Which of the bundle's policies; with both a goal names one, as in `open_drawer/base`."""
     max_steps: int = 72
