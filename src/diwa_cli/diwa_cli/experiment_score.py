@@ -18,7 +18,7 @@ from diwa_cli.run_folder import RunFolder, write_text
 from diwa_data.errors import DiwaError
 from diwa_learning.checkpoint import Checkpoint, load_checkpoint
 from diwa_learning.finetune import FinetuneConfig
-from diwa_learning.selection import WINDOW, scores
+from diwa_learning.selection import before, scores
 from diwa_sim.table import SimConfig
 
 
@@ -72,14 +72,10 @@ def finetunings(run: RunFolder) -> Iterator[tuple[str, RunFolder, Path]]:
 
 def dreamt(checkpoint: Checkpoint, kept: Sequence[int]) -> dict[int, tuple[float, float]]:
     """Iterations done -> dream success and score, of the base (0) and of every policy that is not the base any more."""
-    config, curves = checkpoint.config_as(FinetuneConfig), checkpoint.metrics["history"]
-    first = config.critic_warmup + 1
+    first, curves = checkpoint.config_as(FinetuneConfig).base_iterations, checkpoint.metrics["history"]
     success, score = [value for _, value in curves["dream_success"]], scores(curves, first)
-
-    def mean(start: int, stop: int) -> tuple[float, float]:
-        return float(np.mean(success[start:stop])), float(np.mean(score[start:stop]))
-
-    return {0: mean(0, first)} | {n: mean(max(0, n - WINDOW), n) for n in kept if n >= first}
+    found = {n: (before(success, n), before(score, n)) for n in kept if n >= first}
+    return {0: (float(np.mean(success[:first])), float(np.mean(score[:first])))} | found
 
 
 def ranking(judged: Sequence[Judged]) -> dict[str, Any]:

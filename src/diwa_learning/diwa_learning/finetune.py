@@ -59,6 +59,11 @@ class FinetuneConfig:
     """Of start states, critic, dreams and minibatches."""
 
     @property
+    def base_iterations(self) -> int:
+        """First iterations, which dream the base policy: the warm-up, and the one before the actor's first update."""
+        return self.critic_warmup + 1
+
+    @property
     def needs_guard(self) -> bool:
         """Whether dreams pay for its deviation, or it chooses among checkpoints."""
         return self.dream.penalty > 0 or self.result == "best"
@@ -116,8 +121,7 @@ class Member(FinetuneMember):
 
     def choice(self, done: int) -> Choice | None:
         """The best of the checkpoints of `done` iterations; None where the last is the result, or there is none yet."""
-        config = self.config
-        first = config.critic_warmup + 1  # iterations that dream the base policy
+        config, first = self.config, self.config.base_iterations
         kept = [n for n in range(first, done + 1) if is_kept(config, n)]
         if config.result == "last" or not kept:
             return None

@@ -38,6 +38,12 @@ def scores(curves: Curves, base: int) -> list[float]:
     return [one - (other - usual) for one, other in zip(success, deviation, strict=True)]
 
 
+def before(curve: Sequence[float], iteration: int) -> float:
+    """Mean of a curve over the dreams that say what the checkpoint after `iteration` iterations is worth."""
+    window = curve[max(0, iteration - WINDOW) : iteration]
+    return sum(window) / len(window)
+
+
 def choose(score: Sequence[float], kept: Sequence[int], patience: int) -> Choice:
     """The best of the checkpoints `kept` (iterations done), each judged by the dreams just before it.
 
@@ -46,8 +52,7 @@ def choose(score: Sequence[float], kept: Sequence[int], patience: int) -> Choice
     found: dict[int, float] = {}
     best, since = kept[0], 0
     for iteration in kept:
-        window = score[max(0, iteration - WINDOW) : iteration]
-        found[iteration] = sum(window) / len(window)
+        found[iteration] = before(score, iteration)
         best, since = (iteration, 0) if found[iteration] > found[best] else (best, since + (iteration != best))
         if patience and since >= patience:
             return Choice(best, found, settled=True)
