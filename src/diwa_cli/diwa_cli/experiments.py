@@ -129,7 +129,7 @@ def dream_verdicts(
     `precision` and `recall` of the classifier's verdict on a dream against the oracle's on the rollout.
     """
     world = load_world_model(run.world_model)
-    judge = load_reward(classifier, world.spec, world.hash, world.model.feature_dim)
+    judge = load_reward(classifier, world)
     context = judge.checkpoint.config_as(RewardConfig).context
     clips = embed_clips(world.model, [whole(episode) for episode in taped])
     generator = torch.Generator().manual_seed(0)

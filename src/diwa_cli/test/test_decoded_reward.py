@@ -39,11 +39,11 @@ def test_its_verdict_on_true_scene_states_is_the_oracles(told_model: WorldModel,
     model, number = told_model, SCENE_STATE.index(GOALS[skill].quantity)
     assume(abs(GOALS[skill].margin(now[number])) > 1e-5)  # what single precision tells apart
     model.state_decoder[-1].bias[10:] = ((torch.from_numpy(now) - model.state_mean[10:]) / model.state_std[10:]).float()
-    features = torch.randn(1, model.feature_dim)
-    np.testing.assert_allclose(model.decode_state(features)[0, 10:], now, atol=1e-6)
+    state = model.rssm.initial(1)
+    np.testing.assert_allclose(model.decode_state(state)[0, 10:], now, atol=1e-6)
     judge = DecodedReward(model.feature_dim)
     judge.take_decoder(model, skill)
-    verdict = bool(judge.is_success(judge.probability(features)))
+    verdict = bool(judge.is_success(judge.probability(state.features)))
     assert verdict == is_done(skill, now)
     before = now.copy()
     before[number] = GOALS[skill].before

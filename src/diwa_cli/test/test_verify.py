@@ -41,7 +41,7 @@ def world(run):
 
 @pytest.fixture(scope="module")
 def judge(run, world):
-    return load_reward(run.reward, world.spec, world.hash, world.model.feature_dim)
+    return load_reward(run.reward, world)
 
 
 def test_check_02_kl_rises_when_actions_are_shifted_or_shuffled(run, world):

@@ -94,7 +94,6 @@ def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec)
     """
     world = load_world_model(world_model, decodes=False)
     require_same(spec, world.spec, str(world_model))
-    feature_dim = world.model.feature_dim
-    chosen = load_policy(policy, spec, world.hash, feature_dim).policy
-    judge = load_reward(reward, spec, world.hash, feature_dim).classifier if reward else Unjudged()
+    chosen = load_policy(policy, spec, world.hash, world.model.feature_dim).policy
+    judge = load_reward(reward, world).classifier if reward else Unjudged()
     return Agent(world.model, chosen, judge, spec)

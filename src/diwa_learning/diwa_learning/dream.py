@@ -23,6 +23,7 @@ from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy, Exploration
 from diwa_learning.features import Frame, Part, gumbel_noise, last_states
 from diwa_learning.guard import Guard
+from diwa_learning.precision import Precision, is_half
 from diwa_learning.reward import SuccessJudge
 from diwa_learning.rssm import RSSM, State
 from diwa_learning.streams import Streams
@@ -59,8 +60,9 @@ class DreamConfig:
     """`binary`: 1 above the classifier's threshold, which ends the dream; `probability`: that, and it goes on."""
     penalty: float = 0.0
     """Taken off a chunk's reward for each standard deviation by which the guard deviates after it; 0 = off."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the world model's matrix products; h, logits, policy and classifier are always float32."""
+    precision: Precision = "float32"
+    """Arithmetic of the world model's matrix products; h, logits, policy and classifier are always float32. `auto`:
+    bfloat16 where the processor or GPU multiplies it."""
     exploration: Exploration = field(default_factory=Exploration)
     """Noise of dreams."""
     starts: StartConfig = field(default_factory=StartConfig)
@@ -184,7 +186,7 @@ class Dream:
         self.model, self.classifier, self.config, self.draws = model, classifier, config, draws
         self.guard = guard
         self.trained_steps = trained_steps
-        half = config.precision == "bfloat16"
+        half = is_half(config.precision, model.device)
         self._autocast = torch.autocast(model.device.type, torch.bfloat16, half)
         self._rssm = with_bfloat16_weights(model.rssm) if half else model.rssm
         self.action = model.spec.action

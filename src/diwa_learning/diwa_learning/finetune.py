@@ -131,7 +131,8 @@ class Member(FinetuneMember):
         """All but seed, alpha_BC, weights and data."""
         same = dataclasses.replace(self.config, seed=0, alpha_bc=None)
         sizes = tuple(tensor.shape for tensor in self.judge.classifier.state_dict().values())
-        return same, self.pretrained.net, sizes, self.guard and self.guard.hash
+        alone = None if self.judge.classifier.stackable else self.run.out
+        return same, self.pretrained.net, sizes, self.guard and self.guard.hash, alone
 
 
 def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: ExitStack) -> Member | None:
@@ -141,7 +142,7 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
     """
     model, config = world.model, job.config
     pretrained = load_pretrained(job.policy, world)
-    judge = load_reward(job.reward, world.spec, world.hash, model.feature_dim)
+    judge = load_reward(job.reward, world)
     if config.target_kl is not None and config.target_kl <= 0:
         raise DiwaError(f"a target_kl of {config.target_kl:g} cannot be reached: choose one above 0")
     guard = load_guard(job.guard, model, world.hash) if job.guard else None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diwa_learning.filmstrip import draw_filmstrip
 from diwa_learning.networks import to_uint8
-from diwa_learning.rssm import categorical_kl
+from diwa_learning.rssm import State, categorical_kl
 from diwa_learning.sequences import Batch
 from diwa_learning.world_model import POSITION, WorldModel
 
@@ -65,7 +65,7 @@ def open_loop(model: WorldModel, batch: Batch, seed: int = 0, context: int = CON
     pairs = [(imagined[name][:, context:], batch.images[name][:, context:]) for name in imagined]
     still = [real[:, context - 1 : context].expand_as(real[:, context:]) for real in batch.images.values()]
     valid = batch.valid[:, context:]
-    errors = state_errors(model, future.features, batch.state[:, context:])
+    errors = state_errors(model, future, batch.state[:, context:])
     return OpenLoop(
         psnr=_mean(torch.stack([psnr(a, b) for a, b in pairs]).mean(0), valid),
         ssim=_mean(torch.stack([ssim(a, b) for a, b in pairs]).mean(0), valid),
@@ -76,11 +76,11 @@ def open_loop(model: WorldModel, batch: Batch, seed: int = 0, context: int = CON
     )
 
 
-def state_errors(model: WorldModel, features: Tensor, state: Tensor) -> dict[str, Tensor]:
-    """`OpenLoop.errors` of single frames, (B, T): of what `model` decodes from features (B, T, F), given states."""
+def state_errors(model: WorldModel, imagined: State, state: Tensor) -> dict[str, Tensor]:
+    """`OpenLoop.errors` of single frames, (B, T): of what `model` decodes from model states (B, T), given the true."""
     if model.state_decoder is None:
         return {}
-    error = model.decode_state(features) - state
+    error = model.decode_state(imagined) - state
     scene = model.spec.scene_state if model.config.scene_state else ()
     first = model.spec.state_dim
     numbers = {name: error[..., first + number].abs() for number, name in enumerate(scene)}

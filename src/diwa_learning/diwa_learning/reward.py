@@ -17,9 +17,10 @@ POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 
 
 class SuccessJudge(nn.Module):
-    """Says of model states whether the skill is done. Several of one form can be stacked."""
+    """Says of model states whether the skill is done. Several of one form can be stacked if they are `stackable`."""
 
     threshold: Tensor
+    stackable = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,12 +44,12 @@ class RewardClassifier(SuccessJudge):
         self.head = nn.Sequential(Linear(width, width), nn.ReLU(), Linear(width, 2))
 
     def embed(self, features: Tensor) -> Tensor:
-        """(B, F) -> (B, W), not normalised."""
+        """(..., F) -> (..., W), not normalised."""
         return self.embedding(features)
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., F) -> (..., 2)."""
-        return self.head(self.embedding(features))
+        return self.head(self.embed(features))
 
     def probability(self, features: Tensor) -> Tensor:
         """Probability of success (...) of features (..., F)."""

@@ -10,8 +10,9 @@ from typing import Literal
 class RewardConfig:
     """Training of the reward classifier; the defaults are the paper's (Table S.4)."""
 
-    kind: Literal["classifier", "decoder"] = "classifier"
-    """`decoder`: success by the scene state that a hybrid world model decodes; nothing is trained, only measured."""
+    kind: Literal["classifier", "images", "decoder"] = "classifier"
+    """`images`: a classifier of the images that the world model decodes, for comparison. `decoder`: success by the
+    scene state that a hybrid world model decodes; nothing is trained, only measured."""
     width: int = 512
     """Units of each layer."""
     epochs: int = 100

@@ -5,11 +5,13 @@ Step t consumes the executed action a_{t-1} that led to observation t:
     prior p(z_t | h_t), posterior q(z_t | h_t, e_t); z_t is sampled, always.
 
 A model that is told the target has, beside a_{t-1}, where that action put the commanded position: observed with every
-frame, summed up from the actions in imagination. Nothing is learned about it, so it does not drift.
+frame, summed up from the actions in imagination. Nothing is learned about it, so it does not drift. The networks get
+it by waves too (`place_code`): centimetres decide whether a hand meets a handle, and the table is a metre wide.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diwa_learning.loop_linear import LoopLinear
+
+PLACE_WAVES = 4
+"""Waves of a coordinate in `place_code`."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class RSSM(nn.Module):
         self.latent_dim = config.categoricals * config.classes
         self.feature_dim = config.recurrent + self.latent_dim
         hidden = config.hidden
-        self.action_in = nn.Linear(action_dim + target_dim, hidden)
+        self.action_in = nn.Linear(action_dim + target_dim * (1 + 2 * PLACE_WAVES), hidden)
         self.register_buffer("target_step", torch.ones(target_dim))
         self.latent_in = nn.Linear(self.latent_dim, hidden, bias=False)
         self.input_norm = nn.LayerNorm(hidden)
@@ -123,7 +128,7 @@ class RSSM(nn.Module):
 
     def recur(self, state: State, action: Tensor, target: Tensor) -> Tensor:
         """(B, ...) state, the executed action (B, A) taken in it and the target (B, P) it led to -> next h (B, D)."""
-        return self._recur(state, self.action_in(torch.cat([action, target], -1)))
+        return self._recur(state, self.action_in(torch.cat([action, place_code(target)], -1)))
 
     def move_target(self, state: State, action: Tensor) -> Tensor:
         """The target (B, P) after an executed action (B, A)."""
@@ -178,7 +183,7 @@ class RSSM(nn.Module):
         keep = (~reset).to(previous_actions.dtype)
         targets = self.seen_target(embeds)
         # projections of all steps at once
-        action_codes = self.action_in(torch.cat([previous_actions * keep[..., None], targets], -1))
+        action_codes = self.action_in(torch.cat([previous_actions * keep[..., None], place_code(targets)], -1))
         embed_codes = self.embed_in(embeds)
         noise = gumbel(self._empty_logits(batch, length)) if noise is None else noise
         steps = _Steps(self, action_codes, embed_codes)
@@ -244,6 +249,17 @@ def gru(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
     reset_h, update_h, new_h = gates_h.chunk(3, -1)
     new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
     return new + torch.sigmoid(update_x + update_h) * (h - new)
+
+
+def place_code(place: Tensor) -> Tensor:
+    """A normalised place (..., P) -> (..., 9 P): itself, and sine and cosine of each number's waves.
+
+    They are 4, 2, 1 and 0.5 standard deviations long (Tancik et al. 2020): of hand positions that spread over 10 cm, a
+    centimetre turns the last one's phase by 72 degrees.
+    """
+    waves = place.new_tensor([2.0**wave for wave in range(PLACE_WAVES)]) * (math.pi / 2)
+    phase = (place[..., None] * waves).flatten(-2)
+    return torch.cat([place, phase.sin(), phase.cos()], -1)
 
 
 def gumbel(like: Tensor) -> Tensor:

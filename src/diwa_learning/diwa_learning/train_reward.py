@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from diwa_data.spec import Spec
 from diwa_learning.checkpoint import (
     Checkpoint,
     LoadedWorldModel,
@@ -26,6 +25,7 @@ from diwa_learning.checkpoint import (
 )
 from diwa_learning.decoded_reward import DecodedReward, decoded_reward, recorded_margin, require_scene_decoder
 from diwa_learning.features import Clips, require_one_skill
+from diwa_learning.image_reward import ImageClassifier
 from diwa_learning.lockstep import track, train_together
 from diwa_learning.optimizers import adam
 from diwa_learning.reward import RewardClassifier, SuccessJudge, Threshold, choose_threshold, score_at
@@ -101,8 +101,8 @@ class Member:
 
     def form(self) -> Any:
         """All but the seed, and how many steps there are."""
-        config = self.job.config
-        return dataclasses.replace(config, seed=0), self.data.batches(config), self.data.screening(config)
+        config, alone = self.job.config, None if self.classifier.stackable else self.job.out
+        return dataclasses.replace(config, seed=0), self.data.batches(config), self.data.screening(config), alone
 
 
 def prepare(job: RewardJob, world: LoadedWorldModel, library: Library, runs: ExitStack) -> Member | None:
@@ -119,7 +119,7 @@ def prepare(job: RewardJob, world: LoadedWorldModel, library: Library, runs: Exi
         decoder = decoded_reward(model, skill, demos.episodes, config.seed)
         truth = truth or (lambda episode: recorded_margin(episode, skill, world.spec) >= 0)
     data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth)
-    screen, classifier = (decoder or make_judge(config, model.feature_dim).to(model.device) for _ in range(2))
+    screen, classifier = (decoder or make_judge(config, model).to(model.device) for _ in range(2))
     return Member(job, run, skill, data, screen, classifier, Stream(config.seed, model.device))
 
 
@@ -199,7 +199,7 @@ def find_threshold(
     classifier: SuccessJudge, probability: np.ndarray, label: np.ndarray, config: RewardConfig
 ) -> Threshold:
     """As `choose_threshold`; a decoder's stays where the probability says that the goal is passed."""
-    if config.kind == "classifier":
+    if config.kind != "decoder":
         return choose_threshold(probability, label, config.precision, config.lowest_threshold)
     value = float(classifier.threshold)
     return Threshold(value, score_at(value, probability, label).precision >= config.precision)
@@ -217,14 +217,18 @@ def idle(clips: Clips, model: WorldModel, context: int) -> Clips:
     return Clips(clips.embeds, actions, torch.ones_like(clips.valid))
 
 
-def make_judge(config: RewardConfig, feature_dim: int) -> SuccessJudge:
+def make_judge(config: RewardConfig, model: WorldModel) -> SuccessJudge:
     """An untrained judge of the kind that `config` names."""
-    return DecodedReward(feature_dim) if config.kind == "decoder" else RewardClassifier(feature_dim, config.width)
+    if config.kind == "decoder":
+        return DecodedReward(model.feature_dim)
+    if config.kind == "images":
+        return ImageClassifier(model, config.width)
+    return RewardClassifier(model.feature_dim, config.width)
 
 
-def load_reward(path: Path, spec: Spec, world_model_hash: str, feature_dim: int) -> LoadedReward:
+def load_reward(path: Path, world: LoadedWorldModel) -> LoadedReward:
     """The judge of a `reward` checkpoint; `DiwaError` when it is of another phase, spec or world model."""
-    checkpoint = load_checkpoint(path, "reward", spec, world_model_hash)
-    classifier = make_judge(checkpoint.config_as(RewardConfig), feature_dim)
+    checkpoint = load_checkpoint(path, "reward", world.spec, world.hash)
+    classifier = make_judge(checkpoint.config_as(RewardConfig), world.model)
     load_weights(classifier, checkpoint.weights, checkpoint.path)
     return LoadedReward(classifier.eval().requires_grad_(False), checkpoint.metrics["skill"], checkpoint)

@@ -21,6 +21,7 @@ from diwa_learning.memory import peak_memory
 from diwa_learning.nests import map_tensors
 from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, open_loop, save_filmstrip
 from diwa_learning.parallel import ALONE, Processes, processes
+from diwa_learning.precision import is_half
 from diwa_learning.schedule import cosine, set_learning_rate
 from diwa_learning.sequences import Batch, Replay, fingerprint, split_held_out
 from diwa_learning.training import TrainingRun
@@ -57,7 +58,8 @@ def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelCon
         optimizer = adamw(model.to(group.device), config)
         sampler = Sampler(replay.to(group.device), config, group)
         if group.main:
-            print(f"world_model: {describe_model(model)}, {replay.frames:,} frames, {clips.frames:,} held out")
+            data = f"{replay.frames:,} frames, {clips.frames:,} held out"
+            print(f"world_model: {describe_model(model)} in {arithmetic(model)}, {data}")
         run.track(model=model, optimizer=optimizer)
 
         per_step = config.batch_size * config.sequence_length
@@ -155,6 +157,7 @@ def finish(run: TrainingRun, model: WorldModel, replay: Replay, clips: Replay, p
         "frames": replay.frames,
         "held_out_frames": clips.frames,
         "frames_per_s": round(frames_per_s, 1),
+        "arithmetic": arithmetic(model),
         "peak_memory_gib": round(peak_memory(), 3),
         "action_kl": action_check(model, final),
         **result.summary(),
@@ -178,6 +181,11 @@ def check(model: WorldModel, clips: Batch, run: TrainingRun) -> OpenLoop:
 def summary_scalars(result: OpenLoop) -> dict[str, float]:
     """The means of an open-loop check."""
     return {name: value for name, value in result.summary().items() if isinstance(value, float)}
+
+
+def arithmetic(model: WorldModel) -> str:
+    """Of its matrix products on this machine."""
+    return "bfloat16" if is_half(model.config.precision, model.device) else "float32"
 
 
 def describe_model(model: nn.Module) -> str:

@@ -21,6 +21,7 @@ from diwa_learning.networks import (
     require_image_size,
     to_network,
 )
+from diwa_learning.precision import is_half
 from diwa_learning.rssm import RSSM, State, balanced_kl, entropy
 from diwa_learning.sequences import Batch
 from diwa_learning.world_model_config import WorldModelConfig
@@ -49,7 +50,7 @@ class WorldModelLoss:
     image: Tensor
     """Half the squared error summed over the pixels of all cameras."""
     robot_state: Tensor
-    """Half the mean squared error of the normalised state; 0 without its decoder."""
+    """Half the mean squared error of the state as it is decoded (`WorldModel.relative`); 0 without its decoder."""
     components: Tensor
     """Half the mean squared error of the images' principal components; 0 without them."""
     posterior_entropy: Tensor
@@ -83,9 +84,11 @@ class WorldModel(nn.Module):
         self.fusion = dense(code_dim * len(names), code_dim)
         # A few numbers beside hundreds: each group counts as much as those from the first update on.
         component_dim, target_dim = config.image_components * len(names), 3 * config.target
-        groups = [self._seen.stop - self._seen.start, component_dim, target_dim]
+        lag_dim = 3 * (config.target and config.robot_state)
+        groups = [self._seen.stop - self._seen.start, component_dim, lag_dim, target_dim]
         self.embed_dim = code_dim + sum(groups)
-        self._components = slice(self.embed_dim - target_dim - component_dim, self.embed_dim - target_dim)
+        last = self.embed_dim - target_dim - lag_dim
+        self._components = slice(last - component_dim, last)
         self.rssm = RSSM(config.rssm, self.embed_dim, spec.action_dim, target_dim)
         with torch.no_grad():
             for group in self.rssm.embed_in.weight[:, code_dim:].split(groups, dim=1):
@@ -98,6 +101,7 @@ class WorldModel(nn.Module):
             if config.image_components
             else {}
         )
+        self.decodes = decodes
         if decodes:
             feature_dim = self.rssm.feature_dim
             self.decoder_in = nn.Linear(feature_dim, code_dim)
@@ -142,6 +146,20 @@ class WorldModel(nn.Module):
         """State (..., S) by the statistics of the training data."""
         return (state - self.state_mean) / self.state_std
 
+    def relative(self, state: Tensor, target: Tensor) -> Tensor:
+        """What is decoded of states (..., S): normalised; a model that is told the target has the hand relative to it.
+
+        Then a hand's place counts in units of `max_lead` from the commanded position (..., 3) in metres: where commands
+        have put the target is known, and what is left of the hand's place are millimetres, not the width of a table.
+        """
+        state = self.normalise(state)
+        return torch.cat([self._lag(state, target), state[..., POSITION.stop :]], -1) if self.config.target else state
+
+    def _lag(self, state: Tensor, target: Tensor) -> Tensor:
+        """Hand of normalised states (..., S) less the commanded position (..., 3) in metres, in units of `max_lead`."""
+        hand = state[..., POSITION] * self.state_std[POSITION] + self.state_mean[POSITION]
+        return (hand - target) / self.config.max_lead
+
     def embed(self, images: Mapping[str, Tensor], state: Tensor, target: Tensor) -> Tensor:
         """Frames -> embedding (B, ..., E).
 
@@ -154,10 +172,12 @@ class WorldModel(nn.Module):
         }
         codes = [encoder(pixels[name]) for name, encoder in self.encoders.items()]
         parts = [self.fusion(torch.cat(codes, -1)).unflatten(0, leading)]
+        normalised = self.normalise(state)
         if self.config.robot_state or self.config.scene_state:
-            parts.append(self.normalise(state)[..., self._seen])
+            parts.append(normalised[..., self._seen])
         parts += [project(pixels[name]).unflatten(0, leading) for name, project in self.components.items()]
         if self.config.target:
+            parts += [self._lag(normalised, target)] if self.config.robot_state else []
             parts.append((target - self.state_mean[POSITION]) / self.state_std[POSITION])
         embed = torch.cat(parts, -1)
         assert embed.shape == (*leading, self.embed_dim), embed.shape
@@ -172,10 +192,19 @@ class WorldModel(nn.Module):
             for name, image in images.items()
         }
 
-    def decode_state(self, features: Tensor) -> Tensor:
-        """Features (..., F) -> state (..., S) in its own units; needs `robot_state_weight` above 0."""
+    def decode_state(self, state: State) -> Tensor:
+        """Model states (..., ...) -> robot states (..., S) in their own units; needs `robot_state_weight` above 0."""
         assert self.state_decoder is not None, "this world model has no decoder of the state"
-        return self.state_decoder(features) * self.state_std + self.state_mean
+        decoded = self.state_decoder(state.features)
+        robot = decoded * self.state_std + self.state_mean
+        if not self.config.target:
+            return robot
+        hand = self.target_place(state) + decoded[..., POSITION] * self.config.max_lead
+        return torch.cat([hand, robot[..., POSITION.stop :]], -1)
+
+    def target_place(self, state: State) -> Tensor:
+        """Where the commands have put the target (..., 3), metres."""
+        return state.target * self.state_std[POSITION] + self.state_mean[POSITION]
 
     def executed(self, state: State, action: Tensor) -> Tensor:
         """What the robot executes of an action (N, A) in `state`: its target leads the hand by no more than `max_lead`.
@@ -185,9 +214,8 @@ class WorldModel(nn.Module):
         """
         if not self.config.target or self.state_decoder is None:
             return action
-        step, place = self.spec.action.max_pos, self.state_std[POSITION]
-        target = state.target * place + self.state_mean[POSITION]
-        hand = self.decode_state(state.features)[..., POSITION]
+        step, target = self.spec.action.max_pos, self.target_place(state)
+        hand = self.decode_state(state)[..., POSITION]
         lead = target + step * action[..., :3] - hand
         lead = lead * (self.config.max_lead / lead.norm(dim=-1, keepdim=True)).clamp(max=1.0)
         moved = ((hand + lead - target) / step).clamp(-1.0, 1.0)
@@ -200,7 +228,7 @@ class WorldModel(nn.Module):
         """
         config = self.config
         draws = draw(batch.valid, config) if draws is None else draws
-        with torch.autocast(batch.state.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_half(config.precision, self.device)):
             embeds = self.embed(batch.images, batch.state, batch.target)
             observed = self.rssm.observe(embeds, batch.previous_actions, draws.reset, draws.noise)
             image_loss = self._image_loss(observed.states.features, batch.images, draws)
@@ -245,7 +273,7 @@ class WorldModel(nn.Module):
         state_loss = component_loss = draws.weight.new_zeros(())
         if self.state_decoder is None and self.component_decoder is None:
             return state_loss, component_loss
-        seen = (self.normalise(batch.state), embeds[..., self._components].detach().float(), draws.weight)
+        seen = (self.relative(batch.state, batch.target), embeds[..., self._components].detach().float(), draws.weight)
         looks = [(states, seen)]
         if draws.imagined_noise.numel():
             looks.append(self._imagined(states, seen, batch, draws))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from diwa_data.errors import DiwaError
+from diwa_learning.precision import Precision
 from diwa_learning.rssm import RSSMConfig
 
 
@@ -55,8 +55,9 @@ class WorldModelConfig:
     """Largest norm of the gradient."""
     reset_probability: float = 0.01
     """Chance per step that h, z and the previous action are zeroed."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of matrix products in training; logits, KL, loss and weights are always float32."""
+    precision: Precision = "float32"
+    """Arithmetic of matrix products in training; logits, KL, loss and weights are always float32. `auto`: bfloat16
+    where the processor or GPU multiplies it; elsewhere it is emulated, and several times slower than float32."""
     decode_fraction: float = 1.0
     """Share of a batch's frames, drawn anew each step, that is reconstructed; the loss keeps its expectation."""
     graphs: bool = True

@@ -160,7 +160,7 @@ def toy_reward_path(toy_files, tmp_path_factory) -> Path:
 def toy_reward(toy_files, toy_reward_path) -> LoadedReward:
     """That reward, loaded."""
     world = toy_files.world
-    return load_reward(toy_reward_path, world.spec, world.hash, world.model.feature_dim)
+    return load_reward(toy_reward_path, world)
 
 
 @pytest.fixture

@@ -82,11 +82,11 @@ def reward_path(files, tmp_path_factory):
     return out
 
 
-def features_of(model, episodes):
-    """Filtered features of all frames of episodes of one length."""
+def states_of(model, episodes):
+    """Filtered states of all frames of episodes of one length."""
     clips = embed_clips(model, [whole(episode) for episode in episodes])
     noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=torch.Generator().manual_seed(0))
-    return filtered_states(model, clips, noise).features
+    return filtered_states(model, clips, noise)
 
 
 def test_scene_state_is_decoded_better_than_by_its_mean(files):
@@ -94,7 +94,7 @@ def test_scene_state_is_decoded_better_than_by_its_mean(files):
     model = load_world_model(files[2]).model
     episodes = load_dataset(files[0]).episodes
     scene = torch.from_numpy(np.stack([episode.scene_state for episode in episodes]))
-    error = model.decode_state(features_of(model, episodes))[..., 10:] - scene
+    error = model.decode_state(states_of(model, episodes))[..., 10:] - scene
     deviation = model.state_std[10:]
     assert (error.square().mean((0, 1)).sqrt() < 0.5 * deviation).all(), error.square().mean((0, 1)).sqrt() / deviation
     result = open_loop(model, Replay(episodes, SPEC, 22, hybrid=True).spread(8))
@@ -119,9 +119,9 @@ def test_a_dataset_without_scene_state_is_named(tmp_path, files, make_episode, w
 
 def test_the_decoded_reward_is_the_world_models_own_decoder(files, reward_path):
     world = load_world_model(files[2])
-    judge = load_reward(reward_path, SPEC, world.hash, world.model.feature_dim).classifier
-    features = features_of(world.model, load_dataset(files[0]).episodes)
-    drawer = world.model.decode_state(features)[..., 10]
+    judge = load_reward(reward_path, world).classifier
+    states = states_of(world.model, load_dataset(files[0]).episodes)
+    drawer, features = world.model.decode_state(states)[..., 10], states.features
     torch.testing.assert_close(judge.margin(features), drawer - 0.12, atol=1e-5, rtol=1e-5)
     verdict = judge.is_success(judge.probability(features))
     clear = (drawer - 0.12).abs() > 1e-4
@@ -144,7 +144,7 @@ def test_the_decoded_reward_is_scored_like_the_classifier(files, reward_path, ca
 
 def test_dreams_take_it_as_they_take_a_classifier(files, reward_path):
     world = load_world_model(files[2])
-    judge = load_reward(reward_path, SPEC, world.hash, world.model.feature_dim).classifier
+    judge = load_reward(reward_path, world).classifier
     episodes = load_dataset(files[0]).episodes
     config = DreamConfig(dreams=4, chunks=3, horizon=3, starts=replace(DreamConfig().starts, count=20))
     starts = start_states(world.model, judge, episodes, [], config.starts, seed=0)

@@ -235,4 +235,4 @@ def test_presets_hold_only_known_keys(preset):
     if preset == "paper":
         plain = FinetuneConfig()
         assert policy == PolicyConfig()
-        assert tuning == replace(plain, dream=replace(plain.dream, precision="bfloat16"))
+        assert tuning == replace(plain, dream=replace(plain.dream, precision="auto"))

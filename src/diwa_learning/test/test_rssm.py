@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diwa_learning.rssm import RSSM, RSSMConfig, State, balanced_kl, categorical_kl, gumbel, shift_actions
+from diwa_learning.rssm import RSSM, RSSMConfig, State, balanced_kl, categorical_kl, gumbel, place_code, shift_actions
 
 CONFIG = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)
 BATCH, LENGTH, EMBED, ACTION, TARGET = 3, 5, 6, 7, 2
@@ -101,6 +101,18 @@ def test_step_t_consumes_the_action_that_led_to_frame_t(rssm):
     after = rssm.observe(embeds, actions, reset, noise).prior_logits
     torch.testing.assert_close(before[:, :2], after[:, :2])
     assert (before[:, 2] - after[:, 2]).abs().max() > 1e-3
+
+
+def test_a_place_is_told_by_waves_of_4_2_1_and_half_a_deviation():
+    code = place_code(torch.tensor([[0.5, -1.0]]))
+    assert code.shape == (1, 2 * (1 + 2 * 4))
+    torch.testing.assert_close(code[0, :2], torch.tensor([0.5, -1.0]))
+    root = 0.5**0.5
+    torch.testing.assert_close(code[0, 2:6], torch.tensor([root, 1.0, 0, 0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(code[0, 14:], torch.tensor([0.0, -1, 1, 1]), atol=1e-6, rtol=0)
+    near = place_code(torch.tensor([[0.0], [0.1]]))
+    assert (near[1] - near[0]).norm() > 1.0, "a tenth of a deviation is told apart"
+    assert place_code(torch.zeros(3, 0)).shape == (3, 0)
 
 
 def test_shift_actions_puts_the_null_action_first():

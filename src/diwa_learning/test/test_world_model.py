@@ -8,7 +8,6 @@ import torch
 from diwa_data.errors import DiwaError
 from diwa_data.spec import CameraSpec, Spec
 from diwa_learning.networks import ImageDecoder, ImageEncoder, PrincipalComponents, to_network, to_uint8
-from diwa_learning.rssm import State
 from diwa_learning.sequences import Batch
 from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
@@ -87,7 +86,7 @@ def test_the_hybrid_variant_appends_the_normalised_scene_state_and_changes_nothi
     model.set_state_statistics(torch.zeros(12), torch.tensor([1.0] * 10 + [0.05, 0.0]))
     appended = model.embed(images, seen, target)[0, 0, -12:]
     torch.testing.assert_close(appended, torch.cat([state[0, 0], torch.tensor([2.0, 100.0])]))
-    assert model.decode_state(torch.randn(2, model.feature_dim)).shape == (2, 12)
+    assert model.decode_state(model.rssm.initial(2)).shape == (2, 12)
     alone = WorldModel(replace(hybrid, robot_state=False), spec)
     assert alone.embed_dim == model.embed_dim - 10
     torch.testing.assert_close(alone.embed(images, seen, target)[0, 0, -2:], torch.tensor([0.1, 1.0]))
@@ -104,7 +103,7 @@ def test_the_hybrid_variant_appends_the_normalised_scene_state_and_changes_nothi
 
 
 def told_model(tiny_config, **settings) -> WorldModel:
-    """A model with a decoder that says the hand is at (0.4, 0, 0.2), whatever the latent."""
+    """A model with a decoder of zeros: the hand is at the target, or without one at the mean place (0.4, 0, 0.2)."""
     torch.manual_seed(0)
     model = WorldModel(replace(tiny_config, robot_state_weight=1.0, **settings), Spec())
     model.set_state_statistics(torch.tensor([0.4, 0.0, 0.2] + [0.0] * 7), torch.tensor([0.1, 0.2, 0.4] + [1.0] * 7))
@@ -130,16 +129,31 @@ def test_the_target_is_seen_in_frames_and_summed_up_in_imagination(tiny_config, 
 
 def test_a_target_leads_the_hand_by_no_more_than_the_robot_allows(tiny_config):
     model = told_model(tiny_config, max_lead=0.05)
-    start = model.rssm.initial(3)  # the target is at the hand
+    start = model.rssm.initial(3)
     action = torch.tensor([[1.0, 0, 0, 0.3, 0, 0, 1], [0.0, -1, 0, 0, 0, 0, -1], [0.6, 0.8, 0, 0, 0, 0, 1]])
     torch.testing.assert_close(model.executed(start, action), action)  # 40 mm at most
-    ahead = State(start.h, start.z, start.target + action[:, :3] * model.rssm.target_step)
-    again = model.executed(ahead, action)  # 10 mm are left
-    torch.testing.assert_close(again[:, :3], action[:, :3] / 4)
+    model.state_decoder[-1].bias[0] = -0.8  # the hand is 40 mm behind the target, along x
+    torch.testing.assert_close(model.decode_state(start)[:, :3], torch.tensor([[0.36, 0.0, 0.2]] * 3))
+    again = model.executed(start, action)
+    torch.testing.assert_close(again[0], torch.tensor([0.25, 0, 0, 0.3, 0, 0, 1]))  # 10 mm of 40 are left
     assert torch.equal(again[:, 3:], action[:, 3:])
-    torch.testing.assert_close(model.executed(ahead, -action), -action)
+    torch.testing.assert_close(model.executed(start, -action)[0], -action[0])
     untold = told_model(tiny_config, target=False)
     assert torch.equal(untold.executed(untold.rssm.initial(3), action), action)
+
+
+def test_a_hand_is_decoded_by_its_distance_from_the_target(tiny_config, random_frames):
+    model = told_model(tiny_config, max_lead=0.05)
+    images, state, _ = random_frames(1, 1)
+    target = state[..., :3] + torch.tensor([0.01, 0.0, -0.05])
+    relative = model.relative(state, target)
+    torch.testing.assert_close(relative[..., :3], torch.tensor([[[-0.2, 0.0, 1.0]]]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(relative[..., 3:], model.normalise(state)[..., 3:])
+    lag = model.embed(images, state, target)[..., -6:-3]  # the target stands behind it
+    torch.testing.assert_close(lag, relative[..., :3])
+    untold = told_model(tiny_config, target=False)
+    torch.testing.assert_close(untold.relative(state, target), untold.normalise(state))
+    torch.testing.assert_close(untold.decode_state(untold.rssm.initial(1))[0, :3], torch.tensor([0.4, 0.0, 0.2]))
 
 
 def test_the_loss_is_beta_kl_plus_half_the_squared_error_of_both_cameras(tiny_config, random_batch):
@@ -165,15 +179,15 @@ def test_a_decoder_of_the_robot_state_adds_its_weighted_error(tiny_config, rando
     torch.nn.init.zeros_(model.state_decoder[-1].weight)  # says the mean, whatever the latent
     torch.nn.init.zeros_(model.state_decoder[-1].bias)
     batch = random_batch(2, 5)
-    torch.testing.assert_close(model.decode_state(torch.randn(4, model.feature_dim)), torch.full((4, 10), 0.5))
+    hand, rest = (batch.state[..., :3] - batch.target) / 0.05, (batch.state[..., 3:] - 0.5) / 2.0
     loss = model.loss(batch)
-    torch.testing.assert_close(loss.robot_state, 0.5 * ((batch.state - 0.5) / 2.0).square().mean())
+    torch.testing.assert_close(loss.robot_state, 0.5 * torch.cat([hand, rest], -1).square().mean())
     torch.testing.assert_close(loss.total.detach(), model.config.beta * loss.kl + loss.image + 3.0 * loss.robot_state)
     assert WorldModel(tiny_config, Spec()).state_decoder is None
 
 
 def test_imagined_robot_states_count_like_the_filtered_ones(tiny_config, random_batch):
-    config = replace(tiny_config, robot_state_weight=1.0, imagined_steps=2, sequence_length=6)
+    config = replace(tiny_config, robot_state_weight=1.0, imagined_steps=2, sequence_length=6, target=False)
     model = WorldModel(config, Spec())
     torch.nn.init.zeros_(model.state_decoder[-1].weight)  # says zero, whatever the latent
     torch.nn.init.zeros_(model.state_decoder[-1].bias)
@@ -209,7 +223,7 @@ def test_image_components_are_seen_and_decoded_filtered_and_imagined(tiny_config
     model = WorldModel(replace(tiny_config, **settings), Spec())
     batch = random_batch(2, 6)
     model.set_image_statistics({name: frames.flatten(0, 1) for name, frames in batch.images.items()})
-    seen = model.embed(batch.images, batch.state, batch.target)[..., -7:-3]  # two of each camera
+    seen = model.embed(batch.images, batch.state, batch.target)[..., -10:-6]  # two of each camera
     torch.testing.assert_close(seen.square().mean((0, 1)), torch.ones(4), atol=1e-3, rtol=0)
     torch.nn.init.zeros_(model.component_decoder[-1].weight)  # says zero, whatever the latent
     torch.nn.init.zeros_(model.component_decoder[-1].bias)
