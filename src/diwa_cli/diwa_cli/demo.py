@@ -27,6 +27,7 @@ from diwa_data.recording import RecordConfig
 from diwa_data.skills import require_skill
 from diwa_deploy.bundle import write_bundle
 from diwa_learning.checkpoint import is_finished
+from diwa_learning.dppo_config import DPPOConfig
 from diwa_learning.finetune import FinetuneConfig
 from diwa_learning.guard import GuardConfig
 from diwa_learning.reward_config import RewardConfig
@@ -70,6 +71,7 @@ class Settings:
     policy: PolicyConfig
     reward: RewardConfig
     finetune: FinetuneConfig
+    dppo: DPPOConfig
     curve: EvaluateConfig
     final: EvaluateConfig
     sim: SimConfig
@@ -92,6 +94,7 @@ class Settings:
             policy=dataclasses.replace(source.section(PolicyConfig, "policy"), seed=demo.seed),
             reward=dataclasses.replace(source.section(RewardConfig, "reward"), seed=demo.seed),
             finetune=dataclasses.replace(source.section(FinetuneConfig, "finetune"), seed=demo.seed),
+            dppo=dataclasses.replace(source.section(DPPOConfig, "dppo"), seed=demo.seed),
             curve=dataclasses.replace(evaluation, seeds="curve", rollouts=demo.curve_rollouts, videos=0),
             final=dataclasses.replace(evaluation, seeds="final", rollouts=demo.rollouts),
             sim=source.section(SimConfig, "sim"),

@@ -53,6 +53,33 @@ def steps_to_match(
     return text(rates, rate, found)
 
 
+def match_in_simulator(
+    policy: Path,
+    world_model: Path,
+    reward: Path,
+    judged: Path,
+    out: Path,
+    config: DPPOConfig,
+    evaluation: EvaluateConfig,
+    sim: SimConfig,
+) -> None:
+    """Practise until as good as the policy judged in the folder `judged`, and say how many steps that took.
+
+    Practice ends early once its own rollouts succeed as often.
+    """
+    rate = judged_rate(judged)
+    dppo_in_simulator(policy, world_model, out, dataclasses.replace(config, enough=rate), sim, evaluation.workers)
+    print(steps_to_match(out, world_model, reward, rate, evaluation, sim))
+
+
+def judged_rate(judged: Path) -> float:
+    """Success rate of the last policy in a folder of `diwa evaluate`. Raises `DiwaError` where there is none."""
+    found = read_json(judged / "evaluation.json")
+    if found is None:
+        raise DiwaError(f"{judged} holds no evaluation: give a success rate, or the folder of `diwa evaluate --out`")
+    return list(found["policies"].values())[-1]["rate"]
+
+
 def checkpoints_by_steps(run: Path) -> dict[int, Path]:
     """Environment steps -> checkpoint of a DPPO run, in order. Raises `DiwaError` when none has been kept yet."""
     folders = [*sorted(run.glob("iterations/[0-9]*")), run]

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from diwa_cli import experiment_score, plots
+from diwa_cli import experiment_degraded, experiment_score, plots
 from diwa_cli.evaluate import EvaluateConfig, evaluate, start_seeds, summary
+from diwa_cli.experiment_degraded import DegradeConfig
 from diwa_cli.rollouts import Setting, tape_rollouts
 from diwa_cli.run_folder import RunFolder, read_json, write_json, write_text
 from diwa_cli.statistics import SuccessRate
@@ -44,6 +45,8 @@ class ExperimentConfig:
     """Values of alpha_BC beside the run's own: none, and two large ones."""
     dreams: int = 16
     """Dreams of each rollout's actions."""
+    degrade: DegradeConfig = field(default_factory=DegradeConfig)
+    """How world models are made worse."""
     evaluate: EvaluateConfig = field(default_factory=partial(EvaluateConfig, seeds="tuning", videos=0))
     """Rollouts that judge."""
 
@@ -101,13 +104,20 @@ def score(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -
     return experiment_score.score(run, out, config.evaluate, sim)
 
 
+def degraded(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
+    """What breaks with a worse world model, and whether guard and score notice."""
+    return experiment_degraded.degraded(run, out, config.degrade, config.clips, config.evaluate, sim)
+
+
 EXPERIMENTS: dict[str, Callable[[RunFolder, Path, ExperimentConfig, SimConfig], dict[str, Any]]] = {
     "world-model": world_model,
     "alpha-bc": alpha_bc,
     "reward": reward,
     "score": score,
+    "degraded": degraded,
 }
-"""Name -> experiment: the three that the method's notes ask for first, and one for the score that chooses."""
+"""Name -> experiment: the three that the method's notes ask for first, one for the score that chooses, and one that
+makes the world model worse on purpose."""
 
 
 def experiment(name: str, run: Path, config: ExperimentConfig, sim: SimConfig) -> Path:

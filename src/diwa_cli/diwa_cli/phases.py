@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli.arguments import Source, command_line
+from diwa_cli.dppo import match_in_simulator
 from diwa_cli.evaluate import EvaluateConfig, evaluate
 from diwa_cli.replay import replay_dataset
 from diwa_cli.run_folder import PhaseLog, RunFolder, read_json, write_json
@@ -18,6 +20,7 @@ from diwa_cli.versions import machine, versions
 from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.recording import RecordConfig
+from diwa_learning.dppo_config import DPPOConfig
 from diwa_learning.finetune import FinetuneConfig, FinetuneJob, finetune_runs
 from diwa_learning.guard import GuardConfig
 from diwa_learning.reward_config import RewardConfig
@@ -174,6 +177,26 @@ class PhaseMaker:
         job = FinetuneJob(policy, reward, demonstrations, play, out, config, guard)
         run = Training(finetune_runs, job, world_model)
         return Phase(name, command, out, run, tuple(after), learns=True)
+
+    def dppo(
+        self,
+        name: str,
+        policy: Path,
+        world_model: Path,
+        reward: Path,
+        judged: Path,
+        out: Path,
+        config: DPPOConfig,
+        evaluation: EvaluateConfig,
+        after: Sequence[str] = (),
+    ) -> Phase:
+        """The baseline in the simulator, until it is as good as the policy judged in `judged`."""
+        practise = self._line("dppo", config, "dppo", policy=policy, world_model=world_model, out=out)
+        paths = {"run": out, "world_model": world_model, "reward": reward, "rate": judged}
+        count = dataclasses.replace(evaluation, skill=EvaluateConfig().skill, seeds=EvaluateConfig().seeds, videos=0)
+        command = f"{practise} && {self._line('dppo-steps', count, 'evaluate', **paths)}"
+        run = partial(match_in_simulator, policy, world_model, reward, judged, out, config, evaluation, self.sim)
+        return Phase(name, command, out / "curve" / "dppo.json", run, tuple(after), ALL_CORES, learns=True)
 
     def evaluate(
         self,

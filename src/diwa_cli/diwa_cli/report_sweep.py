@@ -36,6 +36,7 @@ def write_sweep_report(path: Path) -> Path:
         *failed(found),
         result(found),
         learning_curves(folder, found),
+        *baseline(found),
         classifiers(folder, found),
         world_model(folder.shared, commands(found, "train_world_model")),
         data(folder, found),
@@ -56,6 +57,8 @@ def header(found: dict[str, Any]) -> str:
         ("result", "Result"), ("curves", "Learning curves"), ("classifiers", "Classifiers"),
         ("world-model", "World model"), ("data", "Data"), ("time", "Time"), ("reproduce", "Reproduce"),
     ]  # fmt: skip
+    if any(row.get("dppo") for row in found["skills"]):
+        anchors.insert(2, ("dppo", "DPPO"))
     if found["failed"]:
         anchors.insert(0, ("failed", "Failures"))
     nav = "<nav>" + "".join(f'<a href="#{key}">{name}</a>' for key, name in anchors) + "</nav>"
@@ -133,6 +136,25 @@ def learning_curves(folder: SweepFolder, found: dict[str, Any]) -> str:
             small.append(page.svg_figure(seed_curves(curves), spoken, escape(name) + _films(folder, row)))
     shown = page.columns(*small) if small else missing("A fine-tuned policy", "diwa sweep")
     return section("curves", "Learning curves", about, shown, commands(found, "finetune"))
+
+
+def baseline(found: dict[str, Any]) -> list[str]:
+    """What the same gain costs on the robot; nothing where the baseline did not run."""
+    about = (
+        "DPPO fine-tunes the same base policies by the same PPO in the simulator, with the simulator's own reward. The "
+        "steps after which one of its checkpoints, each rolled out from start states of its own, first succeeds as "
+        "often as DiWA's result, which took no step."
+    )
+    cells = [
+        [row["skill"], str(one["seed"]), f"{one['rate']:.1f}",
+         "not reached" if one["steps"] is None else f"{one['steps']:,}", f"{one['practised']:,}"]
+        for row in found["skills"]
+        for one in row.get("dppo", [])
+    ]  # fmt: skip
+    if not cells:
+        return []
+    shown = page.table(["skill", "seed", "success to match, %", "environment steps", "practised"], cells)
+    return [section("dppo", "DPPO", about, shown, commands(found, "dppo"))]
 
 
 def classifiers(folder: SweepFolder, found: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ def dppo_steps(args: list[str]) -> int:
     sim = source.section(SimConfig, "sim")
 
     def command(
-        run: Path, world_model: Path, reward: Path, rate: float, config: Flags[EvaluateConfig] = defaults
+        run: Path, world_model: Path, reward: Path, rate: float | Path, config: Flags[EvaluateConfig] = defaults
     ) -> None:
         """After how many environment steps DPPO reaches a success rate: its kept checkpoints, rolled out on its skill.
 
@@ -55,9 +55,10 @@ def dppo_steps(args: list[str]) -> int:
             run: Folder of `diwa dppo`, finished or not; `curve/` in it gets the evaluation, dppo.json and dppo.svg.
             world_model: Checkpoint folder of its world model.
             reward: Checkpoint folder of a classifier for it, whose view is recorded; the simulator's oracle judges.
-            rate: Success rate to reach, a fraction: DiWA's.
+            rate: Success rate to reach, a fraction: DiWA's; or the folder of `diwa evaluate` whose last policy has it.
         """
-        print(baseline.steps_to_match(run, world_model, reward, rate, config, sim))
+        wanted = baseline.judged_rate(rate) if isinstance(rate, Path) else rate
+        print(baseline.steps_to_match(run, world_model, reward, wanted, config, sim))
 
     return call(command, "dppo-steps", rest)
 
@@ -238,7 +239,7 @@ def experiment(args: list[str]) -> int:
     defaults, sim = source.section(experiments.ExperimentConfig, "experiment"), source.section(SimConfig, "sim")
 
     def command(
-        name: Positional[Literal["world-model", "alpha-bc", "reward", "score"]],
+        name: Positional[Literal["world-model", "alpha-bc", "reward", "score", "degraded"]],
         run: Positional[Path],
         config: Flags[experiments.ExperimentConfig] = defaults,
     ) -> None:
@@ -246,7 +247,7 @@ def experiment(args: list[str]) -> int:
 
         world-model: imagine held-out clips and compare. alpha-bc: fine-tune with other weights of the BC term. reward:
         fine-tune with a classifier that learned from the simulator's own labels. score: roll out every checkpoint, and
-        see how well the offline score ranks them.
+        see how well the offline score ranks them. degraded: do it all again on world models made worse on purpose.
 
         Args:
             name: Which experiment.

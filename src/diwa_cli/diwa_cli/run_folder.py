@@ -112,6 +112,16 @@ class RunFolder:
         return self.path / "finetuned"
 
     @property
+    def dppo(self) -> Path:
+        """Checkpoint of the baseline that practised in the simulator."""
+        return self.path / "dppo"
+
+    @property
+    def dppo_steps(self) -> Path:
+        """How many steps the baseline took to match."""
+        return self.dppo / "curve" / "dppo.json"
+
+    @property
     def curve(self) -> Path:
         """Evaluation of the checkpoints on the way."""
         return self.path / "evaluation" / "curve"

@@ -28,6 +28,8 @@ class SweepConfig:
     """Seeds of policy, classifier and fine-tuning."""
     alphas: tuple[float, ...] = ()
     """Values of alpha_BC; none = the preset's."""
+    dppo_seeds: tuple[int, ...] = ()
+    """Seeds whose base policies DPPO fine-tunes in the simulator too, until they are as good; none = no baseline."""
     play_minutes: float = 40.0
     """Minutes of play to record."""
     demonstrations: int = 50
@@ -48,7 +50,10 @@ class SweepConfig:
     """`local` starts Ray on this machine, an address (`auto`, ray://HOST:10001) uses a cluster; empty = without Ray."""
 
 
-FREE = ("skills", "seeds", "alphas", "stacked", "workers", "ray")
+DPPO_ROLLOUTS = 50
+"""Start states on which each checkpoint of the baseline is judged."""
+
+FREE = ("skills", "seeds", "alphas", "dppo_seeds", "stacked", "workers", "ray")
 """What may change between two calls on one folder: a sweep can grow, and go on elsewhere."""
 
 
@@ -148,7 +153,7 @@ class Sweep:
 
 def plan(folder: SweepFolder, sweep: Sweep) -> list[Stage]:
     """The phases of a sweep by stage, in an order in which each finds its inputs finished."""
-    runs = sweep.runs()
+    runs, practising = sweep.runs(), sweep.config.dppo_seeds
     trained = list({run.trained: run for run in runs}.values())
     make = PhaseMaker(sweep.source, sweep.settings(sweep.skills[0], sweep.config.seed).sim)
     stages = [
@@ -161,6 +166,7 @@ def plan(folder: SweepFolder, sweep: Sweep) -> list[Stage]:
             tuple(base_phase(folder, sweep, make, run) for run in trained)
             + tuple(finetuned_phase(folder, sweep, make, run) for run in runs),
         ),
+        Stage("dppo", tuple(dppo_phase(folder, sweep, make, run) for run in runs if run.seed in practising)),
     ]
     return [stage for stage in stages if stage.phases]
 
@@ -254,6 +260,14 @@ def finetuned_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Ru
     config = sweep.settings(run.skill, run.seed).final
     name, policies, after = f"{run.name}/evaluate", {FINETUNED: mine.finetuned}, [f"{run.name}/finetune"]
     return make.evaluate(name, policies, folder.shared.world_model, trained.reward, mine.final, config, after)
+
+
+def dppo_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
+    """The baseline, on the base policy of a run until it is as good as the run's result."""
+    trained, mine, settings = folder.of(run.trained), folder.of(run.name), sweep.settings(run.skill, run.seed)
+    evaluation = dataclasses.replace(settings.curve, rollouts=DPPO_ROLLOUTS)
+    paths = (trained.policy, folder.shared.world_model, trained.reward, mine.final, mine.dppo)
+    return make.dppo(f"{run.name}/dppo", *paths, settings.dppo, evaluation, [f"{run.name}/evaluate"])
 
 
 @cache

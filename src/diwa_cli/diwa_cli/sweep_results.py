@@ -18,7 +18,7 @@ UNITS = (
     "rates in percent, differences in percentage points, all intervals 95 %. runs: Wilson, Newcombe (paired); "
     "skills: over seeds and start states, both at random (Hillis 2007)"
 )
-HEADINGS = ("skill", "alpha_BC", "seeds", "base", "fine-tuned", "difference (95 %, paired)")
+HEADINGS = ("skill", "alpha_BC", "seeds", "base", "fine-tuned", "difference (95 %, paired)", "DPPO steps to match")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class JudgedRun:
 
     run: Run
     rollouts: Evaluation
+    dppo: dict[str, Any] | None = None
+    """What `diwa dppo-steps` found on the same base policy, if the baseline ran."""
 
 
 def judged_runs(folder: SweepFolder, runs: Iterable[Run], done: Collection[str]) -> list[JudgedRun]:
@@ -39,7 +41,8 @@ def judged_runs(folder: SweepFolder, runs: Iterable[Run], done: Collection[str])
                 raise DiwaError(
                     f"{folder.path / run.name}: judged from other starts than its base; delete its evaluation"
                 )
-            found.append(JudgedRun(run, Evaluation({BASE: base, FINETUNED: tuned})))
+            dppo = read_json(folder.of(run.name).dppo_steps) if f"{run.name}/dppo" in done else None
+            found.append(JudgedRun(run, Evaluation({BASE: base, FINETUNED: tuned}), dppo))
     return found
 
 
@@ -79,7 +82,35 @@ def skill_row(group: Sequence[JudgedRun], preset: str) -> dict[str, Any]:
         "finetuned_interval": _percent(rates[FINETUNED].interval),
         "difference": round(100 * difference.mean, 2),
         "interval": _percent(difference.interval),
+        **baseline(group),
     }
+
+
+def baseline(group: Sequence[JudgedRun]) -> dict[str, Any]:
+    """Environment steps that DPPO took to match each run's result, and their mean; null where it did not, or never ran.
+
+    `dppo` has what was found for each seed: the rate to match, and the steps practised at most.
+    """
+    seeds = [
+        {
+            "seed": one.run.seed,
+            "rate": round(100 * one.dppo["rate"], 2),
+            "steps": one.dppo["environment_steps"],
+            "practised": one.dppo["curve"][-1]["environment_steps"],
+        }
+        for one in group
+        if one.dppo
+    ]
+    steps = [found["steps"] for found in seeds]
+    reached = bool(steps) and None not in steps
+    return {"dppo_steps_to_match": round(sum(steps) / len(steps)) if reached else None, "dppo": seeds}
+
+
+def steps_to_match(row: dict[str, Any]) -> str:
+    """A row's baseline in a few words; empty if it never ran."""
+    if row["dppo_steps_to_match"] is not None:
+        return f"{row['dppo_steps_to_match']:,}"
+    return f"more than {max(found['practised'] for found in row['dppo']):,}" if row["dppo"] else ""
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
@@ -98,6 +129,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['base']:.1f} %",
         f"{row['finetuned']:.1f} %",
         f"{row['difference']:+.1f} ({low:+.1f} to {high:+.1f})",
+        steps_to_match(row),
     )
 
 

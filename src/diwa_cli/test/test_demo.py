@@ -92,6 +92,13 @@ def check_experiments(diwa, out):
     assert scored["spearman"]["fine-tuned"]["checkpoints"] == 2
     assert set(scored["success"]) == {"base", "chosen", "last", "best"}
     assert (out / "experiments/score/score.svg").is_file()
+    worse = [*tiny, "--clips", "2", "--degrade.early", "--degrade.data", "--degrade.noise", "0.5"]
+    ran = diwa("experiment", "degraded", out, *worse)
+    assert ran.status == 0, ran.err
+    rows = json.loads((out / "experiments/degraded/result.json").read_text())["rows"]
+    assert [row["world_model"] for row in rows] == ["as trained", "prior with noise of 0.5"]
+    assert rows[0]["finetuned"]["rollouts"] == 2
+    assert set(rows[1]["deviation"]) == {"base", "end"}
 
 
 def check_commands_on_its_files(diwa, out):

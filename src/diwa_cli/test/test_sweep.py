@@ -1,5 +1,6 @@
 """A sweep as a user meets it: its plan, interrupted, continued, grown; its table and report."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from diwa_cli.evaluate import Evaluation
 from diwa_cli.report_sweep import write_sweep_report
 from diwa_cli.rollouts import Rollout
 from diwa_cli.sweep_plan import Run, Sweep, SweepConfig, SweepFolder, plan
-from diwa_cli.sweep_results import JudgedRun, run_row, skill_rows, table
+from diwa_cli.sweep_results import JudgedRun, run_row, skill_rows, steps_to_match, table
 from diwa_data.errors import DiwaError
 from diwa_data.skills import SKILLS
 from diwa_deploy.bundle import load_bundle
@@ -125,6 +126,41 @@ def test_rows_are_percent_and_points_over_seeds():
     assert (row["base"], row["finetuned"], row["difference"]) == (12.5, 87.5, 75.0)
     assert -100 <= row["interval"][0] < 75 < row["interval"][1] <= 100
     assert "| open_drawer | 0.1 | 0 2 | 12.5 % | 87.5 % | +75.0 (" in table([row])
+    assert (row["dppo_steps_to_match"], row["dppo"], steps_to_match(row)) == (None, [], "")
+
+
+def practised(run, steps):
+    """The same run with a baseline that matched after `steps`, or did not within 900."""
+    found = {
+        "rate": 0.75,
+        "environment_steps": steps,
+        "curve": [{"environment_steps": 300}, {"environment_steps": 900}],
+    }
+    return dataclasses.replace(run, dppo=found)
+
+
+def test_the_baselines_steps_are_a_mean_over_seeds_if_all_of_them_matched():
+    runs = [judged(seed, [True, False], [True, True]) for seed in (0, 1)]
+    (row,) = skill_rows([practised(runs[0], 300), practised(runs[1], 900)], "debug")
+    assert (row["dppo_steps_to_match"], steps_to_match(row)) == (600, "600")
+    assert row["dppo"][0] == {"seed": 0, "rate": 75.0, "steps": 300, "practised": 900}
+    (row,) = skill_rows([practised(runs[0], 300), runs[1]], "debug")
+    assert row["dppo_steps_to_match"] == 300
+    (row,) = skill_rows([practised(runs[0], 300), practised(runs[1], None)], "debug")
+    assert (row["dppo_steps_to_match"], steps_to_match(row)) == (None, "more than 900")
+
+
+def test_the_baseline_practises_after_what_it_must_match_is_judged():
+    config = SweepConfig(skills=("open_drawer",), seeds=(0, 1), alphas=(0.1,), dppo_seeds=(1,))
+    stages = {stage.name: stage.phases for stage in plan(SweepFolder(Path("out")), Sweep(config, Source("debug")))}
+    (phase,) = stages["dppo"]
+    run = "open_drawer/seed_1/alpha_0.1"
+    assert (phase.name, phase.after) == (f"{run}/dppo", (f"{run}/evaluate",))
+    practise, count = phase.command.split(" && ")
+    assert practise.startswith("diwa dppo --policy out/open_drawer/seed_1/policy ")
+    assert "--seed 1" in practise
+    assert "--rate out/open_drawer/seed_1/alpha_0.1/evaluation/final" in count
+    assert "--rollouts 50" in count
 
 
 def test_sweep_interrupted_continued_and_grown(diwa, interrupt_in_phase, tmp_path):
@@ -146,9 +182,20 @@ def test_sweep_interrupted_continued_and_grown(diwa, interrupt_in_phase, tmp_pat
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     (row,) = json.loads((out / "results.json").read_text())["skills"]
     assert (row["alpha_bc"], row["base"]) == (0.5, found["runs"][0]["base"])
+    (row,) = dppo_in_sweep(diwa, here, out)
+    assert [one["seed"] for one in row["dppo"]] == [0]
     ran = diwa(*here, "--rollouts", "3")
     assert (ran.status, "begun differently: " in ran.err, "sweep.rollouts was 2" in ran.err) == (2, True, True)
     check_failure(diwa, out)
+
+
+def dppo_in_sweep(diwa, here, out):
+    """The rows after the baseline has practised a little."""
+    ran = diwa(*here, "--seeds", "0", "--alphas", "0.5", "--dppo-seeds", "0")
+    assert ran.status == 0, ran.err
+    assert ran.out.count("[open_drawer/seed_0/alpha_0.5/dppo]") == 2, "begun and done"
+    assert 'id="dppo"' in (out / "report.html").read_text()
+    return json.loads((out / "results.json").read_text())["skills"]
 
 
 def check_results(out, found):

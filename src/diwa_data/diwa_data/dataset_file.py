@@ -36,6 +36,21 @@ def open_file(path: Path) -> Iterator[h5py.File]:
         raise DiwaError(f"{path} cannot be read as a dataset ({error}): build it again") from error
 
 
+def copy_episodes(source: Path, names: Sequence[str], out: Path) -> None:
+    """Make the dataset `out` of some episodes of another, in this order; it appears whole or not at all."""
+    with open_file(source) as file, full_disk_as_error(out), atomic_path(out) as temporary:
+        missing = [name for name in names if name not in file["episodes"]]
+        if missing or not names:
+            raise DiwaError(
+                f"{source} has no episodes {', '.join(missing) or 'that were named'}: it has {len(file['episodes'])}"
+            )
+        with h5py.File(temporary, "w") as copy:
+            copy.attrs.update(file.attrs)
+            episodes = copy.create_group("episodes")
+            for number, name in enumerate(names):
+                file.copy(f"episodes/{name}", episodes, f"{number:06d}")
+
+
 def build_file(
     title: str,
     unit: str,

@@ -19,6 +19,7 @@ from diwa_data import messages
 from diwa_data.bag_writer import BagWriter
 from diwa_data.bags import Bag
 from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset_file import copy_episodes
 from diwa_data.errors import DiwaError
 from diwa_data.images import preprocess
 from diwa_data.inspect import inspect_path
@@ -210,6 +211,20 @@ def test_nan_and_wrong_shapes_in_a_dataset(built: Path, tmp_path: Path) -> None:
         file["episodes/000000/state"] = np.zeros((23, 9), np.float32)
     with pytest.raises(DiwaError, match=r"episode 000000: state has shape \(23, 9\), its spec says \(23, 10\)"):
         load_dataset(damaged)
+
+
+def test_some_episodes_make_a_dataset_of_their_own(built: Path, tmp_path: Path) -> None:
+    whole = load_dataset(built)
+    names = [episode.name for episode in whole.episodes]
+    copy_episodes(built, names[:0:-1], tmp_path / "part.h5")
+    part = load_dataset(tmp_path / "part.h5")
+    assert [episode.name for episode in part.episodes] == [f"{number:06d}" for number in range(len(names) - 1)]
+    np.testing.assert_array_equal(part.episodes[0].action, whole.episodes[-1].action)
+    assert part.spec == whole.spec
+    for wrong, message in ((["000777"], "no episodes 000777"), ([], "that were named")):
+        with pytest.raises(DiwaError, match=message):
+            copy_episodes(built, wrong, tmp_path / "none.h5")
+    assert not (tmp_path / "none.h5").exists()
 
 
 def test_files_that_are_no_dataset(built: Path, tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ from diwa_learning.policy import LoadedPolicy
 from diwa_learning.streams import Stream, Streams
 from diwa_learning.training import TrainingRun
 
+WINDOW = 3
+"""Iterations whose success says whether it is enough."""
+
 
 @dataclass(frozen=True)
 class Practice:
@@ -39,6 +42,11 @@ class Member(FinetuneMember):
     """One run in environments."""
 
     config: DPPOConfig
+
+    def ended(self, done: int) -> bool:
+        """Whether it succeeds often enough."""
+        recent = [success for _, success in self.run.history.get("environment_success", [])][-WINDOW:]
+        return self.config.enough is not None and len(recent) == WINDOW and sum(recent) >= WINDOW * self.config.enough
 
     def form(self) -> Any:
         """All but seed, alpha_BC and weights."""
@@ -81,4 +89,4 @@ def train(member: Member, world: LoadedWorldModel, environments: VectorEnvironme
     rollouts = EnvironmentRollouts(world.model, environments, seeds, tuner.policy.trained_steps, config, draws)
     steps = config.envs * config.chunks * tuner.policy.chunk
     (parts,) = iterate([member], config, tuner, rollouts, "environment", steps)
-    finish(member, parts, {"environment_steps": steps * config.iterations})
+    finish(member, parts, {"environment_steps": steps * member.run.step})

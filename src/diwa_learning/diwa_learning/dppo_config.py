@@ -27,6 +27,8 @@ class DPPOConfig:
     """Rounds of acting and updating: 70 x 7,200 steps are 504,000, the most that Table I reports of a skill."""
     critic_warmup: int = 5
     """First iterations that train the critic alone."""
+    enough: float | None = None
+    """Mean success of three iterations' own rollouts, with their noise, that ends practice; None = `iterations` do."""
     alpha_bc: float = 0.0
     """Weight of KL(pi_pre || pi_theta). DPPO has none: the term guards against errors of a world model (Eq. 9)."""
     checkpoint_every: int = 5

@@ -136,6 +136,13 @@ def test_success_rises_in_the_environment(tuned):
     assert not any("dream" in name for name in [*metrics, *metrics["history"]])
 
 
+def test_practice_ends_once_it_succeeds_often_enough(toy_files, toy_policy_path, tmp_path):
+    run(toy_files, toy_policy_path, tmp_path / "run", replace(DPPO, enough=0.0))
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert len(metrics["history"]["environment_success"]) == 3, "a mean of three"
+    assert metrics["environment_steps"] == 3 * 24 * 8 * 4
+
+
 def test_it_loads_as_diwas_and_its_checkpoints_know_their_steps(tuned, toy_files):
     world = toy_files.world
     for path, steps in ((tuned / "iterations" / "000004", 4 * 768), (tuned / "iterations" / "000008", 8 * 768)):
