@@ -14,12 +14,17 @@ Precision = Literal["auto", "float32", "bfloat16"]
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Of processors that multiply bfloat16 (x86: flags, ARM: features of /proc/cpuinfo)."""
 
+TENSOR_CORES = (8, 0)
+"""Compute capability from which GPUs do (Ampere)."""
+
 
 def is_half(precision: Precision, device: torch.device) -> bool:
     """Whether it means bfloat16 on this device."""
-    if precision == "auto":
-        return torch.cuda.is_bf16_supported(False) if device.type == "cuda" else cpu_multiplies_bfloat16()
-    return precision == "bfloat16"
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= TENSOR_CORES
+    return cpu_multiplies_bfloat16()
 
 
 @cache
