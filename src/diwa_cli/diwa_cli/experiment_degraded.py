@@ -6,6 +6,7 @@ Each gets its own base policy, classifier, guard and fine-tuning, on the run's r
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -79,7 +80,7 @@ def degraded(
     play = split_play(run, out)
     rows = [measure(AS_TRAINED, run, play, out / "as_trained", clips, judge, sim)]
     for name, make in world_models(run, play, out, config).items():
-        worse = RunFolder(out / name)
+        worse = RunFolder(out / re.sub(r"\W+", "_", name))
         if not is_finished(worse.world_model):
             make(worse.world_model)
         learn(run, worse)
