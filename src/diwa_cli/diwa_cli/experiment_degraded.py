@@ -48,7 +48,7 @@ class DegradeConfig:
     """Shares of the run's updates after which the training of one ends."""
     data: tuple[float, ...] = (0.1,)
     """Shares of the run's play that one is trained on."""
-    noise: tuple[float, ...] = (0.3, 1.0)
+    noise: tuple[float, ...] = (1.0, 4.0)
     """Noise on the prior's matrices, in standard deviations of each: dreams err, filtering does not."""
 
     def __post_init__(self) -> None:
