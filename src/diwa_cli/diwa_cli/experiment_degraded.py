@@ -108,16 +108,12 @@ def world_models(run: RunFolder, play: Play, out: Path, config: DegradeConfig) -
     found: dict[str, Callable[[Path], None]] = {}
     for share in config.early:
         fewer = dataclasses.replace(settings, updates=max(1, round(share * settings.updates)))
-        found[f"{100 * share:g} % of the updates"] = partial(train_on, [play.trained], config=fewer)
+        found[f"{100 * share:g} % of the updates"] = partial(train_world_model, [play.trained], config=fewer)
     for share in config.data:
         found[f"{100 * share:g} % of the play"] = partial(train_on_part, play, share, out, config=settings)
     for deviations in config.noise:
         found[f"prior with noise of {deviations:g}"] = partial(add_noise, run.world_model, deviations)
     return found
-
-
-def train_on(datasets: Sequence[Path], out: Path, config: WorldModelConfig) -> None:
-    train_world_model(datasets, out, config)
 
 
 def train_on_part(play: Play, share: float, folder: Path, out: Path, config: WorldModelConfig) -> None:
