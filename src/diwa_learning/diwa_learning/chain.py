@@ -73,7 +73,13 @@ class Trunk(nn.Module):
 
     def forward(self, projected: Tensor, inputs: Tensor) -> Tensor:
         """(B, W), (B, input_dim) -> (B, output_dim)."""
-        u = projected + linear(inputs, self.input.weight[..., : self.input_dim], self.input.bias)
+        return self._after(projected + linear(inputs, self.input.weight[..., : self.input_dim], self.input.bias))
+
+    def once(self, features: Tensor, inputs: Tensor) -> Tensor:
+        """`forward` of what `project` returns, for a single step: W_in's gradient comes whole, not in two slices."""
+        return self._after(self.input(torch.cat([inputs, features], -1)))
+
+    def _after(self, u: Tensor) -> Tensor:
         u = u + self.residual(functional.mish(self.hidden(functional.mish(u))))
         return self.output(u)
 

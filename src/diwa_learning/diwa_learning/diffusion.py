@@ -61,8 +61,11 @@ class DiffusionPolicy(ChainPolicy):
 
     def predict_noise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Tensor:
         """eps_theta (B, H, A) for projected features (B, W), a^k (B, H, A) and k (B,) in 1..K."""
-        time = rows(self.time(self.positions), k - 1)
-        return self.trunk(projected, torch.cat([chunk.flatten(-2), time], dim=-1)).view_as(chunk)
+        return self.trunk(projected, self._noisy_inputs(chunk, k)).view_as(chunk)
+
+    def _noisy_inputs(self, chunk: Tensor, k: Tensor) -> Tensor:
+        """a^k (B, H, A) and k (B,) as the trunk takes them, (B, H*A + TIME_DIM)."""
+        return torch.cat([chunk.flatten(-2), rows(self.time(self.positions), k - 1)], dim=-1)
 
     def denoise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Normal:
         eps = self.predict_noise(projected, chunk, k)
@@ -74,5 +77,5 @@ class DiffusionPolicy(ChainPolicy):
         """Mean squared error of the predicted noise."""
         c = self.coefficients[:, k - 1, None, None]
         noisy = c[5] * actions + c[6] * noise
-        error = self.predict_noise(self.project(features), noisy, k) - noise
+        error = self.trunk.once(features, self._noisy_inputs(noisy, k)).view_as(noise) - noise
         return error.square().mean((-3, -2, -1))

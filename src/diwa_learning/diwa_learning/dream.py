@@ -21,7 +21,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import ActionSpec
 from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy, Exploration
-from diwa_learning.features import Frame, Part, gumbel_noise, last_states
+from diwa_learning.features import Part, gumbel_noise, last_states
 from diwa_learning.guard import Guard
 from diwa_learning.precision import Precision, is_half
 from diwa_learning.reward import SuccessJudge
@@ -277,7 +277,7 @@ def start_states(
         *draw_frames(play, n_play, rng),
         *draw_frames(demonstrations, config.count - n_first - n_play, rng),
     ]
-    parts = [Part(f.episode, max(0, f.index + 1 - config.context), f.index + 1) for f in frames]
+    parts = [Part(episode, max(0, index + 1 - config.context), index + 1) for episode, index in frames]
     noise = gumbel_noise(model.rssm, len(parts), config.context, generator=generator)
     states = last_states(model, parts, noise)
     with torch.no_grad():
@@ -291,12 +291,12 @@ def start_states(
 
 def draw_frames(
     episodes: Sequence[Episode], count: int, rng: np.random.Generator, first: int = 0, stop: int | None = None
-) -> list[Frame]:
-    """`count` random frames, evenly over all, or over those from `first` to `stop` (exclusive) of each episode."""
+) -> list[tuple[Episode, int]]:
+    """`count` random (episode, frame), evenly over all, or over those from `first` to `stop` (exclusive) of each."""
     lengths = np.array([max(0, min(len(e) if stop is None else stop, len(e)) - first) for e in episodes])
     if count == 0 or lengths.sum() == 0:
         return []
     flat = rng.integers(lengths.sum(), size=count)
     which = np.searchsorted(np.cumsum(lengths), flat, side="right")
     index = flat - (np.cumsum(lengths) - lengths)[which] + first
-    return [Frame(episodes[w], int(t)) for w, t in zip(which, index, strict=True)]
+    return [(episodes[w], int(t)) for w, t in zip(which, index, strict=True)]

@@ -7,6 +7,7 @@ from a given generator, so that the same seed gives the same features. N clips, 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,14 +23,6 @@ from diwa_learning.world_model import WorldModel
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One frame of an episode."""
-
-    episode: Episode
-    index: int
-
-
-@dataclass(frozen=True)
 class Part:
     """Frames `start` to `stop` (exclusive) of an episode."""
 
@@ -40,9 +33,6 @@ class Part:
     @property
     def length(self) -> int:
         return self.stop - self.start
-
-    def frames(self) -> list[Frame]:
-        return [Frame(self.episode, index) for index in range(self.start, self.stop)]
 
 
 @dataclass(frozen=True)
@@ -83,37 +73,40 @@ def gumbel_noise(rssm: RSSM, *leading: int, generator: torch.Generator | None = 
     return (-torch.empty(shape).exponential_(generator=generator).log_()).to(rssm.action_in.weight.device)
 
 
-@torch.no_grad()
-def embed_frames(model: WorldModel, frames: Sequence[Frame], batch: int = 128) -> Tensor:
-    """Embeddings (N, E) of single frames, `batch` at a time."""
-    embeds = []
-    for first in range(0, len(frames), batch):
-        some = frames[first : first + batch]
-        names = some[0].episode.images
-        images = {name: np.stack([frame.episode.images[name][frame.index] for frame in some]) for name in names}
-        episodes = {frame.episode for frame in some}
-        targets = {e: e.target_position(model.spec.action) for e in episodes}
-        states = {e: model_state(e.state, e.scene_state, model.config.scene_state) for e in episodes}
-        state = np.stack([states[frame.episode][frame.index] for frame in some])
-        target = np.stack([targets[frame.episode][frame.index] for frame in some])
-        pixels = {name: torch.from_numpy(image).to(model.device) for name, image in images.items()}
-        embeds.append(model.embed(pixels, *(torch.from_numpy(part).to(model.device) for part in (state, target))))
-    return torch.cat(embeds)
-
-
 def embed_clips(model: WorldModel, parts: Sequence[Part]) -> Clips:
-    """Embed and pad parts of recordings; none may be empty."""
+    """Embed and pad parts of recordings; none may be empty. Frames that several parts share are embedded once."""
     if not parts:
         raise DiwaError("no recorded frames to encode: the dataset has no episode that is long enough")
     length = max(part.length for part in parts)
     embeds = torch.zeros(len(parts), length, model.embed_dim, device=model.device)
     actions = torch.zeros(len(parts), length, model.rssm.action_dim, device=model.device)
     valid = torch.zeros(len(parts), length, dtype=torch.bool, device=model.device)
+    of_episode: dict[Episode, list[int]] = defaultdict(list)
     for n, part in enumerate(parts):
-        embeds[n, : part.length] = embed_frames(model, part.frames())
         actions[n, : part.length] = torch.from_numpy(np.asarray(part.episode.action[part.start : part.stop]))
         valid[n, : part.length] = True
+        of_episode[part.episode].append(n)
+    for episode, rows in of_episode.items():
+        seen = np.concatenate([np.arange(parts[n].start, parts[n].stop) for n in rows])
+        frames, where = np.unique(seen, return_inverse=True)
+        found = embed_frames(model, episode, frames)[torch.from_numpy(where).to(model.device)]
+        for n, embed in zip(rows, found.split([parts[n].length for n in rows]), strict=True):
+            embeds[n, : len(embed)] = embed
     return Clips(embeds, actions, valid)
+
+
+@torch.no_grad()
+def embed_frames(model: WorldModel, episode: Episode, frames: np.ndarray, batch: int = 128) -> Tensor:
+    """Embeddings (N, E) of the frames of an episode with these indices (N,), `batch` at a time."""
+    states = model_state(episode.state, episode.scene_state, model.config.scene_state)
+    targets = episode.target_position(model.spec.action)
+    embeds = []
+    for first in range(0, len(frames), batch):
+        some = frames[first : first + batch]
+        pixels = {name: torch.from_numpy(images[some]).to(model.device) for name, images in episode.images.items()}
+        state, target = (torch.from_numpy(each[some]).to(model.device) for each in (states, targets))
+        embeds.append(model.embed(pixels, state, target))
+    return torch.cat(embeds)
 
 
 @torch.no_grad()
@@ -128,11 +121,10 @@ def filtered_states(model: WorldModel, clips: Clips, noise: Tensor) -> State:
 def last_states(model: WorldModel, parts: Sequence[Part], noise: Tensor, batch: int = 256) -> State:
     """Posterior states (N, ...) of the last frame of each part, filtered from its first; noise (N, T, C, K)."""
     found = []
-    for first in range(0, len(parts), batch):
-        clips = embed_clips(model, parts[first : first + batch])
-        length = clips.valid.shape[1]
-        states = filtered_states(model, clips, noise[first : first + batch, :length])
-        found.append(states[torch.arange(len(clips.valid)), clips.valid.sum(1) - 1])
+    clips = embed_clips(model, parts)
+    for group, drawn in zip(clips.split(batch), noise[:, : clips.valid.shape[1]].split(batch), strict=True):
+        states = filtered_states(model, group, drawn)
+        found.append(states[torch.arange(len(group.valid)), group.valid.sum(1) - 1])
     return State.cat(found)
 
 

@@ -130,14 +130,14 @@ def play_latents(
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     parts = draw_stretches(episodes, segments, stretch.length, rng)
     filtered, imagined = [], []
-    for first in range(0, len(parts), 64):
-        clips = embed_clips(model, parts[first : first + 64])
-        labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
-        if truth:
-            for row, part in zip(labels, parts[first : first + 64], strict=True):
-                row[: part.length] = torch.from_numpy(truth(part.episode)[part.start : part.stop].astype(int))
-        filtered.append(collect(model, clips, labels, filtered_states, 1, generator))
-        imagined.append(collect(model, clips, labels, stretch.states, 1, generator))
+    clips = embed_clips(model, parts)
+    labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
+    if truth:
+        for row, part in zip(labels, parts, strict=True):
+            row[: part.length] = torch.from_numpy(truth(part.episode)[part.start : part.stop].astype(int))
+    for group, known in zip(clips.split(64), labels.split(64), strict=True):
+        filtered.append(collect(model, group, known, filtered_states, 1, generator))
+        imagined.append(collect(model, group, known, stretch.states, 1, generator))
     return Latents(Items.join(*filtered), Items.join(*imagined))
 
 

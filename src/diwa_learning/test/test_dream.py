@@ -108,11 +108,11 @@ class TestStarts:
         episodes = toy_files.demonstrations.episodes
         rng = np.random.default_rng(0)
         some = draw_frames(episodes, 200, rng, 1, 4)
-        assert {frame.index for frame in some} == {1, 2, 3}
+        assert {index for _, index in some} == {1, 2, 3}
         assert draw_frames([episodes[0]], 3, rng, first=len(episodes[0])) == []
         anywhere = draw_frames(episodes, 400, rng)
-        assert all(0 <= frame.index < len(frame.episode) for frame in anywhere)
-        assert len({id(frame.episode) for frame in anywhere}) == len(episodes)
+        assert all(0 <= index < len(episode) for episode, index in anywhere)
+        assert len({id(episode) for episode, _ in anywhere}) == len(episodes)
         assert draw_frames([], 3, rng) == []
 
     def test_starts_that_are_a_success_are_dropped(self, toy_files, setting):

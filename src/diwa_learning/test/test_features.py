@@ -14,7 +14,6 @@ from diwa_data.spec import Spec
 from diwa_data.synthetic import record_synthetic, synthetic_image, synthetic_pose
 from diwa_learning.agent import Agent, Unjudged
 from diwa_learning.features import (
-    Frame,
     Part,
     embed_clips,
     embed_frames,
@@ -115,10 +114,20 @@ def test_cut_takes_stretches_and_pads_behind_the_end(tiny_world_model, clips):
 
 def test_frames_embed_as_in_their_clip(tiny_world_model, toy_files, clips):
     episode = toy_files.demonstrations.episodes[2]
-    embeds = embed_frames(tiny_world_model, [Frame(episode, 4), Frame(episode, 0)])
+    embeds = embed_frames(tiny_world_model, episode, np.array([4, 0]))
     assert torch.allclose(embeds, clips.embeds[2, [4, 0]], atol=1e-6)
-    part = embed_clips(tiny_world_model, [Part(episode, 2, 5)])
-    assert torch.allclose(part.embeds[0], clips.embeds[2, 2:5], atol=1e-6)
+
+
+def test_parts_that_share_frames_embed_as_each_alone(tiny_world_model, toy_files):
+    one, other = toy_files.demonstrations.episodes[1:3]
+    parts = [Part(other, 2, 5), Part(one, 0, 4), Part(other, 3, 8), Part(other, 2, 5)]
+    together = embed_clips(tiny_world_model, parts)
+    assert together.valid.sum(1).tolist() == [3, 4, 5, 3]
+    for n, part in enumerate(parts):
+        alone = embed_clips(tiny_world_model, [part])
+        assert torch.allclose(together.embeds[n, : part.length], alone.embeds[0], atol=1e-6)
+        assert torch.equal(together.actions[n, : part.length], alone.actions[0])
+        assert not together.embeds[n, part.length :].any()
 
 
 def test_nothing_to_encode_is_an_error(tiny_world_model):
