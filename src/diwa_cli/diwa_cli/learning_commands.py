@@ -1,5 +1,6 @@
 """The commands of the four training phases and of the baseline: arguments in, one function call."""
 
+import dataclasses
 from pathlib import Path
 
 from diwa_cli.arguments import Flags, call, split_source
@@ -155,7 +156,12 @@ def dppo(args: list[str]) -> int:
     defaults, sim = source.section(DPPOConfig, "dppo"), source.section(SimConfig, "sim")
 
     def command(
-        policy: Path, world_model: Path, out: Path, workers: int = 2, config: Flags[DPPOConfig] = defaults
+        policy: Path,
+        world_model: Path,
+        out: Path,
+        until: Path | None = None,
+        workers: int = 2,
+        config: Flags[DPPOConfig] = defaults,
     ) -> None:
         """Fine-tune a policy by PPO in the simulator, with the simulator's own rewards: the baseline DPPO.
 
@@ -163,8 +169,11 @@ def dppo(args: list[str]) -> int:
             policy: Checkpoint folder of `diwa train-policy`; its skill is what is practised.
             world_model: Checkpoint folder of the world model it was trained on, which filters what it sees.
             out: Checkpoint folder; an interrupted training in it continues.
+            until: Folder of `diwa evaluate`: practice ends once its rollouts succeed as often as the last policy there
+                (sets `--enough`).
             workers: Processes with simulators; the result does not depend on it.
         """
+        config = dataclasses.replace(config, enough=baseline.judged_rate(until)) if until else config
         baseline.dppo_in_simulator(policy, world_model, out, config, sim, workers)
 
     return call(command, "dppo", rest)

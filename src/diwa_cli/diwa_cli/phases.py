@@ -191,7 +191,7 @@ class PhaseMaker:
         after: Sequence[str] = (),
     ) -> Phase:
         """The baseline in the simulator, until it is as good as the policy judged in `judged`."""
-        practise = self._line("dppo", config, "dppo", policy=policy, world_model=world_model, out=out)
+        practise = self._line("dppo", config, "dppo", policy=policy, world_model=world_model, out=out, until=judged)
         paths = {"run": out, "world_model": world_model, "reward": reward, "rate": judged}
         count = dataclasses.replace(evaluation, skill=EvaluateConfig().skill, seeds=EvaluateConfig().seeds, videos=0)
         command = f"{practise} && {self._line('dppo-steps', count, 'evaluate', **paths)}"

@@ -201,6 +201,18 @@ class TestCommands:
         one, two = (load_checkpoint(path, "finetune").weights for path in (tuned, tmp_path / "run"))
         assert all(torch.equal(one[name], two[name]) for name in one)
 
+    def test_it_practises_until_as_good_as_a_judged_policy(self, diwa, checkpoints, tmp_path):
+        judged = tmp_path / "judged"
+        words = ["dppo", "--policy", checkpoints.policy, "--world-model", checkpoints.world_model]
+        words += ["--out", tmp_path / "run", *SMALL, "--until", judged]
+        ran = diwa(*words)
+        assert (ran.status, "holds no evaluation" in ran.err, (tmp_path / "run").exists()) == (2, True, False)
+        judged.mkdir()
+        policies = {"base": {"rate": 1.0}, "finetuned": {"rate": 0.0}}
+        (judged / "evaluation.json").write_text(json.dumps({"policies": policies}))
+        assert diwa(*words).status == 0
+        assert load_checkpoint(tmp_path / "run", "finetune").metrics["environment_steps"] < 288
+
     def test_steps_to_match(self, diwa, tuned, checkpoints):
         words = ["--run", tuned, "--world-model", checkpoints.world_model, "--reward", checkpoints.reward]
         small = ["--rollouts", "1", "--max-steps", "2", "--workers", "1"]

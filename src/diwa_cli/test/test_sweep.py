@@ -159,6 +159,7 @@ def test_the_baseline_practises_after_what_it_must_match_is_judged():
     practise, count = phase.command.split(" && ")
     assert practise.startswith("diwa dppo --policy out/open_drawer/seed_1/policy ")
     assert "--seed 1" in practise
+    assert "--until out/open_drawer/seed_1/alpha_0.1/evaluation/final" in practise
     assert "--rate out/open_drawer/seed_1/alpha_0.1/evaluation/final" in count
     assert "--rollouts 50" in count
 
