@@ -19,13 +19,14 @@ from diwa_data.robot import VectorEnvironment
 from diwa_learning.checkpoint import METRICS, is_finished
 from diwa_learning.dppo import Practice, dppo
 from diwa_learning.dppo_config import DPPOConfig
+from diwa_sim.calvin import CalvinConfig
 from diwa_sim.table import SimConfig
 
 
 def dppo_in_simulator(
-    policy: Path, world_model: Path, out: Path, config: DPPOConfig, sim: SimConfig, workers: int
+    policy: Path, world_model: Path, out: Path, config: DPPOConfig, sim: SimConfig | CalvinConfig, workers: int
 ) -> None:
-    """Fine-tune `policy` on the simulated Panda, in `workers` processes."""
+    """Fine-tune `policy` in a simulated environment, in `workers` processes."""
 
     def environments(skill: str, count: int) -> AbstractContextManager[VectorEnvironment]:
         return parallel_environments(Task(skill, config.limits, sim), count, workers)
@@ -68,7 +69,8 @@ def match_in_simulator(
     Practice ends early once its own rollouts succeed as often.
     """
     rate = judged_rate(judged)
-    dppo_in_simulator(policy, world_model, out, dataclasses.replace(config, enough=rate), sim, evaluation.workers)
+    where = evaluation.chosen(sim)
+    dppo_in_simulator(policy, world_model, out, dataclasses.replace(config, enough=rate), where, evaluation.workers)
     print(steps_to_match(out, world_model, reward, rate, evaluation, sim))
 
 

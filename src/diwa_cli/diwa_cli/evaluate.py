@@ -22,12 +22,12 @@ from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits
 from diwa_data.skills import require_skill
 from diwa_learning.checkpoint import is_finished, read_header, weights_hash
-from diwa_sim.calvin import CalvinConfig
+from diwa_sim.environments import EnvironmentConfig
 from diwa_sim.table import SimConfig
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(EnvironmentConfig):
     """`diwa evaluate`: which start states, how long, how many at a time."""
 
     skill: str = "open_drawer"
@@ -44,10 +44,6 @@ class EvaluateConfig:
     """Processes; each uses one thread."""
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits, as on the robot."""
-    environment: Literal["table", "calvin"] = "table"
-    """Our simulated table, or CALVIN's own environment (docs/calvin.md)."""
-    calvin: CalvinConfig = field(default_factory=CalvinConfig)
-    """CALVIN's environment."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +71,7 @@ def evaluate(
     """
     require_skill(config.skill)
     seeds = start_seeds(config)
-    chosen = config.calvin if config.environment == "calvin" else sim
-    setting = Setting(config.skill, world_model, reward, config.max_steps, config.limits, chosen)
+    setting = Setting(config.skill, world_model, reward, config.max_steps, config.limits, config.chosen(sim))
     _claim(out, policies, config.seeds, setting)
     jobs = [
         Job(name, path, seed, out / "videos" / f"{name}_{seed}.mp4" if index < config.videos else None)

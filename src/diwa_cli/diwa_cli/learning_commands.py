@@ -149,11 +149,15 @@ def finetune(args: list[str]) -> int:
 
 def dppo(args: list[str]) -> int:
     from diwa_cli import dppo as baseline
+    from diwa_cli.evaluate import EvaluateConfig
     from diwa_learning.dppo_config import DPPOConfig
+    from diwa_sim.environments import EnvironmentConfig
     from diwa_sim.table import SimConfig
 
     source, rest = split_source(args)
     defaults, sim = source.section(DPPOConfig, "dppo"), source.section(SimConfig, "sim")
+    evaluated = source.section(EvaluateConfig, "evaluate")
+    place = EnvironmentConfig(evaluated.environment, evaluated.calvin)
 
     def command(
         policy: Path,
@@ -161,6 +165,7 @@ def dppo(args: list[str]) -> int:
         out: Path,
         until: Path | None = None,
         workers: int = 2,
+        where: Flags[EnvironmentConfig] = place,
         config: Flags[DPPOConfig] = defaults,
     ) -> None:
         """Fine-tune a policy by PPO in the simulator, with the simulator's own rewards: the baseline DPPO.
@@ -174,6 +179,6 @@ def dppo(args: list[str]) -> int:
             workers: Processes with simulators; the result does not depend on it.
         """
         config = dataclasses.replace(config, enough=baseline.judged_rate(until)) if until else config
-        baseline.dppo_in_simulator(policy, world_model, out, config, sim, workers)
+        baseline.dppo_in_simulator(policy, world_model, out, config, where.chosen(sim), workers)
 
     return call(command, "dppo", rest)

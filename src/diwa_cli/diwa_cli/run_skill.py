@@ -1,4 +1,4 @@
-"""`diwa run-skill`: the deployment loop, on the simulated robot."""
+"""`diwa run-skill`: the deployment loop, on a simulated robot."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from diwa_data.robot import Environment
 from diwa_deploy.bundle import Bundle
 from diwa_deploy.control import ControlResult
 from diwa_deploy.runner import SkillRunner
-from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.environments import EnvironmentConfig, open_environment
+from diwa_sim.table import SimConfig
 
 
 @dataclass(frozen=True)
-class RunSkillConfig:
+class RunSkillConfig(EnvironmentConfig):
     """`diwa run-skill`: how long, when to stop, how fast."""
 
     max_steps: int = 72
-    """Control ticks after which the robot stops (7.5 a second)."""
+    """Control ticks after which the robot stops (7.5 a second; 30 in CALVIN)."""
     success_ticks: int = 3
     """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
     seed: int = 0
@@ -32,7 +33,7 @@ class RunSkillConfig:
 
 def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Path | None = None) -> ControlResult:
     """Run the bundle's skill once on the simulated robot and print how it went."""
-    robot = SimulatedPanda(sim)
+    robot = open_environment(config.chosen(sim))
     try:
         runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)
         robot.reset(bundle.skill, config.seed)

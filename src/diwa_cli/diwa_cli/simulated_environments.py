@@ -12,7 +12,9 @@ from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.robot import Environment, Frames, Played
 from diwa_deploy.safety import SafetyFilter
-from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.calvin import CalvinConfig
+from diwa_sim.environments import open_environment
+from diwa_sim.table import SimConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Task:
 
     skill: str
     limits: MotionLimits
-    sim: SimConfig
+    sim: SimConfig | CalvinConfig
 
 
 class LimitedEnvironment:
@@ -63,9 +65,9 @@ class SimulatedEnvironments:
     """`VectorEnvironment` of N simulated Pandas in this process, one after the other."""
 
     def __init__(self, task: Task, count: int):
-        self._pandas = [SimulatedPanda(task.sim) for _ in range(count)]
-        self._limited = [LimitedEnvironment(panda, task) for panda in self._pandas]
-        self.spec, self.count = self._pandas[0].spec, count
+        self._environments = [open_environment(task.sim) for _ in range(count)]
+        self._limited = [LimitedEnvironment(environment, task) for environment in self._environments]
+        self.spec, self.count = self._environments[0].spec, count
 
     def reset(self, rows: np.ndarray, seeds: np.ndarray) -> Frames:
         """Start the environments `rows` (M,) anew; their first frames (M,)."""
@@ -82,8 +84,8 @@ class SimulatedEnvironments:
 
     def close(self) -> None:
         """Free the simulators."""
-        for panda in self._pandas:
-            panda.close()
+        for environment in self._environments:
+            environment.close()
 
 
 def gather(parts: Sequence[Frame | Frames], how: Callable[[list[np.ndarray]], np.ndarray]) -> Frames:

@@ -25,6 +25,9 @@ def test_import_shows_its_progress_and_inspect_the_result(diwa, folder, tmp_path
     assert "gripper 84x84 -> 64x64; 30 -> 30 Hz" in card
 
 
+needs_calvin = pytest.mark.skipif(importlib.util.find_spec("calvin_env") is None, reason="calvin_env is not installed")
+
+
 def evaluate(diwa, checkpoints, out, *flags):
     paths = ["--world-model", checkpoints.world_model, "--reward", checkpoints.reward, "--out", out]
     policies = ["--policies", "base", checkpoints.policy, "finetuned", checkpoints.other_policy]
@@ -40,7 +43,7 @@ def test_without_calvin_evaluation_says_how_to_install_it(diwa, calvin_checkpoin
     assert "git clone --recursive https://github.com/mees/calvin_env" in done.err
 
 
-@pytest.mark.skipif(importlib.util.find_spec("calvin_env") is None, reason="calvin_env is not installed")
+@needs_calvin
 def test_policies_are_evaluated_in_calvin(diwa, calvin_checkpoints, checkpoints, tmp_path):
     done = evaluate(diwa, calvin_checkpoints, tmp_path / "evaluation", "--calvin.no-egl")
     assert done.status == 0, done.err
@@ -48,3 +51,34 @@ def test_policies_are_evaluated_in_calvin(diwa, calvin_checkpoints, checkpoints,
     assert len(list((tmp_path / "evaluation/videos").glob("*.mp4"))) == 2
     done = evaluate(diwa, checkpoints, tmp_path / "other", "--calvin.no-egl")
     assert "made for another robot or recording: spec.robot is 'panda_sim', expected 'calvin'" in done.err
+
+
+@needs_calvin
+def test_the_baseline_practises_in_calvin(diwa, calvin_checkpoints, tmp_path):
+    paths = ["--policy", calvin_checkpoints.policy, "--world-model", calvin_checkpoints.world_model]
+    amounts = ["--envs", 3, "--chunks", 2, "--horizon", 2, "--iterations", 2, "--critic-warmup", 1, "--workers", 2]
+    flags = ["--preset", "calvin", "--calvin.no-egl", "--checkpoint-every", 1]
+    done = diwa("dppo", *paths, "--out", tmp_path / "dppo", *amounts, *flags)
+    assert done.status == 0, done.err
+    words = ["--run", tmp_path / "dppo", "--world-model", calvin_checkpoints.world_model, "--rate", 0.5, *flags[:3]]
+    amounts = ["--reward", calvin_checkpoints.reward, "--rollouts", 1, "--max-steps", 2, "--workers", 1]
+    assert "50 %: not reached within 48 environment steps" in diwa("dppo-steps", *words, *amounts).out
+
+
+@needs_calvin
+def test_a_skill_runs_in_calvin(diwa, calvin_checkpoints, tmp_path):
+    out, video = tmp_path / "bundle", tmp_path / "skill.mp4"
+    demonstrations = tmp_path / "demos.h5"
+    folder = write_calvin(tmp_path / "training", [40], [("open_drawer", 2, 25)])
+    diwa("import-calvin", folder, "--skill", "open_drawer", "--count", 1, "--out", demonstrations)
+    paths = ["--world-model", calvin_checkpoints.world_model, "--reward", calvin_checkpoints.reward]
+    paths += ["--policy", calvin_checkpoints.policy, "--demonstrations", demonstrations, "--out", out]
+    made = diwa("bundle", "--skill", "open_drawer", *paths)
+    assert made.status == 0, made.err
+    words = ["run-skill", "--skill", "open_drawer", "--checkpoint", out, "--max-steps", 3, "--video", video]
+    done = diwa(*words, "--preset", "calvin", "--calvin.no-egl")
+    assert done.status == 0, done.err
+    assert "after 3 steps (0.1 s of robot time)" in done.out
+    assert video.stat().st_size > 1000
+    done = diwa(*words)
+    assert "spec.robot is 'calvin', expected 'panda_sim'" in done.err

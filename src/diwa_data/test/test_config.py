@@ -96,5 +96,7 @@ def test_the_arms_controllers_are_rcl_parameters_of_one_arm(arm: str) -> None:
 
 def test_the_preset_calvin_trains_as_paper_does() -> None:
     paper, calvin = load_parameters("paper"), load_parameters("calvin")
-    assert calvin.pop("evaluate")["environment"] == "calvin"
+    limits = calvin["evaluate"]["limits"]
+    assert calvin.pop("evaluate") == calvin.pop("run_skill") == {"environment": "calvin", "limits": limits}
+    assert calvin.pop("dppo") == {"limits": limits}
     assert calvin == {name: section for name, section in paper.items() if name not in ("demo", "sweep")}

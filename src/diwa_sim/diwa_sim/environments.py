@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Literal
+
 from diwa_sim.calvin import CalvinConfig, CalvinEnvironment
 from diwa_sim.table import SimConfig, SimulatedPanda
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """Where policies act."""
+
+    environment: Literal["table", "calvin"] = "table"
+    """Our simulated table, or CALVIN's own environment (docs/calvin.md)."""
+    calvin: CalvinConfig = field(default_factory=CalvinConfig)
+    """CALVIN's environment."""
+
+    def chosen(self, table: SimConfig) -> SimConfig | CalvinConfig:
+        """The configuration of the chosen one; `table` is our table's."""
+        return self.calvin if self.environment == "calvin" else table
 
 
 def open_environment(config: SimConfig | CalvinConfig) -> SimulatedPanda | CalvinEnvironment:
