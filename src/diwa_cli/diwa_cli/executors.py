@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
@@ -27,7 +26,7 @@ from diwa_cli.phases import Phase, Training
 from diwa_cli.run_folder import in_a_line
 from diwa_cli.sweep_plan import Stage, SweepFolder
 from diwa_data.errors import DiwaError
-from diwa_data.processes import children_without_interrupts
+from diwa_data.processes import children_without_interrupts, end_with_parent
 
 
 class Outcome:
@@ -184,7 +183,7 @@ def _answer(connection: Any, process: BaseProcess) -> str:
 def _work(connection: Any, folder: SweepFolder) -> None:
     """A worker: one thread, Ctrl-C from the parent only, no life without it."""
     os.setpgid(0, 0)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:
@@ -196,11 +195,3 @@ def _work(connection: Any, folder: SweepFolder) -> None:
         return
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent was killed: its successor will continue the phase."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import full_disk_as_error
 from diwa_data.images import Frame, preprocess_observation
 from diwa_data.motion import MotionLimits
-from diwa_data.processes import children_without_interrupts
+from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Agent, Tick, control_loop
@@ -221,8 +220,7 @@ def _results(jobs: Sequence[Job], setting: Setting, workers: int) -> Iterator[Ro
     if min(workers, len(jobs)) <= 1:
         yield from _results_here(jobs, setting)
         return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, context, _start_worker, (setting,))
+    executor = process_pool(workers, _start_worker, setting)
     try:
         with children_without_interrupts():
             futures = [executor.submit(_run_in_worker, job) for job in jobs]

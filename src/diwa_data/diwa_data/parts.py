@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import h5py
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
-from diwa_data.processes import children_without_interrupts
+from diwa_data.processes import children_without_interrupts, process_pool
 
 
 class Recording(Protocol):
@@ -76,9 +76,8 @@ def build_parts(jobs: Sequence[PartJob], workers: int) -> Iterator[Built]:
         for job in jobs:
             yield build_part(job)
         return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (stop,))
+    stop = multiprocessing.get_context("spawn").Event()
+    pool = process_pool(workers, _start_worker, stop)
     try:
         with children_without_interrupts():
             futures = [pool.submit(_build_part_in_worker, job) for job in jobs]

@@ -1,11 +1,17 @@
-"""Worker processes and Ctrl-C."""
+"""Worker processes: Ctrl-C, and the death of the process that started them."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 
 @contextmanager
@@ -20,3 +26,27 @@ def children_without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def process_pool(workers: int, start: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
+    """So many spawned processes (OpenGL does not survive a fork), each begun by `start(*arguments)`.
+
+    They end when this one does, even if it is killed: the pool's own would wait for work for ever.
+    """
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (start, arguments))
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it does, killed included. Does nothing in the first."""
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _start(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    end_with_parent()
+    start(*arguments)
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -1,13 +1,14 @@
-"""Ctrl-C reaches this process, not the workers."""
+"""Ctrl-C reaches this process, not the workers; they do not outlive it."""
 
 import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from diwa_data.processes import children_without_interrupts
+from diwa_data.processes import children_without_interrupts, process_pool
 
 
 def test_children_never_see_an_interrupt_and_this_process_gets_it_late():
@@ -25,3 +26,36 @@ def start_and_interrupt(child):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(child.pid, signal.SIGINT)
     time.sleep(20)  # a library's thread may take the signal, and pass it on a moment later
+
+
+def test_the_processes_of_a_pool_end_when_this_one_is_killed(tmp_path: Path):
+    owner = multiprocessing.get_context("spawn").Process(target=own_a_pool, args=(tmp_path,))
+    owner.start()
+    while not (pids := [int(path.name) for path in tmp_path.iterdir()]):
+        assert owner.is_alive()
+        time.sleep(0.02)
+    owner.kill()
+    owner.join()
+    deadline = time.monotonic() + 20
+    while any(map(runs, pids)):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def own_a_pool(folder: Path) -> None:
+    """Start a process that would work for a minute, and wait for it."""
+    pool = process_pool(1, say_pid, folder)
+    pool.submit(time.sleep, 60).result()
+
+
+def say_pid(folder: Path) -> None:
+    """Leave this process's number."""
+    (folder / str(os.getpid())).touch()

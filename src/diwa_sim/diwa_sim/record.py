@@ -8,7 +8,7 @@ import math
 import multiprocessing
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from diwa_data.bag_writer import HIDDEN
 from diwa_data.devices.opening import open_device
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, remove
-from diwa_data.processes import children_without_interrupts
+from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
 from diwa_data.recording import EpisodeRecorder, RecordConfig
 from diwa_data.skills import require_skill
@@ -125,8 +125,7 @@ def _episodes(todo: list[int], out: Path, config: RecordConfig, sim: SimConfig) 
         _start_worker(job)
         yield from map(_work, todo)
         return
-    # OpenGL does not survive a fork
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (job,))
+    pool = process_pool(workers, _start_worker, job)
     try:
         with children_without_interrupts():
             futures = [pool.submit(_work, index) for index in todo]
