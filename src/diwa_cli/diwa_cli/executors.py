@@ -27,6 +27,7 @@ from diwa_cli.run_folder import in_a_line
 from diwa_cli.sweep_plan import Stage, SweepFolder
 from diwa_data.errors import DiwaError
 from diwa_data.processes import children_without_interrupts, end_with_parent
+from diwa_data.progress import Bar, progress
 
 
 class Outcome:
@@ -78,7 +79,9 @@ def run_here(stages: Sequence[Stage], folder: SweepFolder, workers: int, stacked
             if phase.name not in together:
                 print(f"\n[{phase.name}] {phase.command}", flush=True)
                 found.ended(phase, attempt(phase, folder))
-        _side_by_side([phase for phase in waiting if phase.name in together], found, workers)
+        if aside := [phase for phase in waiting if phase.name in together]:
+            with progress(stage.name, len(aside), "phases") as bar:
+                _side_by_side(aside, found, workers, bar)
     return found
 
 
@@ -127,7 +130,7 @@ def attempt_aside(phase: Phase, folder: SweepFolder) -> str:
         return attempt(phase, folder)
 
 
-def _side_by_side(phases: Sequence[Phase], found: Outcome, workers: int) -> None:
+def _side_by_side(phases: Sequence[Phase], found: Outcome, workers: int, bar: Bar) -> None:
     """Run phases in processes of one thread, `workers` at a time. Ctrl-C lets each save, and is raised."""
     waiting = list(reversed(phases))
     busy: dict[Any, tuple[BaseProcess, Phase]] = {}
@@ -140,6 +143,7 @@ def _side_by_side(phases: Sequence[Phase], found: Outcome, workers: int) -> None
             for connection in ready:
                 process, phase = busy.pop(connection)
                 found.ended(phase, _answer(connection, process))
+                bar.advance()
                 if waiting and process.is_alive():
                     busy[connection] = process, _hand_out(waiting, connection)
                 else:

@@ -17,6 +17,7 @@ from diwa_cli.run_folder import in_a_line
 from diwa_cli.sweep_plan import Stage, SweepFolder
 from diwa_data.errors import DiwaError
 from diwa_data.parts import Built, PartJob, build_part
+from diwa_data.progress import progress
 
 SAVING = 120.0
 """Seconds in which interrupted tasks may save."""
@@ -66,11 +67,13 @@ def run_on_ray(stages: Sequence[Stage], folder: SweepFolder, address: str) -> Ou
 def _follow(ray: Any, phases: Sequence[Phase], tasks: Mapping[str, Any], found: Outcome) -> None:
     """Take how each task ended, unless it was not tried."""
     by_task = {tasks[phase.name]: phase for phase in phases}
-    for reference, accident in _ended(ray, list(by_task)):
-        phase = by_task[reference]
-        # A task that needs a broken one breaks too. Results travel with Ray, as a file system may show files late.
-        if found.done.issuperset(set(phase.after) & tasks.keys()):
-            found.ended(phase, accident or ray.get(reference))
+    with progress("sweep", len(phases), "phases") as bar:
+        for reference, accident in _ended(ray, list(by_task)):
+            phase = by_task[reference]
+            # A task that needs a broken one breaks too. Results travel with Ray, as a file system may show files late.
+            if found.done.issuperset(set(phase.after) & tasks.keys()):
+                found.ended(phase, accident or ray.get(reference))
+            bar.advance()
 
 
 def room_of(nodes: Sequence[dict[str, Any]]) -> dict[str, float]:

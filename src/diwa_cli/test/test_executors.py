@@ -1,6 +1,7 @@
 """Phases with real files: what is finished is skipped, what fails stops only what needs it, here and on Ray."""
 
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,13 @@ def test_what_needs_a_failed_phase_is_left_out_however_far_away(tmp_path, capsys
     assert {name for name in "bcdef" if f"[{name}] finished earlier" in out} == {"b", "d", "f"}
     run_here(stages, folder, workers=1)
     assert capsys.readouterr().out.count("finished earlier") == 6
+
+
+def test_phases_side_by_side_say_how_many_are_done_and_when_the_rest_will_be(tmp_path, capsys):
+    (tmp_path / "a").write_text("text")
+    phases = (copies(tmp_path, "b", "a"), copies(tmp_path, "c", "a"), copies(tmp_path, "broken", "nowhere"))
+    run_here([Stage("copy", phases)], SweepFolder(tmp_path), workers=2)
+    assert re.search(r"^copy: 3/3 phases, [\d.]+/s, ETA 0:00$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_failure_stops_nothing_else_and_is_tried_again(execute, tmp_path, capsys):
