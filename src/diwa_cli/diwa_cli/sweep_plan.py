@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diwa_cli.arguments import Source
 from diwa_cli.demo import DemoConfig, Settings
+from diwa_cli.evaluate import EvaluateConfig
 from diwa_cli.phases import Phase, PhaseMaker
 from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder
 from diwa_data.errors import DiwaError
@@ -249,16 +250,15 @@ def finetune_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run
 def base_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
     """The evaluation of the base policy of a skill and seed, once for all values of alpha_BC."""
     trained, after = folder.of(run.trained), [f"{run.trained}/train_policy", f"{run.trained}/train_reward"]
-    config = sweep.settings(run.skill, run.seed).final
-    name, policies = f"{run.trained}/evaluate", {BASE: trained.policy}
+    name, policies, config = f"{run.trained}/evaluate", {BASE: trained.policy}, _judging(sweep, run)
     return make.evaluate(name, policies, folder.shared.world_model, trained.reward, trained.final, config, after)
 
 
 def finetuned_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
     """The evaluation of a fine-tuned policy, on the starts of its base."""
     trained, mine = folder.of(run.trained), folder.of(run.name)
-    config = sweep.settings(run.skill, run.seed).final
     name, policies, after = f"{run.name}/evaluate", {FINETUNED: mine.finetuned}, [f"{run.name}/finetune"]
+    config = _judging(sweep, run)
     return make.evaluate(name, policies, folder.shared.world_model, trained.reward, mine.final, config, after)
 
 
@@ -268,6 +268,15 @@ def dppo_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) ->
     evaluation = dataclasses.replace(settings.curve, rollouts=DPPO_ROLLOUTS)
     paths = (trained.policy, folder.shared.world_model, trained.reward, mine.final, mine.dppo)
     return make.dppo(f"{run.name}/dppo", *paths, settings.dppo, evaluation, [f"{run.name}/evaluate"])
+
+
+def _judging(sweep: Sweep, run: Run) -> EvaluateConfig:
+    """The evaluation of a run, in one process: phases side by side start none of their own each time.
+
+    Unless it asks for more processes than there are phases at a time.
+    """
+    config = sweep.settings(run.skill, run.seed).final
+    return dataclasses.replace(config, workers=1) if config.workers <= sweep.config.workers else config
 
 
 @cache

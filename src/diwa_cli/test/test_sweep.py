@@ -150,6 +150,13 @@ def test_the_baselines_steps_are_a_mean_over_seeds_if_all_of_them_matched():
     assert (row["dppo_steps_to_match"], steps_to_match(row)) == (None, "more than 900")
 
 
+def test_evaluations_go_side_by_side_unless_one_asks_for_more_processes():
+    for workers, cores in ((1, 2), (2, 1), (4, 1)):
+        config = SweepConfig(skills=("open_drawer",), seeds=(0,), workers=workers)
+        stages = {stage.name: stage.phases for stage in plan(SweepFolder(Path("out")), Sweep(config, Source("debug")))}
+        assert [phase.cores for phase in stages["evaluate"]] == [cores, cores]  # the preset's is 2
+
+
 def test_the_baseline_practises_after_what_it_must_match_is_judged():
     config = SweepConfig(skills=("open_drawer",), seeds=(0, 1), alphas=(0.1,), dppo_seeds=(1,))
     stages = {stage.name: stage.phases for stage in plan(SweepFolder(Path("out")), Sweep(config, Source("debug")))}
