@@ -1,4 +1,4 @@
-"""The `diwa` command: finds the subcommand, and turns errors and Ctrl-C into one line each.
+"""The `diwa` command: finds the subcommand, and turns errors, Ctrl-C and SIGTERM into one line each.
 
 A subcommand's module is imported when it runs, so that `diwa --help` does not wait for torch.
 """
@@ -6,6 +6,7 @@ A subcommand's module is imported when it runs, so that `diwa --help` does not w
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 from diwa_data import __version__
@@ -49,7 +50,8 @@ SIMULATOR = ("mujoco", "gymnasium_robotics")
 
 
 def main() -> int:
-    """Run the command in `sys.argv`; the exit status is 2 for an error and 130 for Ctrl-C."""
+    """Run the command in `sys.argv`; the exit status is 2 for an error and 130 for Ctrl-C and SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill`, Slurm, Docker and systemd send
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())

@@ -251,3 +251,16 @@ def test_doctor(diwa):
     assert ran.status == 0
     for expected in ("torch threads", "off-screen rendering works", "diwa_learning", "ROS 2", "GB free"):
         assert expected in ran.out
+
+
+def test_sigterm_does_what_ctrl_c_does(tmp_path):
+    words = ["record", "--out", tmp_path, "--minutes", "5", "--episode-seconds", "4", "--workers", "2"]
+    command = [sys.executable, "-m", "diwa_cli.main", *words, "--preset", "debug"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+        while not list(tmp_path.glob("0*")):
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.terminate()
+        _, err = run.communicate(timeout=60)
+    assert (run.returncode, err.strip()) == (130, "interrupted; the same command continues")
+    assert not list(tmp_path.glob(".*"))
