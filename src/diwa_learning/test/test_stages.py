@@ -14,7 +14,7 @@ def test_given_settings_go_over_the_preset_and_those_over_the_defaults():
     given = {"stage": "policy", "preset": "laptop", "policy": {"epochs": 7, "net": {"width": 9}}}
     config = train_config(given, "here")
     assert (config.policy.epochs, config.policy.net.width) == (7, 9)
-    assert config.policy.learning_rate == 3e-4  # of the preset
+    assert config.policy.learning_rate == 1e-3  # of the preset
     assert config.policy.batch_size == 256  # the default
     assert train_config({}, "here").world_model.depth == 16
     assert train_config({"preset": "paper"}, "here").world_model.depth == 48
