@@ -78,7 +78,7 @@ def judged_rate(judged: Path) -> float:
     """Success rate of the last policy in a folder of `diwa evaluate`. Raises `DiwaError` where there is none."""
     found = read_json(judged / "evaluation.json")
     if found is None:
-        raise DiwaError(f"{judged} holds no evaluation: give a success rate, or the folder of `diwa evaluate --out`")
+        raise DiwaError(f"{judged} holds no evaluation: give the folder of `diwa evaluate --out`, or a success rate")
     return list(found["policies"].values())[-1]["rate"]
 
 
