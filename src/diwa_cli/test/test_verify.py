@@ -15,12 +15,13 @@ from diwa_data.images import Frame
 from diwa_learning import agent as agent_module
 from diwa_learning.agent import Agent, Unjudged
 from diwa_learning.checkpoint import load_checkpoint, load_world_model
-from diwa_learning.dream import Dream, DreamConfig, start_states
+from diwa_learning.dream import Dream, DreamConfig
 from diwa_learning.features import embed_clips, filtered_states, gumbel_noise, whole
 from diwa_learning.finetune import FinetuneConfig
 from diwa_learning.open_loop import action_check
 from diwa_learning.policy import load_policy
 from diwa_learning.sequences import Replay
+from diwa_learning.start_states import start_states
 from diwa_learning.train_reward import load_reward
 
 pytestmark = pytest.mark.verify

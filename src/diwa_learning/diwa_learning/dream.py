@@ -1,4 +1,4 @@
-"""The Dream Diffusion MDP: start states, and rollouts of a policy inside the world model (METHOD section 4, eqs. 5-6).
+"""The Dream Diffusion MDP: rollouts of a policy inside the world model (METHOD section 4, eqs. 5-6).
 
 One step of the MDP is a chunk: K denoising steps in a fixed state s, then H prior steps of the world model with the
 executed actions. N dreams run in parallel for T chunks; a dream that ends starts anew from another start state.
@@ -12,38 +12,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diwa_data.dataset import Episode
-from diwa_data.errors import DiwaError
 from diwa_data.spec import ActionSpec
 from diwa_learning.capture import CapturedEach
 from diwa_learning.chain import ChainPolicy, Exploration
-from diwa_learning.features import Part, gumbel_noise, last_states
 from diwa_learning.guard import Guard
 from diwa_learning.precision import Precision, is_half
 from diwa_learning.reward import SuccessJudge
 from diwa_learning.rssm import RSSM, State
+from diwa_learning.start_states import StartConfig
 from diwa_learning.streams import Streams
 from diwa_learning.world_model import WorldModel
-
-
-@dataclass(frozen=True)
-class StartConfig:
-    """Which recorded frames dreams start from."""
-
-    count: int = 2000
-    """Start states encoded before training."""
-    context: int = 1
-    """Frames filtered for each, the start's own included; with 1 they are single frames, as deployment begins."""
-    first_share: float = 0.5
-    """Share taken from the first `first_frames` frames of demonstrations: where deployment starts."""
-    first_frames: int = 4
-    """How many frames of a demonstration count as its first; the earliest is the one that has its context."""
-    play_share: float = 0.1
-    """Share taken from frames of play; the rest are any frames of demonstrations."""
 
 
 @dataclass(frozen=True)
@@ -255,48 +236,3 @@ class Dream:
     def _restart(self, state: State, done: Tensor) -> State:
         both = zip(self._draw_starts().parts(), state.parts(), strict=True)
         return State(*(torch.where(done.flatten()[:, None], new, old) for new, old in both))
-
-
-def start_states(
-    model: WorldModel,
-    classifier: SuccessJudge,
-    demonstrations: Sequence[Episode],
-    play: Sequence[Episode],
-    config: StartConfig,
-    seed: int,
-) -> State:
-    """Frames of demonstrations and play, filtered from the zero state; those already a success are dropped.
-
-    The share for play falls to demonstrations when there is none.
-    """
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    n_first = round(config.count * config.first_share)
-    n_play = round(config.count * config.play_share) if play else 0
-    frames = [
-        *draw_frames(demonstrations, n_first, rng, config.context - 1, config.context - 1 + config.first_frames),
-        *draw_frames(play, n_play, rng),
-        *draw_frames(demonstrations, config.count - n_first - n_play, rng),
-    ]
-    parts = [Part(episode, max(0, index + 1 - config.context), index + 1) for episode, index in frames]
-    noise = gumbel_noise(model.rssm, len(parts), config.context, generator=generator)
-    states = last_states(model, parts, noise)
-    with torch.no_grad():
-        keep = ~classifier.is_success(classifier.probability(states.features))
-    if not keep.any():
-        raise DiwaError(
-            f"the classifier calls all {len(frames)} start frames a success: train it longer, or on more demonstrations"
-        )
-    return states[keep]
-
-
-def draw_frames(
-    episodes: Sequence[Episode], count: int, rng: np.random.Generator, first: int = 0, stop: int | None = None
-) -> list[tuple[Episode, int]]:
-    """`count` random (episode, frame), evenly over all, or over those from `first` to `stop` (exclusive) of each."""
-    lengths = np.array([max(0, min(len(e) if stop is None else stop, len(e)) - first) for e in episodes])
-    if count == 0 or lengths.sum() == 0:
-        return []
-    flat = rng.integers(lengths.sum(), size=count)
-    which = np.searchsorted(np.cumsum(lengths), flat, side="right")
-    index = flat - (np.cumsum(lengths) - lengths)[which] + first
-    return [(episodes[w], int(t)) for w, t in zip(which, index, strict=True)]

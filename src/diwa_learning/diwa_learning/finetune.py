@@ -13,7 +13,7 @@ from diwa_data.errors import DiwaError
 from diwa_learning.bc_weight import BCWeight
 from diwa_learning.chain import FinetunedPolicy
 from diwa_learning.checkpoint import LoadedWorldModel, compute_device, load_world_model
-from diwa_learning.dream import Dream, DreamConfig, start_states
+from diwa_learning.dream import Dream, DreamConfig
 from diwa_learning.features import require_one_skill
 from diwa_learning.finetuner import Critic, PPOConfig
 from diwa_learning.iterations import FinetuneMember, finish, is_kept, iterate, load_pretrained, make_finetuner
@@ -22,6 +22,7 @@ from diwa_learning.rssm import State
 from diwa_learning.selection import Choice, choose, scores
 from diwa_learning.sequences import Library, fingerprint
 from diwa_learning.stacking import stack
+from diwa_learning.start_states import start_states
 from diwa_learning.streams import Stream, Streams
 from diwa_learning.train_guard import LoadedGuard, load_guard
 from diwa_learning.train_reward import LoadedReward, load_reward
@@ -150,11 +151,8 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
         what = f"a dream.penalty of {config.dream.penalty:g}" if config.dream.penalty else "the best result"
         raise DiwaError(f"{what} needs a guard: make one with `diwa train-guard`")
     demonstrations, play = library(job.demonstrations), library(job.play) if job.play else None
-    skills = {
-        job.demonstrations: require_one_skill(demonstrations.episodes, job.demonstrations),
-        job.reward: judge.skill,
-    }
-    for path, skill in skills.items():
+    shown = require_one_skill(demonstrations.episodes, job.demonstrations)
+    for path, skill in ((job.demonstrations, shown), (job.reward, judge.skill)):
         if skill != pretrained.skill:
             raise DiwaError(f"{job.policy} is for {pretrained.skill}, but {path} is for {skill}")
     inputs = {
@@ -168,7 +166,9 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
     run = runs.enter_context(TrainingRun(job.out, "finetune", config, world.spec, world.hash, inputs))
     if run.finished:
         return None
-    judge.classifier.to(model.device)
+    classifier = judge.classifier.to(model.device)
+    elsewhere = play.episodes if play else []
+    starts = start_states(model, classifier, demonstrations.episodes, elsewhere, config.dream.starts, config.seed)
     return Member(
         run,
         pretrained,
@@ -178,14 +178,7 @@ def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: E
         BCWeight(config.alpha_for(pretrained.skill), config.target_kl).to(model.device),
         config,
         judge,
-        start_states(
-            model,
-            judge.classifier,
-            demonstrations.episodes,
-            play.episodes if play else [],
-            config.dream.starts,
-            config.seed,
-        ),
+        starts,
         guard,
     )
 

@@ -10,11 +10,12 @@ import toy
 from diwa_data.errors import DiwaError
 from diwa_learning import train_guard as module
 from diwa_learning.checkpoint import load_checkpoint
-from diwa_learning.dream import Dream, DreamConfig, start_states
+from diwa_learning.dream import Dream, DreamConfig
 from diwa_learning.finetune import FinetuneJob, finetune, finetune_runs
 from diwa_learning.guard import Guard, GuardConfig
 from diwa_learning.policy import load_policy
 from diwa_learning.rssm import RSSMConfig
+from diwa_learning.start_states import start_states
 from diwa_learning.streams import Stream, Streams
 from diwa_learning.train_guard import load_guard, train_guard
 

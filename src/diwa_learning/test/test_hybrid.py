@@ -12,7 +12,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.checkpoint import load_checkpoint, load_world_model
 from diwa_learning.decoded_reward import LEAST_ERROR, DecodedReward
-from diwa_learning.dream import Dream, DreamConfig, start_states
+from diwa_learning.dream import Dream, DreamConfig
 from diwa_learning.features import embed_clips, filtered_states, gumbel_noise, whole
 from diwa_learning.open_loop import open_loop
 from diwa_learning.policy import PolicyNetConfig, make_policy
@@ -20,6 +20,7 @@ from diwa_learning.reward_config import RewardConfig
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.sequences import Replay
 from diwa_learning.stacking import stack
+from diwa_learning.start_states import start_states
 from diwa_learning.streams import Stream, Streams
 from diwa_learning.train_reward import load_reward, train_reward
 from diwa_learning.train_world_model import train_world_model

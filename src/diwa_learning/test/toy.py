@@ -21,13 +21,14 @@ from diwa_data.spec import Spec
 from diwa_learning.chain import ChainPolicy, Normal
 from diwa_learning.checkpoint import LoadedWorldModel, load_world_model, save_checkpoint
 from diwa_learning.dppo_config import DPPOConfig
-from diwa_learning.dream import DreamConfig, StartConfig
+from diwa_learning.dream import DreamConfig
 from diwa_learning.features import embed_clips, whole
 from diwa_learning.finetune import FinetuneConfig
 from diwa_learning.finetuner import PPOConfig
 from diwa_learning.policy import PolicyNetConfig
 from diwa_learning.reward_config import RewardConfig
 from diwa_learning.rssm import RSSMConfig, balanced_kl, shift_actions
+from diwa_learning.start_states import StartConfig
 from diwa_learning.train_policy import PolicyConfig
 from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
