@@ -40,6 +40,7 @@ COMMANDS = {
     "demo": ("run_commands", "all of the above, small: from recording to a fine-tuned skill and its report"),
     "sweep": ("run_commands", "skills x seeds x alpha_BC, from nothing to one report; on this machine or on Ray"),
     "summary": ("run_commands", "the results of several demos as one table"),
+    "compare": ("run_commands", "sweeps that differ in one thing, on what they have in common"),
     "experiment": ("run_commands", "what limits a run's gain: world model, alpha_BC or reward"),
     "doctor": ("run_commands", "what is installed from where, graphics, threads, disk"),
 }

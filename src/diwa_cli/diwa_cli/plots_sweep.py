@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
-from diwa_cli.plots import BASE, DREAM, FINETUNED, INK, Curve, new_figure, styled, svg
+from diwa_cli.plots import BASE, CYCLE, DREAM, FINETUNED, INK, Curve, new_figure, styled, svg
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,14 @@ class Bar:
     high: float
     seeds: Sequence[float]
     """Of each seed."""
+
+
+@dataclass(frozen=True)
+class VariantBar:
+    """Success of one variant on one skill, percent."""
+
+    base: float
+    finetuned: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,29 @@ def skill_bars(skills: Mapping[str, tuple[Bar, Bar]]) -> str:
     axes.set_yticks(range(len(skills)), list(skills))
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return svg(figure)
+
+
+@styled
+def variant_bars(skills: Mapping[str, Mapping[str, VariantBar]]) -> str:
+    """A bar a skill and variant, after dreaming, with a line where it was after imitation."""
+    names = list(next(iter(skills.values())))
+    height = 0.8 / len(names)
+    figure, axes = new_figure(width=6.6, height=0.24 * len(names) * len(skills) + 0.95)
+    for number, (name, color) in enumerate(zip(names, CYCLE * len(names), strict=False)):
+        rows = [row + height * (number + 0.5) - 0.4 for row in range(len(skills))]
+        found = [variants[name] for variants in skills.values()]
+        axes.barh(rows, [bar.finetuned for bar in found], height=0.9 * height, color=color, label=name)
+        bounds = [row - 0.45 * height for row in rows], [row + 0.45 * height for row in rows]
+        axes.vlines([bar.base for bar in found], *bounds, color=INK, linewidth=1.6,
+                    label="after imitation" if number == len(names) - 1 else "")  # fmt: skip
+        for row, bar in zip(rows, found, strict=True):
+            axes.annotate(f"{bar.finetuned:.0f} %", (100, row), (6, 0), textcoords="offset points", va="center",
+                          fontsize=8, fontweight="bold", color=color, annotation_clip=False)  # fmt: skip
+    axes.set(xlim=(0, 100), xlabel="success after dreaming, %", ylim=(len(skills) - 0.45, -0.55))
+    axes.set_yticks(range(len(skills)), [name.replace("_", " ") for name in skills])
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(names) + 1), borderaxespad=0.2)
     return svg(figure)
 
 

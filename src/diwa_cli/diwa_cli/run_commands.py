@@ -193,6 +193,30 @@ def summary(args: list[str]) -> int:
     return call(command, "summary", args)
 
 
+def compare(args: list[str]) -> int:
+    from diwa_cli import compare as table
+
+    def command(
+        runs: Positional[list[Path]],
+        names: list[str] | None = None,
+        out: Path | None = None,
+        figure: Path | None = None,
+    ) -> None:
+        """Print the results of several sweeps side by side, on the skills, seeds and start states that all have.
+
+        Results are paired with those of the first by start state: variants of the method, on one play.
+
+        Args:
+            runs: Folders of finished sweeps.
+            names: One for each; by default the folders'.
+            out: JSON file for the rows.
+            figure: SVG file for bars.
+        """
+        print(table.compare(runs, names or [], out, figure))
+
+    return call(command, "compare", args)
+
+
 def demo(args: list[str]) -> int:
     from diwa_cli import demo as whole
 

@@ -121,6 +121,18 @@ def difference_over_seeds(first: Sequence[Sequence[bool]], second: Sequence[Sequ
     return _over_seeds(two - one, pooled.interval, -1.0)
 
 
+def interval_of_mean(values: Sequence[float], intervals: Sequence[Interval]) -> Interval:
+    """95 % interval of the mean of independent estimates, each with its own, by square-and-add.
+
+    Zou and Donner, Construction of confidence limits about effect measures, Statistics in Medicine 27 (2008).
+    """
+    n, mean = len(values), sum(values) / len(values)
+    pairs = list(zip(values, intervals, strict=True))
+    low = math.sqrt(sum((value - each.low) ** 2 for value, each in pairs)) / n
+    high = math.sqrt(sum((each.high - value) ** 2 for value, each in pairs)) / n
+    return Interval(mean - low, mean + high)
+
+
 def crossed_interval(values: np.ndarray) -> Interval:
     """95 % interval of the mean of `values` (S seeds, N starts), S and N at least 2; not cut to a possible range.
 

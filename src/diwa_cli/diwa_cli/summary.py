@@ -28,6 +28,8 @@ def row(run: Path) -> dict[str, Any]:
     """
     folder = RunFolder(run)
     found, description = read_json(folder.results), read_json(folder.description)
+    if folder.is_sweep:
+        raise DiwaError(f"{run} is a sweep: its table is in {folder.report}, and `diwa compare` compares several")
     if found is None or description is None:
         raise DiwaError(f"{run} holds no finished demo: run `diwa demo --out {run}` to its end first")
     demo = description["config"]["demo"]

@@ -1,0 +1,155 @@
+"""`diwa compare`: sweeps that differ in one thing, on the skills, seeds and start states that all of them have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diwa_cli.plots_sweep import VariantBar, variant_bars
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, read_json, write_json, write_text
+from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
+from diwa_cli.sweep_plan import SweepFolder
+from diwa_data.errors import DiwaError
+
+UNITS = (
+    "rates in percent, differences in percentage points, intervals 95 %: paired by start state, over seeds where there "
+    "are several; of the mean, over start states and seeds, the skills given"
+)
+MEAN = "mean"
+"""In the column of skills."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A finished sweep under the name by which it is compared."""
+
+    name: str
+    folder: Path
+    command: str
+    rollouts: Mapping[tuple[str, int], Mapping[str, Mapping[int, bool]]]
+    """(skill, seed) -> policy -> start state -> success."""
+
+    def successes(self, skill: str, seeds: Sequence[int], policy: str) -> list[list[bool]]:
+        """A row a seed, in the order of start states."""
+        return [[won for _, won in sorted(self.rollouts[skill, seed][policy].items())] for seed in seeds]
+
+
+def compare(folders: Sequence[Path], names: Sequence[str], out: Path | None, figure: Path | None) -> str:
+    """Their table as Markdown; its rows also go to the JSON file `out`, bars to the SVG file `figure`.
+
+    Raises `DiwaError` for a folder without a finished sweep, names that do not tell them apart, sweeps with nothing in
+    common, and one that was judged from other start states.
+    """
+    names = names or [folder.name for folder in folders]
+    if len(folders) < 2 or len(set(names)) != len(names) or len(names) != len(folders):
+        raise DiwaError(f"give two folders or more, and a name of its own for each (--names): {', '.join(names)}")
+    variants = [load(name, folder) for name, folder in zip(names, folders, strict=True)]
+    rows = [row(variants, skill, seeds) for skill, seeds in shared(variants).items()]
+    rows.append(mean(rows))
+    if out:
+        about = {v.name: {"folder": str(v.folder), "command": v.command} for v in variants}
+        write_json(out, {"units": UNITS, "variants": about, "rows": rows})
+    if figure:
+        write_text(figure, variant_bars({found["skill"]: bars(found) for found in rows}))
+    return table(rows)
+
+
+def load(name: str, folder: Path) -> Variant:
+    """The rollouts of a finished sweep. Raises `DiwaError` where there are none, or several values of alpha_BC."""
+    paths = SweepFolder(folder)
+    description = read_json(paths.shared.description)
+    if description is None or not RunFolder(folder).is_sweep or not paths.rollouts.is_file():
+        raise DiwaError(f"{folder} holds no finished sweep: run `diwa sweep --out {folder}` to its end first")
+    found: dict[tuple[str, int], dict[str, dict[int, bool]]] = {}
+    alphas: dict[str, set[float]] = {}
+    for line in paths.rollouts.read_text().splitlines():
+        one = json.loads(line)
+        policies = found.setdefault((one["skill"], one["seed"]), {BASE: {}, FINETUNED: {}})
+        policies[one["policy"]][one["start"]] = one["success"]
+        if one["alpha_bc"] is not None:
+            alphas.setdefault(one["skill"], set()).add(one["alpha_bc"])
+    for skill, values in alphas.items():
+        if len(values) > 1:
+            several = ", ".join(f"{value:g}" for value in sorted(values))
+            raise DiwaError(f"{folder} has {skill} with alpha_BC {several}: its own report compares them")
+    return Variant(name, folder, description["command"], found)
+
+
+def shared(variants: Sequence[Variant]) -> dict[str, list[int]]:
+    """Skill -> seeds that all of them have, in the order of the first. Raises `DiwaError` if there are none."""
+    first, *others = variants
+    found: dict[str, list[int]] = {}
+    for key, policies in first.rollouts.items():
+        if not all(key in other.rollouts for other in others):
+            continue
+        for other in others:
+            if other.rollouts[key][FINETUNED].keys() != policies[FINETUNED].keys():
+                raise DiwaError(
+                    f"{other.folder} has {key[0]} judged from other start states than {first.folder}: "
+                    f"{len(other.rollouts[key][FINETUNED])} and {len(policies[FINETUNED])}; use the same --rollouts"
+                )
+        found.setdefault(key[0], []).append(key[1])
+    if not found:
+        raise DiwaError(f"no skill and seed is in all of {', '.join(str(v.folder) for v in variants)}")
+    return found
+
+
+def row(variants: Sequence[Variant], skill: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """One skill: rates and gain of every variant, and what each result is beyond the first variant's."""
+    first = variants[0].successes(skill, seeds, FINETUNED)
+    results = {}
+    for variant in variants:
+        base, tuned = (variant.successes(skill, seeds, policy) for policy in (BASE, FINETUNED))
+        results[variant.name] = {
+            BASE: round(100 * rate_over_seeds(base).mean, 2),
+            FINETUNED: round(100 * rate_over_seeds(tuned).mean, 2),
+            **_points("difference", "interval", difference_over_seeds(base, tuned)),
+            **_points("beyond_first", "beyond_first_interval", difference_over_seeds(first, tuned)),
+        }
+    return {"skill": skill, "seeds": list(seeds), "rollouts": len(first[0]), "variants": results}
+
+
+def mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Over skills."""
+    results = {}
+    for name in rows[0]["variants"]:
+        each = [found["variants"][name] for found in rows]
+        results[name] = {key: round(sum(one[key] for one in each) / len(each), 2) for key in (BASE, FINETUNED)}
+        for key, interval in (("difference", "interval"), ("beyond_first", "beyond_first_interval")):
+            points = [one[key] for one in each]
+            ends = interval_of_mean(points, [Interval(*one[interval]) for one in each])
+            results[name][key] = round(sum(points) / len(points), 2)
+            results[name][interval] = [round(ends.low, 2), round(ends.high, 2)]
+    return {"skill": MEAN, "seeds": sorted({seed for found in rows for seed in found["seeds"]}), "variants": results}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as Markdown: before and after of each variant, then each result beyond the first variant's."""
+    first, *others = rows[0]["variants"]
+    head = ["skill", "seeds", first, *others, *(f"{name} - {first} (95 %)" for name in others)]
+    lines = [head, ["---"] * len(head)]
+    for found in rows:
+        results = found["variants"]
+        cells = [found["skill"], " ".join(map(str, found["seeds"]))]
+        cells += [f"{one[BASE]:.1f} to {one[FINETUNED]:.1f} %" for one in results.values()]
+        for name in others:
+            low, high = results[name]["beyond_first_interval"]
+            cells.append(f"{results[name]['beyond_first']:+.1f} ({low:+.1f} to {high:+.1f})")
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def bars(found: dict[str, Any]) -> dict[str, VariantBar]:
+    """Of one row of the figure."""
+    return {name: VariantBar(one[BASE], one[FINETUNED]) for name, one in found["variants"].items()}
+
+
+def _points(name: str, interval: str, found: SeedMean) -> dict[str, Any]:
+    """In percentage points, under these two names."""
+    return {
+        name: round(100 * found.mean, 2),
+        interval: [round(100 * found.interval.low, 2), round(100 * found.interval.high, 2)],
+    }
