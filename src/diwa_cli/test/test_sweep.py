@@ -194,6 +194,7 @@ def test_sweep_interrupted_continued_and_grown(diwa, interrupt_in_phase, tmp_pat
     assert [one["seed"] for one in row["dppo"]] == [0]
     ran = diwa(*here, "--rollouts", "3")
     assert (ran.status, "begun differently: " in ran.err, "sweep.rollouts was 2" in ran.err) == (2, True, True)
+    check_variant(diwa, out, tmp_path / "gaussian")
     check_failure(diwa, out)
 
 
@@ -224,6 +225,28 @@ def check_results(out, found):
     bundle = load_bundle(out / "skills" / "open_drawer")
     assert (bundle.card["seed"], bundle.card["finetuned"]["rollouts"]) == (0, 2)
     assert weights_hash(bundle.policy) == weights_hash(out / "open_drawer/seed_0/alpha_0.1/finetuned")
+
+
+def check_variant(diwa, out, variant):
+    """A sweep of another policy has all but what depends on it from the first one."""
+    config = variant.with_suffix(".yaml")
+    config.write_text(Path(SWEEP[4]).read_text().replace("net: {", "net: {kind: gaussian, "))
+    words = ["sweep", "--preset", "debug", "--config", config, "--skills", "open_drawer", "--seeds", "0", "2"]
+    ran = diwa(*words, "--world-model-of", out, "--out", variant)
+    assert ran.status == 0, ran.err
+    assert f"from {out}, where they are configured alike: 5 finished phases" in ran.out
+    links = {str(path.relative_to(variant)) for path in variant.rglob("*") if path.is_symlink()}
+    mine = "open_drawer"
+    assert links == {
+        "guard", f"{mine}/bags/demonstrations", f"{mine}/demonstrations.h5", f"{mine}/replay.json",
+        f"{mine}/seed_0/reward",
+    }  # fmt: skip
+    assert all((variant / link).resolve().is_relative_to(out) for link in links)
+    assert (variant / "open_drawer/seed_2/reward/weights.safetensors").is_file()
+    ran = diwa("compare", out, variant)
+    assert ran.out.count("| open_drawer | 0 |") == 1, ran.err
+    ran = diwa(*words, "--world-model-of", out, "--out", variant)
+    assert (ran.status, "configured alike" in ran.out) == (0, False)
 
 
 def check_failure(diwa, out):
