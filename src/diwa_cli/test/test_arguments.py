@@ -12,6 +12,7 @@ from diwa_cli.demo import DemoConfig, Settings
 from diwa_cli.run_skill import RunSkillConfig
 from diwa_data.config import SECTIONS, load_parameters, presets
 from diwa_data.errors import DiwaError
+from diwa_learning.world_model_config import WorldModelConfig
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,16 @@ def test_file_overrides_preset_and_flags_override_both(file):
     config = source.section(Config, "run_skill")
     assert config == Config(rate=2.0, inner=Inner(width=3))
     assert parse(config, "--inner.width", "5") == Config(rate=2.0, inner=Inner(width=5))
+
+
+def test_a_file_may_lean_on_what_the_preset_sets(tmp_path):
+    """A hybrid world model decodes the robot state, which `laptop` does and the defaults do not."""
+    path = tmp_path / "hybrid.yaml"
+    path.write_text("/**: {ros__parameters: {world_model: {scene_state: true}}}")
+    config = Source("laptop", path).section(WorldModelConfig, "world_model")
+    assert (config.scene_state, config.robot_state_weight > 0) == (True, True)
+    with pytest.raises(DiwaError, match="it needs robot_state_weight above 0"):
+        Source("paper", path).section(WorldModelConfig, "world_model")
 
 
 def test_unknown_presets_keys_and_files_list_what_there_is(file, tmp_path):

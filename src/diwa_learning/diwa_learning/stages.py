@@ -86,8 +86,7 @@ def train_config(given: Mapping[str, Any], where: str) -> TrainConfig:
     """
     fields = {one.name for one in dataclasses.fields(TrainConfig)}
     own = {key: value for key, value in given.items() if key in fields or key not in SECTIONS}
-    from_mapping(TrainConfig, own, where)  # what is wrong in it is not the preset's fault
-    preset = load_parameters(own.get("preset", DEFAULT_PRESET))
+    preset = load_parameters(str(own.get("preset", DEFAULT_PRESET)))
     shipped = {stage: preset[stage] for stage in NEEDS if stage in preset}
     return from_mapping(TrainConfig, merged(shipped, own), where)
 

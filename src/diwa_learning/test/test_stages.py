@@ -18,6 +18,9 @@ def test_given_settings_go_over_the_preset_and_those_over_the_defaults():
     assert config.policy.batch_size == 256  # the default
     assert train_config({}, "here").world_model.depth == 16
     assert train_config({"preset": "paper"}, "here").world_model.depth == 48
+    assert (
+        train_config({"world_model": {"scene_state": True}}, "here").world_model.robot_state_weight > 0
+    )  # the preset's
 
 
 def test_sections_of_other_commands_are_left_out_and_unknown_keys_are_not():
