@@ -16,10 +16,10 @@ from diwa_cli.on_ray import run_on_ray
 from diwa_cli.phases import claim
 from diwa_cli.report_sweep import write_sweep_report
 from diwa_cli.run_folder import RunFolder, write_json
-from diwa_cli.sweep_borrow import borrow
 from diwa_cli.sweep_bundles import write_sweep_bundles
 from diwa_cli.sweep_plan import FREE, Stage, Sweep, SweepConfig, SweepFolder, plan
 from diwa_cli.sweep_results import UNITS, JudgedRun, judged_runs, run_row, skill_rows, table, write_rollouts
+from diwa_cli.sweep_reuse import reuse
 from diwa_cli.versions import machine, versions
 from diwa_data.errors import DiwaError
 from diwa_learning.checkpoint import compute_device, is_finished
@@ -43,7 +43,7 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
     command = command_line("sweep", source, config, "sweep", out=out)
     claim(folder.shared, "sweep", command, identity(what), {f"sweep.{name}" for name in FREE})
     stages = plan(folder, what)
-    borrow(stages, folder, what)
+    reuse(stages, folder, what)
     if config.ray:
         outcome = run_on_ray(stages, folder, config.ray)
     else:

@@ -43,6 +43,9 @@ class SweepConfig:
     """Of the recordings and the world model, which all runs share."""
     world_model_of: str = ""
     """Folder of a finished demo or sweep whose play and world model to use; empty = record and train them."""
+    reuse: str = ""
+    """Folder of another sweep: what it has finished and is configured alike is linked, not made again; empty =
+    that of `world_model_of`."""
     stacked: bool | None = None
     """Whether policies, classifiers and fine-tunings train stacked, all at once on one device; None = on a GPU."""
     workers: int = 2
@@ -54,7 +57,7 @@ class SweepConfig:
 DPPO_ROLLOUTS = 50
 """Start states on which each checkpoint of the baseline is judged."""
 
-FREE = ("skills", "seeds", "alphas", "dppo_seeds", "stacked", "workers", "ray")
+FREE = ("skills", "seeds", "alphas", "dppo_seeds", "reuse", "stacked", "workers", "ray")
 """What may change between two calls on one folder: a sweep can grow, and go on elsewhere."""
 
 

@@ -8,15 +8,20 @@ import pytest
 
 from diwa_cli.arguments import Source
 from diwa_cli.evaluate import Evaluation
+from diwa_cli.phases import claim
 from diwa_cli.report_sweep import write_sweep_report
 from diwa_cli.rollouts import Rollout
+from diwa_cli.sweep import identity
 from diwa_cli.sweep_plan import Run, Sweep, SweepConfig, SweepFolder, plan
 from diwa_cli.sweep_results import JudgedRun, run_row, skill_rows, steps_to_match, table
+from diwa_cli.sweep_reuse import reuse
 from diwa_data.errors import DiwaError
 from diwa_data.skills import SKILLS
 from diwa_deploy.bundle import load_bundle
 from diwa_learning.checkpoint import weights_hash
 
+DEMONSTRATIONS = {f"open_drawer/{name}" for name in ("bags/demonstrations", "demonstrations.h5", "replay.json")}
+LEARNED = ("open_drawer/seed_0/policy", "open_drawer/seed_0/reward")
 SWEEP = ["sweep", "--preset", "debug", "--config", str(Path(__file__).parent / "tiny.yaml"), "--skills", "open_drawer"]
 
 
@@ -232,21 +237,38 @@ def check_variant(diwa, out, variant):
     config = variant.with_suffix(".yaml")
     config.write_text(Path(SWEEP[4]).read_text().replace("net: {", "net: {kind: gaussian, "))
     words = ["sweep", "--preset", "debug", "--config", config, "--skills", "open_drawer", "--seeds", "0", "2"]
-    ran = diwa(*words, "--world-model-of", out, "--out", variant)
+    ran = diwa(*words, "--reuse", out, "--out", variant)
     assert ran.status == 0, ran.err
-    assert f"from {out}, where they are configured alike: 5 finished phases" in ran.out
+    assert f"from {out}, where it is configured alike: 8 finished phases" in ran.out
     links = {str(path.relative_to(variant)) for path in variant.rglob("*") if path.is_symlink()}
-    mine = "open_drawer"
-    assert links == {
-        "guard", f"{mine}/bags/demonstrations", f"{mine}/demonstrations.h5", f"{mine}/replay.json",
-        f"{mine}/seed_0/reward",
-    }  # fmt: skip
+    assert links == {"bags/play", "play.h5", "world_model", "guard", *DEMONSTRATIONS, "open_drawer/seed_0/reward"}
     assert all((variant / link).resolve().is_relative_to(out) for link in links)
     assert (variant / "open_drawer/seed_2/reward/weights.safetensors").is_file()
     ran = diwa("compare", out, variant)
     assert ran.out.count("| open_drawer | 0 |") == 1, ran.err
-    ran = diwa(*words, "--world-model-of", out, "--out", variant)
+    ran = diwa(*words, "--reuse", out, "--out", variant)
     assert (ran.status, "configured alike" in ran.out) == (0, False)
+    check_what_is_reused(out, variant)
+
+
+def check_what_is_reused(out, variant):
+    """Phases that a sweep of another world model takes, and one on the same world model."""
+    config = variant.with_name("other.yaml")
+    config.write_text(Path(SWEEP[4]).read_text().replace("updates: 6\n", "updates: 7\n"))
+    source = Source("debug", config)
+    settings = dataclasses.replace(source.section(SweepConfig, "sweep"), skills=("open_drawer",), seeds=(0, 5))
+    for how, expected in (
+        ({"reuse": str(out)}, {"bags/play", "play.h5", *DEMONSTRATIONS}),
+        ({"world_model_of": str(out)}, {"guard", *DEMONSTRATIONS, *LEARNED}),
+    ):
+        folder = SweepFolder(variant.with_name("_".join(how)))
+        what = Sweep(dataclasses.replace(settings, **how), source)
+        claim(folder.shared, "sweep", "diwa sweep", identity(what))
+        reuse(plan(folder, what), folder, what)
+        assert {str(p.relative_to(folder.path)) for p in folder.path.rglob("*") if p.is_symlink()} == expected
+    nowhere = Sweep(SweepConfig(reuse=str(variant / "guard")), source)
+    with pytest.raises(DiwaError, match="guard holds no sweep: --reuse takes the folder of one"):
+        reuse([], folder, nowhere)
 
 
 def check_failure(diwa, out):
