@@ -18,6 +18,8 @@ UNITS = (
     "rates in percent, differences in percentage points, intervals 95 %: paired by start state, over seeds where there "
     "are several; of the mean, over start states and seeds, the skills given"
 )
+GAIN, BEYOND = ("difference", "interval"), ("beyond_first", "beyond_first_interval")
+"""Names of a difference and its interval: to the base policy, and to the first variant's result."""
 MEAN = "mean"
 """In the column of skills."""
 
@@ -100,15 +102,16 @@ def shared(variants: Sequence[Variant]) -> dict[str, list[int]]:
 def row(variants: Sequence[Variant], skill: str, seeds: Sequence[int]) -> dict[str, Any]:
     """One skill: rates and gain of every variant, and what each result is beyond the first variant's."""
     first = variants[0].successes(skill, seeds, FINETUNED)
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for variant in variants:
         base, tuned = (variant.successes(skill, seeds, policy) for policy in (BASE, FINETUNED))
         results[variant.name] = {
             BASE: round(100 * rate_over_seeds(base).mean, 2),
             FINETUNED: round(100 * rate_over_seeds(tuned).mean, 2),
-            **_points("difference", "interval", difference_over_seeds(base, tuned)),
-            **_points("beyond_first", "beyond_first_interval", difference_over_seeds(first, tuned)),
+            **_points(GAIN, difference_over_seeds(base, tuned)),
         }
+        if variant is not variants[0]:
+            results[variant.name] |= _points(BEYOND, difference_over_seeds(first, tuned))
     return {"skill": skill, "seeds": list(seeds), "rollouts": len(first[0]), "variants": results}
 
 
@@ -118,7 +121,7 @@ def mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in rows[0]["variants"]:
         each = [found["variants"][name] for found in rows]
         results[name] = {key: round(sum(one[key] for one in each) / len(each), 2) for key in (BASE, FINETUNED)}
-        for key, interval in (("difference", "interval"), ("beyond_first", "beyond_first_interval")):
+        for key, interval in (names for names in (GAIN, BEYOND) if names[0] in each[0]):
             points = [one[key] for one in each]
             ends = interval_of_mean(points, [Interval(*one[interval]) for one in each])
             results[name][key] = round(sum(points) / len(points), 2)
@@ -147,8 +150,9 @@ def bars(found: dict[str, Any]) -> dict[str, VariantBar]:
     return {name: VariantBar(one[BASE], one[FINETUNED]) for name, one in found["variants"].items()}
 
 
-def _points(name: str, interval: str, found: SeedMean) -> dict[str, Any]:
+def _points(names: tuple[str, str], found: SeedMean) -> dict[str, Any]:
     """In percentage points, under these two names."""
+    name, interval = names
     return {
         name: round(100 * found.mean, 2),
         interval: [round(100 * found.interval.low, 2), round(100 * found.interval.high, 2)],

@@ -61,6 +61,7 @@ def test_what_both_have_is_compared_by_start_state(diwa, vision, hybrid, tmp_pat
         (25, 50, 25), (25, 25, 0),
     ]  # fmt: skip
     expected = paired_difference([False, True, True, False], [True] * 4).interval
+    assert "beyond_first" not in led["variants"]["vision"]
     assert led["variants"]["hybrid"]["beyond_first"] == 50
     assert led["variants"]["hybrid"]["beyond_first_interval"] == pytest.approx(
         [100 * expected.low, 100 * expected.high], abs=0.01
@@ -116,7 +117,7 @@ def test_interval_of_a_mean_by_square_and_add():
 
 
 def test_table_has_a_column_a_variant():
-    one = {"base": 10.0, "finetuned": 50.0, "beyond_first": 0.0, "beyond_first_interval": [0.0, 0.0]}
+    one = {"base": 10.0, "finetuned": 50.0}
     two = {"base": 20.0, "finetuned": 40.0, "beyond_first": -10.0, "beyond_first_interval": [-30.0, 10.0]}
     text = table([{"skill": "mean", "seeds": [0, 1], "variants": {"a": one, "b": two}}])
     assert text.splitlines()[-1] == "| mean | 0 1 | 10.0 to 50.0 % | 20.0 to 40.0 % | -10.0 (-30.0 to +10.0) |"
