@@ -164,6 +164,12 @@ class TestReward:
             load_checkpoint(tmp_path / "r", "reward").weights, load_checkpoint(toy_reward_path, "reward").weights
         )
 
+    @pytest.mark.parametrize(("lowest", "warns"), [(0.5, False), (1.0, True)])
+    def test_a_reward_blind_to_imagined_successes_is_warned_of(self, toy_files, tmp_path, capsys, lowest, warns):
+        config = replace(REWARD, lowest_threshold=lowest)
+        train_reward(toy_files.demonstrations_path, None, toy_files.world_model_path, tmp_path / "r", config)
+        assert ("warning: it misses 100 % of what succeeds" in capsys.readouterr().out) == warns
+
     def test_without_play(self, toy_files, tmp_path):
         train_reward(
             toy_files.demonstrations_path, None, toy_files.world_model_path, tmp_path / "r", replace(REWARD, epochs=2)
