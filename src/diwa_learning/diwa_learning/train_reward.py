@@ -186,8 +186,8 @@ def judge(
     print(f"reward: held-out latents, {'; '.join(said)}")
     if (recall := scores["imagined"].recall) < LOWEST_RECALL:
         print(
-            f"reward: warning: it misses {100 * (1 - recall):.0f} % of what succeeds in imagination, and fine-tuning will "
-            "please what it does see: take more demonstrations or another reward.kind"
+            f"reward: warning: it misses {100 * (1 - recall):.0f} % of what succeeds in imagination, and fine-tuning "
+            "will please what it does see: take more demonstrations or another reward.kind"
         )
     generator = torch.Generator().manual_seed(config.seed)
     beginnings = demos.cut(range(len(demos.valid)), [0] * len(demos.valid), config.context + config.horizon)
