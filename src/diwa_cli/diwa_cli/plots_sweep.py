@@ -79,7 +79,8 @@ def variant_bars(skills: Mapping[str, Mapping[str, VariantBar]]) -> str:
     axes.set(xlim=(0, 100), xlabel="success after dreaming, %", ylim=(len(skills) - 0.45, -0.55))
     axes.set_yticks(range(len(skills)), [name.replace("_", " ") for name in skills])
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(names) + 1), borderaxespad=0.2)
+    columns = min(4, len(names) + 1) if sum(map(len, names)) < 30 else 2  # long names leave the figure
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
     return svg(figure)
 
 
