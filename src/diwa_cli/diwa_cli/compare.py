@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diwa_cli import markdown
 from diwa_cli.plots_sweep import VariantBar, variant_bars
-from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, read_json, write_json, write_text
+from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_json, write_text
 from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
 from diwa_cli.sweep_plan import SweepFolder
 from diwa_data.errors import DiwaError
@@ -63,7 +64,7 @@ def load(name: str, folder: Path) -> Variant:
     """The rollouts of a finished sweep. Raises `DiwaError` where there are none, or several values of alpha_BC."""
     paths = SweepFolder(folder)
     description = read_json(paths.shared.description)
-    if description is None or not RunFolder(folder).is_sweep or not paths.rollouts.is_file():
+    if description is None or not paths.shared.is_sweep or not paths.rollouts.is_file():
         raise DiwaError(f"{folder} holds no finished sweep: run `diwa sweep --out {folder}` to its end first")
     found: dict[tuple[str, int], dict[str, dict[int, bool]]] = {}
     alphas: dict[str, set[float]] = {}
@@ -133,7 +134,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as Markdown: before and after of each variant, then each result beyond the first variant's."""
     first, *others = rows[0]["variants"]
     head = ["skill", "seeds", first, *others, *(f"{name} - {first} (95 %)" for name in others)]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for found in rows:
         results = found["variants"]
         cells = [found["skill"], " ".join(map(str, found["seeds"]))]
@@ -142,7 +143,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             low, high = results[name]["beyond_first_interval"]
             cells.append(f"{results[name]['beyond_first']:+.1f} ({low:+.1f} to {high:+.1f})")
         lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown.table(head, lines)
 
 
 def bars(found: dict[str, Any]) -> dict[str, VariantBar]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diwa_cli import markdown
 from diwa_cli.run_folder import RunFolder, read_json, write_json
 from diwa_data.errors import DiwaError
 
@@ -17,8 +18,7 @@ def summary(runs: Sequence[Path], out: Path | None) -> str:
     rows = [row(run) for run in runs]
     if out:
         write_json(out, rows)
-    lines = [HEADINGS, ("---",) * len(HEADINGS), *(cells(found) for found in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown.table(HEADINGS, map(cells, rows))
 
 
 def row(run: Path) -> dict[str, Any]:

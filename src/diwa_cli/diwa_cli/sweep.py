@@ -40,6 +40,8 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
         raise DiwaError(
             f"{config.world_model_of} has no trained world model: give the folder of a finished demo or sweep"
         )
+    if config.reuse and not RunFolder(Path(config.reuse)).is_sweep:
+        raise DiwaError(f"{config.reuse} holds no sweep: --reuse takes the folder of one")
     command = command_line("sweep", source, config, "sweep", out=out)
     claim(folder.shared, "sweep", command, identity(what), {f"sweep.{name}" for name in FREE})
     stages = plan(folder, what)

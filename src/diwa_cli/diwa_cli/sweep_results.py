@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diwa_cli import markdown
 from diwa_cli.evaluate import Evaluation, difference_summary
 from diwa_cli.rollouts import Rollout
 from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_text
@@ -115,8 +116,7 @@ def steps_to_match(row: dict[str, Any]) -> str:
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """Rows of skills as Markdown."""
-    lines = [HEADINGS, ("---",) * len(HEADINGS), *(cells(row) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown.table(HEADINGS, map(cells, rows))
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from typing import Any
 from diwa_cli.phases import Phase
 from diwa_cli.run_folder import read_json
 from diwa_cli.sweep_plan import Stage, Sweep, SweepFolder
-from diwa_data.errors import DiwaError
 
 _PLAY, _DEMONSTRATIONS = ("play", "dataset", "sim"), ("demonstrations", "dataset", "sim")
 _WORLD_MODEL = (*_PLAY, "world_model")
@@ -32,22 +31,18 @@ DEPENDS_ON = {
 
 
 def reuse(stages: Sequence[Stage], folder: SweepFolder, sweep: Sweep) -> None:
-    """Link what the sweep in `reuse` or `world_model_of` has finished, and take those phases as done. Says how many.
-
-    Raises `DiwaError` if the folder in `reuse` is no sweep's.
-    """
+    """Link what the sweep in `reuse` or `world_model_of` has finished, and take those phases as done. Says how many."""
     named = sweep.config.reuse or sweep.config.world_model_of
     other = SweepFolder(Path(named))
-    if not named or not other.shared.is_sweep:
-        if sweep.config.reuse:
-            raise DiwaError(f"{named} holds no sweep: --reuse takes the folder of one")
+    if not named or not other.shared.is_sweep:  # the folder of a demo
         return
     same = alike(folder, other) | ({"play", "world_model"} if named == sweep.config.world_model_of else set())
     taken = [
         phase
         for stage in stages
         for phase in stage.phases
-        if same.issuperset(DEPENDS_ON.get(phase.name.rpartition("/")[2], ["nothing"]))
+        if (kind := phase.name.rpartition("/")[2]) in DEPENDS_ON
+        and same.issuperset(DEPENDS_ON[kind])
         and other.log(phase.name).is_done(phase.name)
         and _output(phase, folder, other).exists()
         and not (folder.log(phase.name).is_done(phase.name) or phase.output.exists() or phase.output.is_symlink())

@@ -248,6 +248,9 @@ def check_variant(diwa, out, variant):
     assert ran.out.count("| open_drawer | 0 |") == 1, ran.err
     ran = diwa(*words, "--reuse", out, "--out", variant)
     assert (ran.status, "configured alike" in ran.out) == (0, False)
+    ran = diwa(*words, "--reuse", variant / "guard", "--out", variant.with_name("new"))
+    assert (ran.status, "guard holds no sweep: --reuse takes the folder of one" in ran.err) == (2, True)
+    assert not variant.with_name("new").exists()
     check_what_is_reused(out, variant)
 
 
@@ -266,9 +269,6 @@ def check_what_is_reused(out, variant):
         claim(folder.shared, "sweep", "diwa sweep", identity(what))
         reuse(plan(folder, what), folder, what)
         assert {str(p.relative_to(folder.path)) for p in folder.path.rglob("*") if p.is_symlink()} == expected
-    nowhere = Sweep(SweepConfig(reuse=str(variant / "guard")), source)
-    with pytest.raises(DiwaError, match="guard holds no sweep: --reuse takes the folder of one"):
-        reuse([], folder, nowhere)
 
 
 def check_failure(diwa, out):
