@@ -1,4 +1,4 @@
-"""`diwa compare`: sweeps that differ in one thing, on the skills, seeds and start states that all of them have."""
+"""`diwa compare`: variants of the method, on the skills, seeds and start states that all of them have."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ MEAN = "mean"
 """In the column of skills."""
 
 
+Successes = dict[tuple[str, int], dict[int, bool]]
+"""(skill, seed) -> start state -> success."""
+
+
 @dataclass(frozen=True)
 class Variant:
-    """A finished sweep under the name by which it is compared."""
+    """A finished sweep, or one value of alpha_BC in it, under the name by which it is compared."""
 
     name: str
     folder: Path
@@ -43,13 +47,15 @@ class Variant:
 def compare(folders: Sequence[Path], names: Sequence[str], out: Path | None, figure: Path | None) -> str:
     """Their table as Markdown; its rows also go to the JSON file `out`, bars to the SVG file `figure`.
 
-    Raises `DiwaError` for a folder without a finished sweep, names that do not tell them apart, sweeps with nothing in
-    common, and one that was judged from other start states.
+    Raises `DiwaError` for a folder without a finished sweep, names that do not tell them apart, a single variant,
+    variants with nothing in common, and one that was judged from other start states.
     """
     names = names or [folder.name for folder in folders]
-    if len(folders) < 2 or len(set(names)) != len(names) or len(names) != len(folders):
-        raise DiwaError(f"give two folders or more, and a name of its own for each (--names): {', '.join(names)}")
-    variants = [load(name, folder) for name, folder in zip(names, folders, strict=True)]
+    if len(set(names)) != len(names) or len(names) != len(folders):
+        raise DiwaError(f"each folder needs a name of its own (--names): {', '.join(names)}")
+    variants = [one for name, folder in zip(names, folders, strict=True) for one in load(name, folder)]
+    if len(variants) < 2:
+        raise DiwaError(f"{folders[0]} is one variant: give two folders or more, or a sweep with several --alphas")
     rows = [row(variants, skill, seeds) for skill, seeds in shared(variants).items()]
     rows.append(mean(rows))
     if out:
@@ -60,25 +66,38 @@ def compare(folders: Sequence[Path], names: Sequence[str], out: Path | None, fig
     return table(rows)
 
 
-def load(name: str, folder: Path) -> Variant:
-    """The rollouts of a finished sweep. Raises `DiwaError` where there are none, or several values of alpha_BC."""
+def load(name: str, folder: Path) -> list[Variant]:
+    """A finished sweep as one variant, or where it has several values of alpha_BC as one for each of them.
+
+    Raises `DiwaError` for a folder without one, and for a damaged file.
+    """
     paths = SweepFolder(folder)
     description = read_json(paths.shared.description)
     if description is None or not paths.shared.is_sweep or not paths.rollouts.is_file():
         raise DiwaError(f"{folder} holds no finished sweep: run `diwa sweep --out {folder}` to its end first")
-    found: dict[tuple[str, int], dict[str, dict[int, bool]]] = {}
-    alphas: dict[str, set[float]] = {}
-    for line in paths.rollouts.read_text().splitlines():
-        one = json.loads(line)
-        policies = found.setdefault((one["skill"], one["seed"]), {BASE: {}, FINETUNED: {}})
-        policies[one["policy"]][one["start"]] = one["success"]
-        if one["alpha_bc"] is not None:
-            alphas.setdefault(one["skill"], set()).add(one["alpha_bc"])
-    for skill, values in alphas.items():
-        if len(values) > 1:
-            several = ", ".join(f"{value:g}" for value in sorted(values))
-            raise DiwaError(f"{folder} has {skill} with alpha_BC {several}: its own report compares them")
-    return Variant(name, folder, description["command"], found)
+    bases, tuned = read_rollouts(paths.rollouts)
+    groups = {f"{name}, alpha_BC {alpha:g}": runs for alpha, runs in sorted(tuned.items())}
+    keys = [key for runs in groups.values() for key in runs]
+    if len(set(keys)) == len(keys):  # no skill has several values
+        groups = {name: {key: starts for runs in groups.values() for key, starts in runs.items()}}
+    return [
+        Variant(label, folder, description["command"], {key: {BASE: bases[key], FINETUNED: runs[key]} for key in runs})
+        for label, runs in groups.items()
+    ]
+
+
+def read_rollouts(path: Path) -> tuple[Successes, dict[float, Successes]]:
+    """Of the base policies, and of the fine-tuned ones by alpha_BC. Raises `DiwaError` for a damaged file."""
+    bases: Successes = {}
+    tuned: dict[float, Successes] = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            one = json.loads(line)
+            runs = bases if one["policy"] == BASE else tuned.setdefault(one["alpha_bc"], {})
+            runs.setdefault((one["skill"], one["seed"]), {})[one["start"]] = one["success"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DiwaError(f"{path} is damaged in line {number}: the same `diwa sweep` writes it anew") from error
+    return bases, tuned
 
 
 def shared(variants: Sequence[Variant]) -> dict[str, list[int]]:
@@ -96,7 +115,7 @@ def shared(variants: Sequence[Variant]) -> dict[str, list[int]]:
                 )
         found.setdefault(key[0], []).append(key[1])
     if not found:
-        raise DiwaError(f"no skill and seed is in all of {', '.join(str(v.folder) for v in variants)}")
+        raise DiwaError(f"no skill and seed is in all of {', '.join(variant.name for variant in variants)}")
     return found
 
 

@@ -18,7 +18,15 @@ class Bar:
     low: float
     high: float
     seeds: Sequence[float]
-    """Of each seed."""
+    """Of each seed, or of whatever else the mean is over: drawn as dots."""
+
+
+@dataclass(frozen=True)
+class DreamtBar:
+    """Success in dreams beside that in the simulator, percent."""
+
+    dream: float
+    truth: Bar
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,24 @@ def variant_bars(skills: Mapping[str, Mapping[str, VariantBar]]) -> str:
     axes.grid(axis="y", visible=False)
     columns = min(4, len(names) + 1) if sum(map(len, names)) < 30 else 2  # long names leave the figure
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+    return svg(figure)
+
+
+@styled
+def dreamt_bars(values: Mapping[str, DreamtBar]) -> str:
+    """Two bars a value of alpha_BC, in dreams and in the simulator, with the interval of the mean and a dot a skill."""
+    figure, axes = new_figure(width=5.4, height=3.0)
+    for place, bar in enumerate(values.values()):
+        truth = bar.truth
+        axes.bar(place - 0.18, bar.dream, 0.34, color=DREAM, label="" if place else "in dreams")
+        axes.bar(place + 0.18, truth.mean, 0.34, color=FINETUNED, label="" if place else "in the simulator")
+        axes.vlines(place + 0.18, truth.low, truth.high, color=INK, linewidth=1.4)
+        axes.scatter([place + 0.18] * len(truth.seeds), truth.seeds, s=11, color="white", edgecolors=INK,
+                     linewidths=0.8, zorder=3)  # fmt: skip
+    axes.set(ylim=(0, 102), xlabel="alpha_BC (line: 95 % interval of the mean; dots: skills)", ylabel="success, %")
+    axes.set_xticks(range(len(values)), list(values))
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return svg(figure)
 
 

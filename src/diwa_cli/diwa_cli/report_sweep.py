@@ -12,6 +12,7 @@ from diwa_cli.page import missing, section
 from diwa_cli.plots import Curve
 from diwa_cli.plots_sweep import Bar, SeedCurve, seed_curves, skill_bars
 from diwa_cli.report import signed
+from diwa_cli.report_alphas import alphas
 from diwa_cli.report_learning import history, world_model
 from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_text
 from diwa_cli.sweep_plan import Run, SweepFolder
@@ -32,10 +33,12 @@ def write_sweep_report(path: Path) -> Path:
     found, description = read_json(folder.shared.results), read_json(folder.shared.description)
     if found is None or description is None:
         raise DiwaError(f"{path} has no results of a sweep yet: run `diwa sweep --out {path}` to its end")
+    by_alpha = alphas(folder, found)
     sections = [
         *failed(found),
         result(found),
         learning_curves(folder, found),
+        *by_alpha,
         *baseline(found),
         classifiers(folder, found),
         world_model(folder.shared, commands(found, "train_world_model")),
@@ -46,11 +49,11 @@ def write_sweep_report(path: Path) -> Path:
     footer = (
         f"<p>Made by diwa-ros2 {escape(__version__)}. This page loads nothing; its links lead to files beside it.</p>"
     )
-    write_text(folder.shared.report, page.page("DiWA: a sweep", header(found), sections, footer))
+    write_text(folder.shared.report, page.page("DiWA: a sweep", header(found, bool(by_alpha)), sections, footer))
     return folder.shared.report
 
 
-def header(found: dict[str, Any]) -> str:
+def header(found: dict[str, Any], by_alpha: bool) -> str:
     """Title with the mean rates, one sentence, links to the sections."""
     over = '<p class="over">DiWA · diffusion policies, fine-tuned inside a learned world model</p>'
     anchors = [
@@ -59,6 +62,8 @@ def header(found: dict[str, Any]) -> str:
     ]  # fmt: skip
     if any(row.get("dppo") for row in found["skills"]):
         anchors.insert(2, ("dppo", "DPPO"))
+    if by_alpha:
+        anchors.insert(2, ("alphas", "alpha_BC"))
     if found["failed"]:
         anchors.insert(0, ("failed", "Failures"))
     nav = "<nav>" + "".join(f'<a href="#{key}">{name}</a>' for key, name in anchors) + "</nav>"

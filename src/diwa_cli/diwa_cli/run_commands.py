@@ -204,7 +204,8 @@ def compare(args: list[str]) -> int:
     ) -> None:
         """Print the results of several sweeps side by side, on the skills, seeds and start states that all have.
 
-        Results are paired with those of the first by start state: variants of the method, on one play.
+        Results are paired with those of the first by start state: variants of the method, on one play. A sweep with
+        several values of alpha_BC is a variant for each.
 
         Args:
             runs: Folders of finished sweeps.

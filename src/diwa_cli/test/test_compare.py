@@ -85,7 +85,7 @@ def test_seeds_that_both_have_count(diwa, vision, tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "error"),
-    [([], "a name of its own for each (--names): vision, vision"), (["a"], "a name of its own"), (["a", "a"], "a, a")],
+    [([], "a name of its own (--names): vision, vision"), (["a"], "a name of its own"), (["a", "a"], "a, a")],
 )
 def test_names_tell_sweeps_apart(diwa, vision, names, error):
     ran = diwa("compare", vision, vision, *(["--names", *names] if names else []))
@@ -98,12 +98,35 @@ def test_what_cannot_be_compared_is_one_error(diwa, vision, tmp_path):
     apart = sweep(tmp_path / "apart", {("turn_off_led", 0): {"base": "0000", "finetuned": "1111"}})
     ran = diwa("compare", vision, apart)
     assert (ran.status, "no skill and seed is in all of" in ran.err) == (2, True)
-    lines = (apart / "rollouts.jsonl").read_text()
-    (apart / "rollouts.jsonl").write_text(lines + lines.replace("0.1", "0.5"))
+    ran = diwa("compare", vision)
+    assert (ran.status, "vision is one variant" in ran.err) == (2, True)
+    whole = (apart / "rollouts.jsonl").read_text()
+    (apart / "rollouts.jsonl").write_text(whole[:-20])
     ran = diwa("compare", vision, apart)
-    assert (ran.status, "turn_off_led with alpha_BC 0.1, 0.5" in ran.err) == (2, True)
+    assert (ran.status, "rollouts.jsonl is damaged in line 8" in ran.err) == (2, True)
     ran = diwa("summary", vision)
     assert (ran.status, "is a sweep" in ran.err) == (2, True)
+
+
+def test_a_sweep_with_several_alphas_is_a_variant_for_each(diwa, vision):
+    path = vision / "rollouts.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    more = [{**line, "alpha_bc": 0.5, "success": False} for line in lines if line["policy"] == "finetuned"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines + more))
+    ran = diwa("compare", vision)
+    assert ran.status == 0, ran.err
+    head, _, drawer, *_ = ran.out.splitlines()
+    assert head.startswith("| skill | seeds | vision, alpha_BC 0.1 | vision, alpha_BC 0.5 |")
+    assert drawer.startswith("| open_drawer | 0 1 | 12.5 to 75.0 % | 12.5 to 0.0 % | -75.0 (")
+
+
+def test_skills_with_their_own_alphas_are_one_variant(diwa, vision):
+    path = vision / "rollouts.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    own = [{**line, "alpha_bc": 0.025} if line["skill"] == "turn_on_led" else line for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in own))
+    ran = diwa("compare", vision, vision, "--names", "one", "two")
+    assert "| turn_on_led | 0 | 0.0 to 50.0 % | 0.0 to 50.0 % | +0.0 (" in ran.out
 
 
 def test_interval_of_a_mean_by_square_and_add():
