@@ -12,7 +12,7 @@ from diwa_cli import markdown
 from diwa_cli.plots_sweep import VariantBar, variant_bars
 from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_json, write_text
 from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
-from diwa_cli.sweep_plan import SweepFolder
+from diwa_cli.sweep_folder import SweepFolder
 from diwa_data.errors import DiwaError
 
 UNITS = (

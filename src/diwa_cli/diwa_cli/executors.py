@@ -24,7 +24,8 @@ import torch
 
 from diwa_cli.phases import Phase, Training
 from diwa_cli.run_folder import in_a_line
-from diwa_cli.sweep_plan import Stage, SweepFolder
+from diwa_cli.sweep_folder import SweepFolder
+from diwa_cli.sweep_plan import Stage
 from diwa_data.errors import DiwaError
 from diwa_data.processes import children_without_interrupts, end_with_parent
 from diwa_data.progress import Bar, progress

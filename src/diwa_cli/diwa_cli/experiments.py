@@ -22,10 +22,11 @@ from diwa_cli.experiment_degraded import DegradeConfig
 from diwa_cli.rollouts import Setting, tape_rollouts
 from diwa_cli.run_folder import RunFolder, read_json, write_json, write_text
 from diwa_cli.statistics import SuccessRate
+from diwa_cli.sweep_folder import SweptRun
 from diwa_cli.world_model import EvaluateWorldModelConfig, evaluate_world_model
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.checkpoint import load_checkpoint, load_world_model
+from diwa_learning.checkpoint import is_finished, load_checkpoint, load_world_model
 from diwa_learning.features import embed_clips, whole
 from diwa_learning.finetune import FinetuneConfig, finetune
 from diwa_learning.reward_config import RewardConfig
@@ -118,17 +119,30 @@ EXPERIMENTS: dict[str, Callable[[RunFolder, Path, ExperimentConfig, SimConfig], 
 }
 """Name -> experiment: the three that the method's notes ask for first, one for the score that chooses, and one that
 makes the world model worse on purpose."""
+OF_SWEEPS = ("world-model", "score")
+"""Experiments that take a sweep as a whole."""
 
 
 def experiment(name: str, run: Path, config: ExperimentConfig, sim: SimConfig) -> Path:
-    """Do one experiment on a finished run; an interrupted one continues. Returns its folder."""
-    folder = RunFolder(run)
-    if read_json(folder.results) is None:
-        raise DiwaError(f"{run} is no finished run: `diwa demo --out {run}` makes one")
+    """Do one experiment on what is finished in the folder `run`; an interrupted one continues. Returns its folder."""
+    folder = finished_run(name, run)
     out = folder.path / "experiments" / name.replace("-", "_")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "result.json", EXPERIMENTS[name](folder, out, config, sim))
     return out
+
+
+def finished_run(name: str, path: Path) -> RunFolder:
+    """A demo, one run of a sweep, or for experiments on all runs or none of them a sweep. Raises `DiwaError` else."""
+    folder = RunFolder(path)
+    if len(path.resolve().parts) > 3 and SweptRun(path).sweep.is_sweep and is_finished(folder.finetuned):
+        return SweptRun(path)
+    if read_json(folder.results) is None:
+        raise DiwaError(f"{path} is no finished run: `diwa demo --out {path}` makes one")
+    if folder.is_sweep and name not in OF_SWEEPS:
+        runs = sorted(path.glob("*/seed_*/alpha_*")) or [path / "open_drawer" / "seed_0" / "alpha_0.12"]
+        raise DiwaError(f"{path} is a sweep: name one of its runs, such as {runs[0]}")
+    return folder
 
 
 def dream_verdicts(

@@ -14,7 +14,8 @@ from typing import Any
 from diwa_cli.executors import Outcome, attempt_aside
 from diwa_cli.phases import Phase
 from diwa_cli.run_folder import in_a_line
-from diwa_cli.sweep_plan import Stage, SweepFolder
+from diwa_cli.sweep_folder import SweepFolder
+from diwa_cli.sweep_plan import Stage
 from diwa_data.errors import DiwaError
 from diwa_data.parts import Built, PartJob, build_part
 from diwa_data.progress import progress

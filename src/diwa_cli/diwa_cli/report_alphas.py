@@ -11,7 +11,7 @@ from diwa_cli.plots_sweep import Bar, DreamtBar, dreamt_bars
 from diwa_cli.report_learning import history
 from diwa_cli.run_folder import FINETUNED, read_json
 from diwa_cli.statistics import Interval, interval_of_mean
-from diwa_cli.sweep_plan import Run, SweepFolder
+from diwa_cli.sweep_folder import Run, SweepFolder
 from diwa_learning.selection import before
 
 ABOUT = (

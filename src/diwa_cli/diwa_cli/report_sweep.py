@@ -15,7 +15,7 @@ from diwa_cli.report import signed
 from diwa_cli.report_alphas import alphas
 from diwa_cli.report_learning import history, world_model
 from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_text
-from diwa_cli.sweep_plan import Run, SweepFolder
+from diwa_cli.sweep_folder import Run, SweepFolder
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
 

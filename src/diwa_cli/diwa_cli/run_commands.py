@@ -276,7 +276,8 @@ def experiment(args: list[str]) -> int:
 
         Args:
             name: Which experiment.
-            run: Folder of a finished `diwa demo`, for score of a sweep too; results go to `experiments/` in it.
+            run: Folder of a finished `diwa demo` or of one run of a sweep (SWEEP/SKILL/seed_N/alpha_A), for world-model
+                and score of a sweep too; results go to `experiments/` in it.
         """
         print(experiments.experiment(name, run, config, sim))
 

@@ -17,7 +17,8 @@ from diwa_cli.phases import claim
 from diwa_cli.report_sweep import write_sweep_report
 from diwa_cli.run_folder import RunFolder, write_json
 from diwa_cli.sweep_bundles import write_sweep_bundles
-from diwa_cli.sweep_plan import FREE, Stage, Sweep, SweepConfig, SweepFolder, plan
+from diwa_cli.sweep_folder import SweepFolder
+from diwa_cli.sweep_plan import FREE, Stage, Sweep, SweepConfig, plan
 from diwa_cli.sweep_results import UNITS, JudgedRun, judged_runs, run_row, skill_rows, table, write_rollouts
 from diwa_cli.sweep_reuse import reuse
 from diwa_cli.versions import machine, versions

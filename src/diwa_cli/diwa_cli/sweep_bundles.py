@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from diwa_cli.bundles import UNITS, start_region
 from diwa_cli.evaluate import difference_summary, rate_summary
 from diwa_cli.run_folder import BASE, FINETUNED
-from diwa_cli.sweep_plan import SweepFolder
+from diwa_cli.sweep_folder import SweepFolder
 from diwa_cli.sweep_results import JudgedRun
 from diwa_cli.versions import versions
 from diwa_deploy.bundle import write_bundle

@@ -1,4 +1,4 @@
-"""What a sweep consists of: its runs, where their files lie, and its phases by stage."""
+"""What a sweep consists of: its runs, and its phases by stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from diwa_cli.arguments import Source
 from diwa_cli.demo import DemoConfig, Settings
 from diwa_cli.evaluate import EvaluateConfig
 from diwa_cli.phases import Phase, PhaseMaker
-from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder
+from diwa_cli.run_folder import BASE, FINETUNED
+from diwa_cli.sweep_folder import Run, SweepFolder
 from diwa_data.errors import DiwaError
 from diwa_data.skills import SKILLS, require_skill
 
@@ -62,60 +63,11 @@ FREE = ("skills", "seeds", "alphas", "dppo_seeds", "reuse", "stacked", "workers"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One fine-tuning of a sweep."""
-
-    skill: str
-    seed: int
-    alpha: float
-    """alpha_BC."""
-
-    @property
-    def trained(self) -> str:
-        """Name of what runs that differ in alpha_BC share, and its folder."""
-        return f"{self.skill}/seed_{self.seed}"
-
-    @property
-    def name(self) -> str:
-        """Of the run, and its folder."""
-        return f"{self.trained}/alpha_{self.alpha:g}"
-
-
-@dataclass(frozen=True)
 class Stage:
     """Phases of one kind, which do not wait for each other."""
 
     name: str
     phases: tuple[Phase, ...]
-
-
-@dataclass(frozen=True)
-class SweepFolder:
-    """Paths inside a sweep's folder. Play and world model may be those of another run."""
-
-    path: Path
-
-    @property
-    def shared(self) -> RunFolder:
-        """Description, play, world model, results, report."""
-        return RunFolder(self.path)
-
-    @property
-    def rollouts(self) -> Path:
-        """Every rollout of every run, JSON lines."""
-        return self.path / "rollouts.jsonl"
-
-    def of(self, name: str) -> RunFolder:
-        """Files of a skill (demonstrations), of a skill and seed (`Run.trained`) or of a run (`Run.name`)."""
-        return RunFolder(self.path / name)
-
-    def log(self, phase: str) -> PhaseLog:
-        """Time and error of one phase, in a file of its own: phases may run anywhere, at the same time."""
-        return PhaseLog(self.path / "phases" / f"{phase}.json")
-
-    def output(self, phase: str) -> Path:
-        """What a phase that ran in another process printed."""
-        return self.path / "phases" / f"{phase}.txt"
 
 
 @dataclass(frozen=True)

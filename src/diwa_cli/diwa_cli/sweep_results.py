@@ -12,7 +12,7 @@ from diwa_cli.evaluate import Evaluation, difference_summary
 from diwa_cli.rollouts import Rollout
 from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_text
 from diwa_cli.statistics import Interval, difference_over_seeds, rate_over_seeds
-from diwa_cli.sweep_plan import Run, SweepFolder
+from diwa_cli.sweep_folder import Run, SweepFolder
 from diwa_data.errors import DiwaError
 
 UNITS = (

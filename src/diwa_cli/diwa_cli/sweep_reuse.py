@@ -12,7 +12,8 @@ from typing import Any
 
 from diwa_cli.phases import Phase
 from diwa_cli.run_folder import read_json
-from diwa_cli.sweep_plan import Stage, Sweep, SweepFolder
+from diwa_cli.sweep_folder import SweepFolder
+from diwa_cli.sweep_plan import Stage, Sweep
 
 _PLAY, _DEMONSTRATIONS = ("play", "dataset", "sim"), ("demonstrations", "dataset", "sim")
 _WORLD_MODEL = (*_PLAY, "world_model")

@@ -11,7 +11,8 @@ import pytest
 from diwa_cli.executors import run_here
 from diwa_cli.on_ray import resources, room_of, run_on_ray
 from diwa_cli.phases import ALL_CORES, Phase, Training
-from diwa_cli.sweep_plan import Stage, SweepFolder
+from diwa_cli.sweep_folder import SweepFolder
+from diwa_cli.sweep_plan import Stage
 from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from diwa_cli.report_alphas import alphas
-from diwa_cli.sweep_plan import SweepFolder
+from diwa_cli.sweep_folder import SweepFolder
 
 DREAMS = [[0, 0.1], [1, 0.2], [2, 0.4], [3, 0.6], [4, 1.0]]
 

@@ -12,7 +12,8 @@ from diwa_cli.phases import claim
 from diwa_cli.report_sweep import write_sweep_report
 from diwa_cli.rollouts import Rollout
 from diwa_cli.sweep import identity
-from diwa_cli.sweep_plan import Run, Sweep, SweepConfig, SweepFolder, plan
+from diwa_cli.sweep_folder import Run, SweepFolder
+from diwa_cli.sweep_plan import Sweep, SweepConfig, plan
 from diwa_cli.sweep_results import JudgedRun, run_row, skill_rows, steps_to_match, table
 from diwa_cli.sweep_reuse import reuse
 from diwa_data.errors import DiwaError
@@ -195,6 +196,7 @@ def test_sweep_interrupted_continued_and_grown(diwa, interrupt_in_phase, tmp_pat
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     (row,) = json.loads((out / "results.json").read_text())["skills"]
     assert (row["alpha_bc"], row["base"]) == (0.5, found["runs"][0]["base"])
+    check_experiment(diwa, out)
     (row,) = dppo_in_sweep(diwa, here, out)
     assert [one["seed"] for one in row["dppo"]] == [0]
     ran = diwa(*here, "--rollouts", "3")
@@ -230,6 +232,17 @@ def check_results(out, found):
     bundle = load_bundle(out / "skills" / "open_drawer")
     assert (bundle.card["seed"], bundle.card["finetuned"]["rollouts"]) == (0, 2)
     assert weights_hash(bundle.policy) == weights_hash(out / "open_drawer/seed_0/alpha_0.1/finetuned")
+
+
+def check_experiment(diwa, out):
+    """A run of a sweep is a finished run; the sweep itself says which it has."""
+    tiny = [*SWEEP[1:5], "--alphas", "0", "--evaluate.rollouts", "2", "--evaluate.max-steps", "4"]
+    ran = diwa("experiment", "alpha-bc", out / "open_drawer/seed_0/alpha_0.5", *tiny)
+    assert ran.status == 0, ran.err
+    result = json.loads((out / "open_drawer/seed_0/alpha_0.5/experiments/alpha_bc/result.json").read_text())
+    assert list(result["policies"]) == ["base", "0", "0.5"]
+    ran = diwa("experiment", "alpha-bc", out, *tiny)
+    assert (ran.status, f"name one of its runs, such as {out}/open_drawer/seed_0/alpha_0.1" in ran.err) == (2, True)
 
 
 def check_variant(diwa, out, variant):
