@@ -1,12 +1,13 @@
 """What a sweep need not make again: the finished phases of another, linked, where both are configured alike.
 
-So variants of the method share all that they do not vary: recordings, world model, policies, classifiers.
+So variants of the method share all that they do not vary: recordings, world model, policies, classifiers, results. The
+baseline's practice is not taken: what it must match may be another result.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from diwa_cli.sweep_plan import Stage, Sweep
 
 _PLAY, _DEMONSTRATIONS = ("play", "dataset", "sim"), ("demonstrations", "dataset", "sim")
 _WORLD_MODEL = (*_PLAY, "world_model")
+_LEARNED = (*_WORLD_MODEL, *_DEMONSTRATIONS, "policy", "reward")
 DEPENDS_ON = {
     "record_play": _PLAY,
     "build_play": _PLAY,
@@ -27,8 +29,12 @@ DEPENDS_ON = {
     "replay": _DEMONSTRATIONS,
     "train_policy": (*_WORLD_MODEL, *_DEMONSTRATIONS, "policy"),
     "train_reward": (*_WORLD_MODEL, *_DEMONSTRATIONS, "reward"),
+    "finetune": (*_LEARNED, "guard", "finetune"),
+    "evaluate": (*_LEARNED, "guard", "finetune", "final"),
 }
 """Last part of a phase's name -> the sections of the configuration that decide its output."""
+OF_BASE = (*_LEARNED, "final")
+"""The same of the evaluation of a base policy."""
 
 
 def reuse(stages: Sequence[Stage], folder: SweepFolder, sweep: Sweep) -> None:
@@ -42,18 +48,25 @@ def reuse(stages: Sequence[Stage], folder: SweepFolder, sweep: Sweep) -> None:
         phase
         for stage in stages
         for phase in stage.phases
-        if (kind := phase.name.rpartition("/")[2]) in DEPENDS_ON
-        and same.issuperset(DEPENDS_ON[kind])
+        if is_alike(phase.name, same)
         and other.log(phase.name).is_done(phase.name)
-        and _output(phase, folder, other).exists()
-        and not (folder.log(phase.name).is_done(phase.name) or phase.output.exists() or phase.output.is_symlink())
+        and _theirs(phase, folder, other).exists()
+        and not (folder.log(phase.name).is_done(phase.name) or _mine(phase).exists() or _mine(phase).is_symlink())
     ]
     for phase in taken:
-        phase.output.parent.mkdir(parents=True, exist_ok=True)
-        phase.output.symlink_to(os.path.relpath(_output(phase, folder, other), phase.output.parent.resolve()))
+        place = _mine(phase)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(os.path.relpath(_theirs(phase, folder, other), place.parent.resolve()))
         folder.log(phase.name).take(phase.name, phase.command)
     if taken:
         print(f"from {other.path}, where it is configured alike: {len(taken)} finished phases", flush=True)
+
+
+def is_alike(phase: str, same: Set[str]) -> bool:
+    """Whether all that decides a phase's output is in the sections that are the `same`."""
+    *_, owner, kind = ["", *phase.split("/")]
+    sections = OF_BASE if kind == "evaluate" and owner.startswith("seed_") else DEPENDS_ON.get(kind)
+    return sections is not None and same >= set(sections)
 
 
 def alike(one: SweepFolder, other: SweepFolder) -> set[str]:
@@ -71,6 +84,11 @@ def _sections(folder: SweepFolder) -> dict[str, Any]:
     }
 
 
-def _output(phase: Phase, folder: SweepFolder, other: SweepFolder) -> Path:
-    """The other sweep's output of the same phase."""
-    return other.path / phase.output.relative_to(folder.path)
+def _mine(phase: Phase) -> Path:
+    """What a phase leaves: one file or folder; an evaluation has films beside its result."""
+    return phase.output.parent if phase.name.endswith("/evaluate") else phase.output
+
+
+def _theirs(phase: Phase, folder: SweepFolder, other: SweepFolder) -> Path:
+    """What the same phase of the other sweep left."""
+    return other.path / _mine(phase).relative_to(folder.path)

@@ -22,7 +22,8 @@ from diwa_deploy.bundle import load_bundle
 from diwa_learning.checkpoint import weights_hash
 
 DEMONSTRATIONS = {f"open_drawer/{name}" for name in ("bags/demonstrations", "demonstrations.h5", "replay.json")}
-LEARNED = ("open_drawer/seed_0/policy", "open_drawer/seed_0/reward")
+LEARNED = {f"open_drawer/seed_0/{name}" for name in ("policy", "reward", "evaluation/final")}
+JUDGED = {f"open_drawer/seed_0/alpha_0.1/{name}" for name in ("finetuned", "evaluation/final")}
 SWEEP = ["sweep", "--preset", "debug", "--config", str(Path(__file__).parent / "tiny.yaml"), "--skills", "open_drawer"]
 
 
@@ -268,17 +269,23 @@ def check_variant(diwa, out, variant):
 
 
 def check_what_is_reused(out, variant):
-    """Phases that a sweep of another world model takes, and one on the same world model."""
-    config = variant.with_name("other.yaml")
-    config.write_text(Path(SWEEP[4]).read_text().replace("updates: 6\n", "updates: 7\n"))
-    source = Source("debug", config)
-    settings = dataclasses.replace(source.section(SweepConfig, "sweep"), skills=("open_drawer",), seeds=(0, 5))
-    for how, expected in (
-        ({"reuse": str(out)}, {"bags/play", "play.h5", *DEMONSTRATIONS}),
-        ({"world_model_of": str(out)}, {"guard", *DEMONSTRATIONS, *LEARNED}),
+    """Phases that a sweep of another world model takes, one on the same, one that fine-tunes or judges otherwise."""
+    text = Path(SWEEP[4]).read_text()
+    shared = {"guard", *DEMONSTRATIONS, *LEARNED}
+    judged = {path for path in LEARNED | JUDGED if path.endswith("final")}
+    for how, change, expected in (
+        ("reuse", ("updates: 6\n", "updates: 7\n"), {"bags/play", "play.h5", *DEMONSTRATIONS}),
+        ("world_model_of", ("updates: 6\n", "updates: 7\n"), shared | JUDGED),
+        ("world_model_of", ("iterations: 4", "iterations: 3"), shared),
+        ("world_model_of", ("max_steps: 4", "max_steps: 3"), (shared | JUDGED) - judged),
     ):
-        folder = SweepFolder(variant.with_name("_".join(how)))
-        what = Sweep(dataclasses.replace(settings, **how), source)
+        assert change[0] in text
+        config = variant.with_name(f"{how} {change[1]}".strip() + ".yaml")
+        config.write_text(text.replace(*change))
+        source = Source("debug", config)
+        settings = dataclasses.replace(source.section(SweepConfig, "sweep"), skills=("open_drawer",), seeds=(0, 5))
+        folder = SweepFolder(config.with_suffix(""))
+        what = Sweep(dataclasses.replace(settings, **{how: str(out)}), source)
         claim(folder.shared, "sweep", "diwa sweep", identity(what))
         reuse(plan(folder, what), folder, what)
         assert {str(p.relative_to(folder.path)) for p in folder.path.rglob("*") if p.is_symlink()} == expected
