@@ -140,8 +140,8 @@ def finished_run(name: str, path: Path) -> RunFolder:
     if read_json(folder.results) is None:
         raise DiwaError(f"{path} is no finished run: `diwa demo --out {path}` makes one")
     if folder.is_sweep and name not in OF_SWEEPS:
-        runs = sorted(path.glob("*/seed_*/alpha_*")) or [path / "open_drawer" / "seed_0" / "alpha_0.12"]
-        raise DiwaError(f"{path} is a sweep: name one of its runs, such as {runs[0]}")
+        example = min(path.glob("*/seed_*/alpha_*"), default=path / "SKILL" / "seed_N" / "alpha_A")
+        raise DiwaError(f"{path} is a sweep: name one of its runs, such as {example}")
     return folder
 
 
