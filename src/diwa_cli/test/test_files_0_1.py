@@ -1,0 +1,72 @@
+"""Files that version 0.1.0 wrote, a few kilobytes of each kind: every later version reads them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diwa_data.bags import Bag, needed_topics
+from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.robot import Observation
+from diwa_data.synthetic import synthetic_image, synthetic_pose
+from diwa_deploy.bundle import load_bundle
+from diwa_deploy.start_region import StartRegion
+from diwa_learning.agent import load_agent
+from diwa_learning.checkpoint import load_checkpoint, load_world_model, read_header
+
+FILES = Path(__file__).parent / "files_0_1"
+
+
+@pytest.fixture
+def files(tmp_path) -> Path:
+    """A copy, as a user of 0.1 has them: nothing in it may change by being read."""
+    copy = Path(shutil.copytree(FILES, tmp_path / "files"))
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    yield copy
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_episode(files):
+    with Bag(files / "bags" / "000000") as bag:
+        assert bag.sidecar.version == "0.1.0"
+        assert bag.sidecar.labels == {"source": "demonstration", "skill": "open_drawer", "seed": 7}
+        assert bag.sidecar.mark("success") == 1.0
+        bag.require_topics(needed_topics(bag.spec))
+        messages = list(bag.messages(list(bag.topics)))
+    assert len(messages) == sum(topic.count for topic in bag.sidecar.topics.values())
+
+
+def test_a_dataset_and_what_it_was_built_from_agree(files):
+    dataset = load_dataset(files / "demonstrations.h5")
+    build_dataset([files / "bags"], files / "again.h5", DatasetConfig(workers=1))
+    (old,), (new,) = dataset.episodes, load_dataset(files / "again.h5").episodes
+    assert (len(old), old.attributes["skill"], int(old.success.sum())) == (12, "open_drawer", 4)
+    for name in ("state", "action", "success", "stamp", "received"):
+        np.testing.assert_array_equal(getattr(old, name), getattr(new, name))
+    for camera, images in old.images.items():
+        np.testing.assert_allclose(images, new.images[camera], atol=1)  # OpenCV may round otherwise
+
+
+def test_checkpoints_make_an_agent_that_acts(files):
+    spec = load_world_model(files / "world_model").spec
+    assert spec == load_dataset(files / "demonstrations.h5").spec
+    agent = load_agent(files / "world_model", files / "policy", files / "reward", spec)
+    pictures = {camera.name: synthetic_image(0.0, *camera.record_size) for camera in spec.cameras}
+    decision = agent.act(Observation(pictures, synthetic_pose(0.0), 0.08, 0.0, 0.0), spec.action.null)
+    assert decision.action.shape == (7,)
+    assert 0 < decision.success_probability < 1
+    for phase in ("world_model", "policy", "reward"):
+        checkpoint = load_checkpoint(files / phase, phase)
+        assert read_header(checkpoint.path)["software"].startswith("diwa-ros2 0.1.0")
+        assert all(np.isfinite(tensor.numpy()).all() for tensor in checkpoint.weights.values())
+
+
+def test_a_packed_bundle(files):
+    bundle = load_bundle(files / "skills" / "open_drawer")
+    card = json.loads((bundle.path / "card.json").read_text())
+    assert (bundle.skill, bundle.card) == ("open_drawer", card)
+    assert bundle.world_model == files / "skills" / "world_model"
+    assert StartRegion.from_card(bundle.card, str(bundle.path)) is not None
+    load_agent(bundle.world_model, bundle.policy, bundle.reward, load_checkpoint(bundle.policy, "policy").spec)
