@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 export MPLBACKEND := Agg
 
-.PHONY: help setup demo test check verify bench clean
+.PHONY: help setup demo test check verify bench fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,8 +23,8 @@ test: setup  ## all tests
 	$(BIN)/python -m pytest -n 2
 
 check: setup  ## ruff, mypy and the import test
-	$(BIN)/ruff check src benchmarks launch
-	$(BIN)/ruff format --check src benchmarks launch
+	$(BIN)/ruff check src benchmarks fuzz launch
+	$(BIN)/ruff format --check src benchmarks fuzz launch
 	$(BIN)/mypy
 	$(BIN)/python -m pytest src/diwa_cli/test/test_project.py
 
@@ -33,6 +33,9 @@ verify: setup  ## the long checks, on the files that `make demo` left
 
 bench: setup  ## measure; writes docs/results/bench_cpu.json
 	$(BIN)/python benchmarks/run.py --out docs/results/bench_cpu.json
+
+fuzz: setup  ## damage files of every kind at random (minutes); writes docs/results/fuzz.json
+	$(BIN)/python fuzz/run.py --out docs/results/fuzz.json
 
 clean:  ## remove the environment and caches, keep recordings and runs
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
