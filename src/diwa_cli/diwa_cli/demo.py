@@ -23,6 +23,7 @@ from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder, read_json,
 from diwa_cli.versions import versions
 from diwa_data.dataset import DatasetConfig
 from diwa_data.errors import DiwaError
+from diwa_data.locks import FolderLock
 from diwa_data.recording import RecordConfig
 from diwa_data.skills import require_skill
 from diwa_deploy.bundle import write_bundle
@@ -107,13 +108,17 @@ def demo(out: Path, config: DemoConfig, source: Source) -> None:
     Raises `DiwaError` when `out` holds a demo of another configuration.
     """
     settings = Settings.load(config, source)
-    folder = RunFolder(out)
     if config.world_model_of and not is_finished(RunFolder(Path(config.world_model_of)).world_model):
         raise DiwaError(f"{config.world_model_of} has no trained world model: give the folder of a finished demo")
     command = command_line("demo", source, config, "demo", out=out)
-    claim(folder, "demo", command, dataclasses.asdict(settings))
+    with FolderLock(out):
+        claim(RunFolder(out), "demo", command, dataclasses.asdict(settings))
+        _demo(RunFolder(out), config, settings, PhaseMaker(source, settings.sim), command)
+
+
+def _demo(folder: RunFolder, config: DemoConfig, settings: Settings, make: PhaseMaker, command: str) -> None:
     log = PhaseLog(folder.phases)
-    for phase in phases(folder, settings, PhaseMaker(source, settings.sim)):
+    for phase in phases(folder, settings, make):
         if phase.is_done(log):
             print(f"[{phase.name}] finished earlier, {log.seconds[phase.name]:.0f} s")
             continue

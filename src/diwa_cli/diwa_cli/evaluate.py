@@ -19,6 +19,8 @@ from diwa_cli.seeds import SEEDS
 from diwa_cli.statistics import Interval, SuccessRate, paired_difference
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import read_object
+from diwa_data.locks import LOCK, FolderLock
 from diwa_data.motion import MotionLimits
 from diwa_data.skills import require_skill
 from diwa_learning.checkpoint import is_finished, read_header, weights_hash
@@ -72,7 +74,14 @@ def evaluate(
     require_skill(config.skill)
     seeds = start_seeds(config)
     setting = Setting(config.skill, world_model, reward, config.max_steps, config.limits, config.chosen(sim))
-    _claim(out, policies, config.seeds, setting)
+    with FolderLock(out):
+        _claim(out, policies, config.seeds, setting)
+        return _evaluate(policies, out, config, setting, seeds)
+
+
+def _evaluate(
+    policies: Mapping[str, Path], out: Path, config: EvaluateConfig, setting: Setting, seeds: Sequence[int]
+) -> Evaluation:
     jobs = [
         Job(name, path, seed, out / "videos" / f"{name}_{seed}.mp4" if index < config.videos else None)
         for index, seed in enumerate(seeds)
@@ -164,7 +173,10 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
     }
     mine = json.loads(json.dumps(mine))
     inputs = out / "inputs.json"
-    theirs = json.loads(inputs.read_text()) if inputs.is_file() else {}
+    others = [] if inputs.is_file() else [path.name for path in out.iterdir() if path.name != LOCK]
+    if others:
+        raise DiwaError(f"{out} holds {others[0]} and no evaluation: choose another folder")
+    theirs = read_object(inputs, f"delete {out} to evaluate anew") if inputs.is_file() else {}
     changes = [
         f"{key} was {theirs[key]!r}, is {value!r}" for key, value in mine.items() if theirs.get(key, value) != value
     ]

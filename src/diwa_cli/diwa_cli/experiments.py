@@ -26,6 +26,7 @@ from diwa_cli.sweep_folder import SweptRun
 from diwa_cli.world_model import EvaluateWorldModelConfig, evaluate_world_model
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
+from diwa_data.locks import FolderLock
 from diwa_learning.checkpoint import is_finished, load_checkpoint, load_world_model
 from diwa_learning.features import embed_clips, whole
 from diwa_learning.finetune import FinetuneConfig, finetune
@@ -127,8 +128,8 @@ def experiment(name: str, run: Path, config: ExperimentConfig, sim: SimConfig) -
     """Do one experiment on what is finished in the folder `run`; an interrupted one continues. Returns its folder."""
     folder = finished_run(name, run)
     out = folder.path / "experiments" / name.replace("-", "_")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "result.json", EXPERIMENTS[name](folder, out, config, sim))
+    with FolderLock(out):
+        write_json(out / "result.json", EXPERIMENTS[name](folder, out, config, sim))
     return out
 
 

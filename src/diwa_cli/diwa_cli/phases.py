@@ -19,6 +19,7 @@ from diwa_cli.run_folder import PhaseLog, RunFolder, read_json, write_json
 from diwa_cli.versions import machine, versions
 from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.locks import LOCK
 from diwa_data.recording import RecordConfig
 from diwa_learning.dppo_config import DPPOConfig
 from diwa_learning.finetune import FinetuneConfig, FinetuneJob, finetune_runs
@@ -228,7 +229,7 @@ def claim(folder: RunFolder, kind: str, command: str, config: dict[str, Any], fr
     config = json.loads(json.dumps(config, default=str))
     earlier = read_json(folder.description)
     if earlier is None or kind not in earlier["config"]:
-        if folder.path.is_dir() and any(folder.path.iterdir()):
+        if folder.path.is_dir() and any(path.name != LOCK for path in folder.path.iterdir()):
             raise DiwaError(f"{folder.path} exists and holds no {kind}: choose another --out")
     else:
         changes = [

@@ -23,6 +23,7 @@ from diwa_cli.sweep_results import UNITS, JudgedRun, judged_runs, run_row, skill
 from diwa_cli.sweep_reuse import reuse
 from diwa_cli.versions import machine, versions
 from diwa_data.errors import DiwaError
+from diwa_data.locks import FolderLock
 from diwa_learning.checkpoint import compute_device, is_finished
 
 
@@ -34,7 +35,6 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
     added.
     """
     folder, what = SweepFolder(out), Sweep(config, source)
-    runs = what.runs()
     if config.workers < 1:
         raise DiwaError(f"workers is {config.workers}: choose 1 or more")
     if config.world_model_of and not is_finished(RunFolder(Path(config.world_model_of)).world_model):
@@ -44,7 +44,13 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
     if config.reuse and not RunFolder(Path(config.reuse)).is_sweep:
         raise DiwaError(f"{config.reuse} holds no sweep: --reuse takes the folder of one")
     command = command_line("sweep", source, config, "sweep", out=out)
-    claim(folder.shared, "sweep", command, identity(what), {f"sweep.{name}" for name in FREE})
+    with FolderLock(out):
+        claim(folder.shared, "sweep", command, identity(what), {f"sweep.{name}" for name in FREE})
+        return _sweep(folder, what, command)
+
+
+def _sweep(folder: SweepFolder, what: Sweep, command: str) -> bool:
+    config, runs = what.config, what.runs()
     stages = plan(folder, what)
     reuse(stages, folder, what)
     if config.ray:
@@ -53,11 +59,11 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
         on_gpu = compute_device().type == "cuda"
         outcome = run_here(stages, folder, config.workers, on_gpu if config.stacked is None else config.stacked)
     judged = judged_runs(folder, runs, outcome.done)
-    found = results(folder, judged, stages, outcome, command, source.preset)
+    found = results(folder, judged, stages, outcome, command, what.source.preset)
     write_json(folder.shared.results, found)
     write_rollouts(folder, judged)
     write_sweep_bundles(folder, judged, command)
-    write_sweep_report(out)
+    write_sweep_report(folder.shared.path)
     print(f"\n{table(found['skills'])}\n\nreport: {folder.shared.report}\nresults: {folder.shared.results}")
     print(failures(folder, outcome), end="")
     return not outcome.failed

@@ -18,7 +18,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, ReaderError, Sto
 
 from diwa_data import __version__, messages
 from diwa_data.errors import DiwaError
-from diwa_data.files import full_disk_as_error, remove
+from diwa_data.files import full_disk_as_error, move_into_place, remove
 from diwa_data.sidecar import Sidecar, TopicStatistics
 
 Storage = Literal["mcap", "sqlite3"]
@@ -133,7 +133,7 @@ class BagWriter:
         with full_disk_as_error(self.path), self._discard_on_error():
             self.sidecar.complete = True
             self.sidecar.write(self._bag)
-            os.replace(self._bag, self.path)
+            move_into_place(self._bag, self.path)
         self._lock.close()
         remove(self._bag.parent)
         return self.path

@@ -17,7 +17,9 @@ import h5py
 
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path, full_disk_as_error, remove, require_space
+from diwa_data.files import atomic_path, full_disk_as_error, remove, require_output, require_space
+from diwa_data.json_files import read_object, write_json
+from diwa_data.locks import LOCK, FolderLock
 from diwa_data.parts import BuildParts, PartJob, Recording, build_parts
 from diwa_data.progress import progress
 
@@ -65,18 +67,19 @@ def build_file(
     `identity` decides the result: `spec` and `config` as plain values, and what else must be the same for `out` to be
     complete already. Finished parts are taken up; those begun with another spec or config are refused.
     """
+    require_output(out)
     if out.exists():
         _require_identical(out, identity)
         print(f"{out} is complete already")
         return []
     parts = out.with_name(f".{out.name}.parts")
-    _prepare_parts(parts, identity)
-    with full_disk_as_error(out):
+    with FolderLock(parts), full_disk_as_error(out):
+        _prepare_parts(parts, identity)
         jobs = [PartJob(recording, parts / recording.part) for recording in recordings]
         _build_missing(title, unit, jobs, workers, build)
         with atomic_path(out) as temporary:
             skipped = _merge(parts, recordings, temporary, identity)
-    remove(parts)
+        remove(parts)
     return skipped
 
 
@@ -94,19 +97,19 @@ def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
     settings = {key: identity[key] for key in ("spec", "config")}
     state = parts / "settings.json"
     if state.is_file():
-        begun = json.loads(state.read_text())
+        begun = read_object(state, f"delete {parts} to start anew")
         for key, value in settings.items():
-            if begun[key] != value:
-                changed = [f"{k} {begun[key].get(k)!r}, now {v!r}" for k, v in value.items() if begun[key].get(k) != v]
+            if (old := begun.get(key)) != value:
+                old = old if isinstance(old, dict) else {}
+                changed = [f"{k} {old.get(k)!r}, now {v!r}" for k, v in value.items() if old.get(k) != v]
                 raise DiwaError(
                     f"{parts} was begun with another {key} ({'; '.join(changed)}): "
                     "use that one again, or delete the folder to start anew"
                 )
         return
-    with full_disk_as_error(parts):
-        parts.mkdir(parents=True, exist_ok=True)
-        with atomic_path(state) as temporary:
-            temporary.write_text(json.dumps(settings))
+    if others := [path.name for path in parts.iterdir() if path.name != LOCK]:
+        raise DiwaError(f"{parts} holds {others[0]} and no {state.name}: it is none of ours, move it elsewhere")
+    write_json(state, settings)
 
 
 def _build_missing(title: str, unit: str, jobs: Sequence[PartJob], workers: int, build: BuildParts) -> None:

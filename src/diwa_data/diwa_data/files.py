@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,21 +21,83 @@ def home() -> Path:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, replaces: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """A temporary sibling to write (file or folder); renamed to `path` on success, deleted on any error.
 
-    Raises `DiwaError` when the disk is full.
+    Raises `DiwaError` when the disk is full, and before anything is written where `require_output` does.
     """
     path = Path(path)
+    require_output(path, replaces)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     try:
         with full_disk_as_error(path):
             yield temporary
-            remove(path) if path.is_dir() else None
-            os.replace(temporary, path)
+            require_output(path, replaces)  # it may have come meanwhile
+            if temporary.is_dir() and path.is_file():
+                raise DiwaError(f"{path} is a file and is not replaced by a folder: delete it, or choose another name")
+            if path.is_dir():
+                os.replace(path, aside)
+            move_into_place(temporary, path)
     finally:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        remove(aside)
         remove(temporary)
+
+
+def require_output(path: Path, replaces: Callable[[Path], bool] | None = None) -> None:
+    """Raise `DiwaError` unless a file or folder may be written to `path`.
+
+    It may where nothing is, and in place of a file. A folder is replaced only if `replaces` recognises it by its
+    contents as one that this program made for the same purpose; devices, pipes and sockets never are. Commands that
+    work for long before they write ask first.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if replaces is None or path.is_symlink() or not replaces(path):
+            raise DiwaError(f"{path} is a folder, which is never replaced: delete it yourself, or choose another name")
+    elif (path.exists() or path.is_symlink()) and not path.is_file():
+        raise DiwaError(f"{path} is no ordinary file and is not replaced: choose another name")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise DiwaError(f"{path} cannot be written: {parent} is no folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise DiwaError(f"{path} cannot be written: no permission to write into {parent}")
+
+
+def require_new(path: Path) -> None:
+    """Raise `DiwaError` if anything is at `path`, or nothing can be written there."""
+    if path.exists() or path.is_symlink():
+        raise DiwaError(f"{path} exists already: delete it, or choose another --out")
+    require_output(path)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename what is finished to its final name, so that it is whole there even after a power cut.
+
+    The bytes of a file, or of all files below a folder, are on the disk before the name is, and the name is when this
+    returns.
+    """
+    for folder, _, names in os.walk(source):
+        for name in names:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+    if not source.is_dir():
+        _sync(source)
+    os.replace(source, target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems that cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import numpy as np
 
 from diwa_data.dataset import Dataset, Episode, load_dataset, open_episode
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path
+from diwa_data.files import atomic_path, require_new
 from diwa_data.lerobot_card import dataset_card
 from diwa_data.lerobot_files import (
     CHUNK_SIZE,
@@ -85,7 +85,7 @@ def export_lerobot(path: Path, out: Path, repo_id: str = "", video: bool = False
     repo_id = repo_id or f"local/{out.resolve().name}"
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise DiwaError(f"--repo-id {repo_id!r} must be user/name, of letters, digits, '.', '_' and '-'")
-    _require_new(out)
+    require_new(out)
     dataset = load_dataset(path, images=False)
     for episode in dataset.episodes:
         if len(episode) < 2:
@@ -94,9 +94,7 @@ def export_lerobot(path: Path, out: Path, repo_id: str = "", video: bool = False
             )
     import_arrow()
     with atomic_path(out) as folder:
-        export = _write(dataset, folder, repo_id, video)
-        _require_new(out)
-    return export
+        return _write(dataset, folder, repo_id, video)
 
 
 def task_text(episode: Episode) -> str:
@@ -267,11 +265,6 @@ def _image_feature(size: tuple[int, int], rate: float, video: bool) -> dict[str,
 def _fps(rate: float) -> int | float:
     """A whole rate as an integer, as LeRobot writes it."""
     return int(rate) if rate == int(rate) else rate
-
-
-def _require_new(out: Path) -> None:
-    if out.exists():
-        raise DiwaError(f"{out} exists: delete it or choose another --out")
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ topics is kept, so that an episode knows them from its first moment. Times are s
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -20,12 +19,12 @@ from diwa_data.bags import decode_value, find_bags, is_bag
 from diwa_data.errors import DiwaError
 from diwa_data.files import free_mb, require_free
 from diwa_data.images import require_record_size
+from diwa_data.locks import FolderLock
 from diwa_data.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec, require_same
 
 DISCARDED = ".discarded-"
 """Finished episodes that were discarded are renamed to this and their name."""
-_LOCK = ".recorder.lock"
 _DISK_CHECK_EVERY = 1.0  # seconds
 _SLOWEST = 0.8  # share of the declared rate below which a camera is too slow to be recorded
 
@@ -85,15 +84,7 @@ class Session:
     def __init__(self, spec: Spec, config: SessionConfig, backend: Callable[[Path, Storage], Backend] = RosbagsBackend):
         """Raises `DiwaError` if the folder is in use, holds episodes of another spec, or has too little free space."""
         self.spec, self.config, self._backend = spec, config, backend
-        config.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (config.folder / _LOCK).open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise DiwaError(
-                f"{config.folder} is in use by another recorder: stop it, or choose another folder"
-            ) from error
+        self._lock = FolderLock(config.folder)
         self._finished: list[Path] = []
         self._bag: BagWriter | None = None
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
@@ -110,7 +101,7 @@ class Session:
             self._require_same_spec()
             require_free(self.config.folder, self.config.min_free_mb)
         except DiwaError:
-            self._lock.close()
+            self._lock.release()
             raise
 
     @property
@@ -178,7 +169,7 @@ class Session:
     def close(self) -> str:
         """Finish a running episode and let go of the folder."""
         said = self._stop(self._last) if self._bag else ""
-        self._lock.close()
+        self._lock.release()
         return said
 
     def __enter__(self) -> Session:

@@ -1,11 +1,13 @@
 """Files that are there whole or not at all; progress on a log."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path, full_disk_as_error, remove, require_space
+from diwa_data.files import atomic_path, full_disk_as_error, remove, require_new, require_output, require_space
 from diwa_data.progress import Standing, listening, progress
 from diwa_data.skills import SKILLS, require_skill
 
@@ -20,15 +22,103 @@ def test_atomic_file_replaces_only_on_success(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_atomic_folder(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_only_if_it_is_recognised(tmp_path: Path) -> None:
+    def ours(folder: Path) -> bool:
+        return {path.name for path in folder.iterdir()} <= {"first", "second"}
+
     for content in ("first", "second"):
-        with atomic_path(tmp_path / "folder") as temporary:
+        with atomic_path(tmp_path / "folder", replaces=ours) as temporary:
             temporary.mkdir()
             (temporary / content).touch()
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["second"]
+    (tmp_path / "folder" / "thesis.tex").write_text("precious")
+    with pytest.raises(DiwaError, match="never replaced"), atomic_path(tmp_path / "folder", replaces=ours):
+        pytest.fail("refused before the work")
+    assert (tmp_path / "folder" / "thesis.tex").read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
     remove(tmp_path / "folder")
     remove(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "link to a folder", "dangling link", "pipe", "socket"])
+@pytest.mark.parametrize("written", ["file", "folder"])
+def test_nothing_but_a_file_is_ever_replaced(tmp_path: Path, kind: str, written: str) -> None:
+    path, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "thesis.tex").write_text("precious")
+    if kind.endswith("folder") and "link" not in kind:
+        path.mkdir()
+    if kind == "folder":
+        (path / "thesis.tex").write_text("precious")
+    if "link" in kind:
+        path.symlink_to(elsewhere if "folder" in kind else tmp_path / "nowhere")
+    if kind == "pipe":
+        os.mkfifo(path)
+    if kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    before = sorted((str(p), p.lstat().st_ino, p.lstat().st_mode) for p in tmp_path.rglob("*"))
+    with pytest.raises(DiwaError, match=r"out is (a folder|no ordinary file).*choose another name"):
+        require_output(path)
+    with pytest.raises(DiwaError), atomic_path(path):
+        pytest.fail("refused before the work")
+    with pytest.raises(DiwaError, match="exists already: delete it, or choose another --out"):
+        require_new(path)
+
+    remove(path)  # and when it comes while the work is done
+    with pytest.raises(DiwaError), atomic_path(path) as temporary:  # noqa: PT012
+        temporary.mkdir() if written == "folder" else temporary.write_text("new")
+        path.mkdir()
+    assert path.is_dir()
+    path.rmdir()
+    assert {str(p) for p in tmp_path.rglob("*")} == {name for name, *_ in before if not name.startswith(str(path))}
+
+
+def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("precious")
+    with pytest.raises(DiwaError, match="not replaced by a folder"), atomic_path(tmp_path / "notes") as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "notes").read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [tmp_path / "notes"]
+
+
+def test_where_nothing_can_be_written_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiwaError, match="file is no folder"):
+        require_output(tmp_path / "file" / "deep" / "out")
+    monkeypatch.setattr("diwa_data.files.os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(DiwaError, match=f"no permission to write into {tmp_path}"):
+        require_output(tmp_path / "deep" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        steps.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        steps.append("renamed")
+        replace(source, target)
+
+    monkeypatch.setattr("diwa_data.files.os.fsync", synced)
+    monkeypatch.setattr("diwa_data.files.os.replace", renamed)
+    with atomic_path(tmp_path / "out") as temporary:
+        (temporary / "inner").mkdir(parents=True)
+        (temporary / "inner" / "a").touch()
+        (temporary / "b").touch()
+    *contents, name, parent = steps
+    assert sorted(contents) == sorted([temporary.name, "inner", "a", "b"])
+    assert (name, parent) == ("renamed", tmp_path.name)
+    steps.clear()
+    with atomic_path(tmp_path / "file") as temporary:
+        temporary.touch()
+    assert steps == [temporary.name, "renamed", tmp_path.name]
 
 
 def test_full_disk_is_named(tiny_disk: Path) -> None:

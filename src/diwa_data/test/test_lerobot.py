@@ -253,7 +253,7 @@ def test_rates_are_the_fractions_that_were_meant():
 def test_an_existing_folder_is_refused_and_stays(built, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("")
-    with pytest.raises(DiwaError, match="out exists: delete it or choose another --out"):
+    with pytest.raises(DiwaError, match="out exists already: delete it, or choose another --out"):
         export_lerobot(built, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
@@ -304,7 +304,7 @@ def test_an_interrupted_export_leaves_nothing(parquet, built, tmp_path, monkeypa
 
 def test_a_folder_that_appears_meanwhile_is_kept(parquet, built, tmp_path, monkeypatch):
     monkeypatch.setattr(lerobot, "dataset_card", lambda *_: (tmp_path / "out").mkdir() or "")
-    with pytest.raises(DiwaError, match="out exists"):
+    with pytest.raises(DiwaError, match="out is a folder, which is never replaced"):
         export_lerobot(built, tmp_path / "out")
     assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
 

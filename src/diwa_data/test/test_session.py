@@ -101,7 +101,7 @@ def test_nothing_of_an_earlier_session_is_discarded(tmp_path, spec):
 
 def test_a_folder_in_use_and_one_of_another_spec_are_refused(tmp_path, spec):
     with open_session(tmp_path, spec) as session:
-        with pytest.raises(DiwaError, match="in use by another recorder"):
+        with pytest.raises(DiwaError, match=r"in use by process \d+ on .* since 20"):
             open_session(tmp_path, spec)
         session.event("start", 0.0)
     with pytest.raises(DiwaError, match=r"spec\.robot is 'panda_sim', expected 'panda_lab'"):

@@ -107,16 +107,23 @@ def write_bundle(path: Path, parts: dict[str, Path], card: dict[str, Any]) -> Bu
     """Put the checkpoint folders `parts` (world_model, policy, reward; maybe base) and `card` into `path`, whole.
 
     Files are hard links to the checkpoints where the file system allows it, so a bundle takes no extra space and
-    can still be copied elsewhere.
+    can still be copied elsewhere. A bundle that is there is replaced. Raises `DiwaError` where something else is.
     """
     require_skill(card["skill"])
-    with atomic_path(path) as folder:
+    with atomic_path(path, replaces=is_plain_bundle) as folder:
         for part in (*PARTS, *([BASE] if BASE in parts else [])):
             (folder / part).mkdir(parents=True)
             for name in CHECKPOINT_FILES:
                 _link_or_copy(parts[part] / name, folder / part / name)
         write_card(folder, card)
     return load_bundle(path)
+
+
+def is_plain_bundle(folder: Path) -> bool:
+    """Whether `folder` holds a bundle and nothing else: such a one may be replaced by another."""
+    allowed = {CARD, *(f"{part}/{name}" for part in (*PARTS, BASE) for name in CHECKPOINT_FILES)}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    return CARD in found and found <= allowed
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:

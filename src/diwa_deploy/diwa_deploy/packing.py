@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path
+from diwa_data.files import atomic_path, require_new
 from diwa_deploy.bundle import Bundle, write_card
 from diwa_learning.checkpoint import load_checkpoint, read_header
 from diwa_learning.compact import write_compact
@@ -18,8 +18,7 @@ def pack_bundles(bundles: Sequence[Bundle], out: Path) -> list[Path]:
     What they do stays the same but for rounding, by 1/254 of the largest weight in a row of a matrix. Base policies
     are left out. Raises `DiwaError` when two are of one skill or of different world models, or `out` exists.
     """
-    if out.exists():
-        raise DiwaError(f"{out} exists already: delete it, or name another folder with --out")
+    require_new(out)
     skills = [bundle.skill for bundle in bundles]
     for skill in skills:
         if skills.count(skill) > 1:

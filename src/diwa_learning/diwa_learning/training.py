@@ -34,6 +34,7 @@ from torch import Tensor
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import remove
+from diwa_data.locks import LOCK, FolderLock
 from diwa_data.progress import Bar, progress
 from diwa_data.spec import Spec, require_same
 from diwa_learning import checkpoint
@@ -63,7 +64,8 @@ class TrainingRun:
         inputs: plain values that name what is trained on (file names, sizes); like the config, they may not
             change between an interrupted run and its continuation.
 
-    Raises `DiwaError` when `out` holds another phase, or a run with another configuration, spec or inputs.
+    Raises `DiwaError` when `out` holds another phase, or a run with another configuration, spec or inputs, and when
+    another process is training in it.
     """
 
     def __init__(
@@ -94,8 +96,13 @@ class TrainingRun:
         self._writer: Any = None
         self._unit, self._per_step = "", 1.0
         self._mark: tuple[int, float] | None = None  # step and time of the last entry, while `steps` runs
+        self._lock = FolderLock(self.out) if processes.main and not self.out.is_file() else None
         if processes.main:
-            self._claim_folder()
+            try:
+                self._claim_folder()
+            except BaseException:
+                self._let_go()
+                raise
         processes.any(False)  # wait for the first
         self.finished = checkpoint.is_finished(self.out)
         """True when an earlier run left the checkpoint: there is nothing to do."""
@@ -108,6 +115,11 @@ class TrainingRun:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         if self._writer:
             self._writer.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock:
+            self._lock.release()
 
     @property
     def saved_step(self) -> int:
@@ -250,7 +262,7 @@ class TrainingRun:
         """Write the header of a new run, or check that the one in `out` is the same run."""
         if not (self.out / checkpoint.CONFIG).exists():
             if self.out.exists() and (
-                not self.out.is_dir() or {p.name for p in self.out.iterdir()} - {checkpoint.SPEC}
+                not self.out.is_dir() or {p.name for p in self.out.iterdir()} - {checkpoint.SPEC, LOCK}
             ):
                 raise DiwaError(f"{self.out} exists and is no {self.phase} run: choose another folder")
             checkpoint.write_header(self.out, self.phase, self.config, self.spec, self.world_model_hash, self.inputs)

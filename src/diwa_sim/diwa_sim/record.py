@@ -19,7 +19,9 @@ import numpy as np
 from diwa_data.bag_writer import HIDDEN
 from diwa_data.devices.opening import open_device
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path, remove
+from diwa_data.files import remove
+from diwa_data.json_files import read_object, write_json
+from diwa_data.locks import FolderLock
 from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
 from diwa_data.recording import EpisodeRecorder, RecordConfig
@@ -47,8 +49,12 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> lis
         require_skill(config.skill)
     else:
         count = math.ceil(config.minutes * 60 / config.episode_seconds)
-    out = Path(out)
-    sim = sim or SimConfig()
+    with FolderLock(Path(out)):
+        return _record(Path(out), config, sim or SimConfig(), count)
+
+
+def _record(out: Path, config: RecordConfig, sim: SimConfig, count: int) -> list[Path]:
+    """What `record` does in its folder."""
     paths = [out / f"{index:06d}" for index in range(count)]
     if config.device != "scripted":
         with closing(open_device(config.device, config.devices)) as controller:
@@ -169,10 +175,9 @@ def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None
     fields = json.loads(json.dumps(fields))
     path = out / "record.json"
     if not path.exists():
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(fields, indent=1))
+        write_json(path, fields)
         return
-    before = json.loads(path.read_text())
+    before = read_object(path, "record into another folder")
     for section, values in fields.items():
         for name, value in values.items():
             if before.get(section, {}).get(name) != value:

@@ -253,7 +253,7 @@ def test_a_second_recorder_is_refused(topics, robot, recorder, start, tmp_path, 
     begin(topics, recorder)
     second = start("recorder", f"folder:={tmp_path / 'bags'}")
     assert second.wait() == 2
-    said = second.wait_for("in use by another recorder: stop it, or choose another folder")
+    said = second.wait_for("stop it, or choose another folder")
     end(topics, recorder)
     fault(
         "a second recorder into the same folder",
