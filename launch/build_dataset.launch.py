@@ -7,7 +7,7 @@ from os.path import expanduser
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 
-from diwa_data.ros.launching import values
+from diwa_data.ros.launching import ends_with, values
 
 ARGUMENTS = (
     DeclareLaunchArgument("bags", description="Bags, or folders of bags, separated by spaces."),
@@ -26,4 +26,5 @@ def _actions(context: LaunchContext) -> list[ExecuteProcess]:
     bags = [expanduser(bag) for bag in shlex.split(given["bags"])]
     command = [sys.executable, "-m", "diwa_cli.main", "build-dataset", *bags]
     flags = ["--out", expanduser(given["out"]), "--workers", given["workers"]]
-    return [ExecuteProcess(cmd=command + flags, output="screen", name="build_dataset")]
+    name = "build_dataset"
+    return [ExecuteProcess(cmd=command + flags, output="screen", name=name, on_exit=ends_with(name))]

@@ -185,6 +185,17 @@ def header_stamp(data: bytes | memoryview) -> float:
     return seconds + nanoseconds * 1e-9
 
 
+def require_frame(data: bytes | memoryview, frame: str, topic: str) -> None:
+    """Raise `DiwaError` naming `topic` unless the header of a serialised pose says `frame`, the robot's base."""
+    (length,) = struct.unpack_from("<I" if data[1] & 1 else ">I", data, 12) if len(data) >= 16 else (0,)
+    found = bytes(data[16 : 16 + length]).rstrip(b"\0").decode(errors="replace")
+    if found != frame:
+        raise DiwaError(
+            f"{topic} is in the frame {found!r}, not in the robot's base {frame!r}: fix its publisher, or set "
+            "robot.base_frame in the robot file"
+        )
+
+
 def _unfinished_hint(path: Path) -> str:
     unfinished = sorted(path.rglob(f"{HIDDEN}*")) if path.is_dir() else []
     return f"; {len(unfinished)} unfinished: salvage with 'diwa recover {path}'" if unfinished else ""

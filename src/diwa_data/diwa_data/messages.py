@@ -43,6 +43,7 @@ TYPES = {
 }
 
 BASE_FRAME = "panda_link0"
+"""Frame of poses unless a robot file names another."""
 
 
 def image_topic(camera: str) -> str:
@@ -102,15 +103,15 @@ def encode_camera_info(
     )
 
 
-def encode_pose(pose: Pose, stamp: float) -> memoryview:
-    """geometry_msgs/PoseStamped in the base frame."""
+def encode_pose(pose: Pose, stamp: float, frame: str = BASE_FRAME) -> memoryview:
+    """geometry_msgs/PoseStamped in the robot's base frame."""
     types = typestore().types
     x, y, z = pose.position.tolist()
     qx, qy, qz, qw = pose.quaternion.tolist()
     point = types["geometry_msgs/msg/Point"](x=x, y=y, z=z)
     orientation = types["geometry_msgs/msg/Quaternion"](x=qx, y=qy, z=qz, w=qw)
     value = types["geometry_msgs/msg/Pose"](position=point, orientation=orientation)
-    return _encode("geometry_msgs/msg/PoseStamped", header=_header(stamp, BASE_FRAME), pose=value)
+    return _encode("geometry_msgs/msg/PoseStamped", header=_header(stamp, frame), pose=value)
 
 
 def encode_joints(names: list[str], positions: np.ndarray, velocities: np.ndarray, stamp: float) -> memoryview:

@@ -10,6 +10,7 @@ import yaml
 
 from diwa_data.config import config_file, from_mapping
 from diwa_data.errors import DiwaError
+from diwa_data.messages import BASE_FRAME
 from diwa_data.spec import ActionSpec, CameraSpec, Spec
 
 ROBOTS = ("franka", "sim")
@@ -46,6 +47,8 @@ class RobotConfig:
     """The camera that looks at the scene; its frames are the clock of datasets."""
     gripper: CameraConfig = field(default_factory=CameraConfig)
     """The camera on the wrist."""
+    base_frame: str = BASE_FRAME
+    """Frame of all poses: the base of the arm. A pose in another frame is refused."""
     action: ActionSpec = field(default_factory=ActionSpec)
     """Scale and conventions of actions."""
     inference_delay: float = 0.0

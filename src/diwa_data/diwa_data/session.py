@@ -15,7 +15,7 @@ from typing import Any
 
 from diwa_data import messages
 from diwa_data.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name
-from diwa_data.bags import decode_value, find_bags, is_bag
+from diwa_data.bags import decode_value, find_bags, is_bag, require_frame
 from diwa_data.errors import DiwaError
 from diwa_data.files import free_mb, require_free
 from diwa_data.images import require_record_size
@@ -43,6 +43,8 @@ class SessionConfig:
     """Free disk below which an episode is stopped, and none is started, megabytes."""
     required: tuple[str, ...] = ()
     """Topics that must be heard for an episode to start."""
+    base_frame: str = messages.BASE_FRAME
+    """Frame in which measured and target poses must be."""
     max_silence: float = 1.5
     """Seconds without a message after which a required topic counts as silent."""
 
@@ -257,13 +259,21 @@ class Session:
         expected = messages.IMAGE_TYPE if topic in self._cameras else messages.TYPES.get(topic, message_type)
         if message_type != expected:
             self._faults[topic] = f"{topic} is a {message_type}, not a {expected}"
-        elif topic in self._cameras:
-            try:
-                require_record_size(decode_value(topic, data, topic), self._cameras[topic])
-            except DiwaError as error:
-                self._faults[topic] = f"{topic}: {error}"
+        else:
+            self._faults |= self._content(topic, data)
         now = self._faults.get(topic, "")
         return "" if now == before else now
+
+    def _content(self, topic: str, data: bytes) -> dict[str, str]:
+        """What is wrong with a message of the right type, under the name of its topic; empty if nothing is."""
+        try:
+            if topic in self._cameras:
+                require_record_size(decode_value(topic, data, topic), self._cameras[topic])
+            elif topic in (messages.CURRENT_POSE, messages.TARGET_POSE):
+                require_frame(data, self.config.base_frame, topic)
+        except DiwaError as error:
+            return {topic: str(error) if topic in str(error) else f"{topic}: {error}"}
+        return {}
 
     def _require_same_spec(self) -> None:
         if any(is_bag(path) and not path.name.startswith(".") for path in self.config.folder.iterdir()):

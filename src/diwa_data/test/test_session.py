@@ -250,3 +250,15 @@ def test_an_episode_that_is_not_whole_does_not_appear(tmp_path, spec, storage):
             session.event("stop", 1.0)
         assert session.event("start", 2.0) == "recording 000001"
     assert [bag.name for bag in find_bags([tmp_path])] == ["000001"] if storage == "sqlite3" else True
+
+
+@pytest.mark.parametrize("topic", [messages.CURRENT_POSE, messages.TARGET_POSE])
+def test_no_episode_starts_while_a_pose_is_in_another_frame(tmp_path, spec, topic):
+    kind = messages.TYPES[topic]
+    with open_session(tmp_path, spec, base_frame="fr3_link0") as session:
+        said = session.message(topic, kind, 0.0, messages.encode_pose(synthetic_pose(0.0), 0.0, "world"))
+        assert said.startswith(f"{topic} is in the frame 'world', not in the robot's base 'fr3_link0'")
+        with pytest.raises(DiwaError, match=f"cannot start: {topic} is in the frame 'world'"):
+            session.event("start", 0.1)
+        session.message(topic, kind, 0.2, messages.encode_pose(synthetic_pose(0.2), 0.2, "fr3_link0"))
+        assert session.event("start", 0.3) == "recording 000000"

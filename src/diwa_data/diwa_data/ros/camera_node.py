@@ -15,7 +15,7 @@ from diwa_data.images import crop_for_recording, image_of, recorded_intrinsics
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import run_node
+from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, SENSOR, publisher
 
 STALLED = 0.5
@@ -53,7 +53,7 @@ class CameraNode(Node):
         if settings.info:
             info_type = get_message(messages.CAMERA_INFO_TYPE)
             self.create_subscription(info_type, settings.info, self._on_info, SENSOR, raw=True)
-        self.create_timer(1.0, self._report)
+        every(self, 1.0, self._report)
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -20,13 +20,14 @@ MAX_AGE = 0.1
 class ControllerPublisher:
     """Publishes controller readings: pose, Joy of axes [trigger] and buttons [deadman, valid], and events."""
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node, base_frame: str = messages.BASE_FRAME):
+        self._base_frame = base_frame
         self._pose, self._joy = (publisher(node, t) for t in (messages.CONTROLLER_POSE, messages.CONTROLLER_JOY))
         self._event = publisher(node, messages.EPISODE_EVENT)
 
     def publish(self, state: ControllerState, now: float) -> None:
         """One reading, taken at `now` seconds."""
-        self._pose(messages.encode_pose(state.pose, now))
+        self._pose(messages.encode_pose(state.pose, now, self._base_frame))
         buttons = np.array([state.deadman, state.valid])
         self._joy(messages.encode_joy(np.array([state.trigger]), buttons, now))
         for event in state.events:

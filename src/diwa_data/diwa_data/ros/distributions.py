@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable
 from typing import Any
 
 from rclpy.subscription import Subscription
+
+from diwa_data import clock
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -18,13 +19,13 @@ __all__ = ["PublisherEventCallbacks", "SubscriptionEventCallbacks", "close_write
 
 
 def with_received(callback: Callable[[float, bytes], None]) -> Callable[..., None]:
-    """A subscription's callback that calls `callback` with the time of receipt in seconds, and the message.
+    """A subscription's callback that calls `callback` with the time of receipt (`clock.now`), and the message.
 
     Jazzy knows when the middleware received it; Humble only when the callback runs.
     """
     if hasattr(Subscription, "CallbackType"):
-        return lambda data, info: callback(info["received_timestamp"] * 1e-9, data)
-    return lambda data: callback(time.time(), data)
+        return lambda data, info: callback(clock.at(info["received_timestamp"] * 1e-9), data)
+    return lambda data: callback(clock.now(), data)
 
 
 def topic_metadata(rosbag2: Any, number: int, topic: str, message_type: str) -> Any:

@@ -141,10 +141,10 @@ def final_node(package: str, name: str, robot: str, **settings: object) -> Node:
 
 
 def ends_with(name: str) -> Callable[[ProcessExited, LaunchContext], list[Any]]:
-    """`on_exit` of the process `name`: everything ends with it, and `ros2 launch` fails if it did."""
+    """`on_exit` of the process `name`: everything ends with it, and `ros2 launch` fails if it did, after Ctrl-C too."""
 
     def ended(event: ProcessExited, context: LaunchContext) -> list[Any]:
-        if event.returncode and not context.is_shutdown:
+        if event.returncode:
             raise DiwaError(f"{name} failed: it says why above (status {event.returncode})")
         return [Shutdown(reason=f"{name} has ended")]
 

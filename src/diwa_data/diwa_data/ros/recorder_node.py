@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rclpy.node import Node
 
-from diwa_data import messages
+from diwa_data import clock, messages
 from diwa_data.bag_writer import Storage
 from diwa_data.bags import needed_topics
 from diwa_data.errors import DiwaError
@@ -19,7 +18,7 @@ from diwa_data.ros.health import Health
 from diwa_data.ros.offers import Offers
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.rosbag2_backend import Rosbag2Backend
-from diwa_data.ros.running import run_node
+from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, hear, publisher
 from diwa_data.session import Session, SessionConfig
 
@@ -54,7 +53,9 @@ class RecorderNode(Node):
         source = "demonstration" if config.skill else "play"
         labels = {"source": source, "skill": config.skill, "operator": config.operator}
         required = tuple(needed_topics(spec))
-        settings = SessionConfig(folder, config.storage, labels, config.min_free_mb, required)
+        settings = SessionConfig(
+            folder, config.storage, labels, config.min_free_mb, required, base_frame=config.robot.base_frame
+        )
         self._session = Session(spec, settings, Rosbag2Backend)
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
         self._offers = Offers(
@@ -65,8 +66,8 @@ class RecorderNode(Node):
         self._health, self._reports = Health(self, self._offers), 0
         hear(self, messages.EPISODE_EVENT, self._on_event)
         hear(self, messages.EPISODE_LABELS, self._on_labels, LATCHED)
-        self.create_timer(0.5, self._offers.look)
-        self.create_timer(1.0, self._report)
+        every(self, 0.5, self._offers.look)
+        every(self, 1.0, self._report)
         what = config.skill or "play"
         self.get_logger().info(f"{what} goes into {folder}: press start (menu button, or n on the keyboard)")
 
@@ -78,7 +79,7 @@ class RecorderNode(Node):
         self._say(lambda: self._session.message(topic, message_type, received, data))
 
     def _on_event(self, event: str) -> None:
-        self._say(lambda: self._session.event(event, time.time()))
+        self._say(lambda: self._session.event(event, clock.now()))
         self._recording(messages.encode_string(self._session.episode))
 
     def _on_labels(self, labels: str) -> None:
@@ -99,7 +100,7 @@ class RecorderNode(Node):
             self.get_logger().info(said)
 
     def _report(self) -> None:
-        status = self._session.status(time.time())
+        status = self._session.status(clock.now())
         self._health.tell(status, self._session)
         if status.episode or self._reports % _WAITING_EVERY == 0:
             self.get_logger().info(status.line())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
@@ -18,11 +19,16 @@ from diwa_data.errors import DiwaError
 _LOOK_UP_EVERY = 0.2  # seconds: how soon a silent node notices a signal
 
 
+def every(node: Any, seconds: float, callback: Callable[[], None]) -> None:
+    """Call `callback` every so many seconds.
+
+    The timers of rclpy stand still while the wall clock is behind where it was, or waits for `/clock`; these do not.
+    """
+    node.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+
 class ClosableNode(Protocol):
     """A node that has something to finish or to give back."""
-
-    def create_timer(self, timer_period_sec: float, callback: Callable[[], None]) -> object:
-        """Of `rclpy.node.Node`."""
 
     def close(self) -> None:
         """Finish; called once, whatever ended the node."""
@@ -92,7 +98,7 @@ def run_node(make: Callable[[], ClosableNode]) -> None:
     status = 0
     try:
         node = make()
-        node.create_timer(_LOOK_UP_EVERY, lambda: None)  # cheaper than a timeout, which is a new timer at every spin
+        every(node, _LOOK_UP_EVERY, lambda: None)  # cheaper than a timeout, which is a new timer at every spin
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not stopped:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,16 +53,19 @@ def own_domain() -> Iterator[int]:
     raise RuntimeError("all ROS domains from 80 to 101 are in use")
 
 
-class NodeProcess:
-    """A node in its own process, and what it has said."""
+class Program:
+    """A program in its own process group, and what it and its children have said."""
 
-    def __init__(self, module: str, domain: int, *parameters: str):
-        """Run `python -m module` with ROS parameters `name:=value` in a domain."""
-        command = [sys.executable, "-m", module, "--ros-args"]
-        command += [word for parameter in parameters for word in ("-p", parameter)]
+    def __init__(self, domain: int, *command: str):
+        """Run `command` in a ROS domain."""
         environment = os.environ | {"ROS_DOMAIN_ID": str(domain)}
         self._process = subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         self.said: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -83,13 +86,14 @@ class NodeProcess:
         self.said.clear()
 
     def kill(self) -> None:
-        """As `kill -9`."""
-        self._process.kill()
+        """As `kill -9`, of its children too."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def stop(self, number: int = signal.SIGINT) -> int:
-        """Send a signal; the exit status."""
-        self._process.send_signal(number)
+        """Send a signal to all of them, as a terminal does; the exit status."""
+        os.killpg(self._process.pid, number)
         return self.wait()
 
     def wait(self, seconds: float = 15.0) -> int:
@@ -107,6 +111,15 @@ class NodeProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.said.append(line.rstrip())
+
+
+class NodeProcess(Program):
+    """A node in its own process."""
+
+    def __init__(self, module: str, domain: int, *parameters: str):
+        """Run `python -m module` with ROS parameters `name:=value` in a domain."""
+        words = [word for parameter in parameters for word in ("-p", parameter)]
+        super().__init__(domain, sys.executable, "-m", module, "--ros-args", *words)
 
 
 class Topics:
@@ -187,10 +200,10 @@ class SyntheticRobot:
         self._thread.join()
 
     def _run(self) -> None:
-        begun = time.time()
+        begun = time.monotonic()
         while self._open:
-            time.sleep(max(0.0, begun + self.frames / 30 - time.time()))
-            self._frame(time.time(), time.time() - begun)
+            time.sleep(max(0.0, begun + self.frames / 30 - time.monotonic()))
+            self._frame(time.time(), time.monotonic() - begun)
             self.frames += 1
 
     def _frame(self, now: float, elapsed: float) -> None:

@@ -10,7 +10,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profi
 from rosidl_runtime_py.utilities import get_message
 
 from diwa_data import messages
-from diwa_data.bags import decode_value
+from diwa_data.bags import decode_value, require_frame
 from diwa_data.errors import DiwaError
 from diwa_data.ros.distributions import PublisherEventCallbacks, SubscriptionEventCallbacks
 
@@ -29,14 +29,19 @@ def publisher(node: Node, topic: str, qos: QoSProfile | int = 10) -> Callable[[m
     return lambda data: made.publish(bytes(data))
 
 
-def hear(node: Node, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int = 10) -> None:
+def hear(
+    node: Node, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int = 10, frame: str | None = None
+) -> None:
     """Call `callback` with every value on `topic`, as `bags.decode_value` gives it.
 
-    What cannot be a value (a NaN pose, a damaged image) is left out, with a warning now and then.
+    What cannot be a value (a NaN pose, a damaged image) or is not in the coordinate frame `frame` is left out, with a
+    warning now and then.
     """
 
     def on_message(data: bytes) -> None:
         try:
+            if frame is not None:
+                require_frame(data, frame, topic)
             value = decode_value(topic, data, topic)
         except DiwaError as error:
             node.get_logger().warn(str(error), throttle_duration_sec=_WARN_EVERY)

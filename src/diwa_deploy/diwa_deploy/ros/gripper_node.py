@@ -13,7 +13,7 @@ from diwa_data import messages
 from diwa_data.errors import DiwaError
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import run_node
+from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, hear
 from diwa_deploy.gripper import GripperConfig, GripperWorker
 
@@ -81,7 +81,7 @@ class GripperNode(Node):
         self._move = ActionClient(self, self._actions.Move, f"{self._config.namespace}/move")
         self._worker = GripperWorker(self._send, self._config.worker, self.get_logger().error)
         hear(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
-        self.create_timer(1.0, self._look)
+        every(self, 1.0, self._look)
 
     def close(self) -> None:
         """Cancel what is under way."""

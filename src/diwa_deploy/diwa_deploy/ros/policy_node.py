@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +10,18 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from diwa_data.errors import DiwaError
 from diwa_data.ros.diagnostics import Diagnostics
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import run_node
+from diwa_data.ros.parameters import follow_parameters
+from diwa_data.ros.running import every, run_node
 from diwa_deploy.ros.lifecycle import refuse_invalid_transitions
 from diwa_deploy.ros.policy_config import PolicyNodeConfig
 from diwa_deploy.ros.ros_robot import RosRobot
 from diwa_deploy.ros.skill_server import SkillServer
 from diwa_deploy.runner import SkillRunner
+
+PATIENCE = 2.0
+"""Seconds in which a running skill must have ended when the node is told to."""
+FIXED = ("robot.", "arm.")
+"""Parameters that are read once; the others may change while the node is not active."""
 
 
 class PolicyNode(LifecycleNode):
@@ -24,24 +30,31 @@ class PolicyNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("policy", automatically_declare_parameters_from_overrides=True)
         refuse_invalid_transitions(self)
-        self._config = read_parameters(self, PolicyNodeConfig)
+        self._read = follow_parameters(self, PolicyNodeConfig, self._locked, FIXED)
+        self._config = self._read()
         self._robot = RosRobot(self, self._config.robot.spec, self._config.arm)
         self._server = SkillServer(self, self._robot, self._config)
         self._diagnostics = Diagnostics(self)
-        self.create_timer(1.0, self._report)
+        every(self, 1.0, self._report)
 
     def close(self) -> None:
-        """Hold, and let go."""
+        """Hold, let go, and tell whoever sent a goal that it has ended."""
         self._robot.disarm()
+        end = time.monotonic() + PATIENCE
+        while self._server.busy and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.05)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
-        """Load the bundle, refuse one of another contract, and warm up."""
+        """Read the parameters, load the bundle, refuse one of another contract, and warm up."""
         return self._transition(self._load)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Hold the measured pose; refused beside another publisher or without streams."""
+        """Hold the measured pose; refused beside another publisher or without streams.
+
+        What was changed since the skill was loaded is loaded first.
+        """
         self._server.latched = ""
-        done = self._transition(self._robot.arm)
+        done = self._transition(self._arm)
         return super().on_activate(state) if done == TransitionCallbackReturn.SUCCESS else done
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
@@ -59,8 +72,17 @@ class PolicyNode(LifecycleNode):
         self._robot.disarm()
         return TransitionCallbackReturn.SUCCESS
 
+    def _locked(self) -> str:
+        """Why no parameter may change."""
+        return "the node is active: ros2 lifecycle set /policy deactivate, then set it" if self._robot.armed else ""
+
+    def _arm(self) -> None:
+        if self._read() != self._config:
+            self._load()
+        self._robot.arm()
+
     def _load(self) -> None:
-        config = self._config
+        config = self._read()
         checkpoint = Path(config.checkpoint).expanduser() if config.checkpoint else None
         runners = {}
         for policy in ("finetuned", "base") if config.policy == "both" else (config.policy,):
@@ -69,6 +91,7 @@ class PolicyNode(LifecycleNode):
             self.get_logger().info(f"{config.skill} is loaded: {milliseconds:.0f} ms a decision")
             runners[f"{config.skill}/{policy}"] = runner
         self._server.runners = runners | {config.skill: next(iter(runners.values()))}
+        self._config = self._server.config = config
 
     def _transition(self, act: Callable[[], None]) -> TransitionCallbackReturn:
         try:

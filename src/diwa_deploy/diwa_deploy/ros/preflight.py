@@ -18,6 +18,7 @@ from diwa_data.images import require_record_size
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.offers import Offers, node_name
 from diwa_data.ros.parameters import read_parameters
+from diwa_data.ros.running import every
 from diwa_data.sidecar import TopicStatistics
 from diwa_data.spec import Spec
 from diwa_deploy.checks import Check, check_bundle, check_machine
@@ -58,7 +59,7 @@ class Preflight(Node):
         self._statistics = {topic: TopicStatistics() for topic in self._rates}
         self._last: dict[str, tuple[bytes, float]] = {}
         self._offers = Offers(self, list(self._rates), self._on_message)
-        self.create_timer(0.2, self._offers.look)
+        every(self, 0.2, self._offers.look)
 
     def run(self) -> list[Check]:
         """All lines."""

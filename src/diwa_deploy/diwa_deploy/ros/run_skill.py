@@ -23,6 +23,7 @@ from diwa_data import messages
 from diwa_data.errors import DiwaError
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
+from diwa_data.ros.running import every
 from diwa_data.ros.topics import LATCHED, hear, publisher
 from diwa_deploy.comparison import Comparison
 from diwa_deploy.ros.trials import run_trials
@@ -30,6 +31,10 @@ from diwa_interfaces.action import ExecuteSkill
 
 SUCCEEDED, FAILED, REFUSED = 0, 1, 2
 """Exit status: the classifier saw the success; it did not, or the skill was stopped; it never began."""
+MAX_SILENCE = 5.0
+"""Seconds without a word from a running skill after which its node counts as gone; it speaks at every tick."""
+CANCEL_PATIENCE = 2.0
+"""Seconds after Ctrl-C in which the skill must have ended."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +66,18 @@ class RunSkill(Node):
 
     def __init__(self) -> None:
         super().__init__("run_skill", automatically_declare_parameters_from_overrides=True)
-        self._config = read_parameters(self, RunSkillConfig)
         self._stopped: list[int] = []
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: self._stopped.append(number))
-        self._deadline = time.monotonic() + self._config.patience
+        self._config = read_parameters(self, RunSkillConfig)
         self._change = self.create_client(ChangeState, "/policy/change_state")
         self._get_state = self.create_client(GetState, "/policy/get_state")
         self._action = ActionClient(self, ExecuteSkill, "execute_skill")
         self._event = publisher(self, messages.EPISODE_EVENT)
         self._recording = ""
         hear(self, messages.RECORDING, self._on_recording, LATCHED)
-        self.create_timer(0.1, lambda: None)  # a signal is noticed at least this soon
+        self._spoken = 0.0
+        every(self, 0.1, lambda: None)  # a signal is noticed at least this soon
 
     def run(self) -> int:
         """The exit status."""
@@ -90,17 +95,18 @@ class RunSkill(Node):
 
     def _bring_up(self) -> None:
         """Configure and activate; activation is tried again while streams are missing."""
+        end = self._deadline()
         while not (self._change.wait_for_service(0.5) and self._get_state.wait_for_service(0.5)):
-            self._require_patience("the node policy does not answer: does it run?")
+            self._require_patience(end, "the node policy does not answer: does it run?")
         if self._state() == State.PRIMARY_STATE_UNCONFIGURED and not self._transition(Transition.TRANSITION_CONFIGURE):
             raise DiwaError("policy could not be configured: it says why above")
         self.activate()
 
     def activate(self) -> None:
         """Hold the arm; tried again while streams are missing."""
-        self._deadline = time.monotonic() + self._config.patience
+        end = self._deadline()
         while self._state() != State.PRIMARY_STATE_ACTIVE and not self._transition(Transition.TRANSITION_ACTIVATE):
-            self._require_patience("policy could not be activated: it says why above")
+            self._require_patience(end, "policy could not be activated: it says why above")
             time.sleep(0.5)
 
     def let_go(self) -> None:
@@ -118,21 +124,17 @@ class RunSkill(Node):
         return bool(self._wait(self._change.call_async(request)).success)
 
     def execute(self, skill: str, seed: int) -> Any:
-        """Send the goal; Ctrl-C cancels it, and waits for the arm to hold."""
+        """Send the goal; Ctrl-C cancels it, and waits for the arm to hold.
+
+        Raises `DiwaError` if the goal is refused, or its node says nothing any more.
+        """
         goal = ExecuteSkill.Goal(skill=skill, max_steps=self._config.max_steps, seed=seed)
         if self._config.record:
             self._start_recording()
-        handle = self._wait(self._action.send_goal_async(goal))
+        handle = self._wait(self._action.send_goal_async(goal, feedback_callback=self._on_feedback))
         if not handle.accepted:
             raise DiwaError("policy refused the goal: it says why above")
-        done: Future = handle.get_result_async()
-        cancelled = False
-        while not done.done():
-            rclpy.spin_once(self)
-            if self._stopped and not cancelled:
-                cancelled = True
-                handle.cancel_goal_async()
-        answer = done.result()
+        answer = self._result(handle)
         if self._config.record:
             marks = ("success", "stop") if answer.result.success else ("stop",)
             for event in marks:
@@ -141,28 +143,54 @@ class RunSkill(Node):
             get_logger("run_skill").error(f"the skill was stopped: {answer.result.reason}")
         return answer.result
 
+    def _result(self, handle: Any) -> Any:
+        """Wait for the end of a goal."""
+        done: Future = handle.get_result_async()
+        self._on_feedback()
+        end = float("inf")
+        while not done.done():
+            rclpy.spin_once(self)
+            if self._stopped and end == float("inf"):
+                end = time.monotonic() + CANCEL_PATIENCE
+                handle.cancel_goal_async()
+            if time.monotonic() > end:
+                raise DiwaError(
+                    f"interrupted; policy did not say within {CANCEL_PATIENCE:g} s that the skill has ended"
+                )
+            if time.monotonic() - self._spoken > MAX_SILENCE:
+                raise DiwaError(f"policy has said nothing for {MAX_SILENCE:g} s: did it die?")
+        return done.result()
+
+    def _on_feedback(self, _: Any = None) -> None:
+        self._spoken = time.monotonic()
+
     def _start_recording(self) -> None:
         """Ask the recorder until it records: it begins when it hears everything."""
+        end = self._deadline()
         while not self._recording:
-            self._require_patience("the recorder does not start: it says why above")
+            self._require_patience(end, "the recorder does not start: it says why above")
             self._event(messages.encode_string("start"))
-            end = time.monotonic() + 1.0
-            while not self._recording and time.monotonic() < end:
+            again = time.monotonic() + 1.0
+            while not self._recording and time.monotonic() < again:
                 rclpy.spin_once(self)
 
     def _on_recording(self, episode: str) -> None:
         self._recording = episode
 
     def _wait(self, future: Future) -> Any:
+        end = self._deadline()
         while not future.done():
-            self._require_patience("policy does not answer")
+            self._require_patience(end, "policy does not answer")
             rclpy.spin_once(self)
         return future.result()
 
-    def _require_patience(self, problem: str) -> None:
+    def _deadline(self) -> float:
+        return time.monotonic() + self._config.patience
+
+    def _require_patience(self, end: float, problem: str) -> None:
         if self._stopped:
             raise DiwaError("interrupted before the skill began")
-        if time.monotonic() > self._deadline:
+        if time.monotonic() > end:
             raise DiwaError(f"{problem} (after {self._config.patience:g} s)")
 
 

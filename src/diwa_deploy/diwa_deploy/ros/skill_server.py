@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from diwa_data import clock
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_deploy.control import ControlResult, Stopped, Tick
@@ -35,7 +36,9 @@ class SkillServer:
     """Accepts goals while there are `runners` and the robot is armed."""
 
     def __init__(self, node: Node, robot: RosRobot, config: PolicyNodeConfig):
-        self._node, self._robot, self._config, self._log = node, robot, config, node.get_logger()
+        self._node, self._robot, self._log = node, robot, node.get_logger()
+        self.config = config
+        """Parameters, as they were when the skill was loaded."""
         self.runners: dict[str, SkillRunner] = {}
         """The loaded skill by the names that goals may use."""
         self.latched = ""
@@ -64,7 +67,7 @@ class SkillServer:
         start, pose = self._start, self._robot.measured
         if start is None or pose is None:
             return ""
-        return start.problem(pose, self._config.start_distance, self._config.start_angle)
+        return start.problem(pose, self.config.start_distance, self.config.start_angle)
 
     @property
     def _start(self) -> StartRegion | None:
@@ -95,7 +98,7 @@ class SkillServer:
             goal.succeed()
         limits = ", ".join(f"{name} {count}" for name, count in sorted(self._robot.interventions.items())) or "none"
         told = f"{result.reason} after {result.steps} steps, {self._robot.missed} missed; limits: {limits}"
-        self._log.info(f"{self._config.skill}: {told}")
+        self._log.info(f"{self.config.skill}: {told}")
         return ExecuteSkill.Result(success=result.reason == "success", reason=result.reason, steps=result.steps)
 
     def _run(self, goal: ServerGoalHandle, done: Future) -> None:
@@ -103,9 +106,9 @@ class SkillServer:
         runner = self.runners[goal.request.skill]
         try:
             self._robot.begin()
-            steps = goal.request.max_steps or self._config.max_steps
+            steps = goal.request.max_steps or self.config.max_steps
             tell = partial(self._tell, goal, itertools.count(1))
-            result = runner.run(self._robot, steps, goal.request.seed, self._config.success_ticks, tell)
+            result = runner.run(self._robot, steps, goal.request.seed, self.config.success_ticks, tell)
         except Exception as error:  # whatever it is, the arm holds and the goal ends
             self._robot.stop(str(error))
             result = ControlResult(f"failed: {error}", [])
@@ -116,7 +119,7 @@ class SkillServer:
     def _tell(self, goal: ServerGoalHandle, steps: Iterator[int], observation: Observation, tick: Tick) -> None:
         """Feedback of one tick."""
         feedback = ExecuteSkill.Feedback(step=next(steps), success_probability=tick.success_probability)
-        feedback.frame_age = time.time() - observation.received
+        feedback.frame_age = clock.now() - observation.received
         goal.publish_feedback(feedback)
 
     def _on_cancel(self, goal: ServerGoalHandle) -> CancelResponse:

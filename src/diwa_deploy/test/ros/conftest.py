@@ -94,7 +94,7 @@ class Arm:
         steps = [(b.position - a.position, b.rotation * a.rotation.inv()) for a, b in itertools.pairwise(self.targets)]
         moved = [np.abs(step).max() > limits.max_speed / RATE + 1e-6 for step, _ in steps]
         turned = [np.abs(turn.as_rotvec()).max() > limits.max_rotation_speed / RATE + 1e-6 for _, turn in steps]
-        return sum(moved) + sum(turned)
+        return int(sum(moved) + sum(turned))  # numpy's integers do not cross the processes of pytest
 
     def moved(self, seconds: float) -> float:
         """Metres that the target moves from now on, in so many seconds."""

@@ -8,6 +8,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.progress import Standing, listening
 from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.parameters import declare, overrides, source
+from diwa_data.ros.running import every
 from diwa_learning.stages import train, train_config
 
 PERIOD = 1.0
@@ -24,7 +25,7 @@ class Trainer(Node):
         self._state, self._problem = "preparing", ""
         self._standing: Standing | None = None
         self._diagnostics = Diagnostics(self)
-        self.create_timer(PERIOD, self._tell)
+        every(self, PERIOD, self._tell)
 
     def work(self) -> None:
         """Train until it is done; after KeyboardInterrupt the next call continues."""

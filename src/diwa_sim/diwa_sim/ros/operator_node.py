@@ -14,7 +14,7 @@ from diwa_data.pose import Pose
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.controller_topics import ControllerPublisher
 from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import run_node
+from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, SENSOR, hear
 from diwa_data.skills import require_skill
 from diwa_data.teleop import ControllerState
@@ -58,11 +58,11 @@ class OperatorNode(Node):
         self._performance: Performance | None = None
         self._tries, self._finished = 0, 0
         self._next = time.monotonic() + PAUSE
-        self._controller = ControllerPublisher(self)
+        self._controller = ControllerPublisher(self, self._config.robot.base_frame)
         hear(self, messages.SCENE_STATE, self._on_scene, SENSOR)
-        hear(self, messages.TARGET_POSE, self._on_target, SENSOR)
+        hear(self, messages.TARGET_POSE, self._on_target, SENSOR, self._config.robot.base_frame)
         hear(self, messages.RECORDING, self._on_recording, LATCHED)
-        self.create_timer(DT, self._step)
+        every(self, DT, self._step)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -122,7 +122,7 @@ class OperatorNode(Node):
         def leave() -> None:
             raise SystemExit
 
-        self.create_timer(PAUSE, leave)
+        every(self, PAUSE, leave)
 
 
 def main() -> None:

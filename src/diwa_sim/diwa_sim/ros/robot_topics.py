@@ -14,8 +14,8 @@ from diwa_sim.table import SimulatedPanda
 class RobotTopics:
     """Publishers of one robot."""
 
-    def __init__(self, node: Node, robot: SimulatedPanda):
-        self._robot = robot
+    def __init__(self, node: Node, robot: SimulatedPanda, base_frame: str):
+        self._robot, self._base_frame = robot, base_frame
         self._images = {
             camera.name: publisher(node, messages.image_topic(camera.name))
             for camera in reversed(robot.spec.cameras)  # the clock comes last: the others are known by then
@@ -31,7 +31,7 @@ class RobotTopics:
     def publish(self, now: float) -> None:
         """Everything as it is, stamped `now` seconds."""
         observation, joints = self._robot.observe(), self._robot.joint_state()
-        self._pose(messages.encode_pose(observation.pose, now))
+        self._pose(messages.encode_pose(observation.pose, now, self._base_frame))
         self._joints(messages.encode_joints(list(joints.names), joints.positions, joints.velocities, now))
         self._scene(messages.encode_vector(self._robot.scene_state()))
         for name, publish in self._images.items():

@@ -16,7 +16,7 @@ from diwa_data.motion import is_finite
 from diwa_data.pose import Pose, rotation_distance
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import run_node
+from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, hear, publisher
 from diwa_data.spec import require_same
 from diwa_sim.ros.robot_topics import RobotTopics
@@ -53,18 +53,18 @@ class SimRobotNode(Node):
         self._config = read_parameters(self, SimRobotConfig)
         self._robot = SimulatedPanda(self._config.sim)
         require_same(self._robot.spec, self._config.robot.spec, "the parameters of the simulated robot")
-        self._topics = RobotTopics(self, self._robot)
+        self._topics = RobotTopics(self, self._robot, self._config.robot.base_frame)
         self._labels = publisher(self, messages.EPISODE_LABELS, LATCHED)
         self._episode = 0
         self._reset()
-        hear(self, messages.TARGET_POSE, self._on_target, 1)
+        hear(self, messages.TARGET_POSE, self._on_target, 1, self._config.robot.base_frame)
         hear(self, messages.GRIPPER_COMMAND, self._on_gripper)
         hear(self, messages.EPISODE_EVENT, self._on_event)
         self._window = contextlib.ExitStack()
         self._view = self._window.enter_context(self._robot.window()) if self._config.window else None
         self._robot.observe()  # the first image takes long
         self._steps, self._begun = 0, time.monotonic()
-        self.create_timer(DT, self._catch_up)
+        every(self, DT, self._catch_up)
 
     def close(self) -> None:
         """Free window and renderers."""

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,14 +19,11 @@ from diwa_sim.replay import replay
 
 pytestmark = [pytest.mark.ros, pytest.mark.workspace]
 
-ROS2 = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
-"""`ros2`, under the interpreter of the tests."""
-
 
 def ros2(domain: int, *words: str, seconds: float = 150.0) -> tuple[int, str]:
     """Run `ros2 WORDS` in a domain; its exit status, and what it and its nodes said. It leaves no node running."""
     started = subprocess.Popen(
-        [*ROS2, *words],
+        ["ros2", *words],
         env=os.environ | {"ROS_DOMAIN_ID": str(domain)},
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip

@@ -1,0 +1,118 @@
+"""Parameters that are read once cannot be changed, those that are followed can; simulated time is refused."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+
+import pytest
+
+from diwa_data.motion import MotionLimits
+
+pytestmark = pytest.mark.ros
+
+NODES = {
+    "recorder": ("folder:={folder}", "min_free_mb:=0.0"),
+    "teleop": ("device:=scripted",),
+    "camera": ("camera:=static", "robot.static.driver:=/driver"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Parameters of a node."""
+
+    name: str = "a"
+    rate: float = 60.0
+    limits: MotionLimits = field(default_factory=MotionLimits)
+
+
+def wait(future):
+    """The result of a future that another thread completes."""
+    from threading import Event
+
+    done = Event()
+    future.add_done_callback(lambda _: done.set())
+    assert done.wait(10), "no answer"
+    return future.result()
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_ros2_param_set_is_refused_where_it_would_change_nothing(start, topics, tmp_path, name):
+    from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
+    from rclpy.parameter import Parameter
+
+    process = start(name, *(setting.format(folder=tmp_path) for setting in NODES[name]))
+    ask = {
+        kind: topics.call(lambda kind=kind, what=what: topics.node.create_client(kind, f"/{name}/{what}"))
+        for kind, what in (
+            (ListParameters, "list_parameters"),
+            (DescribeParameters, "describe_parameters"),
+            (SetParameters, "set_parameters"),
+        )
+    }
+    assert ask[SetParameters].wait_for_service(15), process.said
+    names = wait(ask[ListParameters].call_async(ListParameters.Request())).result.names
+    described = wait(ask[DescribeParameters].call_async(DescribeParameters.Request(names=names)))
+    open_ones = {one.name for one in described.descriptors if not one.read_only}
+    assert "robot.name" in names
+    assert open_ones <= {"start_type_description_service"}
+    change = Parameter("robot.name", value="another").to_parameter_msg()
+    (answer,) = wait(ask[SetParameters].call_async(SetParameters.Request(parameters=[change]))).results
+    assert not answer.successful
+    assert "read-only" in answer.reason
+    assert process.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_simulated_time_is_refused_and_the_node_ends(start, tmp_path, name):
+    process = start(name, "use_sim_time:=true", *(setting.format(folder=tmp_path) for setting in NODES[name]))
+    assert process.wait() == 2
+    assert "use_sim_time is true, but ages and deadlines are those of real time" in process.wait_for("[FATAL]")
+
+
+@pytest.fixture
+def node(domain):
+    import rclpy
+    from rclpy.node import Node
+
+    context = rclpy.Context()
+    arguments = ["--ros-args", "-p", "rate:=30", "-p", "limits.max_speed:=0.1"]
+    rclpy.init(args=arguments, context=context, domain_id=domain)
+    made = Node("followed", context=context, automatically_declare_parameters_from_overrides=True)
+    yield made
+    made.destroy_node()
+    context.try_shutdown()
+
+
+def test_followed_parameters_change_when_they_may_and_stay_sound(node):
+    from rclpy.parameter import Parameter
+
+    from diwa_data.ros.parameters import follow_parameters
+
+    problem = ""
+    read = follow_parameters(node, Config, lambda: problem, ("name",))
+    assert read() == Config(rate=30.0, limits=MotionLimits(max_speed=0.1))
+
+    def change(name: str, value: object) -> str:
+        (result,) = node.set_parameters([Parameter(name, value=value)])
+        return "" if result.successful else result.reason
+
+    assert change("limits.max_speed", 0.02) == ""
+    assert change("rate", 50) == "", "a whole number is a number"
+    assert read() == Config(rate=50.0, limits=MotionLimits(max_speed=0.02))
+    assert "read-only" in change("name", "b")
+    assert "read-only" in change("use_sim_time", True)
+    assert "is text to YAML, not a number" in change("rate", "fast")
+    problem = "the node is active"
+    assert change("rate", 10.0) == "the node is active"
+    assert read() == Config(rate=50.0, limits=MotionLimits(max_speed=0.02))
+
+
+def test_timers_do_not_hear_of_the_wall_clock(node):
+    from rclpy.clock import ClockType
+
+    from diwa_data.ros.running import every
+
+    every(node, 0.1, lambda: None)
+    assert [timer.clock.clock_type for timer in node.timers] == [ClockType.STEADY_TIME]
