@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 export MPLBACKEND := Agg
 
-.PHONY: help setup demo test check verify bench fuzz clean
+.PHONY: help setup demo test check verify bench fuzz lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.installed  ## create .venv with everything in it
 
-$(VENV)/.installed: pyproject.toml requirements.lock .ci/setup
+$(VENV)/.installed: pyproject.toml requirements.lock requirements-torch.txt .ci/setup
 	@PYTHON=$(PYTHON) .ci/setup $(VENV)
 	@touch $@
 
@@ -36,6 +36,11 @@ bench: setup  ## measure; writes docs/results/bench_cpu.json
 
 fuzz: setup  ## damage files of every kind at random (minutes); writes docs/results/fuzz.json
 	$(BIN)/python fuzz/run.py --out docs/results/fuzz.json
+
+lock:  ## choose the versions of requirements.lock anew (needs uv; a version stays where it still fits)
+	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-package torch \
+		$(addprefix --extra ,sim view lerobot ros vive webxr dev) --constraints requirements-torch.txt \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
 clean:  ## remove the environment and caches, keep recordings and runs
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,13 +12,14 @@ RUN apt-get update \
 # taking binary packages of the distribution, which were built for NumPy 1.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY pyproject.toml requirements.lock requirements-torch.txt README.md LICENSE ./
 RUN /usr/bin/python3 -m venv --system-site-packages /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" -c requirements.lock torch
+    && /opt/venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock \
+    && /opt/venv/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" -r requirements-torch.txt
 
 COPY src src
 COPY launch launch
-RUN /opt/venv/bin/pip install --no-cache-dir -c requirements.lock '.[sim,ros,vive,webxr]'
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 # A node runs under the Python that ran colcon.
 RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" \

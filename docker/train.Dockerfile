@@ -4,11 +4,12 @@
 FROM python:3.11.13-slim-bookworm AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY pyproject.toml requirements.lock requirements-torch.txt README.md LICENSE ./
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" -c requirements.lock torch
+    && /opt/venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock \
+    && /opt/venv/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" -r requirements-torch.txt
 COPY src src
-RUN /opt/venv/bin/pip install --no-cache-dir -c requirements.lock '.[sim]'
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 
 FROM python:3.11.13-slim-bookworm

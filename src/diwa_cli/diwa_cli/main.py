@@ -10,7 +10,7 @@ import signal
 import sys
 
 from diwa_data import __version__
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, how_to_install
 
 COMMANDS = {
     "record": ("data_commands", "the simulated robot, teleoperated, into rosbag2 episodes"),
@@ -68,7 +68,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name not in SIMULATOR:
             raise
-        print(f"error: the simulator needs {error.name}: pip install 'diwa-ros2[sim]'", file=sys.stderr)
+        print(f"error: the simulator needs {error.name}: {how_to_install('sim')}", file=sys.stderr)
         return 2
     except OSError as error:  # no permission, disk full: the system's text names the file
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Phases of a sweep, and bags of a dataset, as tasks on Ray (optional: pip install 'diwa-ros2[scale]').
+"""Phases of a sweep, and bags of a dataset, as tasks on Ray (optional: the extra `scale`).
 
 `local` starts Ray on this machine, an address uses a cluster. Every machine of a cluster needs the same installation
 and the sweep's folder under the same path, on a shared file system: files are what phases hand on.
@@ -16,7 +16,7 @@ from diwa_cli.phases import Phase
 from diwa_cli.run_folder import in_a_line
 from diwa_cli.sweep_folder import SweepFolder
 from diwa_cli.sweep_plan import Stage
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, how_to_install
 from diwa_data.parts import Built, PartJob, build_part
 from diwa_data.progress import progress
 
@@ -31,7 +31,7 @@ def connected(address: str) -> Iterator[Any]:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise DiwaError("--ray needs Ray: pip install 'diwa-ros2[scale]'") from error
+        raise DiwaError(f"--ray needs Ray: {how_to_install('scale')}") from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level="warning")
     except (ConnectionError, ValueError) as error:

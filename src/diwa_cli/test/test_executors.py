@@ -130,7 +130,7 @@ def test_phases_ask_for_no_more_than_a_machine_has():
 def test_without_ray_there_is_one_line_that_cures_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     stage = Stage("one", (Phase("a", "a", tmp_path / "a", print),))
-    with pytest.raises(DiwaError, match=r"--ray needs Ray: pip install 'diwa-ros2\[scale\]'"):
+    with pytest.raises(DiwaError, match=r"--ray needs Ray: .*pip install -e '\.\[scale\]'"):
         run_on_ray([stage], SweepFolder(tmp_path), "local")
 
 

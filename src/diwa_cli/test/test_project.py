@@ -7,6 +7,8 @@ import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import diwa_data
 
@@ -15,13 +17,13 @@ SOURCE = Path(__file__).parents[2]
 MAY_IMPORT = {
     "diwa_data": {
         "numpy", "h5py", "scipy", "cv2", "rosbags", "yaml", "dacite", "rich", "openvr", "aiohttp", "cryptography",
-        "rerun", "pyarrow", "imageio_ffmpeg",
+        "rerun", "pyarrow", "imageio_ffmpeg", "ruckig",
     },
     "diwa_sim": {"numpy", "scipy", "mujoco", "OpenGL", "diwa_data"},
     "diwa_learning": {"numpy", "torch", "safetensors", "tensorboard", "matplotlib", "diwa_data"},
     "diwa_deploy": {"numpy", "torch", "diwa_data", "diwa_learning"},
     "diwa_cli": {
-        "numpy", "scipy", "torch", "tyro", "rich", "matplotlib", "PIL", "imageio_ffmpeg", "cv2", "ray",
+        "numpy", "scipy", "torch", "tyro", "rich", "matplotlib", "PIL", "imageio_ffmpeg", "cv2", "ray", "jinja2",
         "diwa_data", "diwa_sim", "diwa_learning", "diwa_deploy",
     },
 }  # fmt: skip
@@ -30,6 +32,7 @@ ROS = {
     "action_msgs", "lifecycle_msgs", "diagnostic_msgs", "sensor_msgs", "geometry_msgs", "std_msgs", "std_srvs",
     "diwa_interfaces", "franka_msgs", "panda_py",
 }  # fmt: skip
+NOT_LOCKED = ("scale", "panda")  # a cluster's and a robot machine's own, installed on top
 MODULES = [path for package in MAY_IMPORT for path in sorted((SOURCE / package / package).rglob("*.py"))]
 
 
@@ -51,6 +54,33 @@ def test_imports_follow_the_table(path):
     if "ros" in path.relative_to(SOURCE).parts:
         allowed |= ROS
     assert imported(path) <= allowed
+
+
+def test_the_lock_holds_every_dependency_but_torch_by_hash():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(each for name in extras if name not in NOT_LOCKED for each in extras[name])]
+    entries = re.split(r"\n(?=\S)", (SOURCE.parent / "requirements.lock").read_text())
+    locked: dict[str, list[Requirement]] = {}
+    for entry in entries:
+        if not entry.startswith("#"):
+            assert "--hash=sha256:" in entry, entry
+            requirement = Requirement(entry.split("\\\n")[0])
+            locked.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    for requirement in map(Requirement, wanted):
+        if requirement.name in ("torch", "diwa-ros2"):
+            continue
+        for version in ("3.10", "3.11", "3.12"):
+            here = {"python_version": version, "python_full_version": f"{version}.0"}
+            fits = [
+                each
+                for each in locked.get(canonicalize_name(requirement.name), [])
+                if each.marker is None or each.marker.evaluate(here)
+            ]
+            assert len(fits) == 1, f"{requirement} for Python {version}: {fits}; run make lock"
+            assert requirement.specifier.contains(str(fits[0].specifier).removeprefix("==")), f"{requirement}: {fits}"
+    assert "torch" not in locked
 
 
 @pytest.mark.parametrize("package", [*MAY_IMPORT, "diwa_interfaces"])

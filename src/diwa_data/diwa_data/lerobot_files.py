@@ -16,7 +16,7 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, how_to_install
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -156,7 +156,7 @@ def import_arrow() -> Any:
     try:
         import pyarrow
     except ModuleNotFoundError as error:
-        raise DiwaError("diwa export-lerobot needs pyarrow: pip install 'diwa-ros2[lerobot]'") from error
+        raise DiwaError(f"diwa export-lerobot needs pyarrow: {how_to_install('lerobot')}") from error
     return pyarrow
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, how_to_install
 from diwa_data.pose import Pose
 from diwa_data.spec import Spec
 
@@ -81,5 +81,5 @@ def import_rerun() -> Any:
     try:
         import rerun
     except ModuleNotFoundError as error:
-        raise DiwaError("diwa view needs rerun-sdk: pip install 'diwa-ros2[view]'") from error
+        raise DiwaError(f"diwa view needs rerun-sdk: {how_to_install('view')}") from error
     return rerun

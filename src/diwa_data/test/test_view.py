@@ -201,4 +201,4 @@ def test_without_the_package_the_error_names_the_cure(bags, tmp_path):
         [sys.executable, "-c", HIDDEN, *words], env=os.environ, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr == "error: diwa view needs rerun-sdk: pip install 'diwa-ros2[view]'\n"
+    assert done.stderr == "error: diwa view needs rerun-sdk: in the clone's folder, run pip install -e '.[view]'\n"

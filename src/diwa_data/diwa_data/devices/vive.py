@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from diwa_data.devices.buttons import EpisodeButtons, PacketWatch
 from diwa_data.devices.config import ViveConfig
 from diwa_data.devices.tracking import Calibration, find_yaw, load_yaw, save_yaw, to_robot
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, how_to_install
 from diwa_data.files import home
 from diwa_data.pose import Pose
 from diwa_data.teleop import ControllerState
@@ -152,7 +152,7 @@ def import_openvr() -> Any:
     try:
         import openvr
     except (ImportError, OSError) as error:
-        raise DiwaError(f"{NO_STEAMVR} ({error}; a VIVE needs pip install 'diwa-ros2[vive]')") from error
+        raise DiwaError(f"{NO_STEAMVR} ({error}; a VIVE needs openvr: {how_to_install('vive')})") from error
     return openvr
 
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from diwa_data.devices.browser_link import BrowserLink
 from diwa_data.devices.config import WebXRConfig
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, how_to_install
 from diwa_data.files import home
 from diwa_data.teleop import ControllerState
 
@@ -31,7 +31,7 @@ try:
 
     from diwa_data.devices.certificate import server_certificate
 except ImportError as error:
-    raise DiwaError(f"the device webxr needs the package {error.name}: pip install 'diwa-ros2[webxr]'") from error
+    raise DiwaError(f"the device webxr needs the package {error.name}: {how_to_install('webxr')}") from error
 
 T = TypeVar("T")
 
