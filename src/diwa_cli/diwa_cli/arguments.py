@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import inspect
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import tyro
 
 from diwa_data.config import DEFAULT_PRESET, from_mapping, load_parameters, load_section, merged
 from diwa_data.errors import DiwaError
+from diwa_data.files import require_new, require_output, require_output_folder
 
 T = TypeVar("T")
 
 Flags = Annotated[T, tyro.conf.arg(name="")]
 """A config dataclass whose fields are flags of their own: `--batch-size`, `--rssm.hidden`."""
+
+OutputFile = Annotated[Path, require_output]
+"""A file that a command writes: refused before its work begins where nothing may be written."""
+OutputFolder = Annotated[Path, require_output_folder]
+"""A folder that a command makes or goes on with."""
+NewFolder = Annotated[Path, require_new]
+"""A folder that a command makes: nothing may be there."""
 
 HELP = f"""
 
@@ -64,7 +73,23 @@ def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
     description = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
     if any(isinstance(p.default, Source) or dataclasses.is_dataclass(p.default) for p in _parameters(command)):
         description += HELP
-    return tyro.cli(command, prog=f"diwa {name}", description=description, args=args) or 0
+
+    @functools.wraps(command)
+    def checked(*args: Any, **kwargs: Any) -> int | None:
+        given = inspect.signature(command).bind(*args, **kwargs).arguments
+        for parameter in _parameters(command):
+            for check in output_checks(parameter):
+                if (path := given.get(parameter.name)) is not None:
+                    check(path)
+        return command(*args, **kwargs)
+
+    return tyro.cli(checked, prog=f"diwa {name}", description=description, args=args) or 0
+
+
+def output_checks(parameter: inspect.Parameter) -> list[Callable[[Path], None]]:
+    """The checks of a parameter whose type is `OutputFile`, `OutputFolder` or `NewFolder`, or one of them or None."""
+    kinds = [parameter.annotation, *get_args(parameter.annotation)]
+    return [m for kind in kinds for m in getattr(kind, "__metadata__", ()) if m in _OUTPUT_CHECKS]
 
 
 def wait_for_enter(question: str) -> None:
@@ -102,6 +127,9 @@ def _differing_flags(config: Any, default: Any, prefix: str) -> list[str]:
         else:
             words += [f"--{name}", *(str(v) for v in (value if isinstance(value, tuple) else (value,)))]
     return words
+
+
+_OUTPUT_CHECKS = (require_output, require_output_folder, require_new)
 
 
 def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:

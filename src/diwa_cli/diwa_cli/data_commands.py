@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from diwa_cli.arguments import Flags, call, split_source, wait_for_enter
+from diwa_cli.arguments import Flags, NewFolder, OutputFile, OutputFolder, call, split_source, wait_for_enter
 
 
 def record(args: list[str]) -> int:
@@ -19,7 +19,7 @@ def record(args: list[str]) -> int:
     source, rest = split_source(args)
     defaults, sim = source.section(RecordConfig, "record"), source.section(SimConfig, "sim")
 
-    def command(out: Path, config: Flags[RecordConfig] = defaults) -> None:
+    def command(out: OutputFolder, config: Flags[RecordConfig] = defaults) -> None:
         """Teleoperate the simulated robot into rosbag2 episodes: play, or demonstrations with --skill.
 
         Args:
@@ -33,6 +33,7 @@ def record(args: list[str]) -> int:
 def calibrate(args: list[str]) -> int:
     from diwa_data.devices import vive as device
     from diwa_data.devices.config import ViveConfig
+    from diwa_data.files import require_output
 
     def command(serial: str = "", role: Literal["left", "right"] = "right", calibration: str = "") -> None:
         """Find how the VIVE's tracking room lies to the robot: hold the controller still, then move it along robot +x.
@@ -45,6 +46,7 @@ def calibrate(args: list[str]) -> int:
             calibration: File to write; empty is $DIWA_HOME/vive.json (default ~/.diwa).
         """
         config = ViveConfig(serial, role, calibration)
+        require_output(device.calibration_path(config))
         with closing(device.Vive(config, device.import_openvr())) as vive:
             found = device.calibrate(vive, device.calibration_path(config), wait_for_enter)
         print(f"yaw {math.degrees(found.yaw):.1f} degrees from a baseline of {100 * found.baseline:.1f} cm")
@@ -57,7 +59,7 @@ def inspect(args: list[str]) -> int:
     from diwa_data.contact_sheet import save_contact_sheet
     from diwa_data.inspect import inspect_path
 
-    def command(path: Positional[Path], thumbnails: Path | None = None) -> None:
+    def command(path: Positional[Path], thumbnails: OutputFile | None = None) -> None:
         """Print a card of a bag, a folder of bags, a dataset or a checkpoint.
 
         Args:
@@ -76,7 +78,7 @@ def view(args: list[str]) -> int:
     from diwa_data.view import save_view, serve_view, show_view
 
     def command(
-        path: Positional[Path], episode: str | None = None, save: Path | None = None, serve: bool = False
+        path: Positional[Path], episode: str | None = None, save: OutputFile | None = None, serve: bool = False
     ) -> None:
         """Open an episode in the Rerun viewer: images, poses, lead, gripper, controller, events, image gaps.
 
@@ -138,7 +140,7 @@ def build_dataset(args: list[str]) -> int:
     defaults = source.section(DatasetConfig, "dataset")
 
     def command(
-        bags: Positional[list[Path]], out: Path, ray: str = "", config: Flags[DatasetConfig] = defaults
+        bags: Positional[list[Path]], out: OutputFile, ray: str = "", config: Flags[DatasetConfig] = defaults
     ) -> None:
         """Build a dataset at the control rate from bags.
 
@@ -161,7 +163,7 @@ def build_dataset(args: list[str]) -> int:
 def export_lerobot(args: list[str]) -> int:
     from diwa_data.lerobot import export_lerobot as export
 
-    def command(dataset: Positional[Path], out: Path, repo_id: str = "", video: bool = False) -> None:
+    def command(dataset: Positional[Path], out: NewFolder, repo_id: str = "", video: bool = False) -> None:
         """Export a dataset to LeRobot's format v3.0, so that its policies train on our recordings.
 
         Args:
@@ -185,7 +187,7 @@ def import_calvin(args: list[str]) -> int:
     source, rest = split_source(args)
     defaults = source.section(CalvinImportConfig, "import_calvin")
 
-    def command(folder: Positional[Path], out: Path, config: Flags[CalvinImportConfig] = defaults) -> None:
+    def command(folder: Positional[Path], out: OutputFile, config: Flags[CalvinImportConfig] = defaults) -> None:
         """Import CALVIN's data as a dataset: all play of a folder, or with --skill demonstrations of one skill.
 
         Args:
@@ -200,7 +202,7 @@ def import_calvin(args: list[str]) -> int:
 def replay(args: list[str]) -> int:
     from diwa_cli import replay as replaying
 
-    def command(dataset: Positional[Path], minimum: float = replaying.MINIMUM, out: Path | None = None) -> int:
+    def command(dataset: Positional[Path], minimum: float = replaying.MINIMUM, out: OutputFile | None = None) -> int:
         """Run the actions of a dataset's demonstrations open loop in the simulator, each from its own start.
 
         This proves scale, frame, sign and timing. The exit status is 1 if a skill succeeds too rarely.

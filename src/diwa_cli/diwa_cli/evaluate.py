@@ -20,7 +20,7 @@ from diwa_cli.statistics import Interval, SuccessRate, paired_difference
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
 from diwa_data.json_files import read_object
-from diwa_data.locks import LOCK, FolderLock
+from diwa_data.locks import FolderLock, require_ours
 from diwa_data.motion import MotionLimits
 from diwa_data.skills import require_skill
 from diwa_learning.checkpoint import is_finished, read_header, weights_hash
@@ -173,9 +173,7 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
     }
     mine = json.loads(json.dumps(mine))
     inputs = out / "inputs.json"
-    others = [] if inputs.is_file() else [path.name for path in out.iterdir() if path.name != LOCK]
-    if others:
-        raise DiwaError(f"{out} holds {others[0]} and no evaluation: choose another folder")
+    require_ours(out, "evaluation", inputs.name)
     theirs = read_object(inputs, f"delete {out} to evaluate anew") if inputs.is_file() else {}
     changes = [
         f"{key} was {theirs[key]!r}, is {value!r}" for key, value in mine.items() if theirs.get(key, value) != value

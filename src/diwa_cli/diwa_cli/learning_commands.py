@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from diwa_cli.arguments import Flags, call, split_source
+from diwa_cli.arguments import Flags, OutputFolder, call, split_source
 
 
 def train_world_model(args: list[str]) -> int:
@@ -12,7 +12,7 @@ def train_world_model(args: list[str]) -> int:
     source, rest = split_source(args)
     defaults = source.section(phase.WorldModelConfig, "world_model")
 
-    def command(datasets: list[Path], out: Path, config: Flags[phase.WorldModelConfig] = defaults) -> None:
+    def command(datasets: list[Path], out: OutputFolder, config: Flags[phase.WorldModelConfig] = defaults) -> None:
         """Train a world model on datasets of play and demonstrations.
 
         Args:
@@ -31,7 +31,10 @@ def evaluate_world_model(args: list[str]) -> int:
     defaults = source.section(evaluation.EvaluateWorldModelConfig, "evaluate_world_model")
 
     def command(
-        world_model: Path, dataset: Path, out: Path, config: Flags[evaluation.EvaluateWorldModelConfig] = defaults
+        world_model: Path,
+        dataset: Path,
+        out: OutputFolder,
+        config: Flags[evaluation.EvaluateWorldModelConfig] = defaults,
     ) -> None:
         """Imagine clips open loop and compare with what was recorded: PSNR, SSIM, KL, hand and scene, step by step.
 
@@ -52,7 +55,7 @@ def train_guard(args: list[str]) -> int:
     defaults = source.section(phase.GuardConfig, "guard")
 
     def command(
-        datasets: list[Path], world_model: Path, out: Path, config: Flags[phase.GuardConfig] = defaults
+        datasets: list[Path], world_model: Path, out: OutputFolder, config: Flags[phase.GuardConfig] = defaults
     ) -> None:
         """Train a guard of a world model's dreams: an ensemble of priors that disagrees where the model guesses.
 
@@ -73,7 +76,7 @@ def train_policy(args: list[str]) -> int:
     defaults = source.section(phase.PolicyConfig, "policy")
 
     def command(
-        demonstrations: Path, world_model: Path, out: Path, config: Flags[phase.PolicyConfig] = defaults
+        demonstrations: Path, world_model: Path, out: OutputFolder, config: Flags[phase.PolicyConfig] = defaults
     ) -> None:
         """Train a policy to imitate the demonstrations of one skill.
 
@@ -96,7 +99,7 @@ def train_reward(args: list[str]) -> int:
     def command(
         demonstrations: Path,
         world_model: Path,
-        out: Path,
+        out: OutputFolder,
         play: Path | None = None,
         config: Flags[phase.RewardConfig] = defaults,
     ) -> None:
@@ -126,7 +129,7 @@ def finetune(args: list[str]) -> int:
         reward: Path,
         world_model: Path,
         demonstrations: Path,
-        out: Path,
+        out: OutputFolder,
         play: Path | None = None,
         guard: Path | None = None,
         config: Flags[phase.FinetuneConfig] = defaults,
@@ -162,7 +165,7 @@ def dppo(args: list[str]) -> int:
     def command(
         policy: Path,
         world_model: Path,
-        out: Path,
+        out: OutputFolder,
         until: Path | None = None,
         workers: int = 2,
         where: Flags[EnvironmentConfig] = place,

@@ -19,7 +19,7 @@ from diwa_cli.run_folder import PhaseLog, RunFolder, read_json, write_json
 from diwa_cli.versions import machine, versions
 from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
-from diwa_data.locks import LOCK
+from diwa_data.locks import require_ours
 from diwa_data.recording import RecordConfig
 from diwa_learning.dppo_config import DPPOConfig
 from diwa_learning.finetune import FinetuneConfig, FinetuneJob, finetune_runs
@@ -228,10 +228,10 @@ def claim(folder: RunFolder, kind: str, command: str, config: dict[str, Any], fr
     """
     config = json.loads(json.dumps(config, default=str))
     earlier = read_json(folder.description)
-    if earlier is None or kind not in earlier["config"]:
-        if folder.path.is_dir() and any(path.name != LOCK for path in folder.path.iterdir()):
-            raise DiwaError(f"{folder.path} exists and holds no {kind}: choose another --out")
-    else:
+    require_ours(folder.path, kind, folder.description.name)
+    if earlier is not None:
+        if kind not in earlier["config"]:
+            raise DiwaError(f"{folder.path} holds {', '.join(earlier['config'])} and no {kind}: choose another --out")
         changes = [
             f"{name} was {old!r}, is {new!r}"
             for name, old, new in differences("", earlier["config"], config)

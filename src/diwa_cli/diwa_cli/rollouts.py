@@ -16,8 +16,9 @@ import torch
 from diwa_cli.video import Film
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_data.files import full_disk_as_error
+from diwa_data.files import atomic_path, full_disk_as_error
 from diwa_data.images import Frame, preprocess_observation
+from diwa_data.json_files import parse_json, read_bytes
 from diwa_data.motion import MotionLimits
 from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
@@ -205,9 +206,16 @@ def read_rollouts(kept: Path) -> list[Rollout]:
     """The rollouts in a JSON lines file, none if it is not there; a last line cut off by a kill is dropped."""
     if not kept.is_file():
         return []
-    whole = kept.read_text().rpartition("\n")[0]
-    kept.write_text(whole + "\n" if whole else "")
-    return [Rollout(**json.loads(line)) for line in whole.splitlines()]
+    cure = "delete it and run again"
+    written = read_bytes(kept, cure)
+    whole = written[: written.rfind(b"\n") + 1]
+    if whole != written:
+        with atomic_path(kept) as temporary:
+            temporary.write_bytes(whole)
+    try:
+        return [Rollout(**parse_json(line, str(kept), cure)) for line in whole.splitlines()]
+    except TypeError as error:
+        raise DiwaError(f"{kept} is damaged ({error}): {cure}") from error
 
 
 def _share(rollouts: Iterable[Rollout], policy: str) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from diwa_cli.arguments import Flags, call, split_source
+from diwa_cli.arguments import Flags, NewFolder, OutputFile, OutputFolder, call, split_source
 
 
 def evaluate(args: list[str]) -> int:
@@ -20,7 +20,7 @@ def evaluate(args: list[str]) -> int:
         policies: dict[str, Path],
         world_model: Path,
         reward: Path,
-        out: Path,
+        out: OutputFolder,
         config: Flags[evaluation.EvaluateConfig] = defaults,
     ) -> None:
         """Roll out policies on the same start states of the simulator: success, 95 % intervals, paired differences.
@@ -74,7 +74,7 @@ def run_skill(args: list[str]) -> int:
     def command(
         skill: str,
         checkpoint: Path | None = None,
-        video: Path | None = None,
+        video: OutputFile | None = None,
         config: Flags[deployment.RunSkillConfig] = defaults,
     ) -> None:
         """Run one skill on the simulated robot with the deployment loop.
@@ -92,7 +92,7 @@ def run_skill(args: list[str]) -> int:
 
 def bundle(args: list[str]) -> int:
     from diwa_cli.bundles import start_region
-    from diwa_data.errors import DiwaError
+    from diwa_data.files import require_new
     from diwa_deploy.bundle import skills_folder, write_bundle
     from diwa_learning.agent import load_agent
     from diwa_learning.checkpoint import load_world_model
@@ -104,7 +104,7 @@ def bundle(args: list[str]) -> int:
         reward: Path,
         demonstrations: Path,
         base: Path | None = None,
-        out: Path | None = None,
+        out: NewFolder | None = None,
     ) -> None:
         """Put the checkpoints of one skill together, as `run-skill` and the ROS 2 node load them.
 
@@ -118,8 +118,7 @@ def bundle(args: list[str]) -> int:
             out: Folder to write; without it the bundle is installed in $DIWA_HOME/skills/SKILL (default ~/.diwa).
         """
         folder = out or skills_folder() / skill
-        if folder.exists():
-            raise DiwaError(f"{folder} exists already: delete it, or name another folder with --out")
+        require_new(folder)
         spec = load_world_model(world_model, decodes=False).spec
         for one in (policy, base) if base else (policy,):
             load_agent(world_model, one, reward, spec)  # they belong together
@@ -134,7 +133,7 @@ def pack(args: list[str]) -> int:
     from diwa_deploy.bundle import load_bundle
     from diwa_deploy.packing import pack_bundles
 
-    def command(bundles: Positional[list[Path]], out: Path) -> None:
+    def command(bundles: Positional[list[Path]], out: NewFolder) -> None:
         """Make skill bundles small enough to send around: about 3 MB and 1 MB for each skill.
 
         Args:
@@ -181,7 +180,7 @@ def report(args: list[str]) -> int:
 def summary(args: list[str]) -> int:
     from diwa_cli import summary as table
 
-    def command(runs: Positional[list[Path]], out: Path | None = None) -> None:
+    def command(runs: Positional[list[Path]], out: OutputFile | None = None) -> None:
         """Print the results of several demos as one Markdown table.
 
         Args:
@@ -199,8 +198,8 @@ def compare(args: list[str]) -> int:
     def command(
         runs: Positional[list[Path]],
         names: list[str] | None = None,
-        out: Path | None = None,
-        figure: Path | None = None,
+        out: OutputFile | None = None,
+        figure: OutputFile | None = None,
     ) -> None:
         """Print the results of several sweeps side by side, on the skills, seeds and start states that all have.
 
@@ -224,7 +223,7 @@ def demo(args: list[str]) -> int:
     source, rest = split_source(args)
     defaults = source.section(whole.DemoConfig, "demo")
 
-    def command(out: Path = Path("runs/demo"), config: Flags[whole.DemoConfig] = defaults) -> None:
+    def command(out: OutputFolder = Path("runs/demo"), config: Flags[whole.DemoConfig] = defaults) -> None:
         """Record, build datasets, train, fine-tune in dreams, evaluate and report: all in one folder.
 
         Args:
@@ -242,7 +241,7 @@ def sweep(args: list[str]) -> int:
     source, rest = split_source(args)
     defaults = source.section(SweepConfig, "sweep")
 
-    def command(out: Path = Path("runs/sweep"), config: Flags[SweepConfig] = defaults) -> int:
+    def command(out: OutputFolder = Path("runs/sweep"), config: Flags[SweepConfig] = defaults) -> int:
         """Learn skills x seeds x alpha_BC on one world model, judge all on the same starts: one table and one report.
 
         Finished phases are skipped, interrupted ones continue. The exit status is 1 if a phase failed; all that does

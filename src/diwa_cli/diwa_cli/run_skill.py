@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diwa_cli.video import Film
+from diwa_data.files import require_output
 from diwa_data.motion import MotionLimits
 from diwa_data.robot import Environment
 from diwa_deploy.bundle import Bundle
@@ -33,6 +34,8 @@ class RunSkillConfig(EnvironmentConfig):
 
 def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Path | None = None) -> ControlResult:
     """Run the bundle's skill once on the simulated robot and print how it went."""
+    if video:
+        require_output(video)
     robot = open_environment(config.chosen(sim))
     try:
         runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)

@@ -15,6 +15,7 @@ from diwa_cli.run_folder import write_json, write_text
 from diwa_cli.video import write_video
 from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.locks import require_ours
 from diwa_data.skills import GOALS
 from diwa_data.spec import Spec
 from diwa_learning.checkpoint import compute_device, load_world_model, read_header
@@ -22,6 +23,7 @@ from diwa_learning.open_loop import CONTEXT, HORIZON, OpenLoop, open_loop, save_
 from diwa_learning.sequences import Batch, Replay, held_out_of
 from diwa_learning.world_model import WorldModel
 
+RESULT = "result.json"
 ZOOM = 3
 """Screen pixels of the film per pixel of the model."""
 SCENE = tuple(dict.fromkeys(goal.quantity for goal in GOALS.values()))
@@ -55,6 +57,7 @@ def evaluate_world_model(
     Leaves result.json, a curve (SVG) per measure, filmstrip.png and film.mp4 in `out`; returns what result.json holds.
     Raises `DiwaError` for anything missing, damaged or of another spec.
     """
+    require_ours(out, "evaluation", RESULT)
     device = compute_device()
     world = load_world_model(world_model, device)
     model, settings = world.model, world.model.config
@@ -65,8 +68,6 @@ def evaluate_world_model(
     replay = Replay(episodes, world.spec, length, shortest=config.context + 1, hybrid=settings.scene_state)
     clips = replay.spread(config.clips)
     result = open_loop(model, clips.to(device), config.seed, config.context)
-    out.mkdir(parents=True, exist_ok=True)
-    draw(out, result, clips, model, config)
     held_out = len(episodes) < len(data.episodes)
     found = {
         "world_model": world.hash,
@@ -76,7 +77,8 @@ def evaluate_world_model(
         "clips": len(clips.valid),
         **result.summary(),
     }
-    write_json(out / "result.json", found)
+    write_json(out / RESULT, found)
+    draw(out, result, clips, model, config)
     return found
 
 

@@ -19,4 +19,4 @@ def test_rates_intervals_and_every_trial_are_on_the_page(diwa, tmp_path):
     assert text.count("<tr>") == 1 + 2 + 1 + 15
     assert 'src="http' not in text
     ran = diwa("report", tmp_path / "nowhere.json")
-    assert (ran.status, "no comparison at" in ran.err) == (2, True)
+    assert (ran.status, "is missing: name the file of a comparison" in ran.err) == (2, True)

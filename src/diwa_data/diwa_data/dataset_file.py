@@ -19,7 +19,7 @@ from diwa_data import __version__
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, full_disk_as_error, remove, require_output, require_space
 from diwa_data.json_files import read_object, write_json
-from diwa_data.locks import LOCK, FolderLock
+from diwa_data.locks import FolderLock, require_ours
 from diwa_data.parts import BuildParts, PartJob, Recording, build_parts
 from diwa_data.progress import progress
 
@@ -107,8 +107,7 @@ def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
                     "use that one again, or delete the folder to start anew"
                 )
         return
-    if others := [path.name for path in parts.iterdir() if path.name != LOCK]:
-        raise DiwaError(f"{parts} holds {others[0]} and no {state.name}: it is none of ours, move it elsewhere")
+    require_ours(parts, "begun dataset", state.name)
     write_json(state, settings)
 
 

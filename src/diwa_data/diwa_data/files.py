@@ -37,7 +37,7 @@ def atomic_path(path: Path, replaces: Callable[[Path], bool] | None = None) -> I
             if temporary.is_dir() and path.is_file():
                 raise DiwaError(f"{path} is a file and is not replaced by a folder: delete it, or choose another name")
             if path.is_dir():
-                os.replace(path, aside)
+                os.replace(path, aside)  # of a link to a folder, the link
             move_into_place(temporary, path)
     finally:
         if aside.exists() and not path.exists():
@@ -55,7 +55,7 @@ def require_output(path: Path, replaces: Callable[[Path], bool] | None = None) -
     """
     path = Path(path)
     if path.is_dir():
-        if replaces is None or path.is_symlink() or not replaces(path):
+        if replaces is None or not replaces(path):
             raise DiwaError(f"{path} is a folder, which is never replaced: delete it yourself, or choose another name")
     elif (path.exists() or path.is_symlink()) and not path.is_file():
         raise DiwaError(f"{path} is no ordinary file and is not replaced: choose another name")
@@ -64,6 +64,13 @@ def require_output(path: Path, replaces: Callable[[Path], bool] | None = None) -
         raise DiwaError(f"{path} cannot be written: {parent} is no folder")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise DiwaError(f"{path} cannot be written: no permission to write into {parent}")
+
+
+def require_output_folder(path: Path) -> None:
+    """Raise `DiwaError` unless `path` is a folder that can be written into, or can become one."""
+    if path.is_file():
+        raise DiwaError(f"{path} is a file: name a folder")
+    require_output(path, replaces=lambda folder: True)
 
 
 def require_new(path: Path) -> None:

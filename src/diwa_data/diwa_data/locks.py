@@ -51,6 +51,17 @@ class FolderLock:
         self.release()
 
 
+def require_ours(folder: Path, what: str, marker: str, *before: str) -> None:
+    """Raise `DiwaError` if `folder` holds anything without holding a `what`, known by its file `marker`.
+
+    `before` are the files that one writes before its marker.
+    """
+    if folder.is_dir() and not (folder / marker).is_file():
+        for path in folder.iterdir():
+            if path.name not in (LOCK, *before):
+                raise DiwaError(f"{folder} holds {path.name} and no {what}: choose another folder")
+
+
 def _hold(path: Path) -> IO[str]:
     """The file at `path`, open and locked."""
     while True:

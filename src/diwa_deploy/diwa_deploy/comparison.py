@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path
+from diwa_data.files import require_output
+from diwa_data.json_files import read_object, write_json
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Comparison:
     def __init__(self, path: Path, skill: str, policies: Sequence[str], rollouts: int, seed: int):
         """Raises `DiwaError` if `path` holds another comparison, or is damaged."""
         self._path = Path(path)
+        require_output(self._path)
         self._about: dict[str, Any] = {
             "skill": skill, "policies": list(policies), "rollouts": rollouts, "seed": seed,
         }  # fmt: skip
@@ -59,8 +60,7 @@ class Comparison:
         assert trial.policy == self.next
         self.trials.append(trial)
         content = {**self._about, "trials": [asdict(trial) for trial in self.trials]}
-        with atomic_path(self._path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(self._path, content)
 
     def _continue(self) -> None:
         found = read_comparison(self._path)
@@ -73,11 +73,9 @@ class Comparison:
 
 def read_comparison(path: Path) -> dict[str, Any]:
     """What a comparison's file holds. Raises `DiwaError` if it is missing or damaged."""
+    found = read_object(Path(path), "name the file of a comparison")
     try:
-        found = json.loads(Path(path).read_text())
         [Trial(**trial) for trial in found["trials"]]
         return {name: found[name] for name in ("skill", "policies", "rollouts", "seed", "trials")}
-    except FileNotFoundError as error:
-        raise DiwaError(f"no comparison at {path}") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DiwaError(f"{path} is no comparison, or damaged ({error})") from error

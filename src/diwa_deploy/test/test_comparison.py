@@ -39,7 +39,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path) -> N
 
 
 def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DiwaError, match="no comparison at"):
+    with pytest.raises(DiwaError, match="is missing: name the file of a comparison"):
         read_comparison(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text('{"trials": [{"policy": "base"}]}')
     with pytest.raises(DiwaError, match="is no comparison, or damaged"):

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import remove
-from diwa_data.locks import LOCK, FolderLock
+from diwa_data.locks import FolderLock, require_ours
 from diwa_data.progress import Bar, progress
 from diwa_data.spec import Spec, require_same
 from diwa_learning import checkpoint
@@ -261,10 +261,7 @@ class TrainingRun:
     def _claim_folder(self) -> None:
         """Write the header of a new run, or check that the one in `out` is the same run."""
         if not (self.out / checkpoint.CONFIG).exists():
-            if self.out.exists() and (
-                not self.out.is_dir() or {p.name for p in self.out.iterdir()} - {checkpoint.SPEC, LOCK}
-            ):
-                raise DiwaError(f"{self.out} exists and is no {self.phase} run: choose another folder")
+            require_ours(self.out, f"{self.phase} run", checkpoint.CONFIG, checkpoint.SPEC)
             checkpoint.write_header(self.out, self.phase, self.config, self.spec, self.world_model_hash, self.inputs)
             return
         header = checkpoint.read_header(self.out)

@@ -149,6 +149,14 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         train(tmp_path / "notes")
 
 
+def test_two_processes_never_train_in_one_folder(tmp_path):
+    busy = pytest.raises(DiwaError, match=r"in use by process \d+ on .* choose another folder")
+    with TrainingRun(tmp_path, "policy", ToyConfig(), Spec(), world_model_hash="abc"), busy:
+        train(tmp_path)
+    train(tmp_path)
+    assert not (tmp_path / ".lock").exists()
+
+
 def test_a_damaged_state_is_refused(tmp_path):
     with pytest.raises(MemoryError):
         train(tmp_path, kill_at=6)
