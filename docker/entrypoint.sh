@@ -8,10 +8,4 @@ source "/opt/ros/${ROS_DISTRO}/setup.bash"
 source /opt/venv/bin/activate
 # shellcheck disable=SC1091
 source /opt/diwa/install/setup.bash
-
-# ros2 names the system's interpreter, which does not see the environment.
-if [ "$1" = ros2 ]; then
-    shift
-    set -- python3 "$(command -v ros2)" "$@"
-fi
 exec "$@"

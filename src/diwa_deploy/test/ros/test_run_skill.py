@@ -1,0 +1,100 @@
+"""The client of a skill: it ends when the skill does, when it is interrupted, and when its node is gone."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.ros, pytest.mark.workspace]
+
+CLIENT = ("skill:=open_drawer", "max_steps:=1000")
+
+
+@pytest.fixture
+def running(start, bundle, robot, arm):
+    """The node and its client, in the middle of a skill that never succeeds."""
+    from diwa_data.ros.synthetic import PARAMETERS
+
+    node = start("policy_node", *PARAMETERS, "skill:=open_drawer", f"checkpoint:={bundle}", "success_ticks:=0")
+    client = start("run_skill", *CLIENT)
+    node.wait_for("is loaded", 40)
+    end = time.monotonic() + 20
+    while len(arm.targets) < 60 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(arm.targets) >= 60, client.said
+    time.sleep(1.0)
+    return node, client
+
+
+def test_ctrl_c_cancels_and_the_node_stays(running):
+    node, client = running
+    begun = time.monotonic()
+    assert client.stop() == 1
+    assert time.monotonic() - begun < 3
+    client.wait_for("open_drawer: no success (cancelled) after ")
+    assert node.running
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_goal_ends_with_its_node(running, number, arm):
+    node, client = running
+    assert node.stop(number) == 0
+    assert client.wait(3) == 1
+    client.wait_for("open_drawer: no success (deactivated) after ")
+
+
+def test_a_node_that_was_killed_is_missed(running):
+    node, client = running
+    node.kill()
+    assert client.wait(10) == 2
+    client.wait_for("policy has said nothing for 5 s: did it die?")
+
+
+def test_ctrl_c_before_the_skill_began_ends_it_at_once(start):
+    client = start("run_skill", *CLIENT)
+    time.sleep(3.0)
+    assert client.stop() == 2
+    client.wait_for("interrupted before the skill began")
+
+
+def test_patience_has_an_end(start):
+    client = start("run_skill", *CLIENT, "patience:=1.0")
+    assert client.wait(20) == 2
+    client.wait_for("the node policy does not answer: does it run? (after 1 s)")
+
+
+def test_what_is_changed_before_configure_counts_and_while_active_nothing_may_change(policy, bundle, topics):
+    from rcl_interfaces.srv import SetParameters
+    from rclpy.parameter import Parameter
+
+    client = topics.call(lambda: topics.node.create_client(SetParameters, "/policy/set_parameters"))
+    assert client.wait_for_service(5.0)
+
+    def change(name: str, value: object) -> str:
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        future = client.call_async(request)
+        end = time.monotonic() + 10
+        while not future.done():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        (result,) = future.result().results
+        return "" if result.successful else result.reason
+
+    assert change("skill", "close_drawer") == ""
+    assert not policy.transition("configure"), "the bundle is of open_drawer"
+    assert change("skill", "open_drawer") == ""
+    assert policy.transition("configure")
+    assert change("max_steps", 2) == ""
+    assert "read-only" in change("robot.name", "another")
+    time.sleep(0.5)
+    assert policy.transition("activate")
+    assert change("max_steps", 50).startswith("the node is active: ros2 lifecycle set /policy deactivate")
+    handle = policy.send(max_steps=0)
+    assert handle.accepted
+    done = handle.get_result_async()
+    end = time.monotonic() + 10
+    while not done.done() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert (done.result().result.reason, done.result().result.steps) == ("max_steps", 2)
