@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
 from diwa_data import messages
-from diwa_data.bags import decode_value, gripper_width, header_stamp
+from diwa_data.bags import decode_value, gripper_width, header_stamp, require_frame
 from diwa_data.errors import DiwaError
 from diwa_data.images import require_record_size
 from diwa_data.robot_config import RobotConfig
@@ -90,18 +91,20 @@ class Preflight(Node):
         if abs(age) > CLOCKS:
             return Check(topic, False, f"its stamps are {age:+.2f} s off this machine's clock: run chrony on both")
         try:
-            self._content(topic, decode_value(topic, data, topic), spec)
+            self._content(topic, data, spec)
         except DiwaError as error:
             return Check(topic, False, str(error))
         return Check(topic, True, f"{rate:.1f} Hz, stamped {1e3 * age:.0f} ms before it came")
 
-    def _content(self, topic: str, value: object, spec: Spec) -> None:
-        cameras = {messages.image_topic(camera.name): camera for camera in spec.cameras}
+    def _content(self, topic: str, data: bytes, spec: Spec) -> None:
+        value, cameras = decode_value(topic, data, topic), {messages.image_topic(c.name): c for c in spec.cameras}
         if topic in cameras:
             assert isinstance(value, np.ndarray)
             require_record_size(value, cameras[topic])
         elif topic == messages.JOINT_STATES:
             gripper_width(value, topic)
+        elif topic == messages.CURRENT_POSE:
+            require_frame(data, self._config.robot.base_frame, topic)
 
     def _target(self) -> Check:
         topic, publishers = messages.TARGET_POSE, self.get_publishers_info_by_topic(messages.TARGET_POSE)
@@ -119,12 +122,14 @@ def _mark(good: bool) -> str:
 
 
 def main() -> None:
-    """The command `preflight`: exit status 1 if a line is red."""
+    """The command `preflight`: exit status 1 if a line is red, 130 after Ctrl-C."""
     rclpy.init()
     try:
         checks = Preflight().run()
     except DiwaError as error:
         sys.exit(f"error: {error}")
+    except (KeyboardInterrupt, ExternalShutdownException):
+        sys.exit(130)
     finally:
         rclpy.try_shutdown()
     for check in checks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -50,3 +51,18 @@ def test_what_is_missing_is_red_with_its_cure(robot, topics, bundle_of, tmp_path
     robot.stamp_offset = 0.0
     status, said = preflight()
     assert "camera 'static' gave an image of uint8 20x20x3" in "\n".join(lines(said, "BAD"))
+
+
+def test_a_pose_in_another_frame_is_red(robot, preflight):
+    status, said = preflight("robot.base_frame:=fr3_link0")
+    assert status == 1
+    assert "/diwa/current_pose is in the frame 'panda_link0', not in the robot's base 'fr3_link0'" in "\n".join(
+        lines(said, "BAD")
+    )
+
+
+def test_ctrl_c_ends_it_without_a_word(start):
+    process = start("preflight", "seconds:=30.0")
+    time.sleep(4.0)
+    assert process.stop(signal.SIGINT) == 130
+    assert not process.said
