@@ -6,9 +6,8 @@ of each; `lang_annotations/auto_lang_ann.npy` with the segments whose task was r
 
 from __future__ import annotations
 
-import pickle
+import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import IO, Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from diwa_data.errors import DiwaError
+from diwa_data import plain_pickle
+from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.pose import Pose
 
 EPISODES = "ep_start_end_ids.npy"
@@ -31,6 +31,7 @@ _SHAPES = {
     "rel_actions": (7,),
     "actions": (7,),
 }
+_MOST = 200 * 200 * 3 * 8  # bytes of the largest array of a frame, whatever its dtype
 _COPY = "copy it from CALVIN's archive again"
 
 
@@ -83,24 +84,15 @@ def frame_path(folder: Path, number: int) -> Path:
 
 def read_frame(path: Path) -> CalvinFrame:
     """One frame. Raises `DiwaError` naming the file if it is missing, damaged or not CALVIN's."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _SHAPES}
-    except FileNotFoundError as error:
-        raise DiwaError(f"{path} is missing: {_COPY}") from error
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        zlib.error,
-        zipfile.BadZipFile,
-    ) as error:
-        raise DiwaError(f"{path} is no frame of CALVIN or damaged ({error}): {_COPY}") from error
+    if not path.is_file():
+        raise DiwaError(f"{path} is missing: {_COPY}")
+    with damage_as_error(f"{path} is no frame of CALVIN or damaged", _COPY), zipfile.ZipFile(path) as archive:
+        arrays = {}
+        for key in _SHAPES:
+            with archive.open(f"{key}.npy") as file:
+                arrays[key] = read_array(file)
     for key, array in arrays.items():
-        if array.shape != _SHAPES[key] or (key.startswith("rgb") and array.dtype != np.uint8):
+        if array.shape != _SHAPES[key] or (array.dtype == np.uint8) != key.startswith("rgb"):
             raise DiwaError(f"{path}: {key} is {array.dtype} {array.shape}, CALVIN's is {_SHAPES[key]}: {_COPY}")
         if not key.startswith("rgb") and not np.isfinite(array).all():
             raise DiwaError(f"{path}: {key} is not finite: {_COPY}")
@@ -118,11 +110,8 @@ def read_episodes(folder: Path) -> list[Stretch]:
         inside = [name for name in ("training", "validation") if (folder / name / EPISODES).is_file()]
         hint = f"name {folder / inside[0]}" if inside else "name a folder with episode_*.npz, as task_D_D/training"
         raise DiwaError(f"{folder} has no {EPISODES}: {hint}")
-    try:
-        ids = np.load(path, allow_pickle=False)
-        stretches = [Stretch(int(first), int(last)) for first, last in ids]
-    except (OSError, ValueError, EOFError, TypeError) as error:
-        raise DiwaError(f"{path} cannot be read ({error}): {_COPY}") from error
+    with damage_as_error(f"{path} cannot be read", _COPY), path.open("rb") as file:
+        stretches = [Stretch(int(first), int(last)) for first, last in read_array(file, path.stat().st_size)]
     if not stretches or any(stretch.first < 0 or stretch.last < stretch.first for stretch in stretches):
         raise DiwaError(f"{path} lists no episodes, or one that ends before it begins: {_COPY}")
     return stretches
@@ -137,13 +126,19 @@ def read_annotations(folder: Path) -> list[Annotation]:
     if path is None:
         raise DiwaError(f"{folder} has no language annotations ({ANNOTATIONS[0]}): {_COPY}")
     content = load_pickled_array(path)
-    try:
+    with damage_as_error(f"{path} does not hold annotations as CALVIN stores them", _COPY):
         tasks, texts, ids = content["language"]["task"], content["language"]["ann"], content["info"]["indx"]
-        rows = [(str(task), str(text), int(a), int(b)) for task, text, (a, b) in zip(tasks, texts, ids, strict=True)]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise DiwaError(f"{path} does not hold annotations as CALVIN stores them ({error}): {_COPY}") from error
+        rows = [
+            (_text(task), _text(text), int(a), int(b)) for task, text, (a, b) in zip(tasks, texts, ids, strict=True)
+        ]
     episodes = read_episodes(folder)
     return [Annotation(_inside(episodes, first, last, path), task, text) for task, text, first, last in rows]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a {type(value).__name__} where a task or an instruction should be")
+    return str(value)
 
 
 def _inside(episodes: Sequence[Stretch], first: int, last: int, path: Path) -> Stretch:
@@ -156,43 +151,36 @@ def _inside(episodes: Sequence[Stretch], first: int, last: int, path: Path) -> S
 def load_pickled_array(path: Path) -> Any:
     """The object in a `.npy` file that `numpy.save` pickled, such as a dict of lists and arrays.
 
-    Nothing but plain values and numpy's arrays and numbers is made of it: a pickle that names anything else is refused
-    with a `DiwaError`, before any of it runs.
+    Nothing but plain values and numpy's arrays and numbers is made of it, and nothing that the pickle names is called:
+    one that asks for anything else is refused with a `DiwaError`.
     """
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else _header_2_0
-            shape, _, dtype = read_header(file)
-            if not dtype.hasobject:
-                raise ValueError(f"it holds {dtype}, not a pickled object")
-            array = _PlainUnpickler(file).load()
-            return np.asarray(array, object).reshape(shape).item()
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, IndexError, pickle.UnpicklingError) as error:
-        raise DiwaError(f"{path} cannot be read ({error}): {_COPY}") from error
+    with damage_as_error(f"{path} cannot be read", _COPY), path.open("rb") as file:
+        shape, _, dtype = read_header(file)
+        if not dtype.hasobject or math.prod(shape) != 1:
+            raise ValueError(f"it holds {dtype} {shape}, not one pickled object")
+        array = plain_pickle.load(file.read())
+        if not isinstance(array, np.ndarray) or array.size != 1:
+            raise ValueError("it pickles no array of one object")
+        return array.reshape(()).item()
 
 
-def _header_2_0(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and dtype of a `.npy` file, which is left at its data. Raises `ValueError`."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
     return np.lib.format.read_array_header_2_0(file)
 
 
-_RECONSTRUCT, _SCALAR = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
-_FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
-_PLAIN: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _RECONSTRUCT for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _SCALAR for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _FROM_BUFFER for core in ("core", "_core")},
-    **{("builtins", kind.__name__): kind for kind in (bytearray, complex, frozenset, set, slice)},
-}
-"""All that annotations may be made of, besides what pickle writes without a name: lists, dicts, text, numbers."""
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Makes nothing but plain values and numpy's."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _PLAIN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is neither plain nor numpy's")
-        return _PLAIN[module, name]
+def read_array(file: IO[bytes], most: int = _MOST) -> np.ndarray:
+    """The array of numbers in a `.npy` file. Raises `ValueError` if it is none, or more than `most` bytes."""
+    shape, fortran, dtype = read_header(file)
+    if dtype.kind not in "biuf" or any(size < 0 for size in shape):
+        raise ValueError(f"it holds {dtype} {shape}, not plain numbers")
+    size = math.prod(shape) * dtype.itemsize
+    if size > most:
+        raise ValueError(f"it holds {dtype} {shape}, more than {most} bytes")
+    content = file.read(size + 1)
+    if len(content) != size:
+        raise ValueError(f"it holds {dtype} {shape}, but {'more' if len(content) > size else len(content)} bytes")
+    return np.frombuffer(bytearray(content), dtype).reshape(shape, order="F" if fortran else "C")

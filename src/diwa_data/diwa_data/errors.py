@@ -1,5 +1,10 @@
 """The one error that users see."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DiwaError(Exception):
     """Something the user can act on: the message names the value and the cure.
@@ -11,3 +16,19 @@ class DiwaError(Exception):
 def how_to_install(extra: str) -> str:
     """What to do where an extra's package is missing: in the clone, since no index holds the project."""
     return f"in the clone's folder, run pip install -e '.[{extra}]'"
+
+
+@contextmanager
+def damage_as_error(what: str, cure: str) -> Iterator[None]:
+    """Turn whatever Python or a library raises on a damaged or foreign file into a `DiwaError`: '{what} (why): {cure}'.
+
+    Only for code that does nothing but read such a file: there is no telling what a parser raises on other bytes than
+    it expects.
+    """
+    try:
+        yield
+    except DiwaError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DiwaError(f"{what} ({why}): {cure}") from error

@@ -1,9 +1,7 @@
 """CALVIN's data: hand-computed actions, import of play and demonstrations, damage, resuming, what is unpickled."""
 
 import json
-import pickle
 import tracemalloc
-from collections import OrderedDict
 from pathlib import Path
 
 import h5py
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 from diwa_data.calvin import (
     Stretch,
     frame_path,
-    load_pickled_array,
     pose_of,
     read_annotations,
     read_episodes,
@@ -178,32 +175,6 @@ def test_annotations_stay_in_their_episode(folder: Path) -> None:
     assert annotations[0].stretch == Stretch(2, 20)
     assert annotations[6].stretch == Stretch(45, 64)
     assert read_episodes(folder) == [Stretch(0, 39), Stretch(40, 64)]
-
-
-class Harmful:
-    def __reduce__(self):
-        return (exec, ("import pathlib; pathlib.Path('harmed').touch()",))
-
-
-@pytest.mark.parametrize("content", [{"a": Harmful()}, {"a": OrderedDict()}, [Path("x")]])
-def test_only_plain_values_are_unpickled(content, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    np.save("auto_lang_ann.npy", np.array(content, object), allow_pickle=True)
-    with pytest.raises(DiwaError, match=r"auto_lang_ann.npy.*neither plain nor numpy's"):
-        load_pickled_array(tmp_path / "auto_lang_ann.npy")
-    assert not Path("harmed").exists()
-
-
-@pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_plain_values_and_numpys_are_read(protocol: int, tmp_path: Path) -> None:
-    content = {"emb": np.arange(3.0), "indx": [(np.int64(3), 5)], "text": ["a"], "set": {1}, "flag": np.bool_(True)}
-    path = tmp_path / "some.npy"
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
-        pickle.dump(np.array(content, object), file, protocol=protocol)
-    loaded = load_pickled_array(path)
-    np.testing.assert_array_equal(loaded.pop("emb"), content.pop("emb"))
-    assert loaded == content
 
 
 @pytest.fixture
