@@ -27,6 +27,8 @@ def annotate(path: Path, success: float | None, never: bool = False) -> str:
         raise DiwaError(f"success at {success:g} s is outside of {path}, which lasts {end - start:.2f} s")
     if success is not None or never:
         sidecar.annotations["success"] = None if success is None else start + success
+        if sidecar.files is None:
+            sidecar.seal(path)
         sidecar.write(path)
     mark = sidecar.mark("success")
     said = "by annotation" if "success" in sidecar.annotations else "by the operator"

@@ -9,6 +9,7 @@ import itertools
 import os
 import sqlite3
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
@@ -28,6 +29,7 @@ HIDDEN = ".recording-"
 
 _LOCK = "lock"  # held by the recorder as long as it lives
 _ZSTD_LEVEL = 1
+_CRC_OFFSET = 1 + 8 + 3 * 8  # of a chunk record: opcode, length; start, end, size
 _BAG_VERSION: Literal[8] = 8  # Humble and Jazzy read it; 9 is Jazzy only
 _UNSPECIFIED = QosTime(0, 0)
 _QOS = Qos(
@@ -132,6 +134,7 @@ class BagWriter:
         self._require_whole()
         with full_disk_as_error(self.path), self._discard_on_error():
             self.sidecar.complete = True
+            self.sidecar.seal(self._bag)
             self.sidecar.write(self._bag)
             move_into_place(self._bag, self.path)
         self._lock.close()
@@ -197,6 +200,19 @@ def is_running(unfinished: Path) -> bool:
     return False
 
 
+def unfinished_episodes(folder: Path) -> list[Path]:
+    """What recorders that were killed left at any depth of `folder`."""
+    left = [path for path in folder.rglob(f"{HIDDEN}*") if path.is_dir() and any(path.iterdir())]
+    return sorted(path for path in left if not is_running(path))
+
+
+def tell_unfinished(folder: Path) -> str:
+    """One line for the operator about `unfinished_episodes`; empty if there are none."""
+    left = unfinished_episodes(folder)
+    names = ", ".join(path.name[len(HIDDEN) :].rsplit("-", 1)[0] for path in left)
+    return f"{folder} holds {len(left)} unfinished: {names}; save with 'diwa recover {folder}'" if left else ""
+
+
 def _open_writer(bag: Path, storage: Storage) -> Writer:
     mcap = storage == "mcap"
     writer = Writer(bag, version=_BAG_VERSION, storage_plugin=StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3)
@@ -205,4 +221,20 @@ def _open_writer(bag: Path, storage: Storage) -> Writer:
     writer.open()
     if isinstance(writer.storage, storage_mcap.McapWriter):
         writer.storage.compressor = functools.partial(storage_mcap.zstd.compress, level=_ZSTD_LEVEL)
+        _write_chunk_checksums(writer.storage)
     return writer
+
+
+def _write_chunk_checksums(storage: storage_mcap.McapWriter) -> None:
+    """Fill in the CRC of each chunk's content, which rosbags checks on reading and leaves out on writing."""
+    close_chunk = storage.close_chunk
+
+    def close_chunk_with_crc() -> None:
+        start, crc = storage.bio.tell(), zlib.crc32(storage.chunk.bio.getbuffer())
+        close_chunk()
+        end = storage.bio.tell()
+        storage.bio.seek(start + _CRC_OFFSET)
+        storage.bio.write(crc.to_bytes(4, "little"))
+        storage.bio.seek(end)
+
+    storage.close_chunk = close_chunk_with_crc  # type: ignore[method-assign]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rosbags.rosbag2 import Reader, ReaderError, storage_mcap, storage_sqlite3
-from rosbags.serde import SerdeError
 
 from diwa_data import messages
-from diwa_data.bag_writer import HIDDEN
-from diwa_data.errors import DiwaError
+from diwa_data.bag_reader import METADATA, largest_message, open_reader, read_messages
+from diwa_data.bag_writer import tell_unfinished
+from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.images import image_of
 from diwa_data.pose import Pose
 from diwa_data.sidecar import SIDECAR, Sidecar
@@ -22,17 +21,6 @@ from diwa_data.spec import Spec
 from diwa_data.ticks import Sample
 
 _HEADERLESS = {messages.GRIPPER_COMMAND, messages.EPISODE_EVENT, messages.SCENE_STATE}
-DAMAGE = (
-    ReaderError,
-    AssertionError,
-    EOFError,
-    TypeError,
-    ValueError,
-    struct.error,
-    storage_mcap.zstd.ZstdError,
-    storage_sqlite3.apsw.Error,
-)
-"""What rosbags raises on files that end early or hold other bytes than they should."""
 
 
 class BagMessage(NamedTuple):
@@ -52,10 +40,11 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise DiwaError(f"{path} does not exist")
-        found = [path] if is_bag(path) else sorted(p.parent for p in path.rglob("metadata.yaml"))
+        found = [path] if is_bag(path) else sorted(p.parent for p in path.rglob(METADATA))
         found = [bag for bag in found if not any(part.startswith(".") for part in bag.relative_to(path).parts)]
         if not found:
-            raise DiwaError(f"{path} holds no finished episode (a folder with metadata.yaml){_unfinished_hint(path)}")
+            hint = tell_unfinished(path) if path.is_dir() else ""
+            raise DiwaError(f"{path} holds no finished episode (a folder with {METADATA}){'; ' * bool(hint)}{hint}")
         bags += found
     return bags
 
@@ -67,7 +56,7 @@ def folder_size(path: Path) -> int:
 
 def is_bag(path: Path) -> bool:
     """A folder that holds a rosbag2 recording, finished or not."""
-    return (path / "metadata.yaml").is_file() or (path / SIDECAR).is_file()
+    return (path / METADATA).is_file() or (path / SIDECAR).is_file()
 
 
 def needed_topics(spec: Spec) -> list[str]:
@@ -83,11 +72,12 @@ class Bag:
     def __init__(self, path: Path):
         self.path = Path(path)
         self.sidecar = Sidecar.read(self.path)
-        if not self.sidecar.complete or not (self.path / "metadata.yaml").is_file():
+        if not self.sidecar.complete or not (self.path / METADATA).is_file():
             raise DiwaError(f"{self.path} was not finished: salvage it with 'diwa recover {self.path}'")
+        self.sidecar.require_files(self.path)
+        self._largest = largest_message(self.sidecar.spec)
         with self._damage_as_error():
-            self._reader = Reader(self.path)
-            self._reader.open()
+            self._reader = open_reader(self.path, self.sidecar.files, self._largest)
             self.topics = {connection.topic: connection.msgcount for connection in self._reader.connections}
             """Topic -> number of messages."""
 
@@ -115,18 +105,14 @@ class Bag:
         if not connections:
             return
         with self._damage_as_error():
-            for connection, timestamp, data in self._reader.messages(connections):
+            for connection, timestamp, data in read_messages(self._reader, connections, self._largest):
                 received = timestamp * 1e-9
                 stamp = received if connection.topic in _HEADERLESS else header_stamp(data)
                 yield BagMessage(connection.topic, Sample(data, stamp, received))
 
-    @contextmanager
-    def _damage_as_error(self) -> Iterator[None]:
-        try:
-            yield
-        except DAMAGE as error:
-            cure = f"salvage what is left with 'diwa recover {self.path}'"
-            raise DiwaError(f"{self.path} is truncated or damaged ({error}): {cure}") from error
+    def _damage_as_error(self) -> AbstractContextManager[None]:
+        cure = f"salvage what is left with 'diwa recover {self.path}'"
+        return damage_as_error(f"{self.path} is truncated or damaged", cure)
 
 
 def read_episode(path: Path, topics: Sequence[str] | None = None) -> dict[str, list[Sample]]:
@@ -146,21 +132,21 @@ def read_episode(path: Path, topics: Sequence[str] | None = None) -> dict[str, l
 def decode_value(topic: str, data: bytes, where: str) -> Any:
     """The value of a serialised message. Raises `DiwaError` naming `where` on a NaN pose or a damaged message."""
     message_type = messages.TYPES.get(topic, messages.IMAGE_TYPE)
-    try:
+    with damage_as_error(f"{where}: message of {len(data)} bytes is no {message_type}", "find it with 'diwa inspect'"):
         message = messages.decode(data, message_type)
-    except (SerdeError, struct.error, ValueError, IndexError) as error:
-        raise DiwaError(f"{where}: message of {len(data)} bytes is no {message_type} ({error})") from error
-    if message_type == messages.IMAGE_TYPE:
-        return image_of(message)
-    if message_type == "geometry_msgs/msg/PoseStamped":
-        return _finite_pose(message, where)
-    if topic in (messages.JOINT_STATES, messages.CONTROLLER_JOY):
-        return message
-    return message.data
+        if message_type == messages.IMAGE_TYPE:
+            return image_of(message)
+        if message_type == "geometry_msgs/msg/PoseStamped":
+            return _finite_pose(message, where)
+        if topic in (messages.JOINT_STATES, messages.CONTROLLER_JOY):
+            return message
+        return message.data
 
 
 def gripper_width(joints: Any, where: str) -> float:
     """Metres between the fingers: the sum of the finger joints of a JointState."""
+    if len(joints.name) != len(joints.position):
+        raise DiwaError(f"{where}: {len(joints.name)} names of joints, but {len(joints.position)} positions")
     fingers = [position for name, position in zip(joints.name, joints.position, strict=True) if "finger" in name]
     width = float(np.sum(fingers))
     if not fingers or not np.isfinite(width):
@@ -194,8 +180,3 @@ def require_frame(data: bytes | memoryview, frame: str, topic: str) -> None:
             f"{topic} is in the frame {found!r}, not in the robot's base {frame!r}: fix its publisher, or set "
             "robot.base_frame in the robot file"
         )
-
-
-def _unfinished_hint(path: Path) -> str:
-    unfinished = sorted(path.rglob(f"{HIDDEN}*")) if path.is_dir() else []
-    return f"; {len(unfinished)} unfinished: salvage with 'diwa recover {path}'" if unfinished else ""

@@ -20,7 +20,9 @@ import h5py
 import numpy as np
 
 from diwa_data.align import DatasetConfig, align_bag
+from diwa_data.bag_writer import tell_unfinished
 from diwa_data.bags import find_bags
+from diwa_data.checksums import warn_unsealed
 from diwa_data.dataset_file import build_file, open_file
 from diwa_data.errors import DiwaError
 from diwa_data.parts import BuildParts, build_parts
@@ -83,6 +85,9 @@ def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig, build:
     `build` does the work on each bag, by default in processes of this machine.
     """
     paths = find_bags(bags)
+    for folder in map(Path, bags):
+        if left := tell_unfinished(folder):
+            print(left)
     spec = _common_spec(paths)
     recordings = [BagRecording(path, config) for path in paths]
     identity = _identity(recordings, spec, config)
@@ -179,10 +184,13 @@ def _load_episode(group: h5py.Group, spec: Spec, where: str, images: bool) -> Ep
 
 def _common_spec(paths: list[Path]) -> Spec:
     """The spec all bags share; raises naming the first that differs from the first bag's."""
-    spec = Sidecar.read(paths[0]).spec
-    for path in paths[1:]:
-        require_same(spec, Sidecar.read(path).spec, str(path))
-    return spec
+    sidecars = [Sidecar.read(path) for path in paths]
+    for path, sidecar in zip(paths, sidecars, strict=True):
+        require_same(sidecars[0].spec, sidecar.spec, str(path))
+    unsealed = [path for path, sidecar in zip(paths, sidecars, strict=True) if sidecar.files is None]
+    if unsealed:
+        warn_unsealed(f"{len(unsealed)} of {len(paths)} episodes ({unsealed[0]}, ...) are")
+    return sidecars[0].spec
 
 
 def _identity(recordings: list[BagRecording], spec: Spec, config: DatasetConfig) -> dict[str, Any]:

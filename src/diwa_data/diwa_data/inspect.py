@@ -12,6 +12,7 @@ import numpy as np
 
 from diwa_data import messages
 from diwa_data.align import DatasetConfig, bag_ticks, read_marks
+from diwa_data.bag_writer import tell_unfinished
 from diwa_data.bags import Bag, decode_value, find_bags, folder_size, is_bag, needed_topics
 from diwa_data.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
@@ -53,6 +54,7 @@ def _bag_card(path: Path) -> str:
             statistics[topic].add(sample.received)
         sidecar = bag.sidecar
         lines = [f"bag {path}: {folder_size(path) / 1e6:.1f} MB, recorded by diwa {sidecar.version}"]
+        lines += list(filter(None, [_unsealed([sidecar])]))
         lines += [*_labels(sidecar.labels), "streams:", *_streams(statistics, bag.spec)]
         first = min((values.first for values in statistics.values()), default=0.0)
         events = ", ".join(f"{name} at {received - first:.2f} s" for name, received in sidecar.events) or "none"
@@ -64,6 +66,14 @@ def _bag_card(path: Path) -> str:
             lines += _motion(list(bag_ticks(bag, DatasetConfig(), read_marks(bag))), bag)
         lines += _spec(bag.spec)
     return "\n".join(lines)
+
+
+def _unsealed(sidecars: Sequence[Sidecar]) -> str:
+    """A line about the episodes whose damage would not be seen."""
+    count = sum(sidecar.files is None for sidecar in sidecars)
+    return (
+        f"without checksums: {count} of {len(sidecars)} (recorded before 0.2); 'diwa seal' adds them" if count else ""
+    )
 
 
 def _annotations(sidecar: Sidecar, first: float) -> list[str]:
@@ -119,8 +129,7 @@ def _folder_card(path: Path) -> str:
     worst = int(np.argmax(gaps))
     gap = f"largest gap {gaps[worst] * 1e3:.0f} ms in {bags[worst].name}"
     lines += [f"{clock[0]}: {min(rates):.2f} to {max(rates):.2f} Hz, {gap}"]
-    unfinished = len(list(path.glob(".recording-*")))
-    lines += [f"unfinished: {unfinished}, salvage with 'diwa recover {path}'"] if unfinished else []
+    lines += list(filter(None, [tell_unfinished(path), _unsealed(sidecars)]))
     return "\n".join(lines + _spec(sidecars[0].spec))
 
 

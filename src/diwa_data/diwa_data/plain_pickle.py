@@ -138,9 +138,9 @@ class _Machine:
             made = {"LIST": list, "TUPLE": tuple, "DICT": _dict, "FROZENSET": _set}[name](items)
             self.stack.append(frozenset(made) if name == "FROZENSET" else made)
             return
-        kind, fill = _FILL.get(name, (None, None))
-        if kind is None or fill is None:
+        if name not in _FILL:
             raise ValueError(f"its instruction {name} makes no plain value")
+        kind, fill = _FILL[name]
         if not isinstance(self.stack[-1], kind):
             raise ValueError(f"it fills a {type(self.stack[-1]).__name__} by {name}")
         fill(self.stack[-1], items)
@@ -229,7 +229,7 @@ def _dtype(arguments: list[Any], state: Any) -> np.dtype:
     _, order, *structure = state
     if not isinstance(order, str) or order not in _ORDERS or any(each is not None for each in structure[:3]):
         raise ValueError(f"dtype {code} has a structure")
-    return dtype.newbyteorder(order)
+    return dtype.newbyteorder(order)  # type: ignore[arg-type]
 
 
 def _array(arguments: list[Any], state: Any) -> np.ndarray:

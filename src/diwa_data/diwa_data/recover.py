@@ -10,18 +10,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rosbags.rosbag2.storage_mcap import McapReader
+from rosbags.rosbag2 import ReaderError, storage_mcap
 
 from diwa_data import messages
+from diwa_data.bag_reader import is_packed, largest_message, unpack
 from diwa_data.bag_writer import HIDDEN, BagWriter, is_running
-from diwa_data.bags import DAMAGE, Bag, decode_value
-from diwa_data.errors import DiwaError
+from diwa_data.bags import Bag, decode_value
+from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import remove
 from diwa_data.sidecar import SIDECAR, Sidecar
 
 _MAGIC = b"\x89MCAP0\r\n"
 _RECORD = struct.Struct("<BQ")  # opcode, length
-_DATA_END, _FOOTER = 0x0F, 0x02
+_CHUNK_HEAD = struct.Struct("<QQQII")  # first and last time, unpacked size, CRC, length of the compression's name
+_CHUNK, _DATA_END, _FOOTER = 0x06, 0x0F, 0x02
 _EMPTY_FOOTER = struct.pack("<BQQQI", _FOOTER, 20, 0, 0, 0) + _MAGIC
 _DAMAGED = ".damaged-"
 _Message = tuple[str, str, int, bytes]  # topic, type, nanoseconds received, serialised
@@ -31,7 +33,8 @@ def recover(path: Path) -> list[Path]:
     """Salvage every unfinished or truncated episode at or below `path`; returns the folders they became (MCAP).
 
     A damaged bag is kept beside as `.damaged-<name>`. Raises `DiwaError` if there is nothing to salvage or, after all
-    others were, naming the episodes that are still being recorded or hold no whole message.
+    others were, naming the episodes that are still being recorded or cannot be salvaged, whatever is wrong with
+    them.
     """
     path = Path(path)
     if not path.exists():
@@ -43,7 +46,8 @@ def recover(path: Path) -> list[Path]:
     recovered, errors = [], []
     for episode in broken:
         try:
-            recovered.append(_recover_episode(episode))
+            with damage_as_error(f"{episode} cannot be salvaged", "delete the episode"):
+                recovered.append(_recover_episode(episode))
         except DiwaError as error:
             errors.append(str(error))
     if errors:
@@ -54,7 +58,7 @@ def recover(path: Path) -> list[Path]:
 
 def _is_broken(episode: Path) -> bool:
     try:
-        with Bag(episode) as bag:
+        with damage_as_error(str(episode), "salvage it"), Bag(episode) as bag:
             for _ in bag.messages(list(bag.topics)):
                 pass
     except DiwaError:
@@ -97,14 +101,14 @@ def _recover_episode(episode: Path) -> Path:
 
 def _copy_messages(storage: Path, bag: BagWriter, where: str) -> None:
     """Copy the whole messages of `storage` into `bag`; `where` names it in errors."""
-    try:
-        for topic, message_type, timestamp, data in _mcap(storage) if storage.suffix == ".mcap" else _sqlite3(storage):
+    largest = largest_message(bag.sidecar.spec)
+    read = _mcap(storage) if storage.suffix == ".mcap" else _sqlite3(storage, largest)
+    with damage_as_error(f"{where} cannot be salvaged", "delete the episode"):
+        for topic, message_type, timestamp, data in read:
             received = timestamp * 1e-9
             bag.write(topic, message_type, received, data)
             if topic == messages.EPISODE_EVENT:
                 bag.sidecar.events.append((decode_value(topic, data, where), received))
-    except (*DAMAGE, sqlite3.Error) as error:
-        raise DiwaError(f"{where} cannot be salvaged ({error}): delete the episode") from error
     if not bag.sidecar.topics:
         raise DiwaError(f"{where} holds no whole message: delete the episode")
 
@@ -114,22 +118,36 @@ def _mcap(storage: Path) -> Iterator[_Message]:
     with tempfile.TemporaryDirectory(dir=storage.parent) as folder:
         copy = Path(folder) / "whole.mcap"
         _copy_whole_records(storage, copy)
-        reader = McapReader(copy)
+        reader = storage_mcap.McapReader(copy)
         reader.open()
         with contextlib.closing(reader):
             for connection, timestamp, data in reader.messages_scan(reader.connections):
                 yield connection.topic, connection.msgtype, timestamp, data
 
 
-def _sqlite3(storage: Path) -> Iterator[_Message]:
+def _sqlite3(storage: Path, largest: int) -> Iterator[_Message]:
     """The messages that rosbag2 committed; `diwa record` commits at the end of an episode only."""
     query = "SELECT name, type, timestamp, data FROM messages JOIN topics ON topics.id = topic_id ORDER BY timestamp"
-    with contextlib.closing(sqlite3.connect(storage)) as connection:
-        yield from connection.execute(query)
+    with contextlib.closing(sqlite3.connect(f"file:{storage}?mode=ro", uri=True)) as connection:
+        for topic, message_type, timestamp, data in connection.execute(query):
+            whole = _unpacked(data, largest) if is_packed(data) else data
+            if whole is not None:
+                yield topic, message_type, timestamp, whole
+
+
+def _unpacked(data: bytes, largest: int) -> bytes | None:
+    """The message in a zstd frame; None if it is damaged."""
+    try:
+        return unpack(data, largest)
+    except (ReaderError, storage_mcap.zstd.ZstdError):
+        return None
 
 
 def _copy_whole_records(source: Path, copy: Path) -> None:
-    """The MCAP records of `source` up to the first incomplete one or its index, closed with an empty footer."""
+    """The whole MCAP records of `source` up to the first incomplete one or its index, closed with an empty footer.
+
+    A chunk whose content is damaged is left out.
+    """
     size = source.stat().st_size
     with source.open("rb") as read, copy.open("wb") as write:
         write.write(read.read(len(_MAGIC)))
@@ -137,6 +155,17 @@ def _copy_whole_records(source: Path, copy: Path) -> None:
             opcode, length = _RECORD.unpack(read.read(_RECORD.size))
             if opcode in (_DATA_END, _FOOTER) or read.tell() + length > size:
                 break
-            write.write(_RECORD.pack(opcode, length))
-            write.write(read.read(length))
+            record = read.read(length)
+            if opcode != _CHUNK or _is_whole_chunk(record):
+                write.write(_RECORD.pack(opcode, length) + record)
         write.write(_EMPTY_FOOTER)
+
+
+def _is_whole_chunk(record: bytes) -> bool:
+    try:
+        _, _, unpacked, crc, named = _CHUNK_HEAD.unpack_from(record)
+        compression = record[_CHUNK_HEAD.size : _CHUNK_HEAD.size + named].decode()
+        storage_mcap.decompress(record[_CHUNK_HEAD.size + named + 8 :], compression, unpacked, crc)
+    except (ReaderError, storage_mcap.zstd.ZstdError, RuntimeError, ValueError, struct.error):
+        return False
+    return True

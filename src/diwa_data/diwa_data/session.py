@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_data import messages
-from diwa_data.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name
+from diwa_data.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name, tell_unfinished
 from diwa_data.bags import decode_value, find_bags, is_bag, require_frame
 from diwa_data.errors import DiwaError
 from diwa_data.files import free_mb, require_free
@@ -87,6 +87,8 @@ class Session:
         """Raises `DiwaError` if the folder is in use, holds episodes of another spec, or has too little free space."""
         self.spec, self.config, self._backend = spec, config, backend
         self._lock = FolderLock(config.folder)
+        self.unfinished = tell_unfinished(config.folder)
+        """What recorders that were killed left here, and how to save it; empty if nothing."""
         self._finished: list[Path] = []
         self._bag: BagWriter | None = None
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]

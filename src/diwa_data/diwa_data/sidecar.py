@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diwa_data import __version__
-from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path
+from diwa_data.checksums import changed, content_digest, file_digest, require_format
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.json_files import read_object, write_json
 from diwa_data.spec import Spec
 
 SIDECAR = "episode.json"
+FORMAT = 1
+"""Of sidecars; those without a number were written before 0.2."""
+_KEYS = ("version", "complete", "labels", "events", "annotations", "topics", "spec")
+_CURE = "delete the episode, or put the file back from a copy"
 
 
 @dataclass
@@ -60,12 +66,29 @@ class Sidecar:
     """False while recording, and after a kill."""
     version: str = __version__
     """Software that recorded it."""
+    files: dict[str, str] | None = field(default_factory=dict)
+    """Name of each other file of a finished bag -> its SHA-256; None if they were not taken (before 0.2)."""
 
     def mark(self, event: str) -> float | None:
         """When an event was first, seconds received: as annotated, or else as the operator marked it."""
         if event in self.annotations:
             return self.annotations[event]
         return next((received for name, received in self.events if name == event), None)
+
+    def seal(self, bag: Path) -> None:
+        """Take the checksums of all other files in the bag's folder; `write` keeps them."""
+        self.files = {path.name: file_digest(path) for path in _other_files(bag)}
+
+    def require_files(self, bag: Path) -> None:
+        """Raise `DiwaError` if a file of a finished bag is not as it was when the checksums were taken."""
+        if self.files is None or not self.complete:
+            return
+        cure = f"salvage what is left with 'diwa recover {bag}'"
+        for name, digest in self.files.items():
+            if not (bag / name).is_file():
+                raise DiwaError(f"{name} of {bag} is truncated or damaged (it is missing): {cure}")
+            if file_digest(bag / name) != digest:
+                raise changed(f"{name} of {bag}", bag, cure)
 
     def write(self, bag: Path) -> None:
         """Write `episode.json` into the bag's folder, whole or not at all."""
@@ -77,6 +100,7 @@ class Sidecar:
             for topic, s in sorted(self.topics.items())
         }
         content = {
+            "format": FORMAT,
             "version": self.version,
             "complete": self.complete,
             "labels": self.labels,
@@ -84,28 +108,97 @@ class Sidecar:
             "annotations": self.annotations,
             "topics": topics,
             "spec": json.loads(self.spec.to_json()),
+            "files": self.files or {},
         }
-        with atomic_path(bag / SIDECAR) as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
+        write_json(bag / SIDECAR, content | {"sha256": content_digest(content)})
 
     @classmethod
-    def read(cls, bag: Path) -> Sidecar:
-        """The sidecar of a bag. Raises `DiwaError` if it is missing or damaged."""
+    def read(cls, bag: Path, changed_by_hand: bool = False) -> Sidecar:
+        """The sidecar of a bag. Raises `DiwaError` if it is missing, damaged or changed since it was written.
+
+        `changed_by_hand` believes a change of it.
+        """
         path = bag / SIDECAR
-        try:
-            content = json.loads(path.read_text())
-            events = [(str(name), float(received)) for name, received in content["events"]]
-            spec = Spec.from_json(json.dumps(content["spec"]), f"{path}: spec")
-            topics = {
-                topic: TopicStatistics(*(s[key] for key in ("count", "first", "last", "largest_gap")))
-                for topic, s in content["topics"].items()
-            }
-            annotations = {
-                str(name): None if received is None else float(received)
-                for name, received in content.get("annotations", {}).items()  # older episodes have none
-            }
-            return cls(spec, content["labels"], events, annotations, topics, content["complete"], content["version"])
-        except FileNotFoundError as error:
-            raise DiwaError(f"{bag} has no {SIDECAR}: is it an episode of `diwa record`?") from error
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise DiwaError(f"{path} is damaged ({error}): delete the episode or write the file anew") from error
+        if not path.is_file():
+            raise DiwaError(f"{bag} has no {SIDECAR}: is it an episode of `diwa record`?")
+        content = read_object(path, _CURE)
+        sealed = "format" in content
+        if sealed:
+            require_format(content["format"], FORMAT, str(path))
+        _require_keys(content, ("format", *_KEYS, "files", "sha256") if sealed else _KEYS, path)
+        if sealed and content.pop("sha256") != content_digest(content) and not changed_by_hand:
+            raise changed(str(path), bag, _CURE)
+        with damage_as_error(f"{path} is damaged", _CURE):
+            return cls(
+                spec=Spec.from_plain(content["spec"], f"{path}: spec"),
+                labels=_object(content["labels"]),
+                events=[(_text(name), _seconds(received)) for name, received in content["events"]],
+                annotations={
+                    name: None if received is None else _seconds(received)
+                    for name, received in _object(content.get("annotations", {})).items()
+                },
+                topics={topic: _statistics(values) for topic, values in _object(content["topics"]).items()},
+                complete=_instance(content["complete"], bool),
+                version=_text(content["version"]),
+                files={_file_name(name): _text(digest) for name, digest in content["files"].items()}
+                if sealed
+                else None,
+            )
+
+
+def seal_episode(bag: Path) -> None:
+    """Make the checksums of a finished episode anew, of one of 0.1 as of one that was changed by hand.
+
+    Raises `DiwaError` if it is not finished, or holds what no episode can hold.
+    """
+    sidecar = Sidecar.read(bag, changed_by_hand=True)
+    if not sidecar.complete:
+        raise DiwaError(f"{bag} was not finished: salvage it with 'diwa recover {bag}'")
+    sidecar.seal(bag)
+    sidecar.write(bag)
+
+
+def _other_files(bag: Path) -> list[Path]:
+    return sorted(path for path in bag.iterdir() if path.is_file() and path.name != SIDECAR)
+
+
+def _require_keys(content: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
+    """An unknown key is a known one that was damaged."""
+    missing = {*keys} - {*content, "annotations"}  # the oldest have no annotations
+    unknown = {*content} - {*keys}
+    if missing or unknown:
+        what = [f"no {key}" for key in sorted(missing)] + [f"unknown key {key!r}" for key in sorted(unknown)]
+        raise DiwaError(f"{path} is damaged ({', '.join(what)[:200]}): {_CURE}")
+
+
+def _statistics(values: Any) -> TopicStatistics:
+    count = _instance(values["count"], int)
+    if isinstance(count, bool) or count < 0:
+        raise ValueError(f"count {count!r}")
+    return TopicStatistics(count, *(_seconds(values[key]) for key in ("first", "last", "largest_gap")))
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{str(value)[:40]!r} is no time")
+    return float(value)
+
+
+def _file_name(value: str) -> str:
+    if value != Path(value).name:
+        raise ValueError(f"{value!r} is no file of the episode")
+    return value
+
+
+def _text(value: Any) -> str:
+    return _instance(value, str)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return _instance(value, dict)
+
+
+def _instance(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{str(value)[:40]!r} is no {kind.__name__}")
+    return value

@@ -8,13 +8,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from diwa_data.config import from_mapping
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.json_files import parse_json
+
+MAX_RECORD_SIZE = 4096
+"""Largest height and width of recorded images, pixels."""
+MAX_SIZE = 1024
+"""Largest height and width in datasets and networks, pixels."""
+MAX_RATE = 1000.0
+"""Highest rate, Hz."""
+RESERVED = ("state", "action", "success", "stamp", "received", "scene_state")
+"""Names of a dataset's rows that no camera can have."""
+_STATE_PARTS = {"position": 3, "rotation_6d": 6, "gripper_width": 1}
+_NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,63}")
+_NAME_RULE = f"letters, digits and '_', none of {', '.join(RESERVED)}"
+
+
+def _require(right: bool, name: str, value: Any, wanted: str) -> None:
+    if not right:
+        raise DiwaError(f"spec.{name} is {value!r}, but must be {wanted}")
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,15 @@ class CameraSpec:
     """Top, left, height, width cut from the driver's image before it is resized to `record_size`; None = all."""
     size: tuple[int, int] = (64, 64)
     """Height and width in datasets and networks, pixels."""
+
+    def __post_init__(self) -> None:
+        _require(bool(_NAME.fullmatch(self.name)) and self.name not in RESERVED, "cameras.name", self.name, _NAME_RULE)
+        for field_, most in (("record_size", MAX_RECORD_SIZE), ("size", MAX_SIZE)):
+            value = getattr(self, field_)
+            _require(all(1 <= side <= most for side in value), f"cameras.{field_}", value, f"1 to {most} pixels a side")
+        if self.crop is not None:
+            fits = min(self.crop[:2]) >= 0 and all(1 <= side <= MAX_RECORD_SIZE for side in self.crop[2:])
+            _require(fits, "cameras.crop", self.crop, "top, left, height and width of a part of an image")
 
 
 @dataclass(frozen=True)
@@ -45,6 +74,12 @@ class ActionSpec:
     """`extrinsic_xyz`: Euler angles of R' R^T; `euler_difference`: subtraction of Euler angles (CALVIN)."""
     gripper_open: float = 1.0
     """Sign that opens the gripper; values >= 0 open."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_pos", "max_rot"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"action.{name}", value, "a positive number")
+        _require(abs(self.gripper_open) == 1, "action.gripper_open", self.gripper_open, "1 or -1")
 
     @property
     def dim(self) -> int:
@@ -84,6 +119,11 @@ class Spec:
     """Names of the scene state's numbers; simulated robots only."""
 
     def __post_init__(self) -> None:
+        for name in ("rate", "record_rate"):
+            value = getattr(self, name)
+            _require(0 < value <= MAX_RATE, name, value, f"a rate above 0 and up to {MAX_RATE} Hz")
+        _require(0 <= self.inference_delay < math.inf, "inference_delay", self.inference_delay, "a number from 0 up")
+        _require({*self.state} <= {*_STATE_PARTS} and bool(self.state), "state", self.state, ", ".join(_STATE_PARTS))
         ratio = self.record_rate / self.rate
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise DiwaError(f"spec.rate {self.rate} Hz must divide spec.record_rate {self.record_rate} Hz")
@@ -96,7 +136,7 @@ class Spec:
 
     @property
     def state_dim(self) -> int:
-        return sum({"position": 3, "rotation_6d": 6, "gripper_width": 1}[part] for part in self.state)
+        return sum(_STATE_PARTS[part] for part in self.state)
 
     @property
     def frames_per_tick(self) -> int:
@@ -115,10 +155,16 @@ class Spec:
     @classmethod
     def from_json(cls, text: str, where: str) -> Spec:
         """Read a spec; `where` names the file in errors."""
+        return cls.from_plain(parse_json(text, where, "the file is damaged or foreign"), where)
+
+    @classmethod
+    def from_plain(cls, values: Any, where: str) -> Spec:
+        """The spec of values as JSON has them; `where` names the file in errors."""
         try:
-            return from_mapping(cls, json.loads(text), where)
-        except json.JSONDecodeError as error:
-            raise DiwaError(f"{where}: the spec is not JSON ({error}); the file is damaged or foreign") from error
+            with damage_as_error(f"{where} is no spec", "the file is damaged or foreign"):
+                return from_mapping(cls, values, where)
+        except DiwaError as error:
+            raise DiwaError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
 
 
 _BLOCK_POSE = ("x", "y", "z", "rx", "ry", "rz")

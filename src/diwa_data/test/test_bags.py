@@ -1,6 +1,5 @@
 """Reading damaged, foreign and incomplete bags, and salvaging them."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -87,8 +86,9 @@ def test_whole_bags_need_no_recovery(bags: Path) -> None:
 
 def test_unfinished_and_foreign_folders(bags: Path) -> None:
     sidecar = bags / "000000" / "episode.json"
-    content = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps(content | {"complete": False}))
+    unfinished = Sidecar.read(bags / "000000")
+    unfinished.complete = False
+    unfinished.write(bags / "000000")
     with pytest.raises(DiwaError, match="was not finished: salvage it with 'diwa recover"):
         Bag(bags / "000000")
     sidecar.write_text("{")

@@ -20,7 +20,7 @@ def test_json_round_trip() -> None:
     assert Spec.from_json(spec.to_json(), "here") == spec
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ('{"speed": 1}', "unknown key 'speed'")])
+@pytest.mark.parametrize(("text", "message"), [("{", "file.json is damaged"), ('{"speed": 1}', "unknown key 'speed'")])
 def test_foreign_json_is_refused(text: str, message: str) -> None:
     with pytest.raises(DiwaError, match=message):
         Spec.from_json(text, "file.json")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diwa_data.bag_writer import HIDDEN
+from diwa_data.bag_writer import HIDDEN, tell_unfinished, unfinished_episodes
 from diwa_data.devices.opening import open_device
 from diwa_data.errors import DiwaError
 from diwa_data.files import remove
@@ -57,6 +57,8 @@ def _record(out: Path, config: RecordConfig, sim: SimConfig, count: int) -> list
     """What `record` does in its folder."""
     paths = [out / f"{index:06d}" for index in range(count)]
     if config.device != "scripted":
+        if left := tell_unfinished(out):
+            raise DiwaError(f"{left}, or delete {unfinished_episodes(out)[0]} if nobody wants it; then record on")
         with closing(open_device(config.device, config.devices)) as controller:
             require_same_config(out, config, sim)
             robot = SimulatedPanda(sim)

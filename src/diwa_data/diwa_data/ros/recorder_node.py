@@ -57,6 +57,8 @@ class RecorderNode(Node):
             folder, config.storage, labels, config.min_free_mb, required, base_frame=config.robot.base_frame
         )
         self._session = Session(spec, settings, Rosbag2Backend)
+        if self._session.unfinished:
+            self.get_logger().warning(self._session.unfinished)
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
         self._offers = Offers(
             self, [*required, *infos, messages.CONTROLLER_POSE, messages.CONTROLLER_JOY], self._on_message
