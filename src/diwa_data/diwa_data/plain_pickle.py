@@ -134,9 +134,8 @@ class _Machine:
             self.stack.append(tuple(self._pop(int(name[-1]))))
             return
         items = self._pop(1) if name == "APPEND" else self._pop(2) if name == "SETITEM" else self._pop_to_mark()
-        if name in ("LIST", "TUPLE", "DICT", "FROZENSET"):
-            made = {"LIST": list, "TUPLE": tuple, "DICT": _dict, "FROZENSET": _set}[name](items)
-            self.stack.append(frozenset(made) if name == "FROZENSET" else made)
+        if name in _COLLECT:
+            self.stack.append(_COLLECT[name](items))
             return
         if name not in _FILL:
             raise ValueError(f"its instruction {name} makes no plain value")
@@ -176,6 +175,12 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict,
     "EMPTY_SET": set,
+}
+_COLLECT: dict[str, Callable[[list[Any]], Any]] = {
+    "LIST": list,
+    "TUPLE": tuple,
+    "DICT": _dict,
+    "FROZENSET": lambda items: frozenset(_set(items)),
 }
 _FILL: dict[str, tuple[type, Callable[[Any, list[Any]], None]]] = {
     "APPEND": (list, list.extend),
