@@ -1,8 +1,12 @@
-"""Tests that need ROS 2 run wherever rclpy can be imported; elsewhere they are left out, and counted."""
+"""Tests that need ROS 2 run wherever rclpy can be imported; elsewhere they are left out, and counted.
+
+Ctrl-C reaches the tests and the processes that they start, also where the shell ignores it.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +33,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"{len(left_out)} tests need ROS 2 and were left out: source a ROS 2 setup to run them"
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Its default handler: under `nohup` and in background jobs it is ignored, by child processes too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -6,8 +6,13 @@ import argparse
 import dataclasses
 import functools
 import inspect
+import io
+import re
 import shlex
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -83,13 +88,32 @@ def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
                     check(path)
         return command(*args, **kwargs)
 
-    return tyro.cli(checked, prog=f"diwa {name}", description=description, args=args) or 0
+    parse = functools.partial(tyro.cli, checked, prog=f"diwa {name}", description=description)
+    try:
+        return parse(args=args) or 0
+    except SystemExit as end:
+        if end.code:
+            for wrong, right in _misspelt(args, parse):
+                print(f"unknown flag {wrong}, did you mean {right}?", file=sys.stderr)
+        raise
 
 
 def output_checks(parameter: inspect.Parameter) -> list[Callable[[Path], None]]:
     """The checks of a parameter whose type is `OutputFile`, `OutputFolder` or `NewFolder`, or one of them or None."""
     kinds = [parameter.annotation, *get_args(parameter.annotation)]
     return [m for kind in kinds for m in getattr(kind, "__metadata__", ()) if m in _OUTPUT_CHECKS]
+
+
+def _misspelt(args: list[str], parse: Callable[..., Any]) -> list[tuple[str, str]]:
+    """The unknown flags among `args`, each with the known one that it, or its end, resembles most."""
+    text = io.StringIO()
+    with redirect_stdout(text), suppress(SystemExit):
+        parse(args=["--help"])
+    known = re.findall(r"(?<!\S)--[a-z][a-z0-9.-]*[a-z0-9]", text.getvalue())
+    given = [word.partition("=")[0].replace("_", "-") for word in args if word.startswith("--")]
+    names = {f"--{flag[2:].rpartition('.')[2]}": flag for flag in known} | {flag: flag for flag in known}
+    similar = {flag: get_close_matches(flag, names, n=1) for flag in given if flag not in known}
+    return [(flag, names[found[0]]) for flag, found in similar.items() if found]
 
 
 def wait_for_enter(question: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from diwa_cli.run_folder import BASE, FINETUNED
+from diwa_data.bags import folder_size
 from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.inspect import spec_lines
 from diwa_data.pose import Pose
-from diwa_deploy.bundle import installed_skills, load_bundle
+from diwa_data.spec import Spec
+from diwa_deploy.bundle import CARD, Bundle, installed_skills, load_bundle
 from diwa_deploy.start_region import StartRegion
 
 UNITS = "rates and their intervals: fractions; difference: percentage points; all intervals 95 %"
@@ -27,7 +30,41 @@ def skills_table() -> str:
     """A line for each installed skill: success in the simulator before and after fine-tuning, as its card says."""
     lines = [f"{'skill':<20} {'base':>7} {'tuned':>7}  bundle"]
     for skill, path in installed_skills().items():
-        card = load_bundle(path).card
-        rates = [f"{100 * card[name]['rate']:.0f} %" if name in card else "-" for name in (BASE, FINETUNED)]
-        lines.append(f"{skill:<20} {rates[0]:>7} {rates[1]:>7}  {path}")
+        base, tuned = (_success(load_bundle(path), name) for name in (BASE, FINETUNED))
+        lines.append(f"{skill:<20} {base:>7} {tuned:>7}  {path}")
     return "\n".join(lines)
+
+
+def bundles_in(path: Path) -> list[Bundle]:
+    """The bundle in the folder `path`, or those in its folders; none if there are none."""
+    folders = [path] if (path / CARD).is_file() else [file.parent for file in sorted(path.glob(f"*/{CARD}"))]
+    return [load_bundle(folder) for folder in folders]
+
+
+def bundle_card(bundle: Bundle) -> str:
+    """What `diwa inspect` prints of a bundle: success, where it may start, sizes of its parts, its contract."""
+    base, tuned = (_success(bundle, name) for name in (BASE, FINETUNED))
+    region = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
+    starts = "anywhere: the card names no region"
+    if region:
+        corners = (", ".join(f"{value:.2f}" for value in corner) for corner in (region.low, region.high))
+        starts = "hand in the box ({}) to ({}) m".format(*corners)
+    parts = {"world model": bundle.world_model, "policy": bundle.policy, "classifier": bundle.reward}
+    file = bundle.world_model / "spec.json"
+    return "\n".join(
+        [
+            f"skill bundle {bundle.path}: {bundle.skill}",
+            f"success in the simulator: {base} after imitation, {tuned} after fine-tuning",
+            f"starts: {starts}",
+            *(f"{name}: {path}, {folder_size(path) / 1e6:.1f} MB" for name, path in parts.items()),
+            *spec_lines(Spec.from_json(file.read_text(), str(file))),
+        ]
+    )
+
+
+def _success(bundle: Bundle, policy: str) -> str:
+    """The success rate that the card gives for `policy` (base or finetuned), `-` if it gives none."""
+    try:
+        return f"{100 * bundle.card[policy]['rate']:.0f} %" if policy in bundle.card else "-"
+    except (KeyError, TypeError, ValueError) as error:
+        raise DiwaError(f"{bundle.path / CARD} has no rate for {policy} ({error!r}): write the bundle again") from error

@@ -56,19 +56,22 @@ def calibrate(args: list[str]) -> int:
 
 
 def inspect(args: list[str]) -> int:
+    from diwa_cli.bundles import bundle_card, bundles_in
     from diwa_data.contact_sheet import save_contact_sheet
     from diwa_data.inspect import inspect_path
 
     def command(path: Positional[Path], thumbnails: OutputFile | None = None) -> None:
-        """Print a card of a bag, a folder of bags, a dataset or a checkpoint.
+        """Print a card of a bag, a dataset, a checkpoint or a skill bundle, or of a folder of bags or bundles.
 
         Args:
             path: What to look at.
             thumbnails: PNG file to draw a bag's frames into, with their times.
         """
-        print(inspect_path(path))
         if thumbnails:
             save_contact_sheet(path, thumbnails)
+        bundles = bundles_in(path)
+        print("\n\n".join(map(bundle_card, bundles)) if bundles else inspect_path(path))
+        if thumbnails:
             print(f"thumbnails: {thumbnails}")
 
     return call(command, "inspect", args)

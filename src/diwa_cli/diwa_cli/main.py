@@ -10,7 +10,7 @@ import signal
 import sys
 
 from diwa_data import __version__
-from diwa_data.errors import DiwaError, how_to_install
+from diwa_data.errors import DiwaError, how_to_install, unknown
 
 COMMANDS = {
     "record": ("data_commands", "the simulated robot, teleoperated, into rosbag2 episodes"),
@@ -81,7 +81,7 @@ def main() -> int:
 def run(name: str, arguments: list[str]) -> int:
     """Run the subcommand `name`; its exit status."""
     if name not in COMMANDS:
-        raise DiwaError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
+        raise unknown("command", name, COMMANDS)
     module = importlib.import_module(f"diwa_cli.{COMMANDS[name][0]}")
     return getattr(module, name.replace("-", "_"))(arguments)
 

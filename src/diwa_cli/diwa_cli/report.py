@@ -13,6 +13,7 @@ from diwa_cli.report_learning import fine_tuning, networks, world_model
 from diwa_cli.report_run import data, reproduce, time_spent
 from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, read_json, write_text
 from diwa_cli.statistics import SuccessRate
+from diwa_cli.video import failure_as_warning
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
 
@@ -23,11 +24,13 @@ LABELS = {BASE: "after imitation", FINETUNED: "after dreaming"}
 def write_report(run: Path) -> Path:
     """Write `report.html`, `before_after.png` and `.gif` into the run's folder; the page's path.
 
-    Raises `DiwaError` if there is no such folder.
+    Raises `DiwaError` if there is no such folder, or nothing of a run in it.
     """
     if not run.is_dir():
         raise DiwaError(f"no run folder {run}: `diwa demo --out {run}` makes one")
     folder = RunFolder(run)
+    if not folder.is_run:
+        raise DiwaError(f"{run} holds no run (no run.json, dataset, fine-tuning or evaluation): `diwa demo` makes one")
     evaluation = read_json(folder.final / "evaluation.json")
     description = read_json(folder.description) or {}
     skill = _skill(evaluation, description)
@@ -46,7 +49,8 @@ def write_report(run: Path) -> Path:
     write_text(folder.report, document)
     pair = choose_pair(evaluation, folder.final / "videos", (BASE, FINETUNED)) if evaluation else None
     if pair:
-        draw_pair({LABELS[name]: video for name, video in pair.items()}, folder.strip, folder.film)
+        with failure_as_warning(folder.film):
+            draw_pair({LABELS[name]: video for name, video in pair.items()}, folder.strip, folder.film)
     return folder.report
 
 

@@ -35,6 +35,12 @@ class RunFolder:
         return RunFolder(Path(other)) if other else self
 
     @property
+    def is_run(self) -> bool:
+        """Whether anything in it is a run's; a skill bundle or a folder of recordings is none."""
+        parts = (self.description, self.demonstrations, self.finetuned, self.curve.parent)
+        return any(part.exists() for part in parts)
+
+    @property
     def is_sweep(self) -> bool:
         """Whether it is the folder of a sweep."""
         return "sweep" in (read_json(self.description) or {}).get("config", {})

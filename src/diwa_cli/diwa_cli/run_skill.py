@@ -33,7 +33,10 @@ class RunSkillConfig(EnvironmentConfig):
 
 
 def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Path | None = None) -> ControlResult:
-    """Run the bundle's skill once on the simulated robot and print how it went."""
+    """Run the bundle's skill once on the simulated robot and print how it went; `video` is where its film goes.
+
+    Raises `DiwaError` if it may not go there.
+    """
     if video:
         require_output(video)
     robot = open_environment(config.chosen(sim))
@@ -42,9 +45,9 @@ def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Pat
         robot.reset(bundle.skill, config.seed)
         film = Film(robot) if video else None
         result = runner.run(robot, config.max_steps, config.seed, config.success_ticks, film)
-        if video and film:
-            film.write(video)
         print(description(bundle, result, robot))
+        if video and film and film.write(video):
+            print(f"  film                 {video}")
         return result
     finally:
         robot.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import imageio_ffmpeg
 import numpy as np
 
+from diwa_cli.run_folder import in_a_line
 from diwa_data.files import atomic_path
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Tick
@@ -34,14 +37,26 @@ class Film:
         self._probability = tick.success_probability
         self._add(observation)
 
-    def write(self, path: Path) -> None:
-        """Add the final state and write the mp4."""
+    def write(self, path: Path) -> bool:
+        """Add the final state and write the mp4. False, with a warning, if that fails."""
         self._add(self._environment.observe())
-        write_video(path, self._frames, self._environment.spec.rate)
+        with failure_as_warning(path):
+            write_video(path, self._frames, self._environment.spec.rate)
+            return True
+        return False
 
     def _add(self, observation: Observation) -> None:
         done = self._environment.succeeded()
         self._frames.append(compose(observation, self._cameras, self._probability, done))
+
+
+@contextmanager
+def failure_as_warning(path: Path) -> Iterator[None]:
+    """Print why the picture or film `path` cannot be made, and go on: no run fails because of a film."""
+    try:
+        yield
+    except Exception as error:  # ffmpeg is absent, slow or killed, the disk is full, a file is damaged: all the same
+        print(f"warning: no {path}: {in_a_line(error)}", file=sys.stderr)
 
 
 def compose(observation: Observation, cameras: Sequence[str], probability: float, done: bool) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from diwa_cli import plots
 from diwa_cli.plots import Curve
 from diwa_cli.run_folder import write_json, write_text
-from diwa_cli.video import write_video
+from diwa_cli.video import failure_as_warning, write_video
 from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.locks import require_ours
@@ -87,7 +87,8 @@ def draw(out: Path, result: OpenLoop, clips: Batch, model: WorldModel, config: E
     longest = int(clips.valid.sum(1).argmax())
     imagined = {name: images.cpu() for name, images in result.imagined.items()}
     save_filmstrip(out / "filmstrip.png", clips, imagined, longest, context=config.context)
-    write_film(out / "film.mp4", clips, imagined, longest, model.spec)
+    with failure_as_warning(out / "film.mp4"):
+        write_film(out / "film.mp4", clips, imagined, longest, model.spec)
     write_curve(out / "psnr.svg", {"imagined": result.psnr, "a still picture": result.still_psnr}, "PSNR, dB")
     write_curve(out / "ssim.svg", {"imagined": result.ssim}, "SSIM")
     write_curve(out / "kl.svg", {"filtered": result.kl}, "KL(posterior || prior), nats")

@@ -13,7 +13,7 @@ import pytest
 from diwa_cli.main import COMMANDS
 from diwa_cli.rollouts import Setting, tape_rollouts
 from diwa_data.motion import MotionLimits
-from diwa_deploy.bundle import find_bundle, write_bundle
+from diwa_deploy.bundle import SHIPPED, find_bundle, write_bundle, write_card
 from diwa_deploy.checks import check_bundle
 from diwa_learning.checkpoint import load_world_model
 from diwa_sim.table import SimConfig
@@ -67,9 +67,16 @@ def test_version(diwa):
     ("words", "message"),
     [
         (["fly"], "unknown command 'fly'; choose one of record, calibrate"),
+        (["recrod"], "unknown command 'recrod', did you mean 'record'? Choose one of record, calibrate"),
+        (["run-skill", "--skill", "Open-Drawr"], "did you mean 'open_drawer'? Choose one of open_drawer, close"),
+        (["demo", "--preset", "dbug"], "did you mean 'debug'?"),
+        (["view", "nowhere"], "nowhere does not exist"),
+        (["inspect", "nowhere", "--thumbnails", "x.png"], "nowhere is no bag"),
+        (["report", "."], ". holds no run"),
+        (["run-skill", "--skill", "open_drawer", "--video", "."], ". is a folder, which is never replaced"),
         (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of open_drawer, close_drawer"),
         (["record", "--out", "x", "--skill", "fly"], "unknown skill 'fly'"),
-        (["demo", "--preset", "huge"], "unknown preset 'huge'; choose calvin, debug, laptop, paper"),
+        (["demo", "--preset", "huge"], "unknown preset 'huge'; choose one of calvin, debug, laptop, paper"),
         (["finetune", "--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["replay", "nowhere.h5"], "no dataset nowhere.h5"),
         (["export-lerobot", "nowhere.h5", "--out", "x"], "no dataset nowhere.h5"),
@@ -102,6 +109,24 @@ def test_unknown_flags_are_refused(diwa):
     assert ran.status == 2
     assert "--episods" in ran.err
     assert "--episodes" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["record", "--out", "x", "--prest", "debug"], [("--prest", "--preset")]),
+        (["record", "--ouut", "x", "--max_sped=3"], [("--ouut", "--out"), ("--max-sped", "--teleop.limits.max-speed")]),
+        (["run-skill", "--skil", "open_drawer"], [("--skil", "--skill")]),
+        (["skills", "--hlep", "--zzz"], [("--hlep", "--help")]),
+        (["record", "--out", "x", "--episodes", "many"], []),
+    ],
+)
+def test_misspelt_flags_are_told_from_right_ones(diwa, words, meant):
+    ran = diwa(*words)
+    assert ran.status == 2
+    for wrong, right in meant:
+        assert f"unknown flag {wrong}, did you mean {right}?" in ran.err
+    assert ran.err.count("did you mean") == len(meant)
 
 
 def test_data_commands(diwa, recorded):
@@ -172,10 +197,53 @@ def test_run_skill_with_a_bundle_and_with_an_installed_one(diwa, bundle, tmp_pat
     assert ran.status == 0
     assert "open_drawer: ended by max_steps after 3 steps" in ran.out
     assert (tmp_path / "a.mp4").stat().st_size > 1000
+    assert f"film                 {tmp_path / 'a.mp4'}" in ran.out
     monkeypatch.setenv("DIWA_HOME", str(tmp_path))
     assert diwa("run-skill", "--skill", "open_drawer", *steps).status == 0
     monkeypatch.setattr("diwa_deploy.bundle.SHIPPED", tmp_path / "nothing")
     assert "no bundle for skill 'close_drawer'" in diwa("run-skill", "--skill", "close_drawer").err
+
+
+def test_a_film_that_cannot_be_written_fails_no_run(diwa, bundle, checkpoints, tmp_path, monkeypatch):
+    def no_ffmpeg(*_, **__):
+        raise RuntimeError("No ffmpeg exe could be found")
+        yield
+
+    monkeypatch.setattr("imageio_ffmpeg.write_frames", no_ffmpeg)
+    steps = ["--max-steps", "2", "--success-ticks", "0", "--video", tmp_path / "a.mp4"]
+    ran = diwa("run-skill", "--skill", "open_drawer", "--checkpoint", bundle.path, *steps)
+    assert (ran.status, ran.err) == (
+        0,
+        f"warning: no {tmp_path / 'a.mp4'}: RuntimeError: No ffmpeg exe could be found\n",
+    )
+    assert ("open_drawer: ended by max_steps" in ran.out, "film" in ran.out) == (True, False)
+
+    networks = ["--world-model", checkpoints.world_model, "--reward", checkpoints.reward, "--out", tmp_path / "out"]
+    small = ["--rollouts", "1", "--max-steps", "2", "--videos", "1", "--workers", "1", "--seeds", "tuning"]
+    ran = diwa("evaluate", "--policies", "base", checkpoints.policy, *networks, *small)
+    assert (ran.status, "No ffmpeg exe" in ran.err) == (0, True)
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["policies"]["base"]["rollouts"] == 1
+
+
+def test_inspect_shows_bundles(diwa, bundle, tmp_path):
+    ran = diwa("inspect", bundle.path)
+    assert ran.status == 0
+    for expected in (
+        f"skill bundle {bundle.path}: open_drawer\n",
+        "success in the simulator: - after imitation, - after fine-tuning",
+        "starts: anywhere: the card names no region",
+        f"world model: {bundle.path / 'world_model'}, ",
+        "spec: panda_sim; static",
+    ):
+        assert expected in ran.out
+    write_card(bundle.path, {"skill": "open_drawer", "base": {"rate": "high"}})
+    ran = diwa("inspect", bundle.path.parent)
+    assert (ran.status, "card.json has no rate for base" in ran.err, len(ran.err.splitlines())) == (2, True, 1)
+
+    ran = diwa("inspect", SHIPPED)
+    assert (ran.status, ran.out.count("skill bundle ")) == (0, 8)
+    assert "success in the simulator: 45 % after imitation, 82 % after fine-tuning" in ran.out
+    assert "hand in the box (0.28, -0.23, 0.19) to (0.55, 0.25, 0.41) m" in ran.out
 
 
 def test_bundle_installs_a_skill_once(diwa, checkpoints, recorded, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The report is one file, complete or not, and says what is missing."""
 
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -78,7 +79,8 @@ def test_what_is_missing_is_named_with_its_command(run):
     assert "play.h5 is not there: <code>diwa build-dataset</code>" in text
 
 
-def test_an_empty_folder_gives_a_page_of_missing_parts(tmp_path):
+def test_a_run_just_begun_gives_a_page_of_missing_parts(tmp_path):
+    (tmp_path / "evaluation").mkdir()
     text = read(tmp_path)
     Page(text)
     for command in ("diwa evaluate", "diwa finetune", "diwa train-world-model", "diwa train-reward", "diwa demo"):
@@ -88,3 +90,31 @@ def test_an_empty_folder_gives_a_page_of_missing_parts(tmp_path):
 def test_no_folder_is_one_error(tmp_path):
     with pytest.raises(DiwaError, match="no run folder"):
         write_report(tmp_path / "nowhere")
+
+
+def test_a_folder_without_a_run_is_refused_and_stays_as_it_was(tmp_path):
+    for part in ("policy", "reward", "world_model"):  # as in a skill bundle
+        (tmp_path / part).mkdir()
+    with pytest.raises(DiwaError, match="holds no run"):
+        write_report(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"no film"])
+def test_films_that_cannot_be_read_cost_the_report_nothing(run, tmp_path, capsys, damage):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("before_after.*"))
+    (tmp_path / "run/evaluation/final/videos/base_1.mp4").write_bytes(damage)
+    assert "+25 percentage points" in read(tmp_path / "run")
+    assert capsys.readouterr().err.startswith(f"warning: no {tmp_path / 'run' / 'before_after.gif'}: ")
+    assert not (tmp_path / "run/before_after.gif").exists()
+
+
+def test_a_reader_that_times_out_costs_the_report_nothing(run, tmp_path, capsys, monkeypatch):
+    def timed_out(path):
+        raise OSError("Could not load meta information")
+        yield
+
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("before_after.*"))
+    monkeypatch.setattr("imageio_ffmpeg.read_frames", timed_out)
+    assert read(tmp_path / "run")
+    assert "before_after.gif: OSError: Could not load meta information" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import dacite
 import yaml
 
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def load_parameters(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         if str(source) not in presets():
-            raise DiwaError(f"unknown preset {str(source)!r}; choose {', '.join(presets())} or name a .yaml file")
+            raise unknown("preset", str(source), presets(), ", or name a .yaml file")
         text = resources.files("diwa_data").joinpath(f"config/{source}.yaml").read_text()
     elif not path.is_file():
         raise DiwaError(f"no configuration file {path}")
@@ -60,9 +60,9 @@ def load_parameters(source: str | Path) -> dict[str, Any]:
         sections = yaml.safe_load(text)["/**"]["ros__parameters"] or {}
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise DiwaError(f"{source}: not YAML of the form '/**: ros__parameters: ...' ({error})") from error
-    unknown = set(sections) - set(SECTIONS)
-    if unknown:
-        raise DiwaError(f"{source}: unknown section {', '.join(sorted(unknown))}; known: {', '.join(SECTIONS)}")
+    strange = sorted(set(sections) - set(SECTIONS))
+    if strange:
+        raise DiwaError(f"{source}: unknown section {', '.join(strange)}; known: {', '.join(SECTIONS)}")
     return sections
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from diwa_data import messages
-from diwa_data.bags import Bag, decode_value
+from diwa_data.bags import Bag, decode_value, find_bags, is_bag
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
 
@@ -43,7 +43,13 @@ def contact_sheet(path: Path, columns: int = 12) -> np.ndarray:
 
 
 def save_contact_sheet(path: Path, out: Path) -> None:
-    """Write the contact sheet of the bag `path` as the PNG `out`. Raises `DiwaError` if it has another ending."""
+    """Write the contact sheet of the bag `path` as the PNG `out`.
+
+    Raises `DiwaError` if `path` is no bag, or `out` has another ending.
+    """
+    if not is_bag(path):
+        first = find_bags([path])[0] if path.is_dir() else "BAGS/000000"
+        raise DiwaError(f"{path} is no bag: thumbnails show one episode, such as {first}")
     if out.suffix.lower() != ".png":
         raise DiwaError(f"{out} is no .png file: thumbnails are written as PNG")
     encoded, data = cv2.imencode(".png", contact_sheet(path)[..., ::-1])

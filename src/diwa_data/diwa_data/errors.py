@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 
 class DiwaError(Exception):
@@ -32,3 +33,14 @@ def damage_as_error(what: str, cure: str) -> Iterator[None]:
     except Exception as error:
         why = " ".join(str(error).split())[:300] or type(error).__name__
         raise DiwaError(f"{what} ({why}): {cure}") from error
+
+
+def unknown(kind: str, name: str, choices: Iterable[str], otherwise: str = "") -> DiwaError:
+    """The error about a `name` that is none of `choices`: it lists them, and asks whether a similar one was meant.
+
+    `kind` is what it should have named, such as "skill"; `otherwise` ends the sentence with another way out.
+    """
+    choices = list(choices)
+    similar = get_close_matches(name.lower(), choices, n=1)
+    hint = f", did you mean {similar[0]!r}? Choose" if similar else "; choose"
+    return DiwaError(f"unknown {kind} {name!r}{hint} one of {', '.join(choices)}{otherwise}")

@@ -64,7 +64,7 @@ def _bag_card(path: Path) -> str:
             lines += [f"no dataset can be built from it: no message on {', '.join(missing)}"]
         else:
             lines += _motion(list(bag_ticks(bag, DatasetConfig(), read_marks(bag))), bag)
-        lines += _spec(bag.spec)
+        lines += spec_lines(bag.spec)
     return "\n".join(lines)
 
 
@@ -130,7 +130,7 @@ def _folder_card(path: Path) -> str:
     gap = f"largest gap {gaps[worst] * 1e3:.0f} ms in {bags[worst].name}"
     lines += [f"{clock[0]}: {min(rates):.2f} to {max(rates):.2f} Hz, {gap}"]
     lines += list(filter(None, [tell_unfinished(path), _unsealed(sidecars)]))
-    return "\n".join(lines + _spec(sidecars[0].spec))
+    return "\n".join(lines + spec_lines(sidecars[0].spec))
 
 
 def _dataset_card(dataset: Dataset) -> str:
@@ -153,7 +153,7 @@ def _dataset_card(dataset: Dataset) -> str:
             f"ticks flagged {_share(flagged, ticks)}",
             f"actions clipped {_share(clipped, moves)}, idle {_share(idle, moves)}",
             f"mean |action|: position {_row(scale[:3])}, rotation {_row(scale[3:6])} of full scale",
-            *_spec(dataset.spec),
+            *spec_lines(dataset.spec),
         ]
     )
 
@@ -171,7 +171,7 @@ def _checkpoint_card(path: Path) -> str:
     for name, content in contents.items():
         lines += [f"{name}:"] + [f"  {key}: {_brief(value)}" for key, value in content.items()]
     spec = Spec.from_json((path / "spec.json").read_text(), f"{path}/spec.json")
-    return "\n".join(lines + _spec(spec))
+    return "\n".join(lines + spec_lines(spec))
 
 
 def _labels(labels: dict[str, Any]) -> list[str]:
@@ -183,7 +183,8 @@ def _counts(labels: Sequence[dict[str, Any]]) -> list[str]:
     return [f"  {number:5} {source or 'unlabelled'} {skill}".rstrip() for (source, skill), number in counts.items()]
 
 
-def _spec(spec: Spec) -> list[str]:
+def spec_lines(spec: Spec) -> list[str]:
+    """The contract's cameras, rates and action scale, in a line."""
     cameras = ", ".join(
         f"{c.name} {c.record_size[0]}x{c.record_size[1]} -> {c.size[0]}x{c.size[1]}" for c in spec.cameras
     )

@@ -15,7 +15,7 @@ import numpy as np
 from diwa_data import messages
 from diwa_data.bag_writer import BagWriter, Storage, next_name
 from diwa_data.devices.config import DeviceConfig
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import require_free
 from diwa_data.images import require_record_size
 from diwa_data.pose import Pose
@@ -135,7 +135,7 @@ class EpisodeRecorder:
     def event(self, name: str, received: float) -> None:
         """Operator event: start, stop, success or discard."""
         if name not in EVENTS:
-            raise DiwaError(f"unknown episode event {name!r}; choose one of {', '.join(EVENTS)}")
+            raise unknown("episode event", name, EVENTS)
         self._write(messages.EPISODE_EVENT, received, messages.encode_string(name))
         self._require_bag().sidecar.events.append((name, received))
 

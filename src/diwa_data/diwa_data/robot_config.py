@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from diwa_data.config import config_file, from_mapping
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.messages import BASE_FRAME
 from diwa_data.spec import ActionSpec, CameraSpec, Spec
 
@@ -78,7 +78,7 @@ def robot_file(robot: str) -> Path:
         return config_file(f"robot_{robot}.yaml")
     path = Path(robot).expanduser()
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        raise DiwaError(f"unknown robot {robot!r}; choose {' or '.join(ROBOTS)}, or name a .yaml file like theirs")
+        raise unknown("robot", robot, ROBOTS, ", or name a .yaml file like theirs")
     return path
 
 

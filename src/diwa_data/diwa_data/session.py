@@ -16,7 +16,7 @@ from typing import Any
 from diwa_data import messages
 from diwa_data.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name, tell_unfinished
 from diwa_data.bags import decode_value, find_bags, is_bag, require_frame
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import free_mb, require_free
 from diwa_data.images import require_record_size
 from diwa_data.locks import FolderLock
@@ -156,7 +156,7 @@ class Session:
         """
         actions = {"start": self._start, "stop": self._stop, "success": self._success, "discard": self._discard}
         if name not in actions:
-            raise DiwaError(f"unknown episode event {name!r}; choose one of {', '.join(actions)}")
+            raise unknown("episode event", name, actions)
         return actions[name](received)
 
     def status(self, now: float) -> Status:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diwa_data.errors import DiwaError
+from diwa_data.errors import unknown
 
 DRAWER_OPEN = 0.16
 SLIDER_LEFT = 0.22
@@ -66,7 +66,7 @@ SKILLS = tuple(GOALS)
 def require_skill(name: str) -> str:
     """`name`, if it is a skill; otherwise an error that lists them."""
     if name not in SKILLS:
-        raise DiwaError(f"unknown skill {name!r}; choose one of {', '.join(SKILLS)}")
+        raise unknown("skill", name, SKILLS)
     return name
 
 

@@ -52,6 +52,7 @@ def save_view(path: Path, episode: str | None, out: Path) -> None:
 
 def show_view(path: Path, episode: str | None) -> None:
     """Open an episode in a window; returns once all of it is there. Raises `DiwaError` without a display."""
+    _require(path)
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise DiwaError("no display to open a window on: use --save EPISODE.rrd, or --serve for a web browser")
     stream = _stream(path)
@@ -74,10 +75,13 @@ def serve_view(path: Path, episode: str | None) -> None:
         threading.Event().wait()
 
 
+def _require(path: Path) -> None:
+    if not Path(path).exists():
+        raise DiwaError(f"{path} does not exist")
+
+
 def _log_path(path: Path, episode: str | None, stream: Any) -> None:
     path = Path(path)
-    if not path.exists():
-        raise DiwaError(f"{path} does not exist")
     if path.is_dir():
         _log_bag(_choose_bag(path, episode), stream)
         return
@@ -228,6 +232,7 @@ def _blueprint(spec: Spec, plots: dict[str, str]) -> Any:
 
 def _stream(path: Path) -> Any:
     """A recording whose only timelines are those of `EpisodeLog`."""
+    _require(path)
     import_rerun().set_strict_mode(True)
     stream = import_rerun().RecordingStream("diwa_view")
     stream.send_recording_name(Path(path).name)

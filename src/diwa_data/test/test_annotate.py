@@ -81,6 +81,19 @@ def test_thumbnails_show_both_cameras_with_times_and_success(bags, tmp_path):
         save_contact_sheet(bags / "000000", tmp_path / "sheet.jpg")
 
 
+def test_thumbnails_of_anything_but_one_bag_name_one(bags, tmp_path):
+    (tmp_path / "d.h5").touch()
+    (tmp_path / "empty").mkdir()
+    for path, message in (
+        (bags, f"{bags} is no bag: thumbnails show one episode, such as {bags / '000000'}"),
+        (tmp_path / "d.h5", "d.h5 is no bag"),
+        (tmp_path / "empty", "holds no finished episode"),
+    ):
+        with pytest.raises(DiwaError, match=message):
+            save_contact_sheet(path, tmp_path / "sheet.png")
+    assert not (tmp_path / "sheet.png").exists()
+
+
 def test_a_bag_without_its_clock_says_so(tmp_path, spec):
     from diwa_data.recording import EpisodeRecorder
 

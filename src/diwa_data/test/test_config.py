@@ -77,7 +77,7 @@ def test_wrong_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_unknown_preset_and_missing_file() -> None:
-    with pytest.raises(DiwaError, match="unknown preset 'huge'; choose calvin, debug, laptop, paper"):
+    with pytest.raises(DiwaError, match="unknown preset 'huge'; choose one of calvin, debug, laptop, paper"):
         load_parameters("huge")
     with pytest.raises(DiwaError, match=r"no configuration file nowhere\.yaml"):
         load_parameters("nowhere.yaml")

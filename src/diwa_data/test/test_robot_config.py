@@ -23,7 +23,7 @@ def test_shipped_robots_load_and_become_a_contract() -> None:
 
 def test_an_own_robot_is_a_file_and_bad_ones_are_refused(tmp_path: Path) -> None:
     own = tmp_path / "ours.yaml"
-    with pytest.raises(DiwaError, match=r"unknown robot 'ur5'; choose franka or sim, or name a \.yaml file"):
+    with pytest.raises(DiwaError, match=r"unknown robot 'ur5'; choose one of franka, sim, or name a \.yaml file"):
         robot_file("ur5")
     with pytest.raises(DiwaError, match="unknown robot"):
         robot_file(str(own))

@@ -20,7 +20,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import CameraSpec
 from diwa_data.synthetic import record_synthetic, synthetic_image, synthetic_pose
 from diwa_data.teleop import ControllerState
-from diwa_data.view import save_view, show_view
+from diwa_data.view import save_view, serve_view, show_view
 
 HIDDEN = """
 import sys
@@ -70,6 +70,15 @@ def rows_of(path: Path, episode: str | None, out: Path) -> Rows:
     pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra `view`)")
     save_view(path, episode, out)
     return Rows(out)
+
+
+def test_nothing_there_is_said_before_a_missing_display(tmp_path, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    missing = tmp_path / "MISSING"
+    for look in (show_view, serve_view, lambda path, episode: save_view(path, episode, tmp_path / "e.rrd")):
+        with pytest.raises(DiwaError, match=f"{missing} does not exist"):
+            look(missing, None)
 
 
 def test_a_bag_becomes_a_rerun_file(bags, tmp_path):

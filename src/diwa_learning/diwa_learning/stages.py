@@ -11,7 +11,7 @@ from typing import Any
 
 from diwa_data.config import DEFAULT_PRESET, SECTIONS, from_mapping, load_parameters, merged
 from diwa_data.dataset import load_dataset
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import home
 from diwa_learning.features import require_one_skill
 from diwa_learning.finetune import FinetuneConfig, finetune
@@ -128,7 +128,7 @@ def folder(stage: str, skill: str = "") -> Path:
 def require_inputs(config: TrainConfig) -> None:
     """Raise `DiwaError` unless the stage exists and has been given a dataset, and nothing that it does not use."""
     if config.stage not in NEEDS:
-        raise DiwaError(f"unknown stage {config.stage!r}; choose one of {', '.join(NEEDS)}")
+        raise unknown("stage", config.stage, NEEDS)
     given = {"skill": config.skill, "play": config.play, **dataclasses.asdict(config.checkpoints)}
     unused = [name for name, value in given.items() if value and name not in NEEDS[config.stage]]
     if unused:

@@ -59,7 +59,7 @@ def _record(out: Path, config: RecordConfig, sim: SimConfig, count: int) -> list
     if config.device != "scripted":
         if left := tell_unfinished(out):
             raise DiwaError(f"{left}, or delete {unfinished_episodes(out)[0]} if nobody wants it; then record on")
-        with closing(open_device(config.device, config.devices)) as controller:
+        with closing(open_device(config.device, config.devices, "--device scripted")) as controller:
             require_same_config(out, config, sim)
             robot = SimulatedPanda(sim)
             recorder = EpisodeRecorder(out, robot.spec, config.storage)

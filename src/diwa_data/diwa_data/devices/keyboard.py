@@ -111,5 +111,5 @@ def _controlling_terminal() -> int:
     except OSError as error:
         raise DiwaError(
             "the keyboard needs a terminal and this process has none (under a launch file, a service or a pipe): run "
-            "the command itself in a terminal, or use device:=webxr (a page with buttons, in any browser)"
+            "the command itself in a terminal, or use the device webxr (a page with buttons, in any browser)"
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from diwa_data.devices.config import DeviceConfig
-from diwa_data.errors import DiwaError
+from diwa_data.errors import unknown
 from diwa_data.teleop import ControllerState, Device
 
 DEVICES = ("vive", "webxr", "keyboard")
@@ -27,12 +27,18 @@ class Controller(Device, Protocol):
         """Give the device back."""
 
 
-def open_device(name: str, config: DeviceConfig) -> Controller:
-    """Open one of `DEVICES`. Raises `DiwaError` if there is none of that name, or it cannot be opened."""
-    if name == "vive":
-        from diwa_data.devices.vive import open_vive
+def open_device(name: str, config: DeviceConfig, instead: str = "device:=scripted robot:=sim") -> Controller:
+    """Open one of `DEVICES`. Raises `DiwaError` if there is none of that name, or it cannot be opened.
 
-        return open_vive(config.vive)
+    `instead` is what the caller's user can write to do without a VIVE.
+    """
+    if name == "vive":
+        from diwa_data.devices.vive import NoSteamVR, open_vive
+
+        try:
+            return open_vive(config.vive)
+        except NoSteamVR as error:
+            raise NoSteamVR(error.why, f"try {instead}") from error
     if name == "webxr":
         from diwa_data.devices.webxr import WebXR
 
@@ -41,7 +47,7 @@ def open_device(name: str, config: DeviceConfig) -> Controller:
         from diwa_data.devices.keyboard import Keyboard
 
         return Keyboard(config.keyboard)
-    raise DiwaError(f"unknown device {name!r}; choose {', '.join(DEVICES)}")
+    raise unknown("device", name, DEVICES)
 
 
 class Feedback:

@@ -19,14 +19,20 @@ from diwa_data.files import home
 from diwa_data.pose import Pose
 from diwa_data.teleop import ControllerState
 
-NO_STEAMVR = "no SteamVR; try device:=scripted robot:=sim"
-
 _TRACKING_OK = 200
 _TRIGGER_AXIS = 1
 _BUTTONS = {"menu": 1, "grip": 2, "mark": 32}  # bits of ulButtonPressed; mark is the touchpad
 _PULSE = 3000  # microseconds, about the longest that one call makes
 _PULSES = {"start": 4, "stop": 8, "lost": 20}  # one a reading: how long the hand feels it
 _PATIENCE = 2.5  # seconds for SteamVR to answer
+
+
+class NoSteamVR(DiwaError):
+    """SteamVR does not run, or `openvr` is not installed; `why` says which."""
+
+    def __init__(self, why: str, cure: str = "start it"):
+        super().__init__(f"no SteamVR; {cure} ({why})")
+        self.why = why
 
 
 class Vive:
@@ -152,7 +158,7 @@ def import_openvr() -> Any:
     try:
         import openvr
     except (ImportError, OSError) as error:
-        raise DiwaError(f"{NO_STEAMVR} ({error}; a VIVE needs openvr: {how_to_install('vive')})") from error
+        raise NoSteamVR(f"{error}; a VIVE needs openvr: {how_to_install('vive')}") from error
     return openvr
 
 
@@ -170,9 +176,9 @@ def _connect(openvr: Any) -> Any:
     thread.start()
     thread.join(_PATIENCE)
     if not outcome:
-        raise DiwaError(f"{NO_STEAMVR} (it does not answer: restart it)")
+        raise NoSteamVR("it does not answer", "restart it")
     if isinstance(outcome[0], openvr.OpenVRError):
-        raise DiwaError(f"{NO_STEAMVR} ({type(outcome[0]).__name__}; for a VIVE, start it)") from outcome[0]
+        raise NoSteamVR(type(outcome[0]).__name__) from outcome[0]
     return outcome[0]
 
 
