@@ -187,6 +187,7 @@ def drawing(rows: Sequence[dict[str, Any]]) -> str:
         "after imitation": [100 * row[BASE]["rate"] for row in ranked],
         "after dreaming": [100 * row[FINETUNED]["rate"] for row in ranked],
         "in its last dreams": [100 * row["dream_success"]["end"] for row in ranked],
-        "offline score": [100 * row["score"]["end"] for row in ranked],
     }
-    return plots.lines({name: Curve(error, y) for name, y in curves.items()}, "hand error in imagination, mm", "%")
+    found = {name: Curve(error, y) for name, y in curves.items()}
+    score = Curve(error, [row["score"]["end"] for row in ranked])
+    return plots.lines(found, "hand error in imagination, mm", "success, %", scores=score)

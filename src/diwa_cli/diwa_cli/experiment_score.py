@@ -111,7 +111,7 @@ def drawing(judged: Sequence[Judged]) -> str:
     skills = [one.skill for one in judged]
     panels = {
         "success in dreams, %": [100 * one.dream_success for one in judged],
-        "offline score, %": [100 * one.score for one in judged],
+        "offline score": [one.score for one in judged],
     }
     return plots.against_truth(panels, truth, skills)
 

@@ -36,6 +36,7 @@ STYLE: Any = {
     "ytick.color": INK,
     "legend.frameon": False,
     "svg.hashsalt": "diwa",
+    "text.parse_math": False,  # labels are anyone's
 }
 
 
@@ -85,15 +86,27 @@ def learning_curve(dream: Curve, truth: Mapping[int, SuccessRate], scores: Mappi
         bounds = np.array([[100 * rate.interval.low, 100 * rate.interval.high] for rate in truth.values()]).T
         axes.errorbar(steps, rates, np.abs(bounds - rates), color=FINETUNED, marker="o", capsize=3, linewidth=1.6,
                       label="in the simulator (oracle), 95 % interval")  # fmt: skip
-    if scores:
-        axes.plot(list(scores), [100 * score for score in scores.values()], "D", color=INK, markersize=4,
-                  label="offline score")  # fmt: skip
-        axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=":")
-    axes.set(xlabel="fine-tuning iteration", ylabel="success, %")
-    axes.set_ylim(min(0, *(100 * score - 5 for score in scores.values()), 0), max(102, *axes.get_ylim()))
+    axes.set(xlabel="fine-tuning iteration", ylabel="success, %", ylim=(0, 102))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    if scores:
+        score_axis(axes, list(scores), list(scores.values()))
+        axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=":")
+    axes.legend(handles=handles(figure), loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return svg(figure)
+
+
+def score_axis(axes: Axes, x: Sequence[float], scores: Sequence[float]) -> None:
+    """Offline scores over x on an axis of their own: a share less a deviation is no per cent, and may fall below 0."""
+    right = axes.twinx()
+    right.plot(x, scores, "D", color=INK, markersize=4, label="offline score")
+    right.set(ylabel="offline score", ylim=(min(0, *scores) - 0.05, max(1, *scores) + 0.05))
+    right.spines["right"].set_visible(True)
+    right.grid(visible=False)
+
+
+def handles(figure: Figure) -> list[Any]:
+    """What a legend of all axes of a figure names."""
+    return [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
 
 
 @styled
@@ -131,8 +144,11 @@ def dream_against_truth(dreams: Mapping[str, float], truth: Mapping[str, Success
 
 
 @styled
-def lines(curves: Mapping[str, Curve], xlabel: str, ylabel: str, log: bool = False) -> str:
-    """Several curves over one axis; `log` asks for a logarithmic one where the values span a decade."""
+def lines(curves: Mapping[str, Curve], xlabel: str, ylabel: str, log: bool = False, scores: Curve | None = None) -> str:
+    """Several curves over one axis, offline scores on another.
+
+    `log` asks for a logarithmic axis where the values span a decade.
+    """
     figure, axes = new_figure(width=4.4, height=2.6)
     for (name, curve), color in zip(curves.items(), CYCLE * len(curves), strict=False):
         axes.plot(curve.x, curve.y, color=color, linewidth=1.5, label=name, marker="o" if len(curve.x) == 1 else "")
@@ -141,8 +157,10 @@ def lines(curves: Mapping[str, Curve], xlabel: str, ylabel: str, log: bool = Fal
     values = np.concatenate([curve.y for curve in curves.values()])
     if log and values.min() > 0 and values.max() > 10 * values.min():
         axes.set_yscale("log")
+    if scores:
+        score_axis(axes, scores.x, scores.y)
     if len(curves) > 1:
-        axes.legend()
+        axes.legend(handles=handles(figure))
     return svg(figure)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from diwa_cli import page, plots
 from diwa_cli.before_after import choose_pair, draw_pair
-from diwa_cli.page import missing, section
-from diwa_cli.report_learning import fine_tuning, networks, world_model
-from diwa_cli.report_run import data, reproduce, time_spent
-from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, read_json, write_text
+from diwa_cli.page import Table, drawing
+from diwa_cli.report_learning import classifier, fine_tuning, imitation, world_model
+from diwa_cli.report_run import data, replayed, reproduce, time_spent
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, read_json
 from diwa_cli.statistics import SuccessRate
 from diwa_cli.video import failure_as_warning
-from diwa_data import __version__
 from diwa_data.errors import DiwaError
 
 LABELS = {BASE: "after imitation", FINETUNED: "after dreaming"}
@@ -31,22 +29,8 @@ def write_report(run: Path) -> Path:
     folder = RunFolder(run)
     if not folder.is_run:
         raise DiwaError(f"{run} holds no run (no run.json, dataset, fine-tuning or evaluation): `diwa demo` makes one")
+    page.write_page(folder.report, "report.html", **contents(folder))
     evaluation = read_json(folder.final / "evaluation.json")
-    description = read_json(folder.description) or {}
-    skill = _skill(evaluation, description)
-    sections = [
-        result(evaluation),
-        rollouts(folder, evaluation),
-        fine_tuning(folder),
-        world_model(folder),
-        networks(folder),
-        data(folder),
-        time_spent(folder),
-        reproduce(folder, description),
-    ]
-    footer = f"<p>Made by diwa-ros2 {escape(__version__)}. This page is one file and loads nothing from elsewhere.</p>"
-    document = page.page(f"DiWA: {skill}", header(skill, evaluation, folder), sections, footer)
-    write_text(folder.report, document)
     pair = choose_pair(evaluation, folder.final / "videos", (BASE, FINETUNED)) if evaluation else None
     if pair:
         with failure_as_warning(folder.film):
@@ -54,29 +38,26 @@ def write_report(run: Path) -> Path:
     return folder.report
 
 
-def header(skill: str, evaluation: dict[str, Any] | None, folder: RunFolder) -> str:
-    """Title with the two rates, one sentence, key numbers, links to the sections."""
-    over = '<p class="over">DiWA · a diffusion policy, fine-tuned inside a learned world model</p>'
-    anchors = [
-        ("result", "Result"), ("rollouts", "Rollouts"), ("finetuning", "Fine-tuning"), ("world-model", "World model"),
-        ("networks", "Policy and reward"), ("data", "Data"), ("time", "Time"), ("reproduce", "Reproduce"),
-    ]  # fmt: skip
-    nav = "<nav>" + "".join(f'<a href="#{key}">{name}</a>' for key, name in anchors) + "</nav>"
-    if evaluation is None:
-        return f"{over}<h1>{escape(skill)}</h1><p class='lead'>Not evaluated yet.</p>{nav}"
-    base, tuned = (success_rate(evaluation, name) for name in LABELS)
-    title = (
-        f'<h1>{escape(skill.replace("_", " "))}: <span class="base">{100 * base.rate:.0f} %</span> '
-        f'<span class="arrow">→</span> <span class="tuned">{100 * tuned.rate:.0f} %</span></h1>'
-    )
-    low, high = _difference(evaluation)["interval"]
-    lead = (
-        f"<p class='lead'>A policy imitated demonstrations, then practised in the dreams of a world model, without one "
-        f"more step on the robot. On the same {base.rollouts} start states, success changed by "
-        f"<b>{signed(_difference(evaluation)['points'])} percentage points</b> "
-        f"(95 % interval, paired: {signed(low)} to {signed(high)}).</p>"
-    )
-    return over + title + lead + page.numbers(key_numbers(evaluation, folder)) + nav
+def contents(folder: RunFolder) -> dict[str, Any]:
+    """What the template shows of a run; None for what it lacks."""
+    evaluation = read_json(folder.final / "evaluation.json")
+    description = read_json(folder.description) or {}
+    demo = description.get("config", {}).get("demo", {})
+    return {
+        "skill": evaluation["config"]["skill"] if evaluation else demo.get("skill", "run"),
+        "max_steps": evaluation["config"]["max_steps"] if evaluation else 72,
+        "result": result(evaluation) if evaluation else None,
+        "numbers": key_numbers(evaluation, folder) if evaluation else [],
+        "films": films(folder, evaluation),
+        "finetuning": fine_tuning(folder),
+        "world_model": world_model(folder),
+        "policy": imitation(folder),
+        "reward": classifier(folder),
+        "replay": replayed(folder),
+        "data": data(folder),
+        "time": time_spent(folder),
+        "run": reproduce(folder, description),
+    }
 
 
 def key_numbers(evaluation: dict[str, Any], folder: RunFolder) -> list[tuple[str, str]]:
@@ -95,54 +76,46 @@ def key_numbers(evaluation: dict[str, Any], folder: RunFolder) -> list[tuple[str
     return found
 
 
-def result(evaluation: dict[str, Any] | None) -> str:
-    """Bars, intervals and the paired table."""
-    about = (
-        "A rollout succeeds if the simulator's oracle is true once within "
-        f"{evaluation['config']['max_steps'] if evaluation else 72} control ticks (7.5 a second). Both policies start "
-        "from the same states with the same sampling seeds; nobody looked at these states before. Rates carry Wilson's "
-        "interval, their difference Newcombe's interval for paired proportions (1998, method 10)."
-    )
-    if evaluation is None:
-        return section("result", "Result", about, missing("The paired evaluation", "diwa evaluate"))
+def result(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Rates, bars, intervals and the paired table."""
     rates = {label: success_rate(evaluation, name) for name, label in LABELS.items()}
     spoken = ", ".join(f"{label} {100 * rate.rate:.0f} %" for label, rate in rates.items())
-    bars = page.svg_figure(plots.success_bars(rates), f"Bars of success: {spoken}")
-    difference = _difference(evaluation)
+    difference = evaluation["differences"]["finetuned - base"]
     low, high = difference["interval"]
-    pairs = page.table(
-        ["start states where", "number"],
-        [
-            ["both succeed", str(difference["both"])],
-            ["only the fine-tuned policy succeeds", str(difference["only_finetuned"])],
-            ["only the base policy succeeds", str(difference["only_base"])],
-            ["neither succeeds", str(difference["neither"])],
-        ],
-    )
+    pairs = [
+        ("both succeed", str(difference["both"])),
+        ("only the fine-tuned policy succeeds", str(difference["only_finetuned"])),
+        ("only the base policy succeeds", str(difference["only_base"])),
+        ("neither succeeds", str(difference["neither"])),
+    ]
     rows = []
     for label, rate in rates.items():
         interval = f"{100 * rate.interval.low:.1f} to {100 * rate.interval.high:.1f}"
-        rows.append([label, f"{rate.successes} / {rate.rollouts}", f"{100 * rate.rate:.1f}", interval])
-    rows.append(["difference, points", "", signed(difference["points"], 1), f"{signed(low, 1)} to {signed(high, 1)}"])
-    numbers = page.table(["policy", "successes", "%", "95 % interval"], rows)
-    return section("result", "Result", about, page.columns(bars, numbers + "<h3>Pairs</h3>" + pairs))
+        rows.append((label, f"{rate.successes} / {rate.rollouts}", f"{100 * rate.rate:.1f}", interval))
+    rows.append(("difference, points", "", signed(difference["points"], 1), f"{signed(low, 1)} to {signed(high, 1)}"))
+    base, tuned = rates.values()
+    return {
+        "base": f"{100 * base.rate:.0f}",
+        "finetuned": f"{100 * tuned.rate:.0f}",
+        "starts": base.rollouts,
+        "points": signed(difference["points"]),
+        "low": signed(low),
+        "high": signed(high),
+        "bars": drawing(plots.success_bars(rates), f"Bars of success: {spoken}"),
+        "rates": Table(["policy", "successes", "%", "95 % interval"], rows),
+        "pairs": Table(["start states where", "number"], pairs),
+    }
 
 
-def rollouts(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
-    """Videos of both policies from the same starts, side by side."""
-    about = (
-        "The first start states of the evaluation, not selected: left the policy after imitation, right the same "
-        "policy after dreaming, from the same state. Each video shows the static and the wrist camera; the bar below "
-        "is the success probability by the learned classifier, green once the oracle is true."
-    )
+def films(folder: RunFolder, evaluation: dict[str, Any] | None) -> list[list[dict[str, Any]]]:
+    """Videos of both policies from the same starts, in pairs."""
     found = {(r["policy"], r["seed"]): r for r in (evaluation or {}).get("rollouts", [])}
     pairs = []
     for seed in dict.fromkeys(seed for _, seed in found):
-        videos = [folder.final / "videos" / f"{name}_{seed}.mp4" for name in LABELS]
-        if all(video.is_file() for video in videos):
-            cells = [_video(v, LABELS[n], found[n, seed]) for v, n in zip(videos, LABELS, strict=True)]
-            pairs.append(f'<div class="pair">{"".join(cells)}</div>')
-    return section("rollouts", "Rollouts", about, *(pairs or [missing("A video", "diwa evaluate --videos 6")]))
+        videos = {name: folder.final / "videos" / f"{name}_{seed}.mp4" for name in LABELS}
+        if all(video.is_file() for video in videos.values()):
+            pairs.append([_film(video, LABELS[name], found[name, seed]) for name, video in videos.items()])
+    return pairs
 
 
 def signed(value: float, digits: int = 0) -> str:
@@ -157,19 +130,11 @@ def success_rate(evaluation: dict[str, Any], name: str) -> SuccessRate:
     return SuccessRate(policy["successes"], policy["rollouts"])
 
 
-def _video(path: Path, label: str, rollout: dict[str, Any]) -> str:
-    tag = '<span class="tag yes">success</span>' if rollout["success"] else '<span class="tag">no success</span>'
-    spoken = f"Rollout {label} from start {rollout['seed']}: {'success' if rollout['success'] else 'no success'}"
-    return page.video_figure(
-        path, spoken, f"{label} · {tag} · {rollout['steps'] / 7.5:.1f} s · start {rollout['seed']}"
-    )
-
-
-def _difference(evaluation: dict[str, Any]) -> dict[str, Any]:
-    return evaluation["differences"]["finetuned - base"]
-
-
-def _skill(evaluation: dict[str, Any] | None, description: dict[str, Any]) -> str:
-    if evaluation:
-        return evaluation["config"]["skill"]
-    return description.get("config", {}).get("demo", {}).get("skill", "run")
+def _film(path: Path, label: str, rollout: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "src": page.data_uri(path),
+        "label": label,
+        "start": rollout["seed"],
+        "success": "success" if rollout["success"] else "",
+        "seconds": f"{rollout['steps'] / 7.5:.1f}",
+    }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diwa_cli import page
-from diwa_cli.page import section
+from diwa_cli.page import Table, drawing
 from diwa_cli.plots_sweep import Bar, DreamtBar, dreamt_bars
 from diwa_cli.report_learning import history
 from diwa_cli.run_folder import FINETUNED, read_json
@@ -14,18 +13,12 @@ from diwa_cli.statistics import Interval, interval_of_mean
 from diwa_cli.sweep_folder import Run, SweepFolder
 from diwa_learning.selection import before
 
-ABOUT = (
-    "The same policies fine-tuned with several weights of the BC term. Success in the dreams before the result is the "
-    "mean over runs; that in the simulator is the mean over skills, with its 95 % interval. Where the two part, the "
-    "policy exploits the world model or the classifier."
-)
 
-
-def alphas(folder: SweepFolder, found: dict[str, Any]) -> list[str]:
-    """Success in dreams and in the simulator over alpha_BC; nothing if no skill has all of several values."""
+def alphas(folder: SweepFolder, found: dict[str, Any]) -> dict[str, Any] | None:
+    """Success in dreams and in the simulator over alpha_BC; None if no skill has all of several values."""
     rows = groups(found["skills"])
     if len(rows) < 2:
-        return []
+        return None
     bars, cells = {}, []
     for alpha, group in rows.items():
         dream, kl = (mean(of_runs(folder, group, name)) for name in ("dream_success", "bc_kl"))
@@ -37,8 +30,10 @@ def alphas(folder: SweepFolder, found: dict[str, Any]) -> list[str]:
         f"{name}: {bar.dream:.0f} % in dreams, {bar.truth.mean:.0f} % true" for name, bar in bars.items()
     )
     head = ["alpha_BC", "in dreams, %", "in the simulator, %", "95 %", "KL to the base policy"]
-    drawn = page.svg_figure(dreamt_bars(bars), f"Bars of success by alpha_BC, {spoken}")
-    return [section("alphas", "alpha_BC", ABOUT, page.table(head, cells), drawn)]
+    return {
+        "rows": Table(head, cells),
+        "bars": drawing(dreamt_bars(bars), f"Bars of success by alpha_BC, {spoken}"),
+    }
 
 
 def groups(rows: Sequence[dict[str, Any]]) -> dict[float, list[dict[str, Any]]]:

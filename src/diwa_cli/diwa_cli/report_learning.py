@@ -1,26 +1,21 @@
-"""The report's sections about what was learned: fine-tuning, world model, policy and reward."""
+"""What the report shows of learning: fine-tuning, world model, policy and reward."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from diwa_cli import page, plots
-from diwa_cli.page import missing, section
+from diwa_cli.page import Figure, Table, drawing
 from diwa_cli.plots import Curve
 from diwa_cli.run_folder import RunFolder, read_json
 from diwa_cli.statistics import SuccessRate
 
 
-def fine_tuning(folder: RunFolder) -> str:
+def fine_tuning(folder: RunFolder) -> dict[str, Any] | None:
     """Dream success against true success over iterations, and how the updates went."""
-    about = (
-        "PPO on the last denoising steps, entirely in imagination. If dream and truth part, the policy exploits the "
-        "world model or the classifier. The true success of the checkpoints on the way is measured on start states of "
-        "their own, apart from those of the final figure, and chooses nothing."
-    )
     metrics = read_json(folder.finetuned / "metrics.json")
     if metrics is None:
-        return section("finetuning", "Fine-tuning in dreams", about, missing("The fine-tuned policy", "diwa finetune"))
+        return None
     curve = read_json(folder.curve / "evaluation.json")
     truth = {
         int(name): SuccessRate(found["successes"], found["rollouts"])
@@ -30,20 +25,18 @@ def fine_tuning(folder: RunFolder) -> str:
     scores = {int(iteration): score for iteration, score in metrics.get("scores", {}).items()}
     spoken = ", ".join(f"iteration {step}: {100 * rate.rate:.0f} %" for step, rate in truth.items())
     drawn = plots.learning_curve(dream, truth, scores, metrics.get("iteration", 0))
-    parts = [page.svg_figure(drawn, f"Learning curve; true success {spoken or 'missing'}")]
-    if scores:
-        parts.append(selected(metrics, scores, truth))
-    if not truth:
-        parts.append(missing("True success of the checkpoints on the way", "diwa evaluate --seeds curve"))
-    small = [
-        chart(metrics, {"approx_kl": "of an update"}, "iteration", "approximate KL", "how far each update moves"),
-        chart(metrics, {"bc_kl": "to base"}, "iteration", "KL to the base policy", "what the BC term holds down"),
-        chart(metrics, {"clip_fraction": "clipped"}, "iteration", "clipped share", "PPO ratios at their limit"),
-        chart(
-            metrics, {"explained_variance": "critic"}, "iteration", "explained variance", "of returns, by the critic"
+    return {
+        "curve": drawing(drawn, f"Learning curve; true success {spoken or 'missing'}"),
+        "selected": selected(metrics, scores, truth) if scores else "",
+        "truth": bool(truth),
+        "charts": charts(
+            metrics,
+            ("approx_kl", "iteration", "approximate KL", "how far each update moves"),
+            ("bc_kl", "iteration", "KL to the base policy", "what the BC term holds down"),
+            ("clip_fraction", "iteration", "clipped share", "PPO ratios at their limit"),
+            ("explained_variance", "iteration", "explained variance", "of returns, by the critic"),
         ),
-    ]
-    return section("finetuning", "Fine-tuning in dreams", about, *parts, "<h3>Updates</h3>", page.columns(*small))
+    }
 
 
 def selected(metrics: dict[str, Any], scores: dict[int, float], truth: dict[int, SuccessRate]) -> str:
@@ -51,36 +44,33 @@ def selected(metrics: dict[str, Any], scores: dict[int, float], truth: dict[int,
     chosen, last = metrics["iteration"], metrics["steps"]
     text = (
         f"The result is the policy after iteration {chosen} of {last}, the best of {len(scores)} by offline score: "
-        f"dream success less the guard's deviation beyond that of the base's dreams, {100 * scores[chosen]:.0f} %."
+        f"dream success less the guard's deviation beyond that of the base's dreams, {scores[chosen]:.2f}."
     )
     if chosen != last and chosen in truth and last in truth:
         rates = [100 * truth[iteration].rate for iteration in (chosen, last)]
         text += f" It succeeds in {rates[0]:.0f} % in the simulator, the last one in {rates[1]:.0f} %."
-    return f"<p>{text}</p>"
+    return text
 
 
-def world_model(folder: RunFolder, *more: str) -> str:
-    """Filmstrip of imagination against the recording, losses, and `more` HTML below."""
-    about = (
-        "From two frames of context the model imagines what the recorded actions do, without seeing another frame. "
-        "Compare with the recording: the hand must go where it went, and the furniture must answer."
-    )
+def world_model(folder: RunFolder) -> dict[str, Any] | None:
+    """Filmstrip of imagination against the recording, and losses."""
     metrics = read_json(folder.world_model / "metrics.json")
     if metrics is None:
-        return section("world-model", "World model", about, missing("The world model", "diwa train-world-model"))
+        return None
     strip = folder.world_model / "open_loop.png"
     spoken = "Filmstrip of a held-out clip: recorded frames above imagined ones, for each camera"
-    film = page.image_figure(strip, spoken) if strip.is_file() else missing("The filmstrip", "diwa train-world-model")
-    small = [
-        *open_loop(metrics),
-        chart(metrics, {"loss": "training"}, "update", "loss", "", log=True),
-        chart(metrics, {"kl": "training"}, "update", "KL(posterior ‖ prior), nats", ""),
-    ]
-    return section("world-model", "World model", about, film, model_size(metrics), page.columns(*small), *more)
+    losses = charts(
+        metrics, ("loss", "update", "loss", "", True), ("kl", "update", "KL(posterior ‖ prior), nats", "")
+    )  # fmt: skip
+    return {
+        "strip": Figure(page.data_uri(strip), spoken) if strip.is_file() else None,
+        "size": model_size(metrics),
+        "charts": [*open_loop(metrics), *losses],
+    }
 
 
 def model_size(metrics: dict[str, Any]) -> str:
-    """What it was trained on, and whether it listens to actions (METHOD section 6, check 2)."""
+    """What it was trained on, and whether it listens to actions."""
     if "parameters" not in metrics:
         return ""
     text = (
@@ -91,10 +81,10 @@ def model_size(metrics: dict[str, Any]) -> str:
             f"{name.replace('_', ' ')} actions {value:.2f}" for name, value in kl.items()
         )
         text += ". A model that listens to actions is least surprised under the recorded ones."
-    return f"<p>{text}</p>"
+    return text
 
 
-def open_loop(metrics: dict[str, Any]) -> list[str]:
+def open_loop(metrics: dict[str, Any]) -> list[Figure]:
     """How imagination on held-out clips keeps up with the recording, step by step."""
     found = metrics.get("open_loop_steps")
     if not found:
@@ -108,43 +98,29 @@ def open_loop(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
-def networks(folder: RunFolder) -> str:
-    """Policy loss, classifier loss, precision and recall."""
-    about = (
-        "The policy imitates with a denoising loss. The classifier says from the world model's state whether the skill "
-        "is done; its threshold is set on imagined states of held-out demonstrations, as it will judge dreams."
-    )
-    policy = read_json(folder.policy / "metrics.json")
-    reward = read_json(folder.reward / "metrics.json")
-    left = (
-        chart(policy, {"loss": "training"}, "epoch", "denoising loss", "the policy's imitation", log=True)
-        if policy
-        else missing("The policy", "diwa train-policy")
-    )
-    right = (
-        chart(reward, {"loss": "training"}, "epoch", "NT-Xent + cross-entropy", "the classifier's training")
-        if reward
-        else missing("The classifier", "diwa train-reward")
-    )
-    scores = classifier_scores(reward) if reward else ""
-    return section("networks", "Policy and reward", about, page.columns(left, right), scores)
+def imitation(folder: RunFolder) -> dict[str, Any] | None:
+    """The policy's loss."""
+    metrics = read_json(folder.policy / "metrics.json")
+    loss = ("loss", "epoch", "denoising loss", "the policy's imitation", True)
+    return metrics and {"chart": next(iter(charts(metrics, loss)), None)}
 
 
-def classifier_scores(metrics: dict[str, Any]) -> str:
-    """Precision and recall on held-out states, and two sanity checks in dreams."""
+def classifier(folder: RunFolder) -> dict[str, Any] | None:
+    """The classifier's loss, precision and recall on held-out states, and two sanity checks in dreams."""
+    metrics = read_json(folder.reward / "metrics.json")
+    if metrics is None:
+        return None
     rows = []
     for origin in ("filtered", "imagined"):
         if score := metrics.get(origin):
             counts = [str(score["positives"]), str(score["negatives"])]
             rows.append([f"{origin} states", f"{score['precision']:.2f}", f"{score['recall']:.2f}", *counts])
-    parts = ["<h3>Classifier on held-out states</h3>"]
-    parts.append(page.table(["", "precision", "recall", "successes", "failures"], rows))
-    if dreams := metrics.get("dreams"):
-        parts.append(
-            f"<p>Dreams from held-out starts that it calls a success: {100 * dreams['demonstrated']:.0f} % under the "
-            f"demonstrated actions, {100 * dreams['idle']:.0f} % when doing nothing.</p>"
-        )
-    return "".join(parts)
+    loss = ("loss", "epoch", "NT-Xent + cross-entropy", "the classifier's training")
+    return {
+        "chart": next(iter(charts(metrics, loss)), None),
+        "scores": Table(["", "precision", "recall", "successes", "failures"], rows),
+        "dreams": {name: f"{100 * share:.0f}" for name, share in metrics.get("dreams", {}).items()},
+    }
 
 
 def history(metrics: dict[str, Any], name: str) -> Curve | None:
@@ -153,15 +129,13 @@ def history(metrics: dict[str, Any], name: str) -> Curve | None:
     return Curve([step for step, _ in points], [value for _, value in points]) if points else None
 
 
-def chart(
-    metrics: dict[str, Any], names: dict[str, str], xlabel: str, ylabel: str, caption: str, log: bool = False
-) -> str:
-    """Logged curves (name -> label) in one small figure; nothing if none was logged."""
-    curves = {label: curve for name, label in names.items() if (curve := history(metrics, name))}
-    return figure(curves, xlabel, ylabel, caption, log) if curves else ""
+def charts(metrics: dict[str, Any], *wanted: tuple[Any, ...]) -> list[Figure]:
+    """A small figure of each logged curve: its name, then as for `figure`; those that were not logged are left out."""
+    found = ((history(metrics, name), how) for name, *how in wanted)
+    return [figure({"training": curve}, *how) for curve, how in found if curve]
 
 
-def figure(curves: dict[str, Curve], xlabel: str, ylabel: str, caption: str, log: bool = False) -> str:
+def figure(curves: dict[str, Curve], xlabel: str, ylabel: str, caption: str, log: bool = False) -> Figure:
     """A small drawing of curves (label -> points)."""
     last = ", ".join(f"{label} ends at {curve.y[-1]:.4g}" for label, curve in curves.items())
-    return page.svg_figure(plots.lines(curves, xlabel, ylabel, log), f"{ylabel} over {xlabel}: {last}", caption)
+    return drawing(plots.lines(curves, xlabel, ylabel, log), f"{ylabel} over {xlabel}: {last}", caption)

@@ -83,6 +83,18 @@ def test_the_lock_holds_every_dependency_but_torch_by_hash():
     assert "torch" not in locked
 
 
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_both_builds_take_every_file_along(package):
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    folder = SOURCE / package / package
+    files = {path for path in folder.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    found = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    patterns = found.get(package, [])
+    assert files == {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    for pattern in patterns:
+        assert f'"{pattern}"' in (SOURCE / package / "setup.py").read_text()
+
+
 @pytest.mark.parametrize("package", [*MAY_IMPORT, "diwa_interfaces"])
 def test_version_stands_once_and_its_copies_agree(package):
     manifest = xml.etree.ElementTree.parse(SOURCE / package / "package.xml")
