@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="diwa_cli",
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(include=["diwa_cli", "diwa_cli.*"]),
     package_data={"diwa_cli": ["templates/*"]},
     data_files=[

@@ -43,7 +43,7 @@ def write_hook() -> None:
 write_hook()
 setup(
     name="diwa_data",
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(include=["diwa_data", "diwa_data.*"]),
     package_data={"diwa_data": ["config/*.yaml", "devices/*.html"]},
     data_files=[

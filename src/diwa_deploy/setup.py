@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="diwa_deploy",
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(include=["diwa_deploy", "diwa_deploy.*"]),
     package_data={"diwa_deploy": ["skills/*/*", "skills/*/*/*"]},
     data_files=[

@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="diwa_learning",
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(include=["diwa_learning", "diwa_learning.*"]),
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_learning"]),

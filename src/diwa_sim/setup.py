@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="diwa_sim",
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(include=["diwa_sim", "diwa_sim.*"]),
     package_data={"diwa_sim": ["assets/*"]},
     data_files=[

@@ -10,10 +10,11 @@ from typing import Any
 
 from diwa_cli import markdown
 from diwa_cli.plots_sweep import VariantBar, variant_bars
-from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_json, write_text
+from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_text
 from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
 from diwa_cli.sweep_folder import SweepFolder
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import write_json
 
 UNITS = (
     "rates in percent, differences in percentage points, intervals 95 %: paired by start state, over seeds where there "

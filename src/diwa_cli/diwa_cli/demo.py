@@ -19,10 +19,11 @@ from diwa_cli.bundles import UNITS, start_region
 from diwa_cli.evaluate import EvaluateConfig
 from diwa_cli.phases import Phase, PhaseMaker, claim
 from diwa_cli.report import write_report
-from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder, read_json, write_json
+from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder, read_json
 from diwa_cli.versions import versions
 from diwa_data.dataset import DatasetConfig
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import write_json
 from diwa_data.locks import FolderLock
 from diwa_data.recording import RecordConfig
 from diwa_data.skills import require_skill

@@ -10,11 +10,12 @@ from pathlib import Path
 from diwa_cli.evaluate import EvaluateConfig, evaluate, rate_summary
 from diwa_cli.parallel_environments import parallel_environments
 from diwa_cli.plots import Curve, lines
-from diwa_cli.run_folder import read_json, write_json, write_text
+from diwa_cli.run_folder import read_json, write_text
 from diwa_cli.seeds import DPPO_SEEDS
 from diwa_cli.simulated_environments import Task
 from diwa_cli.statistics import SuccessRate
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import write_json
 from diwa_data.robot import VectorEnvironment
 from diwa_learning.checkpoint import METRICS, is_finished
 from diwa_learning.dppo import Practice, dppo

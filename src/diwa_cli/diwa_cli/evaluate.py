@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from diwa_cli.plots import success_bars
 from diwa_cli.rollouts import Job, Rollout, Setting, run_jobs
-from diwa_cli.run_folder import write_json, write_text
+from diwa_cli.run_folder import write_text
 from diwa_cli.seeds import SEEDS
 from diwa_cli.statistics import Interval, SuccessRate, paired_difference
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
-from diwa_data.json_files import read_object
+from diwa_data.json_files import read_object, write_json
 from diwa_data.locks import FolderLock, require_ours
 from diwa_data.motion import MotionLimits
 from diwa_data.skills import require_skill

@@ -156,7 +156,7 @@ def measure(
     """A row: errors of the world model on held-out play, success, and what dreams said of it."""
     found = evaluate_world_model(run.world_model, play.held_out, out / "open_loop", EvaluateWorldModelConfig(clips))
     checkpoint = load_checkpoint(run.finetuned, "finetune")
-    setting = dataclasses.replace(judge, skill=checkpoint.metrics["skill"])
+    setting = dataclasses.replace(judge, skill=checkpoint.skill)
     policies = {BASE: run.policy, FINETUNED: run.finetuned}
     result = evaluate(policies, run.world_model, run.reward, out / "judged", setting, sim)
     judged = summary(result, setting)

@@ -52,7 +52,7 @@ def score(run: RunFolder, out: Path, config: EvaluateConfig, sim: SimConfig) -> 
         paths = {int(path.name): path for path in sorted((finetuned / "iterations").iterdir())}
         dreams = dreamt(checkpoint, list(paths))
         policies = {f"{n}": trained.policy if n == 0 else paths[n] for n in dreams}
-        skill = checkpoint.metrics["skill"]
+        skill = checkpoint.skill
         setting = dataclasses.replace(config, skill=skill)
         result = evaluate(policies, run.world_model, trained.reward, out / "evaluation" / name, setting, sim)
         judged += [Judged(name, skill, n, *dreams[n], result.rate(f"{n}").rate) for n in dreams]

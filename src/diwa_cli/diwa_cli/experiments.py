@@ -20,12 +20,13 @@ from diwa_cli import experiment_degraded, experiment_score, plots
 from diwa_cli.evaluate import EvaluateConfig, evaluate, start_seeds, summary
 from diwa_cli.experiment_degraded import DegradeConfig
 from diwa_cli.rollouts import Setting, tape_rollouts
-from diwa_cli.run_folder import RunFolder, read_json, write_json, write_text
+from diwa_cli.run_folder import RunFolder, read_json, write_text
 from diwa_cli.statistics import SuccessRate
 from diwa_cli.sweep_folder import SweptRun
 from diwa_cli.world_model import EvaluateWorldModelConfig, evaluate_world_model
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import write_json
 from diwa_data.locks import FolderLock
 from diwa_learning.checkpoint import is_finished, load_checkpoint, load_world_model
 from diwa_learning.features import embed_clips, whole
@@ -61,7 +62,7 @@ def world_model(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimCon
 def alpha_bc(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
     """Fine-tune with other weights of the BC term: success in dreams, where it is maximised, against the truth."""
     mine = finetune_config(run)
-    skill = load_checkpoint(run.finetuned, "finetune").metrics["skill"]
+    skill = load_checkpoint(run.finetuned, "finetune").skill
     policies = {"base": run.policy, f"{mine.alpha_for(skill):g}": run.finetuned}
     for alpha in (alpha for alpha in config.alphas if f"{alpha:g}" not in policies):
         path = out / f"alpha_{alpha:g}"
@@ -80,7 +81,7 @@ def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) 
 
     The true one has the same form and learns from the same latents, labelled by the simulator.
     """
-    skill = load_checkpoint(run.finetuned, "finetune").metrics["skill"]
+    skill = load_checkpoint(run.finetuned, "finetune").skill
     settings = dataclasses.replace(load_checkpoint(run.reward, "reward").config_as(RewardConfig), kind="classifier")
     true_reward, tuned = out / "true_reward", out / "finetuned"
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "dppo-steps": ("run_commands", "environment steps that the baseline needs for a success rate"),
     "bundle": ("run_commands", "world model, policy and classifier -> a skill that can be run"),
     "pack": ("run_commands", "bundles, made small: one world model, a byte a weight, nothing that only training needs"),
+    "seal": ("run_commands", "checksums for what was made without them, or was changed on purpose"),
     "skills": ("run_commands", "what `run-skill` can run by name, and how often it succeeds"),
     "run-skill": ("run_commands", "one skill with the deployment loop, on the simulated robot"),
     "report": ("run_commands", "one self-contained HTML page about a run"),

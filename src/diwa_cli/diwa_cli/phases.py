@@ -15,10 +15,11 @@ from diwa_cli.arguments import Source, command_line
 from diwa_cli.dppo import match_in_simulator
 from diwa_cli.evaluate import EvaluateConfig, evaluate
 from diwa_cli.replay import replay_dataset
-from diwa_cli.run_folder import PhaseLog, RunFolder, read_json, write_json
+from diwa_cli.run_folder import PhaseLog, RunFolder, read_json
 from diwa_cli.versions import machine, versions
 from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import write_json
 from diwa_data.locks import require_ours
 from diwa_data.recording import RecordConfig
 from diwa_learning.dppo_config import DPPOConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from diwa_cli.run_folder import write_json
+from diwa_data.json_files import write_json
 from diwa_sim.replay import replay, success_shares
 
 MINIMUM = 0.95

@@ -146,6 +146,23 @@ def pack(args: list[str]) -> int:
     return call(command, "pack", args)
 
 
+def seal(args: list[str]) -> int:
+    from diwa_cli.sealing import seal as make_checksums
+
+    def command(path: Positional[Path]) -> None:
+        """Make the checksums of checkpoints, skill bundles, episodes and datasets anew, as they are now.
+
+        For files that were made before 0.2 or by others, and after a change by hand. What is damaged is refused.
+
+        Args:
+            path: One of them, or a folder that holds some at any depth.
+        """
+        for line in make_checksums(path):
+            print(line)
+
+    return call(command, "seal", args)
+
+
 def skills(args: list[str]) -> int:
     from diwa_cli.bundles import skills_table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diwa_data import json_files
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
+from diwa_data.json_files import write_json
 
 BASE, FINETUNED = "base", "finetuned"
 """Names of the policy before and after fine-tuning in the final evaluation."""
@@ -142,11 +143,6 @@ class RunFolder:
         return self.path / "skills" / skill
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with atomic_path(path) as temporary:
@@ -157,10 +153,7 @@ def read_json(path: Path) -> Any:
     """The JSON value in `path`, None if there is no such file; `DiwaError` if it is damaged."""
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise DiwaError(f"{path} is damaged ({error}): delete it and run again") from error
+    return json_files.read_json(path, "delete it and run again")
 
 
 def in_a_line(error: Exception) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli import markdown
-from diwa_cli.run_folder import RunFolder, read_json, write_json
+from diwa_cli.run_folder import RunFolder, read_json
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import write_json
 
 HEADINGS = ("skill", "seed", "base", "fine-tuned", "difference (95 %)", "minutes")
 

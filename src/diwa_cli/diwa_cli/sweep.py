@@ -15,7 +15,7 @@ from diwa_cli.executors import Outcome, run_here
 from diwa_cli.on_ray import run_on_ray
 from diwa_cli.phases import claim
 from diwa_cli.report_sweep import write_sweep_report
-from diwa_cli.run_folder import RunFolder, write_json
+from diwa_cli.run_folder import RunFolder
 from diwa_cli.sweep_bundles import write_sweep_bundles
 from diwa_cli.sweep_folder import SweepFolder
 from diwa_cli.sweep_plan import FREE, Stage, Sweep, SweepConfig, plan
@@ -23,6 +23,7 @@ from diwa_cli.sweep_results import UNITS, JudgedRun, judged_runs, run_row, skill
 from diwa_cli.sweep_reuse import reuse
 from diwa_cli.versions import machine, versions
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import write_json
 from diwa_data.locks import FolderLock
 from diwa_learning.checkpoint import compute_device, is_finished
 

@@ -11,10 +11,11 @@ import torch
 
 from diwa_cli import plots
 from diwa_cli.plots import Curve
-from diwa_cli.run_folder import write_json, write_text
+from diwa_cli.run_folder import write_text
 from diwa_cli.video import failure_as_warning, write_video
 from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import write_json
 from diwa_data.locks import require_ours
 from diwa_data.skills import GOALS
 from diwa_data.spec import Spec

@@ -9,6 +9,7 @@ import pytest
 
 from diwa_data.bags import Bag, needed_topics
 from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.errors import DiwaError
 from diwa_data.robot import Observation
 from diwa_data.synthetic import synthetic_image, synthetic_pose
 from diwa_deploy.bundle import load_bundle
@@ -49,10 +50,13 @@ def test_a_dataset_and_what_it_was_built_from_agree(files):
         np.testing.assert_allclose(images, new.images[camera], atol=1)  # OpenCV may round otherwise
 
 
-def test_checkpoints_make_an_agent_that_acts(files):
+def test_checkpoints_make_an_agent_that_acts(files, capsys):
     spec = load_world_model(files / "world_model").spec
     assert spec == load_dataset(files / "demonstrations.h5").spec
     agent = load_agent(files / "world_model", files / "policy", files / "reward", spec)
+    said = capsys.readouterr().err
+    for part in ("world_model", "policy", "reward"):
+        assert said.count(f"{files / part} is without checksums") == 1
     pictures = {camera.name: synthetic_image(0.0, *camera.record_size) for camera in spec.cameras}
     decision = agent.act(Observation(pictures, synthetic_pose(0.0), 0.08, 0.0, 0.0), spec.action.null)
     assert decision.action.shape == (7,)
@@ -63,10 +67,58 @@ def test_checkpoints_make_an_agent_that_acts(files):
         assert all(np.isfinite(tensor.numpy()).all() for tensor in checkpoint.weights.values())
 
 
-def test_a_packed_bundle(files):
+def test_a_packed_bundle(files, capsys):
     bundle = load_bundle(files / "skills" / "open_drawer")
     card = json.loads((bundle.path / "card.json").read_text())
     assert (bundle.skill, bundle.card) == ("open_drawer", card)
     assert bundle.world_model == files / "skills" / "world_model"
     assert StartRegion.from_card(bundle.card, str(bundle.path)) is not None
     load_agent(bundle.world_model, bundle.policy, bundle.reward, load_checkpoint(bundle.policy, "policy").spec)
+    assert capsys.readouterr().err.count("without checksums") == 2  # the bundle, and the world model beside it
+
+
+def test_seal_adds_what_0_1_did_not_write(sealable, diwa, capsys):
+    ran = diwa("seal", sealable)
+    assert ran.status == 0, ran.err
+    for one in ("episode {}/bags/000000", "checkpoint {}/world_model", "checkpoint {}/policy", "checkpoint {}/reward",
+                "checkpoint {}/skills/world_model", "skill bundle {}/skills/open_drawer"):  # fmt: skip
+        assert f"sealed {one.format(sealable)}" in ran.out
+    bundle = load_bundle(sealable / "skills" / "open_drawer")
+    load_agent(bundle.world_model, bundle.policy, bundle.reward, load_checkpoint(bundle.policy, "policy").spec)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_card_that_was_changed_is_refused_until_it_is_sealed(sealable, diwa):
+    diwa("seal", sealable)
+    bundle = sealable / "skills" / "open_drawer"
+    card = json.loads((bundle / "card.json").read_text())
+    card["start"]["high"][2] += 0.5
+    (bundle / "card.json").write_text(json.dumps(card))
+    with pytest.raises(DiwaError, match=r"card\.json is truncated or damaged .* 'diwa seal .*open_drawer'"):
+        load_bundle(bundle)
+    diwa("seal", bundle)
+    assert load_bundle(bundle).card["start"]["high"] == card["start"]["high"]
+    shutil.copytree(sealable / "policy", bundle / "policy", dirs_exist_ok=True)  # sealed, but not as it was
+    (bundle / "policy" / "config.json").write_text((bundle / "policy" / "config.json").read_text() + "\n")
+    diwa("seal", bundle / "policy")
+    with pytest.raises(DiwaError, match=r"policy/manifest\.json is truncated or damaged"):
+        load_bundle(bundle)
+    (bundle / "card.json").write_text(json.dumps(card | {"format": 9}))
+    with pytest.raises(DiwaError, match=r"card\.json has format 9, this version reads up to 1"):
+        load_bundle(bundle)
+
+
+def test_what_cannot_be_sealed_is_said(sealable, diwa, tmp_path):
+    assert "does not exist" in diwa("seal", tmp_path / "nowhere").err
+    (tmp_path / "empty").mkdir()
+    assert "holds nothing that has checksums (episode, checkpoint, skill bundle" in diwa("seal", tmp_path / "empty").err
+    (sealable / "policy" / "metrics.json").write_text("{")
+    ran = diwa("seal", sealable)
+    assert (ran.status, len(ran.err.splitlines())) == (2, 1)
+    assert f"{sealable / 'policy' / 'metrics.json'} is damaged" in ran.err
+
+
+@pytest.fixture
+def sealable(tmp_path) -> Path:
+    """A copy that may be sealed."""
+    return Path(shutil.copytree(FILES, tmp_path / "sealable"))

@@ -16,7 +16,7 @@ from diwa_data.synthetic import record_synthetic
 SMALL = Spec(cameras=(CameraSpec("static", (40, 48)), CameraSpec("gripper", (40, 48))))
 OUTPUTS = {"out", "video", "save", "figure", "thumbnails"}
 """Names of parameters that are outputs."""
-IN_PLACE = {"annotate", "recover", "dppo-steps", "report", "experiment", "calibrate", "skills", "doctor"}
+IN_PLACE = {"annotate", "recover", "dppo-steps", "report", "experiment", "calibrate", "skills", "doctor", "seal"}
 """Commands that name no output: they change or complete what they are given, or write where a setting says."""
 
 

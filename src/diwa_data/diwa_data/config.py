@@ -72,8 +72,8 @@ def from_mapping(cls: type[T], values: dict[str, Any], where: str) -> T:
     options = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _to_float})
     try:
         return dacite.from_dict(cls, values, options)
-    except dacite.DaciteError as error:
-        raise DiwaError(f"{where}: {error}") from error
+    except (DiwaError, dacite.DaciteError, TypeError, ValueError, ArithmeticError) as error:
+        raise DiwaError(f"{where}: {' '.join(str(error).split())[:300]}") from error
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -94,11 +94,11 @@ def _to_float(value: Any) -> Any:
 
 def _refuse_unknown(cls: Any, values: Any, where: str) -> None:
     if not isinstance(values, dict):
-        raise DiwaError(f"{where}: expected keys and values, got {values!r}")
+        raise DiwaError(f"{where}: expected keys and values, got {values!r:.100}")
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key, value in values.items():
         if key not in known:
-            raise DiwaError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+            raise DiwaError(f"{where}: unknown key {key!r:.100}; known: {', '.join(known)}")
         default = known[key].default_factory if known[key].default_factory is not dataclasses.MISSING else None
         if dataclasses.is_dataclass(default) and isinstance(value, dict):
             _refuse_unknown(default, value, f"{where}.{key}")

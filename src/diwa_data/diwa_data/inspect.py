@@ -16,6 +16,8 @@ from diwa_data.bag_writer import tell_unfinished
 from diwa_data.bags import Bag, decode_value, find_bags, folder_size, is_bag, needed_topics
 from diwa_data.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.json_files import read_object
+from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
 from diwa_data.pose import action_sequence
 from diwa_data.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec
@@ -159,14 +161,12 @@ def _dataset_card(dataset: Dataset) -> str:
 
 
 def _checkpoint_card(path: Path) -> str:
-    contents = {}
-    for name in ("config", "metrics"):
-        try:
-            contents[name] = json.loads((path / f"{name}.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise DiwaError(f"{path} is no whole checkpoint: {name}.json cannot be read ({error})") from error
-    weights = path / "weights.safetensors"
-    size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "no weights yet"
+    cure = "make the checkpoint again, or copy it from elsewhere"
+    weights, size = path / CHECKPOINT_FILES[0], "no weights yet"
+    if weights.is_file():
+        size = f"{weights.stat().st_size / 1e6:.1f} MB"
+        require_sealed(path, CHECKPOINT_FILES, cure)
+    contents = {name: read_object(path / f"{name}.json", cure) for name in ("config", "metrics")}
     lines = [f"checkpoint {path}: {size}"]
     for name, content in contents.items():
         lines += [f"{name}:"] + [f"  {key}: {_brief(value)}" for key, value in content.items()]

@@ -6,22 +6,26 @@ table are shipped that way (`diwa_deploy/skills`).
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diwa_data.checksums import require_format
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, home
+from diwa_data.json_files import read_object, write_json
+from diwa_data.manifest import CHECKPOINT_FILES, MANIFEST, require_sealed, write_manifest
 from diwa_data.skills import require_skill
 
 PARTS = ("world_model", "policy", "reward")
 BASE = "base"
 """Optional part: the policy before fine-tuning, to compare with."""
-CHECKPOINT_FILES = ("weights.safetensors", "config.json", "spec.json", "metrics.json")
 WEIGHTS, CARD = CHECKPOINT_FILES[0], "card.json"
+FORMAT = 1
+"""Of bundles; those without a number were written before 0.2."""
+REWRITE = "write the bundle again, or copy it from elsewhere"
 SHIPPED = Path(__file__).parent / "skills"
 """Bundles that come with this package."""
 
@@ -87,7 +91,7 @@ def find_bundle(skill: str, checkpoint: Path | None = None) -> Bundle:
 
 
 def load_bundle(path: Path) -> Bundle:
-    """The bundle in the folder `path`; `DiwaError` names what is missing."""
+    """The bundle in the folder `path`; `DiwaError` names what is missing, damaged or changed since it was written."""
     needed = {part: path / part / WEIGHTS for part in PARTS} | {"world_model": _world_model(path) / WEIGHTS}
     missing = [f"{part}/{WEIGHTS}" for part, file in needed.items() if not file.is_file()]
     missing += [] if (path / CARD).is_file() else [CARD]
@@ -95,11 +99,8 @@ def load_bundle(path: Path) -> Bundle:
         raise DiwaError(
             f"{path} is no skill bundle: {', '.join(missing)} missing; `diwa demo` leaves one in DIR/skills"
         )
-    try:
-        card = json.loads((path / CARD).read_text())
-        require_skill(card["skill"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DiwaError(f"{path / CARD} is damaged ({error!r}): write the bundle again") from error
+    card = _read_card(path)
+    require_sealed(path, _sealed_files(path), REWRITE)
     return Bundle(path, card)
 
 
@@ -115,20 +116,54 @@ def write_bundle(path: Path, parts: dict[str, Path], card: dict[str, Any]) -> Bu
             (folder / part).mkdir(parents=True)
             for name in CHECKPOINT_FILES:
                 _link_or_copy(parts[part] / name, folder / part / name)
+            if (parts[part] / MANIFEST).is_file():
+                _link_or_copy(parts[part] / MANIFEST, folder / part / MANIFEST)
+            else:
+                write_manifest(folder / part, CHECKPOINT_FILES)
         write_card(folder, card)
     return load_bundle(path)
 
 
+def is_bundle(folder: Path) -> bool:
+    """Whether the names in `folder` are those of a bundle."""
+    return (folder / CARD).is_file() and all((folder / part / WEIGHTS).is_file() for part in ("policy", "reward"))
+
+
 def is_plain_bundle(folder: Path) -> bool:
     """Whether `folder` holds a bundle and nothing else: such a one may be replaced by another."""
-    allowed = {CARD, *(f"{part}/{name}" for part in (*PARTS, BASE) for name in CHECKPOINT_FILES)}
+    parts = (f"{part}/{name}" for part in (*PARTS, BASE) for name in (*CHECKPOINT_FILES, MANIFEST))
+    allowed = {CARD, MANIFEST, *parts}
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     return CARD in found and found <= allowed
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Write the card of the bundle in `folder`."""
-    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+    """Write the card of the bundle in `folder`, whose parts are there, and its manifest."""
+    write_json(folder / CARD, {"format": FORMAT, **card})
+    seal_bundle(folder)
+
+
+def seal_bundle(folder: Path) -> None:
+    """Write the manifest of a bundle anew: of its card, and of its parts by their own manifests.
+
+    Raises `DiwaError` if its card is damaged.
+    """
+    _read_card(folder)
+    write_manifest(folder, _sealed_files(folder))
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    card = read_object(folder / CARD, REWRITE)
+    if "format" in card:
+        require_format(card["format"], FORMAT, str(folder / CARD))
+    if not isinstance(card.get("skill"), str):
+        raise DiwaError(f"{folder / CARD} is damaged (it names no skill): {REWRITE}")
+    require_skill(card["skill"])
+    return card
+
+
+def _sealed_files(bundle: Path) -> list[str]:
+    return [CARD, *(f"{part}/{MANIFEST}" for part in (*PARTS, BASE) if (bundle / part).is_dir())]
 
 
 def _world_model(bundle: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diwa_data.config import from_mapping
+from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 
 _CURE = "move it there, or call /policy/go_to_start"
@@ -26,6 +27,12 @@ class StartRegion:
     """Mean rotation, quaternion x y z w."""
     angle: float
     """Largest angle to it, rad."""
+
+    def __post_init__(self) -> None:
+        numbers = np.array([*self.low, *self.high, *self.rotation, self.angle])
+        ordered = np.isfinite(numbers).all() and all(a <= b for a, b in zip(self.low, self.high, strict=True))
+        if not ordered or abs(np.linalg.norm(self.rotation) - 1) > 1e-3 or not 0 <= self.angle <= np.pi + 1e-3:
+            raise DiwaError(f"{self} is no box with a unit quaternion and an angle of 0 to pi")
 
     @classmethod
     def of(cls, poses: Sequence[Pose]) -> StartRegion:

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_deploy.bundle import CHECKPOINT_FILES, PARTS, find_bundle, load_bundle, skills_folder, write_bundle
+from diwa_deploy.bundle import (
+    CHECKPOINT_FILES,
+    PARTS,
+    find_bundle,
+    load_bundle,
+    seal_bundle,
+    skills_folder,
+    write_bundle,
+)
 
 
 @pytest.fixture
@@ -47,6 +55,7 @@ def test_what_the_user_installed_goes_before_what_is_shipped(parts, tmp_path, mo
 def test_a_world_model_may_lie_beside_the_bundles(parts, tmp_path):
     bundle = write_bundle(tmp_path / "skills" / "open_drawer", parts, {"skill": "open_drawer"})
     bundle.world_model.rename(tmp_path / "skills" / "world_model")
+    seal_bundle(bundle.path)
     assert load_bundle(bundle.path).world_model == tmp_path / "skills" / "world_model"
 
 

@@ -1,28 +1,30 @@
 """Checkpoints: folders of `weights.safetensors`, `config.json`, `spec.json`, `metrics.json`; nothing is pickled.
 
-A folder is a checkpoint once its weights are there: they are written last, under another name first.
+A folder is a checkpoint once its weights are there: they are written last, under another name first. `manifest.json`
+holds the checksums of all four.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from diwa_data import __version__
+from diwa_data.checksums import file_digest, require_format
 from diwa_data.config import from_mapping
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
+from diwa_data.json_files import read_object, write_json
+from diwa_data.manifest import CHECKPOINT_FILES, require_sealed, write_manifest
 from diwa_data.spec import Spec, require_same
+from diwa_learning.tensor_file import build, encode_tensors, read_weights
 from diwa_learning.world_model import WorldModel
 from diwa_learning.world_model_config import WorldModelConfig
 
@@ -35,9 +37,10 @@ COMMANDS = {
     "reward": "diwa train-reward",
     "finetune": "diwa finetune",
 }
-WEIGHTS, CONFIG, SPEC, METRICS = "weights.safetensors", "config.json", "spec.json", "metrics.json"
-SCALE = ".scale_of_rows"
-"""After the name of an int8 matrix: what its rows are multiplied with (`diwa_learning.compact`)."""
+WEIGHTS, CONFIG, SPEC, METRICS = CHECKPOINT_FILES
+FORMAT = 1
+"""Of checkpoints; those without a number were written before 0.2."""
+REMAKE = "make the checkpoint again, or copy it from elsewhere"
 
 T = TypeVar("T")
 
@@ -59,9 +62,17 @@ class Checkpoint:
     hash: str
     """Of its own weights."""
 
+    @property
+    def skill(self) -> str:
+        """The skill that it is for. Raises `DiwaError` if its metrics name none."""
+        skill = self.metrics.get("skill")
+        if not isinstance(skill, str):
+            raise DiwaError(f"{self.path / METRICS} names no skill: {REMAKE}")
+        return skill
+
     def config_as(self, cls: type[T]) -> T:
         """The configuration as the dataclass `cls`."""
-        return from_mapping(cls, self.config, str(self.path / CONFIG))
+        return from_mapping(cls, self.config, f"{self.path / CONFIG}: config")
 
 
 @dataclass(frozen=True)
@@ -89,45 +100,65 @@ def save_checkpoint(
 
     Raises `DiwaError` when the disk is full; the folder then is no checkpoint.
     """
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / WEIGHTS).unlink(missing_ok=True)
-    write_header(path, phase, config, spec, world_model_hash, inputs)
-    write_json(path / METRICS, dict(metrics))
-    write_tensors(path / WEIGHTS, weights, {"phase": phase})
+    write_checkpoint(Path(path), make_header(phase, config, world_model_hash, inputs), spec, metrics, weights)
 
 
-def write_header(
-    path: Path, phase: Phase, config: Any, spec: Spec, world_model_hash: str | None, inputs: Mapping[str, Any] | None
-) -> None:
-    """Write `config.json` and `spec.json`: what the folder is, before and after it is finished."""
-    header = {
+def make_header(
+    phase: Phase, config: Any, world_model_hash: str | None, inputs: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What `config.json` holds: what the folder is, before and after it is finished."""
+    return {
+        "format": FORMAT,
         "phase": phase,
         "software": f"diwa-ros2 {__version__}, torch {torch.__version__}",
         "world_model": world_model_hash,
         "inputs": dict(inputs or {}),
         "config": dataclasses.asdict(config),
     }
+
+
+def write_header(path: Path, header: Mapping[str, Any], spec: Spec) -> None:
+    """Write `spec.json` and `config.json`."""
     with atomic_path(path / SPEC) as temporary:
         temporary.write_text(spec.to_json() + "\n")
     write_json(path / CONFIG, header)
 
 
+def write_checkpoint(
+    path: Path, header: Mapping[str, Any], spec: Spec, metrics: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    """Write all files of a checkpoint, its manifest last but one, its weights last."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / WEIGHTS).unlink(missing_ok=True)
+    write_header(path, header, spec)
+    write_json(path / METRICS, dict(metrics))
+    data = encode_tensors(weights, {"phase": header["phase"]})
+    write_manifest(path, CHECKPOINT_FILES, {WEIGHTS: hashlib.sha256(data).hexdigest()})
+    with atomic_path(path / WEIGHTS) as temporary:
+        temporary.write_bytes(data)
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """`config.json` of a checkpoint or unfinished run: phase, software, world_model, inputs, config."""
-    header = read_json(path / CONFIG)
-    if not isinstance(header, dict) or header.get("phase") not in PHASES or "config" not in header:
+    header = read_object(path / CONFIG, f"{REMAKE}, unless {path} is another folder than you meant")
+    if "format" in header:
+        require_format(header["format"], FORMAT, str(path / CONFIG))
+    if header.get("phase") not in PHASES or not isinstance(header.get("config"), dict):
         raise DiwaError(f"{path / CONFIG} is not the configuration of a checkpoint; is this the right folder?")
     return header
 
 
 def load_checkpoint(
-    path: Path, phase: Phase, spec: Spec | None = None, world_model_hash: str | None = None
+    path: Path,
+    phase: Phase,
+    spec: Spec | None = None,
+    world_model_hash: str | None = None,
+    sealed: bool = True,
 ) -> Checkpoint:
     """Read a finished checkpoint of `phase`.
 
-    Raises `DiwaError` when it is missing, unfinished, damaged, of another phase, of another `spec`, or trained on
-    another world model than `world_model_hash`.
+    Raises `DiwaError` when it is missing, unfinished, damaged, changed since it was written (but with `sealed` false),
+    of another phase, of another `spec`, or trained on another world model than `world_model_hash`.
     """
     path = Path(path)
     if not path.is_dir():
@@ -137,7 +168,9 @@ def load_checkpoint(
         raise DiwaError(f"{path} is a {header['phase']} checkpoint, a {phase} checkpoint is needed")
     if not (path / WEIGHTS).is_file():
         raise DiwaError(f"{path} has no {WEIGHTS}: its training is unfinished; run `{COMMANDS[phase]}` again")
-    saved_spec = Spec.from_json(read_text(path / SPEC), str(path / SPEC))
+    if sealed:
+        require_sealed(path, CHECKPOINT_FILES, REMAKE)
+    saved_spec = read_spec(path)
     if spec is not None:
         require_same(spec, saved_spec, str(path))
     trained_on = header.get("world_model")
@@ -146,9 +179,14 @@ def load_checkpoint(
             f"{path} was trained on world model {trained_on}, but this one is {world_model_hash}: "
             f"use the world model it was trained on, or run `{COMMANDS[phase]}` again"
         )
-    weights = _load_weights(path / WEIGHTS)
-    metrics = read_json(path / METRICS)
+    weights = read_weights(path / WEIGHTS, REMAKE)
+    metrics = read_object(path / METRICS, REMAKE)
     return Checkpoint(path, phase, weights, header["config"], saved_spec, metrics, trained_on, weights_hash(path))
+
+
+def read_spec(path: Path) -> Spec:
+    """`spec.json` of a checkpoint or unfinished run."""
+    return Spec.from_plain(read_object(path / SPEC, REMAKE), str(path / SPEC))
 
 
 def is_finished(path: Path) -> bool:
@@ -158,11 +196,7 @@ def is_finished(path: Path) -> bool:
 
 def weights_hash(path: Path) -> str:
     """First 16 hexadecimal digits of the SHA-256 of the checkpoint's weights file."""
-    digest = hashlib.sha256()
-    with (Path(path) / WEIGHTS).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    return file_digest(Path(path) / WEIGHTS)[:16]
 
 
 def compute_device() -> torch.device:
@@ -179,55 +213,16 @@ def load_world_model(path: Path, device: str | torch.device = "cpu", decodes: bo
     whole = any(name.startswith("decoder") for name in checkpoint.weights)
     if decodes and not whole:
         raise DiwaError(f"{path} was packed for deployment and cannot dream: give the world model it is made of")
-    model = WorldModel(checkpoint.config_as(WorldModelConfig), checkpoint.spec, decodes=whole)
-    load_weights(model, checkpoint.weights, checkpoint.path)
+    config = checkpoint.config_as(WorldModelConfig)
+    model = build(lambda: WorldModel(config, checkpoint.spec, decodes=whole), checkpoint.weights, path)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # else convolutions reorder every call
     return LoadedWorldModel(model.to(device).eval().requires_grad_(False), checkpoint.spec, checkpoint.hash)
 
 
-def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
-    """Load `weights` into `module`; raises `DiwaError` naming `where` when names or shapes differ."""
-    try:
-        module.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise DiwaError(f"the weights in {where} do not fit its config.json: {error}") from error
+def seal_checkpoint(path: Path) -> None:
+    """Write the manifest of a finished checkpoint anew, for files of 0.1 and for such as were changed by hand.
 
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all; raises `DiwaError` when the disk is full."""
-    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(plain, metadata))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, default=str) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; `DiwaError` when it is missing or damaged."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DiwaError(f"{path} is damaged ({error}); make the checkpoint again") from error
-
-
-def read_text(path: Path) -> str:
-    """Text of a checkpoint's file; `DiwaError` when it is missing."""
-    if not path.is_file():
-        raise DiwaError(f"{path} is missing: {path.parent} is not a checkpoint")
-    return path.read_text()
-
-
-def _load_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DiwaError(f"{path} is truncated or damaged ({error}); make the checkpoint again") from error
-    scales = {name.removesuffix(SCALE): weights.pop(name) for name in list(weights) if name.endswith(SCALE)}
-    for name, scale in scales.items():
-        rows = weights[name]
-        weights[name] = rows.float() * scale.view(-1, *[1] * (rows.ndim - 1))
-    return weights
+    Raises `DiwaError` when they are no checkpoint.
+    """
+    load_checkpoint(path, read_header(path)["phase"], sealed=False)
+    write_manifest(path, CHECKPOINT_FILES)

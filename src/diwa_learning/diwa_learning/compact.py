@@ -1,6 +1,6 @@
 """Checkpoints as small as deployment allows: a byte a weight, and nothing that only training needs.
 
-A matrix is stored as whole numbers of -127 .. 127, with a scale for each of its rows. `diwa_learning.checkpoint` reads
+A matrix is stored as whole numbers of -127 .. 127, with a scale for each of its rows. `diwa_learning.tensor_file` reads
 such a file as it reads any other.
 """
 
@@ -12,18 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diwa_learning.checkpoint import (
-    CONFIG,
-    METRICS,
-    SCALE,
-    SPEC,
-    WEIGHTS,
-    Checkpoint,
-    read_header,
-    weights_hash,
-    write_json,
-    write_tensors,
-)
+from diwa_learning.checkpoint import FORMAT, Checkpoint, read_header, weights_hash, write_checkpoint
+from diwa_learning.tensor_file import SCALE
 
 TRAINING_ONLY = ("decoder_in.", "decoders.", "state_decoder.", "component_decoder.", "critic.")
 """What tensors begin with that no robot needs."""
@@ -36,14 +26,10 @@ def write_compact(checkpoint: Checkpoint, out: Path, world_model_hash: str | Non
 
     Returns the hash of what was written: its numbers are rounded, so it is another model than the one it is made of.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    header = read_header(checkpoint.path) | {"world_model": world_model_hash}
+    header = read_header(checkpoint.path) | {"world_model": world_model_hash, "format": FORMAT}
     metrics = {name: value for name, value in checkpoint.metrics.items() if name != "history"}
     needed = {name: t for name, t in checkpoint.weights.items() if not name.startswith(TRAINING_ONLY)}
-    write_json(out / CONFIG, header)
-    (out / SPEC).write_text(checkpoint.spec.to_json() + "\n")
-    write_json(out / METRICS, metrics)
-    write_tensors(out / WEIGHTS, compact(needed), {"phase": checkpoint.phase})
+    write_checkpoint(out, header, checkpoint.spec, metrics, compact(needed))
     return weights_hash(out)
 
 

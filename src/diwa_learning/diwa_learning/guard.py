@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from diwa_data.errors import DiwaError
 from diwa_learning.rssm import RSSMConfig
 from diwa_learning.stacking import LayerNorm, Linear, stack
 
@@ -45,6 +46,10 @@ class GuardConfig:
     """Updates between saves of the resumable state."""
     seed: int = 0
     """Of weights, resamples and pieces."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.members <= 100:
+            raise DiwaError(f"guard.members is {self.members}; it must lie in [1, 100]")
 
 
 class Guard(nn.Module):

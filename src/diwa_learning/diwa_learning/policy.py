@@ -14,9 +14,10 @@ from diwa_data.config import from_mapping
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.chain import ChainPolicy, FinetunedPolicy
-from diwa_learning.checkpoint import Checkpoint, load_checkpoint, load_weights, read_header
+from diwa_learning.checkpoint import Checkpoint, load_checkpoint, read_header
 from diwa_learning.diffusion import DiffusionPolicy
 from diwa_learning.gaussian_policy import GaussianPolicy
+from diwa_learning.tensor_file import build
 from diwa_learning.training import Stateful
 
 PREFIX = "policy."
@@ -34,6 +35,11 @@ class PolicyNetConfig:
     """K, steps from noise to actions; a Gaussian policy takes one whatever this says."""
     chunk: int = 4
     """H, actions predicted and executed at a time."""
+
+    def __post_init__(self) -> None:
+        for name, largest in (("width", 10**6), ("denoising_steps", 1000), ("chunk", 1000)):
+            if not 1 <= getattr(self, name) <= largest:
+                raise DiwaError(f"policy.net.{name} is {getattr(self, name)}; it must lie in [1, {largest}]")
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,16 @@ def load_policy(path: Path, spec: Spec, world_model_hash: str, feature_dim: int)
     if "policy" not in checkpoint.metrics:
         raise DiwaError(f"{where} does not describe the policy; the checkpoint is damaged: make it again")
     net = from_mapping(PolicyNetConfig, checkpoint.metrics["policy"], where)
-    policy = make_policy(net, feature_dim, spec.action_dim)
-    if finetuned:
-        policy = FinetunedPolicy(policy, checkpoint.metrics["trained_steps"])
-    load_weights(policy, _of_policy(checkpoint.weights), path)
-    return LoadedPolicy(policy.eval().requires_grad_(False), net, checkpoint.metrics["skill"], checkpoint)
+    steps = checkpoint.metrics.get("trained_steps", 0)
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < finetuned:
+        raise DiwaError(f"{where}: trained_steps is {steps!r:.100}, no number of steps; make the checkpoint again")
+
+    def make() -> ChainPolicy:
+        policy = make_policy(net, feature_dim, spec.action_dim)
+        return FinetunedPolicy(policy, steps) if finetuned else policy
+
+    policy = build(make, _of_policy(checkpoint.weights), path)
+    return LoadedPolicy(policy.eval().requires_grad_(False), net, checkpoint.skill, checkpoint)
 
 
 def _of_policy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from diwa_data.errors import DiwaError
-from diwa_learning import checkpoint
+from diwa_data.errors import damage_as_error
+from diwa_data.json_files import parse_json
+from diwa_learning.tensor_file import write_tensors
 
 
 def save_state(path: Path, state: Any) -> None:
@@ -27,21 +30,36 @@ def save_state(path: Path, state: Any) -> None:
         return [encode(item) for item in value] if isinstance(value, list | tuple) else value
 
     tree = json.dumps(encode(state))
-    checkpoint.write_tensors(path, tensors, {"tree": tree})
+    write_tensors(path, tensors, {"tree": tree, "sha256": _digest(tree, tensors)})
 
 
 def load_state(path: Path) -> Any:
-    """Read what `save_state` wrote; tuples come back as lists. Raises `DiwaError` when the file is damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tree = json.loads(file.metadata()["tree"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError) as error:
-        raise DiwaError(f"{path} is damaged ({error}); delete the folder to start again") from error
+    """Read what `save_state` wrote; tuples come back as lists. Raises `DiwaError` when the file is damaged.
 
+    A run that 0.1 began has no checksum in its state, and goes on.
+    """
+    cure = f"delete {path.parent} to start again"
+    with damage_as_error(f"{path} is damaged", cure):
+        with safe_open(path, framework="pt") as file:
+            found = dict(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if found.get("sha256", "" if found.keys() == {"tree"} else None) not in ("", _digest(found["tree"], tensors)):
+            raise ValueError("its checksum is another")
+        return _decoded(parse_json(found["tree"], str(path), cure), tensors)
+
+
+def _decoded(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     def decode(node: Any) -> Any:
         if isinstance(node, dict):
             return tensors[node["tensor"]] if "tensor" in node else {key: decode(item) for key, item in node["items"]}
         return [decode(item) for item in node] if isinstance(node, list) else node
 
     return decode(tree)
+
+
+def _digest(tree: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(tree.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

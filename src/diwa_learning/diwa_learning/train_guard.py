@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diwa_data.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.checkpoint import compute_device, load_checkpoint, load_weights, load_world_model
+from diwa_learning.checkpoint import compute_device, load_checkpoint, load_world_model
 from diwa_learning.features import embed_clips, gumbel_noise, imagined_states, whole
 from diwa_learning.guard import Guard, GuardConfig
 from diwa_learning.optimizers import adam, step
@@ -20,6 +20,7 @@ from diwa_learning.reward_data import draw_stretches
 from diwa_learning.rssm import categorical_kl, shift_actions
 from diwa_learning.schedule import set_learning_rate
 from diwa_learning.sequences import Library, fingerprint, split_held_out
+from diwa_learning.tensor_file import build
 from diwa_learning.training import TrainingRun
 from diwa_learning.world_model import WorldModel
 
@@ -107,6 +108,6 @@ def calibrate(guard: Guard, model: WorldModel, episodes: Sequence[Episode], conf
 def load_guard(path: Path, model: WorldModel, world_model_hash: str) -> LoadedGuard:
     """The guard of a checkpoint; `DiwaError` when it is of another phase, spec or world model."""
     checkpoint = load_checkpoint(path, "guard", model.spec, world_model_hash)
-    guard = Guard(checkpoint.config_as(GuardConfig), model.rssm.config)
-    load_weights(guard, checkpoint.weights, checkpoint.path)
+    config = checkpoint.config_as(GuardConfig)
+    guard = build(lambda: Guard(config, model.rssm.config), checkpoint.weights, path)
     return LoadedGuard(guard.to(model.device).eval().requires_grad_(False), checkpoint.hash)

@@ -20,7 +20,6 @@ from diwa_learning.checkpoint import (
     LoadedWorldModel,
     compute_device,
     load_checkpoint,
-    load_weights,
     load_world_model,
 )
 from diwa_learning.decoded_reward import DecodedReward, decoded_reward, recorded_margin, require_scene_decoder
@@ -35,6 +34,7 @@ from diwa_learning.reward_items import ItemBank, train_epochs
 from diwa_learning.sequences import Library, fingerprint
 from diwa_learning.stacking import stack
 from diwa_learning.streams import Stream, Streams
+from diwa_learning.tensor_file import build
 from diwa_learning.training import TrainingRun
 from diwa_learning.world_model import WorldModel
 
@@ -237,6 +237,6 @@ def make_judge(config: RewardConfig, model: WorldModel) -> SuccessJudge:
 def load_reward(path: Path, world: LoadedWorldModel) -> LoadedReward:
     """The judge of a `reward` checkpoint; `DiwaError` when it is of another phase, spec or world model."""
     checkpoint = load_checkpoint(path, "reward", world.spec, world.hash)
-    classifier = make_judge(checkpoint.config_as(RewardConfig), world.model)
-    load_weights(classifier, checkpoint.weights, checkpoint.path)
-    return LoadedReward(classifier.eval().requires_grad_(False), checkpoint.metrics["skill"], checkpoint)
+    config = checkpoint.config_as(RewardConfig)
+    classifier = build(lambda: make_judge(config, world.model), checkpoint.weights, path)
+    return LoadedReward(classifier.eval().requires_grad_(False), checkpoint.skill, checkpoint)

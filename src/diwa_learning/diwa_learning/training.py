@@ -262,13 +262,13 @@ class TrainingRun:
         """Write the header of a new run, or check that the one in `out` is the same run."""
         if not (self.out / checkpoint.CONFIG).exists():
             require_ours(self.out, f"{self.phase} run", checkpoint.CONFIG, checkpoint.SPEC)
-            checkpoint.write_header(self.out, self.phase, self.config, self.spec, self.world_model_hash, self.inputs)
+            header = checkpoint.make_header(self.phase, self.config, self.world_model_hash, self.inputs)
+            checkpoint.write_header(self.out, header, self.spec)
             return
         header = checkpoint.read_header(self.out)
         if header["phase"] != self.phase:
             raise DiwaError(f"{self.out} holds a {header['phase']} run, not {self.phase}: choose another folder")
-        saved_spec = Spec.from_json(checkpoint.read_text(self.out / checkpoint.SPEC), str(self.out))
-        require_same(saved_spec, self.spec, "the data for this run")
+        require_same(checkpoint.read_spec(self.out), self.spec, "the data for this run")
         mine = {"world_model": self.world_model_hash, "inputs": self.inputs, "config": dataclasses.asdict(self.config)}
         changes = list(differences("", {key: header.get(key) for key in mine}, json.loads(json.dumps(mine))))
         if changes:

@@ -9,14 +9,8 @@ import torch
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.checkpoint import (
-    load_checkpoint,
-    load_weights,
-    load_world_model,
-    save_checkpoint,
-    weights_hash,
-    write_tensors,
-)
+from diwa_learning.checkpoint import load_checkpoint, load_world_model, save_checkpoint, weights_hash
+from diwa_learning.tensor_file import build, write_tensors
 from diwa_learning.world_model_config import WorldModelConfig
 
 
@@ -44,6 +38,7 @@ def test_a_checkpoint_comes_back(saved):
     assert checkpoint.hash == weights_hash(saved)
     assert sorted(p.name for p in saved.iterdir()) == [
         "config.json",
+        "manifest.json",
         "metrics.json",
         "spec.json",
         "weights.safetensors",
@@ -110,7 +105,7 @@ def test_weights_of_other_sizes_are_refused(tiny_world_model, tmp_path):
     with pytest.raises(DiwaError, match=r"do not fit its config\.json"):
         load_world_model(tmp_path)
     with pytest.raises(DiwaError, match="do not fit"):
-        load_weights(torch.nn.Linear(2, 2), {"weight": torch.zeros(2, 2)}, tmp_path)
+        build(lambda: torch.nn.Linear(2, 2), {"weight": torch.zeros(2, 2)}, tmp_path)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):

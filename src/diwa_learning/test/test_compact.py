@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.checkpoint import SCALE, load_checkpoint, load_world_model, save_checkpoint, weights_hash
+from diwa_learning.checkpoint import load_checkpoint, load_world_model, save_checkpoint, weights_hash
 from diwa_learning.compact import SMALL, compact, write_compact
+from diwa_learning.tensor_file import SCALE
 
 
 @given(st.integers(0, 10_000), st.floats(-20, 20))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path
+from diwa_data.json_files import read_object, write_json
 from diwa_data.pose import Pose
 
 SHORTEST_BASELINE = 0.10
@@ -69,18 +68,14 @@ def facing_yaw(rotation: Rotation) -> float:
 
 def save_yaw(path: Path, yaw: float) -> None:
     """Store a calibration."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"yaw": yaw}) + "\n")
+    write_json(path, {"yaw": yaw})
 
 
 def load_yaw(path: Path) -> float:
     """The stored calibration. Raises `DiwaError` if there is none, or a damaged one."""
-    try:
-        yaw = float(json.loads(path.read_text())["yaw"])
-    except FileNotFoundError as error:
-        raise DiwaError(f"no calibration at {path}: run `diwa calibrate` first") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise DiwaError(f"{path} is damaged ({error}): run `diwa calibrate` again") from error
-    if not np.isfinite(yaw):
-        raise DiwaError(f"{path} holds yaw {yaw}: run `diwa calibrate` again")
-    return yaw
+    if not path.is_file():
+        raise DiwaError(f"no calibration at {path}: run `diwa calibrate` first")
+    yaw = read_object(path, "run `diwa calibrate` again").get("yaw")
+    if not isinstance(yaw, int | float) or isinstance(yaw, bool) or not np.isfinite(yaw):
+        raise DiwaError(f"{path} holds yaw {yaw!r:.100}: run `diwa calibrate` again")
+    return float(yaw)
