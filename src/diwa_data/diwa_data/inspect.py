@@ -170,7 +170,7 @@ def _checkpoint_card(path: Path) -> str:
     lines = [f"checkpoint {path}: {size}"]
     for name, content in contents.items():
         lines += [f"{name}:"] + [f"  {key}: {_brief(value)}" for key, value in content.items()]
-    spec = Spec.from_json((path / "spec.json").read_text(), f"{path}/spec.json")
+    spec = Spec.from_plain(read_object(path / "spec.json", cure), f"{path}/spec.json")
     return "\n".join(lines + spec_lines(spec))
 
 
