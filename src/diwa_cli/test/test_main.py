@@ -67,9 +67,9 @@ def test_version(diwa):
     ("words", "message"),
     [
         (["fly"], "unknown command 'fly'; choose one of record, calibrate"),
-        (["recrod"], "unknown command 'recrod', did you mean 'record'? Choose one of record, calibrate"),
-        (["run-skill", "--skill", "Open-Drawr"], "did you mean 'open_drawer'? Choose one of open_drawer, close"),
-        (["demo", "--preset", "dbug"], "did you mean 'debug'?"),
+        (["recrod"], "doctor. Did you mean 'record'?"),
+        (["run-skill", "--skill", "Open-Drawr"], "turn_off_led. Did you mean 'open_drawer'?"),
+        (["demo", "--preset", "dbug"], "name a .yaml file. Did you mean 'debug'?"),
         (["view", "nowhere"], "nowhere does not exist"),
         (["inspect", "nowhere", "--thumbnails", "x.png"], "nowhere is no bag"),
         (["report", "."], ". holds no run"),

@@ -36,11 +36,11 @@ def damage_as_error(what: str, cure: str) -> Iterator[None]:
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], otherwise: str = "") -> DiwaError:
-    """The error about a `name` that is none of `choices`: it lists them, and asks whether a similar one was meant.
+    """The error about a `name` that is none of `choices`: it lists them, and names the most similar if one is close.
 
     `kind` is what it should have named, such as "skill"; `otherwise` ends the sentence with another way out.
     """
     choices = list(choices)
     similar = get_close_matches(name.lower(), choices, n=1)
-    hint = f", did you mean {similar[0]!r}? Choose" if similar else "; choose"
-    return DiwaError(f"unknown {kind} {name!r}{hint} one of {', '.join(choices)}{otherwise}")
+    hint = f". Did you mean {similar[0]!r}?" if similar else ""
+    return DiwaError(f"unknown {kind} {name!r}; choose one of {', '.join(choices)}{otherwise}{hint}")

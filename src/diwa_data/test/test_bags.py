@@ -79,6 +79,14 @@ def test_what_cannot_be_salvaged_stays_as_it_was(bags: Path) -> None:
         recover(bags / "nowhere")
 
 
+def test_an_episode_without_its_messages_is_to_be_deleted_and_the_others_are_kept(bags: Path) -> None:
+    os.truncate(bags / "000001" / "000001.db3", 0)
+    (bags / "000000" / "000000.mcap").unlink()
+    with pytest.raises(DiwaError, match=rf"neither an \.mcap nor a \.db3 file: delete {bags / '000000'}"):
+        recover(bags / "000000")
+    assert (bags / "000001" / "000001.db3").exists()
+
+
 def test_whole_bags_need_no_recovery(bags: Path) -> None:
     with pytest.raises(DiwaError, match=r"nothing to recover .* 2 episodes are there, all whole"):
         recover(bags)

@@ -311,6 +311,24 @@ def test_the_installed_openvr_answers_in_time_too(tmp_path):
     assert "no SteamVR; try device:=scripted robot:=sim (" in ran.stderr
 
 
+def test_a_vive_is_opened_with_its_calibration_or_let_go_of(tmp_path, monkeypatch):
+    room = Room()
+    monkeypatch.setitem(sys.modules, "openvr", room)
+    config = DeviceConfig(vive=ViveConfig(calibration=str(tmp_path / "vive.json")))
+    with pytest.raises(DiwaError, match=r"vive\.json"):
+        open_device("vive", config)
+    assert not room.running
+    room.running = True
+    save_yaw(tmp_path / "vive.json", 0.5)
+    assert open_device("vive", config).yaw == pytest.approx(0.5)
+    room.running = False
+    with pytest.raises(DiwaError, match=r"no SteamVR; try --device scripted \(OpenVRError\)"):
+        open_device("vive", config, "--device scripted")
+    monkeypatch.setitem(sys.modules, "openvr", None)
+    with pytest.raises(DiwaError, match=r"no SteamVR; try device:=scripted robot:=sim \(.*a VIVE needs openvr: "):
+        open_device("vive", config)
+
+
 def test_calibrating_asks_twice_and_stores(tmp_path):
     room, asked = Room(), []
 

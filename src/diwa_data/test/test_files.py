@@ -168,5 +168,7 @@ def test_time_left_is_told_in_minutes_and_seconds() -> None:
 def test_unknown_skill_lists_the_known_ones() -> None:
     assert len(SKILLS) == 8
     assert require_skill("open_drawer") == "open_drawer"
-    with pytest.raises(DiwaError, match="'open_door'; choose one of open_drawer, close_drawer"):
+    with pytest.raises(DiwaError, match=r"'open_door'; choose one of open_drawer, .*\. Did you mean 'open_drawer'\?"):
         require_skill("open_door")
+    with pytest.raises(DiwaError, match=r"'xyz'; choose one of .*, turn_off_led$"):
+        require_skill("xyz")

@@ -131,6 +131,23 @@ def test_status_counts_rates_and_minutes(tmp_path, spec):
             assert part in line
 
 
+def test_the_running_episode_knows_its_numbers_and_a_mark_between_two_is_turned_down(tmp_path, spec):
+    with open_session(tmp_path, spec) as session:
+        feed(session, 0, 5)
+        assert (
+            session.event("success", 0.1) == "nothing is being recorded; mark a finished episode with 'diwa annotate'"
+        )
+        assert session.event("stop", 0.1) == "nothing is being recorded"
+        assert session.numbers(messages.CURRENT_POSE) == {}
+        session.event("start", 10 / 30)
+        feed(session, 10, 20)
+        feed(session, 23, 30)
+        image = messages.image_topic("static")
+        assert session.numbers(image) == {"count": 17, "largest_gap": 0.133, "dropped": 3}
+        assert session.numbers(messages.CURRENT_POSE) == {"count": 17, "largest_gap": 0.133}
+        assert session.numbers("/silent") == {}
+
+
 def send_noise(session: Session, frames: range) -> list[str]:
     """Images of 100 KB that hardly compress; what the session says to each."""
     said = []
