@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import json
+import logging
+import os
+import pty
+import select
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 aiohttp = pytest.importorskip("aiohttp", reason="webxr needs aiohttp: pip install -e .[dev]")
 
-from diwa_data.devices import certificate  # noqa: E402
+from diwa_data.devices import certificate, gate, opening  # noqa: E402
 from diwa_data.devices.browser_link import BrowserLink  # noqa: E402
 from diwa_data.devices.config import DeviceConfig, WebXRConfig  # noqa: E402
 from diwa_data.devices.opening import open_device  # noqa: E402
@@ -181,13 +189,19 @@ def browse(device: WebXR, visit: Callable) -> None:
     async def run() -> None:
         trust = ssl.create_default_context(cafile=device.certificate)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as client:
-            await asyncio.wait_for(visit(client, lambda: client.ws_connect(socket_url(device))), 20)
+            await asyncio.wait_for(
+                visit(client, lambda: client.ws_connect(socket_url(device), origin=origin(device))), 20
+            )
 
     asyncio.run(run())
 
 
 def socket_url(device: WebXR) -> str:
     return device.url.replace("/?", "/controller?")
+
+
+def origin(device: WebXR) -> str:
+    return device.url.partition("/?")[0]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -215,7 +229,158 @@ def test_the_page_is_whole_and_needs_the_token(device):
             await client.ws_connect(socket_url(device) + "x")
         assert not device.read().valid
 
-    assert device.instructions == f"open {device.url} on the phone or headset"
+    browse(device, visit)
+
+
+def test_the_token_is_for_the_operator_only(tmp_path, monkeypatch, capfd, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(opening, "show", lambda text: shown.append(text))
+    shown: list[str] = []
+    device = open_device("webxr", DeviceConfig(webxr=config(tmp_path)))
+
+    async def visit(client, page):
+        async with page() as socket:
+            await socket.receive_json()
+        for address in (device.url, device.url + "x", device.url.replace("/?", "/nowhere?")):
+            async with client.get(address) as answer:
+                await answer.read()
+
+    browse(device, visit)
+    der = ssl.PEM_cert_to_DER_cert("-----BEGIN C" + device.certificate.read_text().partition("-----BEGIN C")[2])
+    assert shown == [device.address_file.read_text().strip()]
+    assert device.url in shown[0]
+    assert stat.S_IMODE(device.address_file.stat().st_mode) == 0o600
+    for text in (shown[0], device.instructions):
+        assert hashlib.sha256(der).digest().hex(":").upper() in text
+    device.close()
+    assert not device.address_file.exists()
+    logged = [record.getMessage() for record in caplog.records if not record.name.startswith("aiohttp.client")]
+    for text in (device.instructions, *capfd.readouterr(), *logged):
+        assert device.token not in text
+
+
+SHOW = """
+import fcntl, sys, termios
+from diwa_data.devices.opening import show
+if sys.stdin.isatty():
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+show("for the operator")
+"""
+
+
+def test_what_the_operator_is_shown_goes_past_logs_and_pipes():
+    master, terminal = pty.openpty()
+    for source in (terminal, subprocess.DEVNULL):
+        command = [sys.executable, "-c", SHOW]
+        ran = subprocess.run(command, stdin=source, capture_output=True, start_new_session=True, check=True, timeout=60)
+        assert (ran.stdout, ran.stderr) == (b"", b"")
+    assert os.read(master, 100) == b"for the operator\r\n"
+    os.close(master)
+    os.close(terminal)
+
+
+def test_no_page_may_frame_ours(device):
+    async def visit(client, page):
+        async with client.get(device.url) as answer:
+            assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+
+    browse(device, visit)
+
+
+def test_only_our_own_page_may_drive(device):
+    port = device.port
+    ours = [f"https://127.0.0.1:{port}", f"https://localhost:{port}"]
+    others = [None, "null", "", "https://evil.example", f"https://evil.example:{port}", f"http://127.0.0.1:{port}",
+              f"https://127.0.0.1:{port + 1}", f"https://127.0.0.1:{port}.evil.example"]  # fmt: skip
+
+    async def visit(client, page):
+        for name in others:
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+                await client.ws_connect(socket_url(device), origin=name)
+        assert not device.read().valid
+        for name in ours:
+            async with client.ws_connect(socket_url(device), origin=name) as socket:
+                assert (await socket.receive_json())["type"] == "hello"
+
+    browse(device, visit)
+
+
+def connect(device: WebXR) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", device.port), timeout=5)
+
+
+def connect_inside(device: WebXR) -> ssl.SSLSocket:
+    """A TLS connection, as soon as there is room for one more: well before any has lasted too long."""
+    for _ in range(40):
+        with contextlib.suppress(OSError):
+            return ssl._create_unverified_context().wrap_socket(connect(device))
+        time.sleep(0.05)
+    raise AssertionError("no room")
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the other side ends it within the time-out, whatever it says before."""
+    try:
+        while connection.recv(9000):
+            pass
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_strangers_are_few_and_soon_gone(device, monkeypatch):
+    monkeypatch.setattr(gate, "_PATIENCE", 1.5)
+    silent = [connect(device) for _ in range(gate._MOST_FROM_ONE)]
+    more = [connect(device) for _ in range(5)]
+    assert all(map(ended, more)), "too many"
+    assert not select.select(silent, [], [], 0)[0]
+    assert all(map(ended, silent)), "too slow with TLS"
+    slow, asking = connect_inside(device), connect_inside(device)
+    slow.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+    for _ in range(3):
+        asking.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert asking.recv(9000).startswith(b"HTTP/1.1 404")
+    assert ended(slow), "too slow with its request"
+    assert ended(asking), "asks, and shows no token"
+    for connection in (*silent, *more, slow, asking):
+        connection.close()
+
+    async def visit(client, page):
+        async with page() as socket:
+            await socket.receive_json()
+            await asyncio.sleep(1.7)
+            await socket.send_json(message(0))
+            await until(lambda: device.read().valid)
+
+    browse(device, visit)
+
+
+def test_ended_connections_make_room(device):
+    for _ in range(3 * gate._MOST_FROM_ONE):
+        with connect_inside(device) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"403" in stranger.recv(9000)
+    for _ in range(3 * gate._MOST_FROM_ONE):
+        with connect(device) as stranger:
+            stranger.sendall(b"no TLS at all")
+            assert ended(stranger)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_stranger_sends_the_page_is_served(device, raw):
+    with connect(device) as plain:
+        plain.sendall(raw)
+    with connect_inside(device) as inside:
+        inside.sendall(raw)
+
+    async def visit(client, page):
+        await until(lambda: not device._gate._strangers)
+        async with client.get(device.url) as answer:
+            assert answer.status == 200
+
     browse(device, visit)
 
 
@@ -310,6 +475,9 @@ def test_the_certificate_serves_again_until_it_does_not_fit(tmp_path, monkeypatc
     assert certificate.server_certificate(tmp_path / "webxr", "192.168.1.5").read_bytes() == first
     second = certificate.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes()
     assert second != first
+    path.chmod(0o644)
+    assert certificate.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes() == second
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.write_bytes(second[:-200])
     third = certificate.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes()
     assert third != second

@@ -10,6 +10,7 @@ import pty
 import re
 import ssl
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,13 +126,14 @@ def test_a_browser_records_an_episode(tmp_path, monkeypatch, capsys):
     presses = {10: "start", 60: "success", 89: "stop"}
 
     class Browser:
-        """Opens the address that the terminal shows, and holds the clutch from message 13 on."""
+        """Opens the address that the operator is told, and holds the clutch from message 13 on."""
 
         frames = 0
 
         def is_running(self) -> bool:
             if self.frames == 0:
-                self.url = re.search(r"https://\S+", capsys.readouterr().out).group()
+                file = re.search(r"open the address in (\S+)", capsys.readouterr().out).group(1)
+                self.url = re.search(r"https://\S+", Path(file).read_text()).group()
                 self.seen: list[dict] = []
                 self.thread = threading.Thread(target=lambda: asyncio.run(self.drive()))
                 self.thread.start()
@@ -144,7 +146,7 @@ def test_a_browser_records_an_episode(tmp_path, monkeypatch, capsys):
             trust = ssl.create_default_context(cafile=tmp_path / "webxr" / "server.pem")
             async with (
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as client,
-                client.ws_connect(self.url.replace("/?", "/controller?")) as page,
+                client.ws_connect(self.url.replace("/?", "/controller?"), origin=self.url.partition("/?")[0]) as page,
             ):
                 self.seen.append(await page.receive_json())
                 for number in range(90):

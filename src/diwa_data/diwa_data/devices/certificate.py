@@ -20,35 +20,53 @@ _SPARE = datetime.timedelta(days=1)
 
 
 def server_certificate(folder: Path, address: str) -> Path:
-    """A PEM file with key and certificate for the host `address`, mode 600.
+    """A PEM file with key and certificate for the host `address`, readable by its owner only.
 
     The one in `folder` serves again, so that browsers need to trust it once only; a new one is made when it is
     damaged, expires within a day, or was for another address.
     """
     path = folder / "server.pem"
-    if not (path.is_file() and _serves(path.read_bytes(), address)):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with atomic_path(path) as temporary:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(_make(address))
+    if path.is_file() and _serves(path.read_bytes(), address):
+        path.chmod(0o600)  # a backup or a copy may have changed it
+    else:
+        write_private(path, _make(address))
     return path
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with atomic_path(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+
+
+def fingerprint(pem: bytes) -> str:
+    """The SHA-256 fingerprint of a PEM file's certificate, as browsers write it."""
+    return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex(":").upper()
+
+
+def names(pem: bytes) -> list[str]:
+    """The hosts that a PEM file's certificate is for."""
+    found = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in found]
 
 
 def _serves(pem: bytes, address: str) -> bool:
     try:
         serialization.load_pem_private_key(pem, None)
         certificate = x509.load_pem_x509_certificate(pem)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        hosts = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, TypeError, x509.ExtensionNotFound):
         return False
-    return _name(address) in names and certificate.not_valid_after_utc > _now() + _SPARE
+    return _name(address) in hosts and certificate.not_valid_after_utc > _now() + _SPARE
 
 
 def _make(address: str) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "DiWA teleoperation")])
-    names = {_name(address), _name("127.0.0.1"), _name("localhost"), _name(socket.gethostname() or "localhost")}
+    hosts = {_name(address), _name("127.0.0.1"), _name("localhost"), _name(socket.gethostname() or "localhost")}
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -57,7 +75,7 @@ def _make(address: str) -> bytes:
         .serial_number(x509.random_serial_number())
         .not_valid_before(_now() - _SPARE)
         .not_valid_after(_now() + _LIFE)
-        .add_extension(x509.SubjectAlternativeName(sorted(names, key=str)), critical=False)
+        .add_extension(x509.SubjectAlternativeName(sorted(hosts, key=str)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())

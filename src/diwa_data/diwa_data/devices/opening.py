@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Protocol
 
 from diwa_data.devices.config import DeviceConfig
@@ -18,7 +19,7 @@ class Controller(Device, Protocol):
     """A device that a person holds: it can be felt or heard, and is given back at the end."""
 
     instructions: str
-    """What to tell the operator: keys, buttons, or the page to open."""
+    """What to tell the operator: keys, buttons, or where the page's address is. May be logged."""
 
     def signal(self, what: str) -> None:
         """Tell the hand: one of `SIGNALS`. Returns at once."""
@@ -42,12 +43,20 @@ def open_device(name: str, config: DeviceConfig, instead: str = "device:=scripte
     if name == "webxr":
         from diwa_data.devices.webxr import WebXR
 
-        return WebXR(config.webxr)
+        device = WebXR(config.webxr)
+        show(device.invitation)
+        return device
     if name == "keyboard":
         from diwa_data.devices.keyboard import Keyboard
 
         return Keyboard(config.keyboard)
     raise unknown("device", name, DEVICES)
+
+
+def show(text: str) -> None:
+    """Write a line to the terminal that the process was started in, past logs and pipes; nothing if there is none."""
+    with suppress(OSError), open("/dev/tty", "w") as terminal:
+        terminal.write(text + "\n")
 
 
 class Feedback:

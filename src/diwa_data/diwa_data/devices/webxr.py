@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from diwa_data.devices.browser_link import BrowserLink
 from diwa_data.devices.config import WebXRConfig
+from diwa_data.devices.gate import Gate
 from diwa_data.errors import DiwaError, how_to_install
 from diwa_data.files import home
 from diwa_data.teleop import ControllerState
@@ -29,7 +30,7 @@ from diwa_data.teleop import ControllerState
 try:
     from aiohttp import WSCloseCode, WSMsgType, web
 
-    from diwa_data.devices.certificate import server_certificate
+    from diwa_data.devices.certificate import fingerprint, names, server_certificate, write_private
 except ImportError as error:
     raise DiwaError(f"the device webxr needs the package {error.name}: {how_to_install('webxr')}") from error
 
@@ -38,11 +39,11 @@ T = TypeVar("T")
 _LARGEST_MESSAGE = 8192  # bytes
 _HEARTBEAT = 2.0  # seconds between pings; a browser that answers none has lost the controls
 _PATIENCE = 10.0  # seconds for the server to start or stop
+_RULES = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self' wss:; "
 _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "connect-src 'self' wss:; img-src data:",
+    "Content-Security-Policy": _RULES + "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
 
@@ -59,19 +60,27 @@ class WebXR:
         self._address = config.host or _local_address()
         self.certificate = server_certificate(_folder(config), self._address)
         """PEM file of the server's certificate and key."""
+        self.address_file = _folder(config) / "address"
+        """Holds what `invitation` says while the device is open."""
+        try:
+            self._gate = Gate(config.host or "0.0.0.0", config.port)
+        except OSError as error:
+            raise _no_server(config, error) from error
+        self.port = self._gate.port
+        self._origins = {_origin(host, self.port) for host in names(self.certificate.read_bytes())}
+        self.url = f"{_origin(self._address, self.port)}/?token={self.token}"
+        """The page."""
+        certified = f"its certificate has the SHA-256 fingerprint {fingerprint(self.certificate.read_bytes())}"
+        self.invitation = f"open {self.url} on the phone or headset; {certified}"
+        """For the operator's eyes only: whoever reads it can drive the arm."""
+        self.instructions = f"open the address in {self.address_file} on the phone or headset; {certified}"
+        write_private(self.address_file, self.invitation.encode() + b"\n")
         self._holder: web.WebSocketResponse | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True, name="webxr")
         self._thread.start()
-        try:
-            self._runner, self.port = self._do(self._serve())
-        except OSError as error:
-            self._end()
-            raise _no_server(config, error) from error
-        self.url = f"https://{self._address}:{self.port}/?token={self.token}"
-        """The page."""
-        self.instructions = f"open {self.url} on the phone or headset"
+        self._do(self._serve())
 
     def read(self) -> ControllerState:
         """The controller now; invalid and released while no browser holds it or its messages are late."""
@@ -87,8 +96,9 @@ class WebXR:
         """End the server; a second call does nothing."""
         if self._loop.is_closed():
             return
+        self.address_file.unlink(missing_ok=True)
         try:
-            self._do(self._runner.cleanup())
+            self._do(self._stop())
         finally:
             self._end()
 
@@ -105,21 +115,20 @@ class WebXR:
         self._thread.join(_PATIENCE)
         self._loop.close()
 
-    async def _serve(self) -> tuple[web.AppRunner, int]:
+    async def _serve(self) -> None:
         application = web.Application()
         application.add_routes([web.get("/", self._page), web.get("/controller", self._controller)])
         application.on_shutdown.append(self._let_go)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            host = self._config.host or "0.0.0.0"
-            await web.TCPSite(runner, host, self._config.port, ssl_context=context).start()
-        except OSError:
-            await runner.cleanup()
-            raise
-        return runner, runner.addresses[0][1]
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        assert self._runner.server is not None
+        self._serving = self._loop.create_task(self._gate.serve(self._runner.server, context))
+
+    async def _stop(self) -> None:
+        self._serving.cancel()
+        await self._runner.cleanup()
 
     async def _page(self, request: web.Request) -> web.Response:
         self._require_token(request)
@@ -128,6 +137,7 @@ class WebXR:
 
     async def _controller(self, request: web.Request) -> web.WebSocketResponse:
         self._require_token(request)
+        self._require_origin(request)
         browser = web.WebSocketResponse(heartbeat=_HEARTBEAT, max_msg_size=_LARGEST_MESSAGE)
         await browser.prepare(request)
         if self._holder is not None:
@@ -161,7 +171,15 @@ class WebXR:
 
     def _require_token(self, request: web.Request) -> None:
         if not secrets.compare_digest(request.query.get("token", "").encode(errors="replace"), self.token.encode()):
-            raise web.HTTPForbidden(text="Open the whole address that the terminal shows: its token is missing or old.")
+            raise _refusal("Open the whole address that the terminal shows: its token is missing or old.")
+        self._gate.admit(request.transport)
+
+    def _require_origin(self, request: web.Request) -> None:
+        """Only our own page may speak to us: it has one of the certificate's names, or the address that it reached."""
+        reached = request.transport and request.transport.get_extra_info("sockname")
+        origin = request.headers.get("Origin", "")
+        if origin not in self._origins and not (reached and origin == _origin(reached[0], self.port)):
+            raise _refusal("Only the page of this server may drive the arm, at the address that the terminal shows.")
 
     def _send_signal(self, what: str) -> None:
         if self._holder is not None:
@@ -179,6 +197,18 @@ class WebXR:
 
 def _folder(config: WebXRConfig) -> Path:
     return Path(config.folder).expanduser() if config.folder else home() / "webxr"
+
+
+def _origin(host: str, port: int) -> str:
+    """As browsers write it."""
+    host = f"[{host}]" if ":" in host else host.lower()
+    return f"https://{host}" + ("" if port == 443 else f":{port}")
+
+
+def _refusal(text: str) -> web.HTTPForbidden:
+    refusal = web.HTTPForbidden(text=text)
+    refusal.force_close()
+    return refusal
 
 
 def _local_address() -> str:
