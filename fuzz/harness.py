@@ -120,12 +120,13 @@ def _work(
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     cases.send("")
     for number in range(first, target.cases):
-        path.write_bytes(target.damage(whole, random.Random(f"{seed} {name} {number}")))
-        cases.send(_read(target, path, expected, number))
+        rng = random.Random(f"{seed} {name} {number}")
+        cases.send(_try(target, path, whole, expected, rng, number))
 
 
-def _read(target: Target, path: Path, expected: str, number: int) -> Case:
+def _try(target: Target, path: Path, whole: bytes, expected: str, rng: random.Random, number: int) -> Case:
     try:
+        path.write_bytes(target.damage(whole, rng))
         found = fingerprint(target.load(path))
     except DiwaError as error:
         return Case(number, "clear_error", str(error))

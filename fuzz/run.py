@@ -11,13 +11,14 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import datasets
 import recordings
 from harness import BAD, OUTCOMES, Case, Target, run
 
 
 def all_targets() -> dict[str, Target]:
     """Every kind of file, by name."""
-    return {target.name: target for target in recordings.TARGETS}
+    return {target.name: target for target in (*recordings.TARGETS, *datasets.TARGETS)}
 
 
 def row(name: str, cases: list[Case]) -> dict[str, str | int]:

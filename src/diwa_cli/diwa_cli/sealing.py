@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diwa_data.bags import is_bag
+from diwa_data.dataset_file import is_dataset, seal_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.sidecar import seal_episode
 from diwa_deploy.bundle import is_bundle, seal_bundle
@@ -26,6 +27,7 @@ class Kind:
 
 KINDS = (
     Kind("episode", is_bag, seal_episode),
+    Kind("dataset", is_dataset, seal_dataset),
     Kind("checkpoint", lambda path: (path / CONFIG).is_file() and is_finished(path), seal_checkpoint),
     Kind("skill bundle", is_bundle, seal_bundle),
 )

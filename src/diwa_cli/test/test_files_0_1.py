@@ -80,8 +80,9 @@ def test_a_packed_bundle(files, capsys):
 def test_seal_adds_what_0_1_did_not_write(sealable, diwa, capsys):
     ran = diwa("seal", sealable)
     assert ran.status == 0, ran.err
-    for one in ("episode {}/bags/000000", "checkpoint {}/world_model", "checkpoint {}/policy", "checkpoint {}/reward",
-                "checkpoint {}/skills/world_model", "skill bundle {}/skills/open_drawer"):  # fmt: skip
+    for one in ("episode {}/bags/000000", "dataset {}/demonstrations.h5", "checkpoint {}/world_model",
+                "checkpoint {}/policy", "checkpoint {}/reward", "checkpoint {}/skills/world_model",
+                "skill bundle {}/skills/open_drawer"):  # fmt: skip
         assert f"sealed {one.format(sealable)}" in ran.out
     bundle = load_bundle(sealable / "skills" / "open_drawer")
     load_agent(bundle.world_model, bundle.policy, bundle.reward, load_checkpoint(bundle.policy, "policy").spec)
@@ -111,7 +112,10 @@ def test_a_card_that_was_changed_is_refused_until_it_is_sealed(sealable, diwa):
 def test_what_cannot_be_sealed_is_said(sealable, diwa, tmp_path):
     assert "does not exist" in diwa("seal", tmp_path / "nowhere").err
     (tmp_path / "empty").mkdir()
-    assert "holds nothing that has checksums (episode, checkpoint, skill bundle" in diwa("seal", tmp_path / "empty").err
+    assert (
+        "holds nothing that has checksums (episode, dataset, checkpoint, skill bundle"
+        in diwa("seal", tmp_path / "empty").err
+    )
     (sealable / "policy" / "metrics.json").write_text("{")
     ran = diwa("seal", sealable)
     assert (ran.status, len(ran.err.splitlines())) == (2, 1)

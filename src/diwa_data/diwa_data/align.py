@@ -14,6 +14,7 @@ import numpy as np
 
 from diwa_data import messages
 from diwa_data.bags import Bag, decode_value, gripper_width, needed_topics
+from diwa_data.dataset_file import create_images, write_rows
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_space
 from diwa_data.images import preprocess
@@ -21,7 +22,6 @@ from diwa_data.pose import Pose, action_sequence, robot_state
 from diwa_data.spec import Spec
 from diwa_data.ticks import Tick, TickClock
 
-_CHUNK = 8  # frames per HDF5 chunk
 _BUFFER = 64  # frames held before they are written
 
 
@@ -149,10 +149,7 @@ class _Segment:
         self._scenes: list[np.ndarray] = []
         self._ticks: list[tuple[float, float, bool]] = []
         for camera in spec.cameras:
-            shape = (*camera.size, 3)
-            group.create_dataset(
-                camera.name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(_CHUNK, *shape), compression="lzf"
-            )
+            create_images(group, camera.name, 0, camera.size)
 
     def add(self, tick: Tick) -> None:
         """Decode and append one tick."""
@@ -197,13 +194,13 @@ class _Segment:
         hold = self._spec.action.executed(np.array([[0, 0, 0, 0, 0, 0, grippers[-1]]], np.float32))
         received = np.array([received for _, received, _ in self._ticks[:length]])
         succeeded = received >= success
-        self.group["state"] = np.stack(self._states[:length])
-        self.group["action"] = np.concatenate([sequence.actions, hold])
-        self.group["success"] = succeeded
-        self.group["stamp"] = np.array([stamp for stamp, _, _ in self._ticks[:length]])
-        self.group["received"] = received
+        write_rows(self.group, "state", np.stack(self._states[:length]))
+        write_rows(self.group, "action", np.concatenate([sequence.actions, hold]))
+        write_rows(self.group, "success", succeeded)
+        write_rows(self.group, "stamp", np.array([stamp for stamp, _, _ in self._ticks[:length]]))
+        write_rows(self.group, "received", received)
         if self._spec.scene_state:
-            self.group["scene_state"] = np.stack(self._scenes[:length])
+            write_rows(self.group, "scene_state", np.stack(self._scenes[:length]))
         self.group.attrs["success_tick"] = int(np.argmax(succeeded)) if succeeded.any() else -1
         self.group.attrs["clipped"] = int(sequence.clipped.sum())
         self.group.attrs["clipped_share"] = float(sequence.clipped.mean())

@@ -28,7 +28,7 @@ from diwa_data.calvin import (
     read_episodes,
     read_frame,
 )
-from diwa_data.dataset_file import build_file, open_file
+from diwa_data.dataset_file import build_file, create_images, open_file, write_rows
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_space
 from diwa_data.images import preprocess
@@ -38,7 +38,6 @@ from diwa_data.spec import CALVIN
 
 BY_CONDITION = "condition"
 """Label `mark` of a demonstration whose scene state meets the task; otherwise its end is the mark."""
-_CHUNK = 8  # frames per HDF5 chunk
 _BUFFER = 64  # frames held before they are written
 _TOLERANCE = 0.02  # of full scale: by how much an action may differ from its frame's poses
 _VECTORS = ("state", "action", "stamp", "received", "scene_state")
@@ -166,8 +165,7 @@ class CalvinPiece:
         """As `Recording.build`: all frames as group `0`."""
         group, rows, length = file.create_group("0"), _Rows(), len(self.stretch)
         for camera in CALVIN.cameras:
-            shape, chunk = (length, *camera.size, 3), (min(_CHUNK, length), *camera.size, 3)
-            group.create_dataset(camera.name, shape, np.uint8, chunks=chunk, compression="lzf")
+            create_images(group, camera.name, length, camera.size)
         for number in range(self.stretch.first, self.stretch.last + 1):
             if stopped():
                 raise KeyboardInterrupt
@@ -196,8 +194,8 @@ class CalvinPiece:
         vectors["action"][-1, :6] = 0  # the last row holds
         success, mark = self._success(vectors["scene_state"])
         for key in _VECTORS:
-            group[key] = vectors[key]
-        group["success"] = success
+            write_rows(group, key, vectors[key])
+        write_rows(group, "success", success)
         labels = {"source": "demonstration", "skill": self.skill, "instruction": self.instruction, "mark": mark}
         attributes: dict[str, Any] = {
             "bag": self.name,

@@ -23,11 +23,14 @@ from diwa_data.align import DatasetConfig, align_bag
 from diwa_data.bag_writer import tell_unfinished
 from diwa_data.bags import find_bags
 from diwa_data.checksums import warn_unsealed
-from diwa_data.dataset_file import build_file, open_file
-from diwa_data.errors import DiwaError
+from diwa_data.dataset_checks import CURE, member, read_attributes, require_room, require_rows, require_values
+from diwa_data.dataset_file import build_file, open_file, read_spec
+from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.parts import BuildParts, build_parts
 from diwa_data.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import ActionSpec, Spec, require_same
+
+_VECTORS = {"state": np.float32, "action": np.float32, "success": np.bool_, "stamp": np.float64, "received": np.float64}
 
 __all__ = ["Dataset", "DatasetConfig", "Episode", "build_dataset", "load_dataset"]
 
@@ -43,7 +46,7 @@ class Episode:
     state: np.ndarray
     """(T, 10) float32: position, 6D rotation, gripper width; metres."""
     action: np.ndarray
-    """(T, 7) float32, executed actions; row t leads to frame t+1, the last row holds."""
+    """(T, 7) float32 in [-1, 1], executed actions; row t leads to frame t+1, the last row holds."""
     success: np.ndarray
     """(T,) bool: at or after the operator's success mark."""
     stamp: np.ndarray
@@ -128,57 +131,78 @@ class BagRecording:
 
 
 def load_dataset(path: Path, spec: Spec | None = None, images: bool = True) -> Dataset:
-    """The whole dataset in memory. Raises `DiwaError` if it is damaged, holds a NaN or was made for another `spec`."""
-    with open_file(Path(path)) as file:
-        stored = Spec.from_json(file.attrs["spec"], f"{path}: spec")
+    """The whole dataset in memory. Raises `DiwaError` if it was made for another `spec`, and as `open_file` does."""
+    path = Path(path)
+    with open_file(path) as file, damage_as_error(f"{path} cannot be read as a dataset", CURE):
+        stored = read_spec(file, path)
         if spec is not None:
             require_same(spec, stored, str(path))
-        episodes = [_load_episode(group, stored, f"{path}: episode {name}", images) for name, group in _groups(file)]
-    return Dataset(Path(path), stored, episodes)
+        groups = _groups(file, path)
+        arrays = [_arrays(group, stored, _where(path, name)) for name, group in groups.items()]
+        require_room(path, arrays)
+        episodes = [
+            _load_episode(group, rows, stored, _where(path, name), images)
+            for (name, group), rows in zip(groups.items(), arrays, strict=True)
+        ]
+    return Dataset(path, stored, episodes)
 
 
 @contextmanager
 def open_episode(path: Path, name: str) -> Iterator[Dataset]:
     """One episode, its images still in the file, read as they are indexed. Raises as `load_dataset` does."""
-    with open_file(Path(path)) as file:
-        groups = dict(_groups(file))
-        if name not in groups:
-            raise DiwaError(f"{path} has no episode {name!r}: it has {min(groups)} to {max(groups)}")
-        spec = Spec.from_json(file.attrs["spec"], f"{path}: spec")
-        episode = _load_episode(groups[name], spec, f"{path}: episode {name}", images=False)
-        images = {camera.name: groups[name][camera.name] for camera in spec.cameras}
-        yield Dataset(Path(path), spec, [dataclasses.replace(episode, images=images)])
+    path = Path(path)
+    with open_file(path) as file:
+        with damage_as_error(f"{path} cannot be read as a dataset", CURE):
+            groups = _groups(file, path)
+            if name not in groups:
+                raise DiwaError(f"{path} has no episode {name!r}: it has {min(groups)} to {max(groups)}")
+            spec = read_spec(file, path)
+            arrays = _arrays(groups[name], spec, _where(path, name))
+            episode = _load_episode(groups[name], arrays, spec, _where(path, name), images=False)
+            images = {camera.name: arrays[camera.name] for camera in spec.cameras}
+        yield Dataset(path, spec, [dataclasses.replace(episode, images=images)])
 
 
-def _groups(file: h5py.File) -> list[tuple[str, h5py.Group]]:
-    return sorted(file["episodes"].items())
+def _where(path: Path, name: str) -> str:
+    return f"{path}: episode {name}"
 
 
-def _load_episode(group: h5py.Group, spec: Spec, where: str, images: bool) -> Episode:
-    cameras = {camera.name: group[camera.name] for camera in spec.cameras}
-    vectors = {key: group[key][:] for key in ("state", "action", "success", "stamp", "received")}
-    scene = group["scene_state"][:] if "scene_state" in group else None
-    length = len(vectors["state"])
-    wanted: dict[str, tuple[int, ...]] = {"state": (length, spec.state_dim), "action": (length, spec.action_dim)}
-    wanted |= {camera.name: (length, *camera.size, 3) for camera in spec.cameras}
-    wanted |= {} if scene is None else {"scene_state": (length, len(spec.scene_state))}
-    for key, shape in wanted.items():
-        if group[key].shape != shape:
-            raise DiwaError(f"{where}: {key} has shape {group[key].shape}, its spec says {shape}: build it again")
-    for key, values in (vectors | ({} if scene is None else {"scene_state": scene})).items():
-        if not np.isfinite(values).all():
-            row = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise DiwaError(
-                f"{where}: {key} is not finite at tick {row}: find the bag with 'diwa inspect', build again"
-            )
-    attributes = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in group.attrs.items()}
-    attributes["labels"] = json.loads(attributes["labels"])
+def _groups(file: h5py.File, path: Path) -> dict[str, h5py.Group]:
+    """All episodes, in order. Raises `DiwaError` if there are none."""
+    episodes = member(file, "episodes", h5py.Group, str(path))
+    groups = {name: member(episodes, name, h5py.Group, str(path)) for name in sorted(episodes)}
+    if not groups:
+        raise DiwaError(f"{path} holds no episode: {CURE}")
+    return groups
+
+
+def _arrays(group: h5py.Group, spec: Spec, where: str) -> dict[str, h5py.Dataset]:
+    """Everything that an episode holds by tick, unread, of the kind and shape that its spec says."""
+    optional = ["scene_state"] if "scene_state" in group else []
+    names = [*_VECTORS, *optional, *(camera.name for camera in spec.cameras)]
+    arrays = {name: member(group, name, h5py.Dataset, where) for name in names}
+    length = len(arrays["action"]) if arrays["action"].shape else 0
+    if length < 2:
+        raise DiwaError(f"{where} has {length} ticks, an episode has 2 or more: {CURE}")
+    widths = {"state": (spec.state_dim,), "action": (spec.action_dim,), "scene_state": (len(spec.scene_state),)}
+    for name in (*_VECTORS, *optional):
+        kind = "b" if name == "success" else "f"
+        require_rows(arrays[name], kind, (length, *widths.get(name, ())), f"{where}: {name}")
+    for camera in spec.cameras:
+        require_rows(arrays[camera.name], "u", (length, *camera.size, 3), f"{where}: {camera.name}")
+    return arrays
+
+
+def _load_episode(group: h5py.Group, arrays: dict[str, h5py.Dataset], spec: Spec, where: str, images: bool) -> Episode:
+    cameras = [camera.name for camera in spec.cameras]
+    rows = {name: stored[:] for name, stored in arrays.items() if name not in cameras}
+    vectors = {name: values.astype(_VECTORS.get(name, np.float64), copy=False) for name, values in rows.items()}
+    require_values(vectors, where)
     return Episode(
         name=group.name.split("/")[-1],
-        images={name: stored[:] for name, stored in cameras.items()} if images else {},
-        scene_state=scene,
-        attributes=attributes,
-        **vectors,
+        images={name: arrays[name][:] for name in cameras} if images else {},
+        attributes=read_attributes(group, len(vectors["action"]), where),
+        **{"scene_state": None} | vectors,
     )
 
 

@@ -7,35 +7,126 @@ survives an interruption. When all are there they are copied into one file, whic
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from diwa_data import __version__
-from diwa_data.errors import DiwaError
+from diwa_data.checksums import changed, file_digest, require_format, warn_unsealed
+from diwa_data.dataset_checks import CURE, member, read_text
+from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import atomic_path, full_disk_as_error, remove, require_output, require_space
-from diwa_data.json_files import read_object, write_json
+from diwa_data.json_files import parse_json, read_object, write_json
 from diwa_data.locks import FolderLock, require_ours
 from diwa_data.parts import BuildParts, PartJob, Recording, build_parts
 from diwa_data.progress import progress
+from diwa_data.spec import Spec
+
+FORMAT = 1
+"""Of datasets; those without a number were written before 0.2."""
+_HEADER = 512
+"""Bytes before HDF5's own, which HDF5 leaves to its user: here JSON with the SHA-256 of all that follows."""
+_CHUNK = 8  # images
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @contextmanager
 def open_file(path: Path) -> Iterator[h5py.File]:
-    """A dataset's file for reading. Raises `DiwaError` if it is missing, damaged or something else."""
+    """A dataset's file for reading.
+
+    Raises `DiwaError` if it is missing, damaged, changed since it was written, of a newer format or something else.
+    """
     if not path.is_file():
         raise DiwaError(f"no dataset {path}: build it with 'diwa build-dataset'")
-    try:
-        with h5py.File(path, "r") as file:
+    with damage_as_error(f"{path} cannot be read as a dataset", CURE):
+        state = path.stat()
+        _require_digest(path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns)
+        file = h5py.File(path, "r")
+    with file:
+        with damage_as_error(f"{path} cannot be read as a dataset", CURE):
             if "spec" not in file.attrs or "episodes" not in file:
                 raise DiwaError(f"{path} is HDF5, but no dataset of 'diwa build-dataset'")
+            if (number := file.attrs.get("format")) is not None:
+                require_format(int(number), FORMAT, str(path))
+        try:
             yield file
-    except (OSError, KeyError) as error:
-        raise DiwaError(f"{path} cannot be read as a dataset ({error}): build it again") from error
+        except (OSError, KeyError) as error:
+            raise DiwaError(f"{path} cannot be read as a dataset ({error}): {CURE}") from error
+
+
+def read_spec(file: h5py.File, path: Path) -> Spec:
+    """The contract that the dataset of an open file was built under."""
+    return Spec.from_json(read_text(file.attrs, "spec", str(path)), f"{path}: spec")
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a file is one, as far as its names tell, sealed or not."""
+    if not path.is_file():
+        return False
+    try:
+        with h5py.File(path, "r") as file:
+            return "spec" in file.attrs and "episodes" in file
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def seal_dataset(path: Path) -> None:
+    """Make the checksum of a dataset anew, of one of 0.1 as of one that was changed by hand.
+
+    Raises `DiwaError` if `path` holds none.
+    """
+    if not is_dataset(path):
+        raise DiwaError(f"{path} is no dataset, or is damaged: there is nothing to seal")
+    with path.open("rb") as file:
+        bare = file.read(len(_SIGNATURE)) == _SIGNATURE
+    if not bare:
+        _write_digest(path)
+        return
+    require_space(path, path.stat().st_size)
+    with full_disk_as_error(path), atomic_path(path) as temporary:
+        with path.open("rb") as file, temporary.open("wb") as sealed:
+            sealed.write(bytes(_HEADER))
+            shutil.copyfileobj(file, sealed, 1 << 20)
+        _write_digest(temporary)
+
+
+def _write_digest(path: Path) -> None:
+    """Write the header of a file that has room for it."""
+    header = json.dumps({"diwa-ros2": "dataset", "sha256": file_digest(path, _HEADER)}).encode()
+    with path.open("r+b") as file:
+        file.write(header.ljust(_HEADER - 1) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@lru_cache(maxsize=64)
+def _require_digest(path: Path, inode: int, size: int, modified: int) -> None:
+    """Raise `DiwaError` if a file is not as it was written. One that is good is not read again until it changes."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER)
+    if header.startswith(_SIGNATURE):
+        warn_unsealed(f"{path} is")
+        return
+    content = json.loads(header) if header.startswith(b"{") else None
+    if not isinstance(content, dict):
+        raise ValueError("it begins neither with a checksum nor as HDF5 does")
+    if content.get("sha256") != file_digest(path, _HEADER):
+        raise changed(str(path), path, CURE)
+
+
+def new_file(path: Path) -> h5py.File:
+    """A new dataset's file, with room for its checksum, which `seal_dataset` writes once it is closed."""
+    file = h5py.File(path, "w", userblock_size=_HEADER)
+    file.attrs["format"] = FORMAT
+    return file
 
 
 def copy_episodes(source: Path, names: Sequence[str], out: Path) -> None:
@@ -46,11 +137,32 @@ def copy_episodes(source: Path, names: Sequence[str], out: Path) -> None:
             raise DiwaError(
                 f"{source} has no episodes {', '.join(missing) or 'that were named'}: it has {len(file['episodes'])}"
             )
-        with h5py.File(temporary, "w") as copy:
-            copy.attrs.update(file.attrs)
+        with new_file(temporary) as copy:
+            copy.attrs.update({key: value for key, value in file.attrs.items() if key != "format"})
             episodes = copy.create_group("episodes")
             for number, name in enumerate(names):
+                member(file["episodes"], name, h5py.Group, str(source))
                 file.copy(f"episodes/{name}", episodes, f"{number:06d}")
+        seal_dataset(temporary)
+
+
+def write_rows(group: h5py.Group, name: str, rows: np.ndarray) -> None:
+    """Write an array of an episode, each chunk with a checksum."""
+    group.create_dataset(name, data=rows, fletcher32=True)
+
+
+def create_images(group: h5py.Group, name: str, length: int, size: tuple[int, int]) -> h5py.Dataset:
+    """An array of `length` rgb images of `size` (height, width), to be filled and resized; packed, with checksums."""
+    shape = (*size, 3)
+    return group.create_dataset(
+        name,
+        (length, *shape),
+        np.uint8,
+        maxshape=(None, *shape),
+        chunks=(_CHUNK, *shape),
+        compression="lzf",
+        fletcher32=True,
+    )
 
 
 def build_file(
@@ -85,7 +197,9 @@ def build_file(
 
 def _require_identical(out: Path, identity: dict[str, Any]) -> None:
     with open_file(out) as file:
-        built = json.loads(file.attrs["identity"])
+        built = parse_json(read_text(file.attrs, "identity", str(out)), f"{out}: identity", CURE)
+    if not isinstance(built, dict):
+        raise DiwaError(f"{out} does not say what it was made of: delete it or choose another --out")
     different = [key for key in identity if built.get(key) != identity[key]]
     if different:
         what = " and ".join(different)
@@ -127,7 +241,7 @@ def _merge(parts: Path, recordings: Sequence[Recording], out: Path, identity: di
     require_space(out, sum((parts / recording.part).stat().st_size for recording in recordings))
     skipped = []
     number = 0
-    with h5py.File(out, "w") as file:
+    with new_file(out) as file:
         file.attrs["spec"] = json.dumps(identity["spec"], sort_keys=True)
         file.attrs["config"] = json.dumps(identity["config"])
         file.attrs["identity"] = json.dumps(identity)
@@ -140,6 +254,7 @@ def _merge(parts: Path, recordings: Sequence[Recording], out: Path, identity: di
                 for name in sorted(part, key=int):
                     part.copy(name, episodes, f"{number:06d}")
                     number += 1
+    seal_dataset(out)
     if number == 0:
         raise DiwaError(
             f"no recording of {len(recordings)} has two good ticks in a row: look at one with 'diwa inspect'"

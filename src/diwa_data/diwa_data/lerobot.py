@@ -87,11 +87,6 @@ def export_lerobot(path: Path, out: Path, repo_id: str = "", video: bool = False
         raise DiwaError(f"--repo-id {repo_id!r} must be user/name, of letters, digits, '.', '_' and '-'")
     require_new(out)
     dataset = load_dataset(path, images=False)
-    for episode in dataset.episodes:
-        if len(episode) < 2:
-            raise DiwaError(
-                f"{path}: episode {episode.name} has {len(episode)} ticks, an action needs 2: build it again"
-            )
     import_arrow()
     with atomic_path(out) as folder:
         return _write(dataset, folder, repo_id, video)

@@ -266,7 +266,7 @@ def test_a_name_that_the_hub_refuses(built, tmp_path, name):
 
 
 def test_an_episode_without_an_action_is_refused(tmp_path):
-    with pytest.raises(DiwaError, match=r"episode 000001 has 1 ticks, an action needs 2"):
+    with pytest.raises(DiwaError, match=r"episode 000001 has 1 ticks, an episode has 2 or more"):
         export_lerobot(
             write_dataset(tmp_path / "D.h5", [np.zeros((length, 8, 8, 3), np.uint8) for length in (3, 1)]),
             tmp_path / "out",
