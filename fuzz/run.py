@@ -11,6 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import checkpoints
 import datasets
 import recordings
 from harness import BAD, OUTCOMES, Case, Target, run
@@ -18,7 +19,7 @@ from harness import BAD, OUTCOMES, Case, Target, run
 
 def all_targets() -> dict[str, Target]:
     """Every kind of file, by name."""
-    return {target.name: target for target in (*recordings.TARGETS, *datasets.TARGETS)}
+    return {target.name: target for target in (*recordings.TARGETS, *datasets.TARGETS, *checkpoints.TARGETS)}
 
 
 def row(name: str, cases: list[Case]) -> dict[str, str | int]:
