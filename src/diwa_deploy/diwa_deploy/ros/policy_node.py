@@ -20,6 +20,8 @@ from diwa_deploy.runner import SkillRunner
 
 PATIENCE = 2.0
 """Seconds in which a running skill must have ended when the node is told to."""
+ANSWERS = 3
+"""Turns of the executor that bring a result on its way."""
 FIXED = ("robot.", "arm.")
 """Parameters that are read once; the others may change while the node is not active."""
 
@@ -42,6 +44,8 @@ class PolicyNode(LifecycleNode):
         self._robot.disarm()
         end = time.monotonic() + PATIENCE
         while self._server.busy and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.05)
+        for _ in range(ANSWERS * (self.executor is not None)):
             self.executor.spin_once(timeout_sec=0.05)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
