@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +21,7 @@ INK, GRID = "#24313c", "#e3e7ea"
 BASE, FINETUNED, DREAM = "#8595a3", "#0b7a75", "#d9822b"
 """Colours of the policy after imitation, after dreaming, and of anything imagined."""
 CYCLE = (FINETUNED, DREAM, BASE, "#6a4c93", "#b23a48")
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -40,8 +43,28 @@ STYLE: Any = {
 }
 
 
-styled = mpl.rc_context(STYLE)
-"""Decorator: drawn in this style."""
+P = ParamSpec("P")
+
+
+def styled(draw: Callable[P, str]) -> Callable[P, str]:
+    """Decorator: drawn in this style; characters in names that XML does not have are written as Python's escapes."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
+        with mpl.rc_context(STYLE):
+            return draw(*map(_legible, args), **{name: _legible(value) for name, value in kwargs.items()})
+
+    return drawn
+
+
+def _legible(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NO_XML.sub(lambda found: ascii(found[0])[1:-1], value)
+    if isinstance(value, Mapping):
+        return {_legible(name): _legible(item) for name, item in value.items()}
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return list(map(_legible, value))
+    return value
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import xml.etree.ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def test_a_run_of_hostile_labels_is_a_page_of_text(hostile_run):
     assert not [tag for tag in found.tags if tag == ("b", "id") or "onerror" in tag]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # no room for the bars
 def test_a_comparison_of_hostile_labels_is_a_page_of_text(tmp_path):
     comparison = Comparison(tmp_path / "comparison.json", IMAGE, (IMAGE, "$\\frac"), 10, 0)
     comparison.add(Trial(comparison.next, True, True, IMAGE, 30))
@@ -160,6 +162,15 @@ def test_a_browser_shows_the_drawings_and_runs_nothing(hostile_run, tmp_path):
     assert ("b", "id") not in found.tags
     picture = cv2.imread(str(tmp_path / "page.png"))
     assert (picture == np.array([0x75, 0x7A, 0x0B])).all(axis=2).sum() > 4000, "the bar of the fine-tuned policy"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # no glyph, no room: it is drawn all the same
+@settings(max_examples=12, deadline=None)
+@given(TEXT)
+def test_a_drawing_is_xml_whatever_its_labels_are(text):
+    curves = {text: Curve([0, 1], [1, 2]), "other": Curve([0, 1], [1, 2])}
+    for drawn in (success_bars({text: SuccessRate(1, 2)}), plots.lines(curves, text, text)):
+        assert xml.etree.ElementTree.fromstring(drawn).tag.endswith("svg")
 
 
 def test_the_offline_score_has_an_axis_of_its_own(monkeypatch):

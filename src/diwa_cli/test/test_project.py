@@ -83,6 +83,12 @@ def test_the_lock_holds_every_dependency_but_torch_by_hash():
     assert "torch" not in locked
 
 
+def test_nobody_is_told_to_install_a_package_that_no_index_has():
+    files = [path for path in SOURCE.parent.rglob("*") if path.suffix in (".py", ".md", ".html") and path.is_file()]
+    told = [path for path in files if re.search(r"install .?diwa-ros2", path.read_text(errors="replace"))]
+    assert [path for path in told if not {".venv", "build", "install"} & set(path.parts)] == []
+
+
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_both_builds_take_every_file_along(package):
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")

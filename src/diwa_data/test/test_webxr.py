@@ -10,6 +10,7 @@ import logging
 import os
 import pty
 import select
+import shutil
 import socket
 import ssl
 import stat
@@ -34,6 +35,7 @@ from diwa_data.devices.webxr import WebXR  # noqa: E402
 from diwa_data.errors import DiwaError  # noqa: E402
 
 STEP = 1 / 60
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def message(number: int, **changes) -> dict:
@@ -404,6 +406,19 @@ def test_what_a_browser_sends_is_read_and_what_is_signalled_reaches_it(device):
             assert (await socket.receive_json())["recording"] is True
 
     browse(device, visit)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")
+def test_a_real_browser_drives(device, tmp_path):
+    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors",
+               f"--user-data-dir={tmp_path / 'profile'}", "--remote-debugging-port=0", device.url]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
+        end = time.monotonic() + 60
+        while not device.read().valid and time.monotonic() < end:
+            time.sleep(0.02)
+        browser.terminate()
+    assert time.monotonic() < end
+    assert device.link.malformed == 0
 
 
 def test_a_second_browser_is_told_so_and_gets_its_turn(device):
