@@ -14,9 +14,9 @@ import numpy as np
 
 from diwa_data import messages
 from diwa_data.bags import Bag, decode_value, gripper_width, needed_topics
-from diwa_data.dataset_file import create_images, write_rows
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_space
+from diwa_data.hdf5_files import create_images, write_rows
 from diwa_data.images import preprocess
 from diwa_data.pose import Pose, action_sequence, robot_state
 from diwa_data.spec import Spec

@@ -28,9 +28,10 @@ from diwa_data.calvin import (
     read_episodes,
     read_frame,
 )
-from diwa_data.dataset_file import build_file, create_images, open_file, write_rows
+from diwa_data.dataset_file import build_file, open_file
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_space
+from diwa_data.hdf5_files import create_images, write_rows
 from diwa_data.images import preprocess
 from diwa_data.pose import relative_action, robot_state
 from diwa_data.skills import goal_of, require_skill

@@ -7,23 +7,20 @@ survives an interruption. When all are there they are copied into one file, whic
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from diwa_data import __version__
-from diwa_data.checksums import changed, file_digest, require_format, warn_unsealed
+from diwa_data.checksums import require_format
 from diwa_data.dataset_checks import CURE, member, read_text
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import atomic_path, full_disk_as_error, remove, require_output, require_space
+from diwa_data.hdf5_files import copy_with_room, has_room, new_file, require_digest, write_digest
 from diwa_data.json_files import parse_json, read_object, write_json
 from diwa_data.locks import FolderLock, require_ours
 from diwa_data.parts import BuildParts, PartJob, Recording, build_parts
@@ -32,10 +29,6 @@ from diwa_data.spec import Spec
 
 FORMAT = 1
 """Of datasets; those without a number were written before 0.2."""
-_HEADER = 512
-"""Bytes before HDF5's own, which HDF5 leaves to its user: here JSON with the SHA-256 of all that follows."""
-_CHUNK = 8  # images
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @contextmanager
@@ -47,8 +40,7 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise DiwaError(f"no dataset {path}: build it with 'diwa build-dataset'")
     with damage_as_error(f"{path} cannot be read as a dataset", CURE):
-        state = path.stat()
-        _require_digest(path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns)
+        require_digest(path, CURE)
         file = h5py.File(path, "r")
     with file:
         with damage_as_error(f"{path} cannot be read as a dataset", CURE):
@@ -85,48 +77,13 @@ def seal_dataset(path: Path) -> None:
     """
     if not is_dataset(path):
         raise DiwaError(f"{path} is no dataset, or is damaged: there is nothing to seal")
-    with path.open("rb") as file:
-        bare = file.read(len(_SIGNATURE)) == _SIGNATURE
-    if not bare:
-        _write_digest(path)
+    if has_room(path):
+        write_digest(path)
         return
     require_space(path, path.stat().st_size)
     with full_disk_as_error(path), atomic_path(path) as temporary:
-        with path.open("rb") as file, temporary.open("wb") as sealed:
-            sealed.write(bytes(_HEADER))
-            shutil.copyfileobj(file, sealed, 1 << 20)
-        _write_digest(temporary)
-
-
-def _write_digest(path: Path) -> None:
-    """Write the header of a file that has room for it."""
-    header = json.dumps({"diwa-ros2": "dataset", "sha256": file_digest(path, _HEADER)}).encode()
-    with path.open("r+b") as file:
-        file.write(header.ljust(_HEADER - 1) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@lru_cache(maxsize=64)
-def _require_digest(path: Path, inode: int, size: int, modified: int) -> None:
-    """Raise `DiwaError` if a file is not as it was written. One that is good is not read again until it changes."""
-    with path.open("rb") as file:
-        header = file.read(_HEADER)
-    if header.startswith(_SIGNATURE):
-        warn_unsealed(f"{path} is")
-        return
-    content = json.loads(header) if header.startswith(b"{") else None
-    if not isinstance(content, dict):
-        raise ValueError("it begins neither with a checksum nor as HDF5 does")
-    if content.get("sha256") != file_digest(path, _HEADER):
-        raise changed(str(path), path, CURE)
-
-
-def new_file(path: Path) -> h5py.File:
-    """A new dataset's file, with room for its checksum, which `seal_dataset` writes once it is closed."""
-    file = h5py.File(path, "w", userblock_size=_HEADER)
-    file.attrs["format"] = FORMAT
-    return file
+        copy_with_room(path, temporary)
+        write_digest(temporary)
 
 
 def copy_episodes(source: Path, names: Sequence[str], out: Path) -> None:
@@ -138,31 +95,12 @@ def copy_episodes(source: Path, names: Sequence[str], out: Path) -> None:
                 f"{source} has no episodes {', '.join(missing) or 'that were named'}: it has {len(file['episodes'])}"
             )
         with new_file(temporary) as copy:
-            copy.attrs.update({key: value for key, value in file.attrs.items() if key != "format"})
+            copy.attrs.update({**file.attrs, "format": FORMAT})
             episodes = copy.create_group("episodes")
             for number, name in enumerate(names):
                 member(file["episodes"], name, h5py.Group, str(source))
                 file.copy(f"episodes/{name}", episodes, f"{number:06d}")
-        seal_dataset(temporary)
-
-
-def write_rows(group: h5py.Group, name: str, rows: np.ndarray) -> None:
-    """Write an array of an episode, each chunk with a checksum."""
-    group.create_dataset(name, data=rows, fletcher32=True)
-
-
-def create_images(group: h5py.Group, name: str, length: int, size: tuple[int, int]) -> h5py.Dataset:
-    """An array of `length` rgb images of `size` (height, width), to be filled and resized; packed, with checksums."""
-    shape = (*size, 3)
-    return group.create_dataset(
-        name,
-        (length, *shape),
-        np.uint8,
-        maxshape=(None, *shape),
-        chunks=(_CHUNK, *shape),
-        compression="lzf",
-        fletcher32=True,
-    )
+        write_digest(temporary)
 
 
 def build_file(
@@ -242,21 +180,31 @@ def _merge(parts: Path, recordings: Sequence[Recording], out: Path, identity: di
     skipped = []
     number = 0
     with new_file(out) as file:
+        file.attrs["format"] = FORMAT
         file.attrs["spec"] = json.dumps(identity["spec"], sort_keys=True)
         file.attrs["config"] = json.dumps(identity["config"])
         file.attrs["identity"] = json.dumps(identity)
         file.attrs["version"] = __version__
         episodes = file.create_group("episodes")
         for recording in recordings:
-            with h5py.File(parts / recording.part, "r") as part:
-                if not len(part):
-                    skipped.append(recording.name)
-                for name in sorted(part, key=int):
-                    part.copy(name, episodes, f"{number:06d}")
-                    number += 1
-    seal_dataset(out)
+            copied = _copy_part(parts / recording.part, episodes, number)
+            skipped += [] if copied else [recording.name]
+            number += copied
+    write_digest(out)
     if number == 0:
         raise DiwaError(
             f"no recording of {len(recordings)} has two good ticks in a row: look at one with 'diwa inspect'"
         )
     return skipped
+
+
+def _copy_part(path: Path, episodes: h5py.Group, number: int) -> int:
+    """Copy the episodes of a part behind `number` others; how many they are."""
+    cure = "delete it and run again"
+    with damage_as_error(f"{path} is damaged", cure):
+        require_digest(path, cure)
+        part = h5py.File(path, "r")
+    with part:
+        for count, name in enumerate(sorted(part, key=int)):
+            part.copy(name, episodes, f"{number + count:06d}")
+        return len(part)

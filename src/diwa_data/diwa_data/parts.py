@@ -15,6 +15,7 @@ import h5py
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
+from diwa_data.hdf5_files import new_file, write_digest
 from diwa_data.processes import children_without_interrupts, process_pool
 
 
@@ -92,8 +93,11 @@ def build_parts(jobs: Sequence[PartJob], workers: int) -> Iterator[Built]:
 
 def build_part(job: PartJob, stopped: Callable[[], bool] = lambda: False) -> Built:
     """Do one job; its file is there whole or not at all. Raises as `Recording.build` does."""
-    with atomic_path(job.part) as temporary, h5py.File(temporary, "w") as file:
-        return Built(job.recording.size, job.recording.build(file, stopped))
+    with atomic_path(job.part) as temporary:
+        with new_file(temporary) as file:
+            seconds = job.recording.build(file, stopped)
+        write_digest(temporary)
+    return Built(job.recording.size, seconds)
 
 
 _worker_stop: Any = None

@@ -21,6 +21,7 @@ from diwa_data.bags import Bag
 from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
 from diwa_data.dataset_file import copy_episodes, seal_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.hdf5_files import write_digest
 from diwa_data.images import preprocess
 from diwa_data.inspect import inspect_path
 from diwa_data.parts import build_part
@@ -167,6 +168,9 @@ def test_a_bad_bag_stops_the_build_and_a_second_run_continues(bags: Path, tmp_pa
     storage.write_bytes(whole)
     with h5py.File(parts[0], "a") as file:
         file["0"].attrs["kept"] = True
+    with pytest.raises(DiwaError, match=rf"{parts[0].name} is truncated or damaged .*: delete it and run again"):
+        build_dataset([bags], out, ONE)
+    write_digest(parts[0])
     build_dataset([bags], out, ONE)
     assert "kept" in load_dataset(out).episodes[0].attributes  # the finished part was not built again
     assert len(load_dataset(out).episodes) == 2
