@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from harness import Target
 from mutations import changed_json, scramble
 
 from diwa_data.bag_reader import METADATA
+from diwa_data.bag_writer import BagWriter
 from diwa_data.bags import Bag, decode_value, read_episode
 from diwa_data.checksums import content_digest
+from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.messages import IMAGE_TYPE, TARGET_POSE, TYPES, image_topic
 from diwa_data.recover import recover
 from diwa_data.sidecar import SIDECAR, Sidecar, seal_episode
 from diwa_data.spec import CameraSpec, Spec
@@ -100,11 +104,33 @@ def _messages(bag: Path) -> dict[str, bytes]:
 
 
 def _decoded(path: Path) -> Any:
+    for topic, data in _split(path):
+        value = decode_value(topic, data, topic)
+        assert not isinstance(value, np.ndarray) or value.nbytes <= 4 * len(data)
+    return _VALID
+
+
+def _split(path: Path) -> Iterator[tuple[str, bytes]]:
     content, start = path.read_bytes(), 0
     for topic, length in json.loads((path.parent / "lengths.json").read_text()).items():
-        value = decode_value(topic, content[start : start + length], topic)
-        assert not isinstance(value, np.ndarray) or value.nbytes <= 4 * len(content)
+        yield topic, content[start : start + length]
         start += length
+
+
+def _built(path: Path) -> Any:
+    """Record the damaged messages, among whole ones, anew; build a dataset of them and load it."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = path.parent / "000000"
+        types = TYPES | {image_topic(camera.name): IMAGE_TYPE for camera in SPEC.cameras}
+        damaged, begun = dict(_split(path)), 0
+        with Bag(whole) as bag:
+            writer = BagWriter(Path(folder), "000000", Sidecar(SPEC, _LABELS, bag.sidecar.events), "mcap")
+            for topic, sample in bag.messages(list(bag.topics)):
+                begun += topic == TARGET_POSE
+                replaced = damaged.pop(topic, None) if begun > 20 else None
+                writer.write(topic, types[topic], sample.received, sample.value if replaced is None else replaced)
+        build_dataset([writer.finish()], Path(folder, "D.h5"), DatasetConfig(workers=1))
+        load_dataset(Path(folder, "D.h5"))
     return _VALID
 
 
@@ -132,4 +158,5 @@ TARGETS = [
     Target("mcap_recovered", _file("mcap", "*.mcap"), _recovered, scramble, cases=100),
     Target("db3_recovered", _file("sqlite3", "*.db3"), _recovered, scramble, cases=100),
     Target("messages", _one_of_each, _decoded, scramble),
+    Target("messages_built", _one_of_each, _built, scramble, cases=150),
 ]

@@ -134,6 +134,13 @@ def _attributes(bag: Bag) -> dict[str, Any]:
     }
 
 
+def _scene(values: np.ndarray, spec: Spec, where: str) -> np.ndarray:
+    scene = np.array(values)
+    if scene.shape != (len(spec.scene_state),) or not np.isfinite(scene).all():
+        raise DiwaError(f"{where}: {scene.tolist()} is not one finite number for each of {', '.join(spec.scene_state)}")
+    return scene
+
+
 class _Segment:
     """Rows of one uninterrupted stretch; images go to the file in batches, so an hour needs little memory."""
 
@@ -164,7 +171,9 @@ class _Segment:
         self._targets.append(values[messages.TARGET_POSE])
         self._grippers.append(values[messages.GRIPPER_COMMAND])
         if self._spec.scene_state:
-            self._scenes.append(np.array(values[messages.SCENE_STATE]))
+            self._scenes.append(
+                _scene(values[messages.SCENE_STATE], self._spec, f"{self._bag}: {messages.SCENE_STATE}")
+            )
         self._ticks.append((tick.stamp, tick.received, tick.flagged))
         if len(self._ticks) % _BUFFER == 0:
             self._flush()

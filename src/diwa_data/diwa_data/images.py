@@ -11,9 +11,10 @@ import numpy as np
 from diwa_data.errors import DiwaError
 from diwa_data.pose import robot_state
 from diwa_data.robot import Observation
-from diwa_data.spec import CameraSpec, Spec
+from diwa_data.spec import MAX_RECORD_SIZE, CameraSpec, Spec
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of what holds an image's size
 _TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB}
 
 
@@ -92,6 +93,8 @@ def decode_image(
     """
     raw = np.frombuffer(data, np.uint8)
     if encoding in ("jpeg", "jpg"):
+        if max(_jpeg_size(raw.tobytes())) > MAX_RECORD_SIZE:
+            raise DiwaError(f"jpeg image of {raw.size} bytes says it has more than {MAX_RECORD_SIZE} pixels a side")
         bgr = cv2.imdecode(raw, cv2.IMREAD_COLOR)
         if bgr is None:
             raise DiwaError(f"jpeg image of {raw.size} bytes cannot be decoded: it is damaged")
@@ -105,6 +108,17 @@ def decode_image(
     rows = raw[: height * step].reshape(height, step)[:, : width * channels]
     image = rows.reshape(height, width, channels)
     return image if encoding == "rgb8" else cv2.cvtColor(image, _TO_RGB[encoding])
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Height and width that a jpeg declares, without decoding it. Raises `DiwaError` if it is none."""
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _JPEG_FRAMES:
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        at += 1 if marker == 0xFF else 2 + length  # a marker may be preceded by any number of 0xFF
+    raise DiwaError(f"jpeg image of {len(data)} bytes cannot be decoded: it is damaged")
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -204,6 +204,16 @@ def test_nan_pose_in_a_bag(bags: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "D.h5").exists()
 
 
+@pytest.mark.parametrize("scene", [np.zeros(3), np.array([0.0, np.nan])])
+def test_a_scene_state_of_other_length_or_nan_in_a_bag(bags: Path, tmp_path: Path, scene: np.ndarray) -> None:
+    bad = [bytes(messages.encode_vector(scene))]
+    bag = rewrite(bags / "000000", lambda topic, data: bad.pop() if topic == messages.SCENE_STATE and bad else data)
+    with pytest.raises(
+        DiwaError, match=r"/diwa/scene_state: \[0.* is not one finite number for each of drawer, slider"
+    ):
+        build_dataset([bag], tmp_path / "D.h5", ONE)
+
+
 def test_nan_and_wrong_shapes_in_a_dataset(built: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copy(built, tmp_path / "D.h5"))
     with h5py.File(damaged, "a") as file:

@@ -41,6 +41,14 @@ def test_jpeg() -> None:
     assert np.abs(decoded.astype(int) - smooth).mean() < 5
 
 
+def test_a_jpeg_that_declares_more_pixels_than_any_camera_has_is_not_decoded() -> None:
+    encoded = bytearray(cv2.imencode(".jpg", RGB)[1].tobytes())
+    start = encoded.index(b"\xff\xc0") + 5
+    encoded[start : start + 4] = (60_000).to_bytes(2, "big") * 2
+    with pytest.raises(DiwaError, match="more than 4096 pixels a side"):
+        decode_image(bytes(encoded), 0, 0, 0, "jpeg")
+
+
 @pytest.mark.parametrize(
     ("data", "encoding", "message"),
     [

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from diwa_data import messages
+from diwa_data.bag_writer import HIDDEN
 from diwa_data.bags import read_episode
 from diwa_data.errors import DiwaError
 from diwa_data.recording import RecordConfig
@@ -112,3 +113,12 @@ def test_ctrl_c_leaves_nothing_half_written_and_a_second_run_continues(tmp_path:
     assert 0 < count < 30
     record(tmp_path, RecordConfig(minutes=(count + 1) * 4 / 60, episode_seconds=4, seed=3, workers=1))
     assert len(list(tmp_path.iterdir())) >= count + 1
+
+
+def test_recording_by_hand_begins_with_what_a_killed_recorder_left(tmp_path: Path) -> None:
+    """Recording its number anew would delete the episode that a person has played."""
+    left = tmp_path / f"{HIDDEN}000003-77" / "000003"
+    left.mkdir(parents=True)
+    with pytest.raises(DiwaError, match=rf"1 unfinished: 000003; save with 'diwa recover {tmp_path}', or delete"):
+        record(tmp_path, RecordConfig(device="keyboard", skill="open_drawer"))
+    assert left.is_dir()
