@@ -13,8 +13,8 @@ from diwa_cli.plots_sweep import VariantBar, variant_bars
 from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_text
 from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
 from diwa_cli.sweep_folder import SweepFolder
-from diwa_data.errors import DiwaError
-from diwa_data.json_files import write_json
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.json_files import read_bytes, write_json
 
 UNITS = (
     "rates in percent, differences in percentage points, intervals 95 %: paired by start state, over seeds where there "
@@ -91,13 +91,11 @@ def read_rollouts(path: Path) -> tuple[Successes, dict[float, Successes]]:
     """Of the base policies, and of the fine-tuned ones by alpha_BC. Raises `DiwaError` for a damaged file."""
     bases: Successes = {}
     tuned: dict[float, Successes] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
+    for number, line in enumerate(read_bytes(path, "the same `diwa sweep` writes it anew").splitlines(), 1):
+        with damage_as_error(f"{path} is damaged in line {number}", "the same `diwa sweep` writes it anew"):
             one = json.loads(line)
             runs = bases if one["policy"] == BASE else tuned.setdefault(one["alpha_bc"], {})
             runs.setdefault((one["skill"], one["seed"]), {})[one["start"]] = one["success"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DiwaError(f"{path} is damaged in line {number}: the same `diwa sweep` writes it anew") from error
     return bases, tuned
 
 

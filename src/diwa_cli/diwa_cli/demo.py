@@ -23,11 +23,12 @@ from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder, read_json
 from diwa_cli.versions import versions
 from diwa_data.dataset import DatasetConfig
 from diwa_data.errors import DiwaError
+from diwa_data.files import require_output
 from diwa_data.json_files import write_json
 from diwa_data.locks import FolderLock
 from diwa_data.recording import RecordConfig
 from diwa_data.skills import require_skill
-from diwa_deploy.bundle import write_bundle
+from diwa_deploy.bundle import is_plain_bundle, write_bundle
 from diwa_learning.checkpoint import is_finished
 from diwa_learning.dppo_config import DPPOConfig
 from diwa_learning.finetune import FinetuneConfig
@@ -113,6 +114,7 @@ def demo(out: Path, config: DemoConfig, source: Source) -> None:
         raise DiwaError(f"{config.world_model_of} has no trained world model: give the folder of a finished demo")
     command = command_line("demo", source, config, "demo", out=out)
     with FolderLock(out):
+        require_output(RunFolder(out).bundle(config.skill), replaces=is_plain_bundle)
         claim(RunFolder(out), "demo", command, dataclasses.asdict(settings))
         _demo(RunFolder(out), config, settings, PhaseMaker(source, settings.sim), command)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from diwa_cli.evaluate import EvaluateConfig, evaluate, rate_summary
 from diwa_cli.parallel_environments import parallel_environments
 from diwa_cli.plots import Curve, lines
-from diwa_cli.run_folder import read_json, write_text
+from diwa_cli.run_folder import read_json, read_metrics, write_text
 from diwa_cli.seeds import DPPO_SEEDS
 from diwa_cli.simulated_environments import Task
 from diwa_cli.statistics import SuccessRate
 from diwa_data.errors import DiwaError
 from diwa_data.json_files import write_json
 from diwa_data.robot import VectorEnvironment
-from diwa_learning.checkpoint import METRICS, is_finished
+from diwa_learning.checkpoint import is_finished, load_checkpoint
 from diwa_learning.dppo import Practice, dppo
 from diwa_learning.dppo_config import DPPOConfig
 from diwa_sim.calvin import CalvinConfig
@@ -43,7 +43,7 @@ def steps_to_match(
     Evaluates in `run/curve`, where finished rollouts are kept, and leaves `dppo.json` and `dppo.svg` there.
     """
     kept = checkpoints_by_steps(run)
-    setting = dataclasses.replace(config, skill=read_json(next(iter(kept.values())) / METRICS)["skill"])
+    setting = dataclasses.replace(config, skill=load_checkpoint(next(iter(kept.values())), "finetune").skill)
     policies = {f"{steps:09d}": path for steps, path in kept.items()}
     judged = evaluate(policies, world_model, reward, run / "curve", setting, sim)
     rates = {steps: judged.rate(name) for steps, name in zip(kept, policies, strict=True)}
@@ -86,8 +86,8 @@ def judged_rate(judged: Path) -> float:
 def checkpoints_by_steps(run: Path) -> dict[int, Path]:
     """Environment steps -> checkpoint of a DPPO run, in order. Raises `DiwaError` when none has been kept yet."""
     folders = [*sorted(run.glob("iterations/[0-9]*")), run]
-    found = {read_json(path / METRICS).get("environment_steps"): path for path in folders if is_finished(path)}
-    if not found or None in found:
+    found = {(read_metrics(path) or {}).get("environment_steps", -1): path for path in folders if is_finished(path)}
+    if not found or -1 in found:
         raise DiwaError(f"{run} holds no checkpoint of `diwa dppo`: give the folder of one that has kept some")
     return {int(steps): path for steps, path in sorted(found.items())}
 

@@ -198,5 +198,5 @@ def judge(
 
 def dream_success(finetuned: Path, last: int = 10) -> float:
     """Mean success in the dreams of the last iterations."""
-    history = read_json(finetuned / "metrics.json")["history"]["dream_success"]
+    history = load_checkpoint(finetuned, "finetune").metrics["history"]["dream_success"]
     return float(np.mean([value for _, value in history[-last:]]))

@@ -10,7 +10,7 @@ from diwa_cli.before_after import choose_pair, draw_pair
 from diwa_cli.page import Table, drawing
 from diwa_cli.report_learning import classifier, fine_tuning, imitation, world_model
 from diwa_cli.report_run import data, replayed, reproduce, time_spent
-from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, read_json
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, read_json, read_metrics
 from diwa_cli.statistics import SuccessRate
 from diwa_cli.video import failure_as_warning
 from diwa_data.errors import DiwaError
@@ -66,7 +66,7 @@ def key_numbers(evaluation: dict[str, Any], folder: RunFolder) -> list[tuple[str
     for name, label in LABELS.items():
         rate = success_rate(evaluation, name)
         found.append((f"{rate.successes} of {rate.rollouts}", f"succeed {label}"))
-    metrics = read_json(folder.finetuned / "metrics.json") or {}
+    metrics = read_metrics(folder.finetuned) or {}
     if "imagined_actions" in metrics:
         found.append((f"{metrics['imagined_actions']:,}", "imagined actions to fine-tune"))
         found.append(("0", "robot actions to fine-tune"))

@@ -8,7 +8,7 @@ from typing import Any
 from diwa_cli.page import Table, drawing
 from diwa_cli.plots_sweep import Bar, DreamtBar, dreamt_bars
 from diwa_cli.report_learning import history
-from diwa_cli.run_folder import FINETUNED, read_json
+from diwa_cli.run_folder import FINETUNED, read_metrics
 from diwa_cli.statistics import Interval, interval_of_mean
 from diwa_cli.sweep_folder import Run, SweepFolder
 from diwa_learning.selection import before
@@ -52,8 +52,8 @@ def of_runs(folder: SweepFolder, group: Sequence[dict[str, Any]], name: str) -> 
     found = []
     for row in group:
         for seed in row["seeds"]:
-            path = folder.of(Run(row["skill"], seed, row["alpha_bc"]).name).finetuned / "metrics.json"
-            metrics = read_json(path) or {}
+            run = folder.of(Run(row["skill"], seed, row["alpha_bc"]).name)
+            metrics = read_metrics(run.finetuned) or {}
             if curve := history(metrics, name):
                 found.append(before(curve.y, metrics.get("iteration", len(curve.y))))
     return found

@@ -7,13 +7,13 @@ from typing import Any
 from diwa_cli import page, plots
 from diwa_cli.page import Figure, Table, drawing
 from diwa_cli.plots import Curve
-from diwa_cli.run_folder import RunFolder, read_json
+from diwa_cli.run_folder import RunFolder, read_json, read_metrics
 from diwa_cli.statistics import SuccessRate
 
 
 def fine_tuning(folder: RunFolder) -> dict[str, Any] | None:
     """Dream success against true success over iterations, and how the updates went."""
-    metrics = read_json(folder.finetuned / "metrics.json")
+    metrics = read_metrics(folder.finetuned)
     if metrics is None:
         return None
     curve = read_json(folder.curve / "evaluation.json")
@@ -54,7 +54,7 @@ def selected(metrics: dict[str, Any], scores: dict[int, float], truth: dict[int,
 
 def world_model(folder: RunFolder) -> dict[str, Any] | None:
     """Filmstrip of imagination against the recording, and losses."""
-    metrics = read_json(folder.world_model / "metrics.json")
+    metrics = read_metrics(folder.world_model)
     if metrics is None:
         return None
     strip = folder.world_model / "open_loop.png"
@@ -100,14 +100,14 @@ def open_loop(metrics: dict[str, Any]) -> list[Figure]:
 
 def imitation(folder: RunFolder) -> dict[str, Any] | None:
     """The policy's loss."""
-    metrics = read_json(folder.policy / "metrics.json")
+    metrics = read_metrics(folder.policy)
     loss = ("loss", "epoch", "denoising loss", "the policy's imitation", True)
     return metrics and {"chart": next(iter(charts(metrics, loss)), None)}
 
 
 def classifier(folder: RunFolder) -> dict[str, Any] | None:
     """The classifier's loss, precision and recall on held-out states, and two sanity checks in dreams."""
-    metrics = read_json(folder.reward / "metrics.json")
+    metrics = read_metrics(folder.reward)
     if metrics is None:
         return None
     rows = []

@@ -15,7 +15,7 @@ from diwa_cli.report import signed
 from diwa_cli.report_alphas import alphas
 from diwa_cli.report_learning import history, world_model
 from diwa_cli.report_run import machine, phase_bars
-from diwa_cli.run_folder import BASE, FINETUNED, read_json
+from diwa_cli.run_folder import BASE, FINETUNED, read_json, read_metrics
 from diwa_cli.sweep_folder import Run, SweepFolder
 from diwa_data.errors import DiwaError
 
@@ -112,7 +112,7 @@ def classifiers(folder: SweepFolder, found: dict[str, Any]) -> Table:
     """Precision and recall of every classifier on held-out imagined states."""
     rows = []
     for skill, seed in dict.fromkeys((row["skill"], row["seed"]) for row in found["runs"]):
-        metrics = read_json(folder.of(f"{skill}/seed_{seed}").reward / "metrics.json") or {}
+        metrics = read_metrics(folder.of(f"{skill}/seed_{seed}").reward) or {}
         score, dreams = metrics.get("imagined"), metrics.get("dreams") or {}
         if score:
             shares = [f"{100 * dreams[key]:.0f}" if key in dreams else "" for key in ("demonstrated", "idle")]
@@ -150,7 +150,7 @@ def _runs(found: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _curve(folder: SweepFolder, found: dict[str, Any], row: dict[str, Any], seed: int) -> SeedCurve | None:
     name = Run(row["skill"], seed, row["alpha_bc"]).name
-    metrics = read_json(folder.of(name).finetuned / "metrics.json") or {}
+    metrics = read_metrics(folder.of(name).finetuned) or {}
     dream = history(metrics, "dream_success")
     if not dream:
         return None

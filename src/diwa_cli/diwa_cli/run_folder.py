@@ -14,6 +14,7 @@ from diwa_data import json_files
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
 from diwa_data.json_files import write_json
+from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
 
 BASE, FINETUNED = "base", "finetuned"
 """Names of the policy before and after fine-tuning in the final evaluation."""
@@ -154,6 +155,17 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         return None
     return json_files.read_json(path, "delete it and run again")
+
+
+def read_metrics(checkpoint: Path) -> dict[str, Any] | None:
+    """`metrics.json` of a checkpoint, None if there is none; `DiwaError` if it is damaged or was changed."""
+    cure = "make the checkpoint again, or copy it from elsewhere"
+    path = checkpoint / "metrics.json"
+    if not path.is_file():
+        return None
+    if (checkpoint / CHECKPOINT_FILES[0]).is_file():
+        require_sealed(checkpoint, CHECKPOINT_FILES, cure)
+    return json_files.read_object(path, cure)
 
 
 def in_a_line(error: Exception) -> str:

@@ -33,27 +33,32 @@ KINDS = (
 )
 
 
-def seal(path: Path) -> list[str]:
-    """Make the checksums of everything at or below `path` anew; a line for each. Hidden folders are left out.
+def seal(path: Path) -> Iterator[str]:
+    """Make the checksums of everything at or below `path` anew; a line for each. Hidden files are left out.
 
-    Raises `DiwaError` if there is nothing, or something damaged.
+    Raises `DiwaError` if there is nothing or, after all others, naming what is damaged.
     """
     if not path.exists():
         raise DiwaError(f"{path} does not exist")
-    done = list(_seal(path))
-    if not done:
+    errors, found = [], False
+    for one, kind in _sealable(path):
+        found = True
+        try:
+            kind.seal(one)
+            yield f"sealed {kind.name} {one}"
+        except DiwaError as error:
+            errors.append(str(error))
+    if errors:
+        raise DiwaError("; ".join(errors))
+    if not found:
         names = ", ".join(kind.name for kind in KINDS)
         raise DiwaError(f"{path} holds nothing that has checksums ({names}): is it finished, and the right folder?")
-    return done
 
 
-def _seal(path: Path) -> Iterator[str]:
-    """What lies inside goes first: a bundle's checksums are of its parts' manifests."""
+def _sealable(path: Path) -> Iterator[tuple[Path, Kind]]:
+    """What lies inside comes first: a bundle's checksums are of its parts' manifests."""
     if path.is_dir():
         for inner in sorted(path.iterdir()):
             if not inner.name.startswith("."):
-                yield from _seal(inner)
-    for kind in KINDS:
-        if kind.is_one(path):
-            kind.seal(path)
-            yield f"sealed {kind.name} {path}"
+                yield from _sealable(inner)
+    yield from ((path, kind) for kind in KINDS if kind.is_one(path))

@@ -23,8 +23,10 @@ from diwa_cli.sweep_results import UNITS, JudgedRun, judged_runs, run_row, skill
 from diwa_cli.sweep_reuse import reuse
 from diwa_cli.versions import machine, versions
 from diwa_data.errors import DiwaError
+from diwa_data.files import require_output
 from diwa_data.json_files import write_json
 from diwa_data.locks import FolderLock
+from diwa_deploy.bundle import is_plain_bundle
 from diwa_learning.checkpoint import compute_device, is_finished
 
 
@@ -46,6 +48,8 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
         raise DiwaError(f"{config.reuse} holds no sweep: --reuse takes the folder of one")
     command = command_line("sweep", source, config, "sweep", out=out)
     with FolderLock(out):
+        for skill in what.skills:
+            require_output(folder.shared.bundle(skill), replaces=is_plain_bundle)
         claim(folder.shared, "sweep", command, identity(what), {f"sweep.{name}" for name in FREE})
         return _sweep(folder, what, command)
 

@@ -119,6 +119,7 @@ def test_what_cannot_be_sealed_is_said(sealable, diwa, tmp_path):
     (sealable / "policy" / "metrics.json").write_text("{")
     ran = diwa("seal", sealable)
     assert (ran.status, len(ran.err.splitlines())) == (2, 1)
+    assert f"sealed skill bundle {sealable / 'skills' / 'open_drawer'}" in ran.out  # one that is damaged stops no other
     assert f"{sealable / 'policy' / 'metrics.json'} is damaged" in ran.err
 
 

@@ -1,7 +1,6 @@
 """Dreams against the truth by alpha_BC, from a sweep's files."""
 
 import json
-import re
 
 import pytest
 
@@ -30,10 +29,9 @@ def folder(tmp_path):
 
 def test_dreams_before_the_result_beside_the_truth(folder):
     rows = [row("open_drawer", 0.5, 70.0, (0, 1)), row("open_drawer", 0.0, 20.0, (0, 1))]
-    (text,) = alphas(folder, {"skills": rows})
-    shown = [re.findall(r"<td[^>]*>([^<]*)</td>", line) for line in re.findall(r"<tr>(.*?)</tr>", text)]
+    shown = alphas(folder, {"skills": rows})["rows"].rows
     dreamt = f"{100 * (0.4 + 2.0 / 3) / 2:.1f}"  # means of 0.2, 0.4, 0.6 and of 0.4, 0.6, 1.0
-    assert [cells for cells in shown if cells] == [
+    assert shown == [
         ["0", dreamt, "20.0", "10.0 to 30.0", "0.025"],
         ["0.5", dreamt, "70.0", "60.0 to 80.0", "0.025"],
     ]
@@ -42,8 +40,8 @@ def test_dreams_before_the_result_beside_the_truth(folder):
 def test_mean_over_the_skills_that_have_every_value(folder):
     rows = [row("open_drawer", alpha, rate) for alpha, rate in ((0.0, 20.0), (0.5, 70.0))]
     rows += [row("close_drawer", alpha, rate) for alpha, rate in ((0.0, 30.0), (0.5, 60.0))]
-    (text,) = alphas(folder, {"skills": [*rows, row("turn_on_led", 0.5, 100.0)]})
-    assert "0: 40 % in dreams, 25 % true; 0.5: 40 % in dreams, 65 % true" in text
+    bars = alphas(folder, {"skills": [*rows, row("turn_on_led", 0.5, 100.0)]})["bars"]
+    assert "0: 40 % in dreams, 25 % true; 0.5: 40 % in dreams, 65 % true" in bars.alt
 
 
 @pytest.mark.parametrize(
@@ -52,4 +50,4 @@ def test_mean_over_the_skills_that_have_every_value(folder):
     ids=["nothing", "one value", "each skill its own"],
 )
 def test_no_section_where_nothing_can_be_compared(folder, rows):
-    assert alphas(folder, {"skills": rows}) == []
+    assert alphas(folder, {"skills": rows}) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 from contextlib import suppress
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import IO
 
 from diwa_data.errors import DiwaError
 
+_LEFT = re.compile(r"\..*\.\d+\.part")  # by a process that was killed while it wrote
 LOCK = ".lock"
 """Name of the file in a folder that its user holds."""
 
@@ -58,7 +60,7 @@ def require_ours(folder: Path, what: str, marker: str, *before: str) -> None:
     """
     if folder.is_dir() and not (folder / marker).is_file():
         for path in folder.iterdir():
-            if path.name not in (LOCK, *before):
+            if path.name not in (LOCK, *before) and not _LEFT.fullmatch(path.name):
                 raise DiwaError(f"{folder} holds {path.name} and no {what}: choose another folder")
 
 

@@ -40,9 +40,10 @@ def require_sealed(folder: Path, names: Iterable[str], cure: str) -> None:
     require_format(content.get("format"), FORMAT, str(path))
     if content.pop("sha256", None) != content_digest(content):
         raise changed(str(path), folder, cure)
-    files = content["files"]
-    if sorted(files) != sorted(names):
-        raise DiwaError(f"{path} is of {', '.join(sorted(files))}: {cure}, or make it anew with 'diwa seal {folder}'")
+    files = content.get("files")
+    if not isinstance(files, dict) or sorted(files) != sorted(names):
+        there = ", ".join(files) if isinstance(files, dict) else f"{files!r:.100}"
+        raise DiwaError(f"{path} is of {there}: {cure}, or make it anew with 'diwa seal {folder}'")
     for name, digest in files.items():
         if not (folder / name).is_file():
             raise DiwaError(f"{folder / name} is missing: {cure}")

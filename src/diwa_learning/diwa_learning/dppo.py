@@ -19,7 +19,7 @@ from diwa_learning.finetuner import Critic
 from diwa_learning.iterations import FinetuneMember, finish, iterate, load_pretrained, make_finetuner
 from diwa_learning.policy import LoadedPolicy
 from diwa_learning.streams import Stream, Streams
-from diwa_learning.training import TrainingRun
+from diwa_learning.training import TrainingRun, require_run_folder
 
 WINDOW = 3
 """Iterations whose success says whether it is enough."""
@@ -58,6 +58,7 @@ def dppo(policy: Path, world_model: Path, out: Path, config: DPPOConfig, practic
 
     Raises `DiwaError` naming what is of another spec, world model or phase.
     """
+    require_run_folder(out)
     world = load_world_model(world_model, compute_device())
     pretrained = load_pretrained(policy, world)
     inputs = {"policy": pretrained.checkpoint.hash, "skill": pretrained.skill, **practice.about}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from diwa_learning.checkpoint import LoadedWorldModel
 from diwa_learning.sequences import Library
 from diwa_learning.stacking import Slice
 from diwa_learning.streams import Stream
-from diwa_learning.training import Stateful, TrainingRun
+from diwa_learning.training import Stateful, TrainingRun, require_run_folder
 
 
 class Member(Protocol):
@@ -30,8 +31,15 @@ class Member(Protocol):
         """Runs of equal form are stacked: same networks, same steps; seed, weights and data are each run's own."""
 
 
+class Job(Protocol):
+    """What a run is made of."""
+
+    @property
+    def out(self) -> Path: ...
+
+
 M = TypeVar("M", bound=Member)
-J = TypeVar("J")
+J = TypeVar("J", bound=Job)
 
 
 def train_together(
@@ -44,6 +52,8 @@ def train_together(
 
     `prepare` opens a job's run in the `ExitStack` and returns None if it is finished; a dataset is read once for all.
     """
+    for job in jobs:
+        require_run_folder(job.out)
     library = Library(world.spec)
     with ExitStack() as runs:
         members = [member for job in jobs if (member := prepare(job, world, library, runs))]

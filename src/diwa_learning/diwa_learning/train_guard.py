@@ -21,7 +21,7 @@ from diwa_learning.rssm import categorical_kl, shift_actions
 from diwa_learning.schedule import set_learning_rate
 from diwa_learning.sequences import Library, fingerprint, split_held_out
 from diwa_learning.tensor_file import build
-from diwa_learning.training import TrainingRun
+from diwa_learning.training import TrainingRun, require_run_folder
 from diwa_learning.world_model import WorldModel
 
 CLIPS = 16
@@ -47,6 +47,7 @@ def train_guard(datasets: Sequence[Path], world_model: Path, out: Path, config: 
     """
     if config.members < 2:
         raise DiwaError(f"a guard of {config.members} members cannot disagree: take 2 or more")
+    require_run_folder(out)
     world = load_world_model(world_model, compute_device())
     library = Library(world.spec)
     loaded = [library(path) for path in datasets]

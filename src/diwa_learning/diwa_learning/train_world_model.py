@@ -24,7 +24,7 @@ from diwa_learning.parallel import ALONE, Processes, processes
 from diwa_learning.precision import is_half
 from diwa_learning.schedule import cosine, set_learning_rate
 from diwa_learning.sequences import Batch, Replay, fingerprint, split_held_out
-from diwa_learning.training import TrainingRun
+from diwa_learning.training import TrainingRun, require_run_folder
 from diwa_learning.world_model import WorldModel, WorldModelLoss
 from diwa_learning.world_model_config import WorldModelConfig
 
@@ -41,6 +41,7 @@ def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelCon
     damaged ones or (hybrid variant) ones without scene state, for a loss that is no number, and for an `out` that
     holds something else.
     """
+    require_run_folder(out)
     loaded = load_datasets(datasets)
     if config.scene_state:
         require_scene_state(loaded)

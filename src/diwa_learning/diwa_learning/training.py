@@ -261,7 +261,7 @@ class TrainingRun:
     def _claim_folder(self) -> None:
         """Write the header of a new run, or check that the one in `out` is the same run."""
         if not (self.out / checkpoint.CONFIG).exists():
-            require_ours(self.out, f"{self.phase} run", checkpoint.CONFIG, checkpoint.SPEC)
+            require_run_folder(self.out)
             header = checkpoint.make_header(self.phase, self.config, self.world_model_hash, self.inputs)
             checkpoint.write_header(self.out, header, self.spec)
             return
@@ -296,6 +296,11 @@ class TrainingRun:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def require_run_folder(out: Path) -> None:
+    """Raise `DiwaError` if the folder `out` holds something else than a training run: asked before its data is read."""
+    require_ours(out, "training run", checkpoint.CONFIG, checkpoint.SPEC)
 
 
 def differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
