@@ -359,6 +359,17 @@ def test_strangers_are_few_and_soon_gone(device, monkeypatch):
     browse(device, visit)
 
 
+def test_closing_ends_strangers_too(device):
+    silent, slow = connect(device), connect_inside(device)
+    device.close()
+    assert ended(silent)
+    assert ended(slow)
+    with pytest.raises(ConnectionRefusedError):
+        connect(device)
+    silent.close()
+    slow.close()
+
+
 def test_ended_connections_make_room(device):
     for _ in range(3 * gate._MOST_FROM_ONE):
         with connect_inside(device) as stranger:

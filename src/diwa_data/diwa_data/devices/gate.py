@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections import Counter
@@ -36,9 +35,7 @@ class Gate:
             while True:
                 try:
                     connection, peer = await loop.sock_accept(self._listener)
-                except OSError as error:
-                    if error.errno in (errno.EBADF, errno.EINVAL):
-                        raise
+                except OSError:
                     await asyncio.sleep(_STEP)  # it has gone again, or there are too many open files
                     continue
                 hosts = Counter(stranger[0] for stranger in self._strangers)
@@ -53,6 +50,7 @@ class Gate:
             self._listener.close()
             for task in self._tasks:
                 task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def admit(self, transport: asyncio.BaseTransport | None) -> None:
         """Whoever is at the other end has shown the token: no stranger any more."""
@@ -73,8 +71,6 @@ class Gate:
             while transport and peer in self._strangers and not transport.is_closing() and loop.time() < end:
                 await asyncio.sleep(_STEP)
         finally:
-            if transport is None:
-                connection.close()
-            elif peer in self._strangers:
+            if transport and peer in self._strangers:
                 transport.abort()
             self._strangers.discard(peer)

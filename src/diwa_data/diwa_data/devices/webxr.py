@@ -128,6 +128,7 @@ class WebXR:
 
     async def _stop(self) -> None:
         self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
         await self._runner.cleanup()
 
     async def _page(self, request: web.Request) -> web.Response:
