@@ -146,9 +146,11 @@ class _Machine:
 
 
 def _name(module: Any, name: Any) -> _Name:
-    made = _NAMES.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError("it asks for what has no name")
+    made = _NAMES.get((module, name))
     if made is None:
-        raise ValueError(f"it asks for {str(module)[:80]}.{str(name)[:80]}, which is neither plain nor numpy's")
+        raise ValueError(f"it asks for {module[:80]}.{name[:80]}, which is neither plain nor numpy's")
     return _Name(made)
 
 
@@ -227,7 +229,7 @@ class _Values:
 def _dtype(arguments: list[Any], state: Any) -> np.dtype:
     code = arguments[0]
     if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-        raise ValueError(f"dtype {str(code)[:40]} is none of plain numbers and text")
+        raise ValueError("a dtype is none of plain numbers and text")  # what else it is may take long to say
     dtype = np.dtype(code)
     if state is None:
         return dtype

@@ -143,6 +143,14 @@ def test_a_crafted_pickle_is_one_clear_error(pickled: bytes, tmp_path: Path) -> 
         load_pickled_array(write(tmp_path / "x.npy", pickled))
 
 
+@pytest.mark.parametrize("use", [b"h\x28h\x28\x93.", b"cnumpy\ndtype\nh\x28\x85R."])
+def test_a_value_that_unfolds_without_end_is_not_unfolded(use: bytes) -> None:
+    """Forty lists, each twice in the next: as text they are 2^40 long."""
+    lists = b"".join(b"]\x94(" + 2 * (b"h" + bytes([k])) + b"e" for k in range(40))
+    with pytest.raises(ValueError, match=r"no name|a dtype is none"):
+        plain_pickle.load(b"\x80\x04]\x94" + lists + use)
+
+
 def test_an_array_crafted_rightly_is_read() -> None:
     np.testing.assert_array_equal(plain_pickle.load(array(b"K\x01", b"f8", bytes(8))), [0.0])
 

@@ -82,6 +82,7 @@ def test_kill_9_of_the_recorder_loses_the_end_of_the_running_episode(topics, rob
     folder = tmp_path / "bags"
     assert [bag.name for bag in find_bags([folder])] == ["000000"]
     again = start("recorder", *settings)
+    again.wait_for(f"1 unfinished: 000001; save with 'diwa recover {folder}'")
     again.wait_for("press start")
     record(topics, again, 1.0)
     assert sorted(bag.name for bag in find_bags([folder])) == ["000000", "000002"]
