@@ -20,8 +20,8 @@ from diwa_deploy.runner import SkillRunner
 
 PATIENCE = 2.0
 """Seconds in which a running skill must have ended when the node is told to."""
-ANSWERS = 3
-"""Turns of the executor that bring a result on its way."""
+ANSWERING = 0.5
+"""Seconds in which the result of that skill gets on its way."""
 FIXED = ("robot.", "arm.")
 """Parameters that are read once; the others may change while the node is not active."""
 
@@ -42,11 +42,9 @@ class PolicyNode(LifecycleNode):
     def close(self) -> None:
         """Hold, let go, and tell whoever sent a goal that it has ended."""
         self._robot.disarm()
-        end = time.monotonic() + PATIENCE
-        while self._server.busy and time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.05)
-        for _ in range(ANSWERS * (self.executor is not None)):
-            self.executor.spin_once(timeout_sec=0.05)
+        if self._server.busy:
+            self._spin(PATIENCE, lambda: self._server.busy)
+            self._spin(ANSWERING, lambda: True)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Read the parameters, load the bundle, refuse one of another contract, and warm up."""
@@ -75,6 +73,12 @@ class PolicyNode(LifecycleNode):
         """As `on_deactivate`."""
         self._robot.disarm()
         return TransitionCallbackReturn.SUCCESS
+
+    def _spin(self, seconds: float, condition: Callable[[], bool]) -> None:
+        """While the condition holds, for so long at most."""
+        end = time.monotonic() + seconds
+        while condition() and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.05)
 
     def _locked(self) -> str:
         """Why no parameter may change."""

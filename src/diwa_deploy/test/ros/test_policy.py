@@ -14,6 +14,7 @@ import pytest
 from diwa_data import messages
 from diwa_data.pose import Pose
 from diwa_data.robot_config import RobotConfig
+from diwa_deploy.bundle import seal_bundle
 from diwa_deploy.start_region import StartRegion
 
 pytestmark = [pytest.mark.ros, pytest.mark.workspace]
@@ -281,6 +282,7 @@ def test_far_from_where_demonstrations_began_is_refused_and_the_way_there_is_slo
     elsewhere = [Pose(np.array([0.5, y, 0.3]), arm.pose(0).rotation) for y in (0.18, 0.22)]
     copied = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     (copied / "card.json").write_text(json.dumps(card | {"start": StartRegion.of(elsewhere).to_card()}))
+    seal_bundle(copied)
     node = open_policy(copied)
     assert node.transition("configure")
     time.sleep(0.5)
