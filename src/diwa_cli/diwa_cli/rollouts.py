@@ -20,6 +20,7 @@ from diwa_data.files import atomic_path, full_disk_as_error
 from diwa_data.images import Frame, preprocess_observation
 from diwa_data.json_files import parse_json, read_bytes
 from diwa_data.motion import MotionLimits
+from diwa_data.pose import Pose, action_sequence
 from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
 from diwa_data.robot import Environment, Observation
@@ -81,7 +82,7 @@ class Runner:
 
     def __init__(self, setting: Setting):
         self._setting = setting
-        self._environment = open_environment(setting.sim)
+        self._environment = open_environment(setting.sim, setting.limits)
         self._agents: dict[Path, Agent] = {}
 
     def __call__(self, job: Job) -> Rollout:
@@ -136,7 +137,7 @@ def tape_rollouts(checkpoint: Path, seeds: Sequence[int], setting: Setting) -> l
 
     `success` is true from the first frame on in which the oracle was.
     """
-    environment, episodes = open_environment(setting.sim), []
+    environment, episodes = open_environment(setting.sim, setting.limits), []
     agent = load_agent(setting.world_model, checkpoint, setting.reward, environment.spec)
     with progress("rollouts", len(seeds), "rollouts") as bar:
         for seed in seeds:
@@ -151,31 +152,34 @@ def tape_rollouts(checkpoint: Path, seeds: Sequence[int], setting: Setting) -> l
 
 
 class Tape:
-    """Keeps a rollout's frames, executed actions and the oracle's verdicts."""
+    """Keeps a rollout's frames, targets and the oracle's verdicts."""
 
     def __init__(self, environment: Environment):
         self._environment = environment
         self._frames: list[Frame] = []
-        self._actions: list[np.ndarray] = []
+        self._targets: list[Pose] = []
+        self._grippers = [environment.spec.action.gripper_open]
         self._success = [environment.succeeded()]
 
     def __call__(self, observation: Observation, tick: Tick) -> None:
         """Take one control tick, after its command."""
         self._frames.append(preprocess_observation(observation, self._environment.spec))
-        self._actions.append(tick.action)
+        self._targets.append(observation.target)
+        self._grippers.append(float(tick.action[6]))
         self._success.append(self._environment.succeeded())
 
     def episode(self, name: str) -> Episode:
         """All frames including the last state, whose action holds."""
-        spec = self._environment.spec
-        frames = [*self._frames, preprocess_observation(self._environment.observe(), spec)]
+        spec, last = self._environment.spec, self._environment.observe()
+        frames = [*self._frames, preprocess_observation(last, spec)]
+        actions = action_sequence([*self._targets, last.target], np.array(self._grippers), spec.action).actions
         time = np.arange(len(frames)) / spec.rate
         scenes = [frame.scene_state for frame in frames if frame.scene_state is not None]
         return Episode(
             name,
             {name: np.stack([frame.images[name] for frame in frames]) for name in frames[0].images},
             np.stack([frame.state for frame in frames]),
-            np.stack([*self._actions, spec.action.null]),
+            np.stack([*actions, spec.action.null]),
             np.logical_or.accumulate(self._success),
             stamp=time,
             received=time,

@@ -39,7 +39,7 @@ def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Pat
     """
     if video:
         require_output(video)
-    robot = open_environment(config.chosen(sim))
+    robot = open_environment(config.chosen(sim), config.limits)
     try:
         runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)
         robot.reset(bundle.skill, config.seed)

@@ -32,23 +32,23 @@ class LimitedEnvironment:
     def __init__(self, environment: Environment, task: Task):
         self._environment, self._skill = environment, task.skill
         self._safety = SafetyFilter(task.limits, environment.spec)
-        self._pose: Pose
+        self._target: Pose
 
     def reset(self, seed: int) -> Frame:
         """Start anew; the first frame."""
         self._environment.reset(self._skill, seed)
         frame = self._observe()
-        self._safety.reset(self._pose)
+        self._safety.reset(self._target)
         return frame
 
     def play(self, chunk: np.ndarray) -> tuple[Frames, np.ndarray]:
         """Frames (H,) after each raw action of a chunk (H, 7), and the actions as executed (H, 7)."""
         frames, executed = [], []
         for action in chunk:
-            command = self._safety.step(action, self._pose)
-            self._environment.command(command.target, command.gripper)
+            command = self._safety.step(action, self._target)
+            self._environment.command(command.goal, command.gripper)
             frames.append(self._observe())
-            executed.append(command.executed)
+            executed.append(self._safety.executed(self._target))
         return gather(frames, np.stack), np.stack(executed)
 
     def succeeded(self) -> bool:
@@ -57,7 +57,7 @@ class LimitedEnvironment:
 
     def _observe(self) -> Frame:
         observation = self._environment.observe()
-        self._pose = observation.pose
+        self._target = observation.target
         return preprocess_observation(observation, self._environment.spec)
 
 
@@ -65,7 +65,7 @@ class SimulatedEnvironments:
     """`VectorEnvironment` of N simulated Pandas in this process, one after the other."""
 
     def __init__(self, task: Task, count: int):
-        self._environments = [open_environment(task.sim) for _ in range(count)]
+        self._environments = [open_environment(task.sim, task.limits) for _ in range(count)]
         self._limited = [LimitedEnvironment(environment, task) for environment in self._environments]
         self.spec, self.count = self._environments[0].spec, count
 

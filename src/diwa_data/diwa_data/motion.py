@@ -1,82 +1,82 @@
-"""Motion limits as pure functions, shared by the teleoperation clutch and the deployed safety filter.
+"""Limits on the motion of the hand, and the goals that keep to them: pure functions of poses.
 
-Every function returns the limited pose and whether it had to intervene; `limit_motion` applies them in
-ROBOT's order: finite -> workspace box (and tilt) -> speed and rotation rate -> lead clamp. Speed has the last word.
+A policy or an operator moves the *goal*; what is published follows it (`diwa_data.interpolator`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from diwa_data.pose import Pose
+from diwa_data.errors import DiwaError
+from diwa_data.pose import Pose, rotation_distance
+from diwa_data.spec import Spec
 
+DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])
+"""The hand with its fingers straight down and its x axis forward: tilt and yaw are 0."""
 _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """Where and how fast the target may move; all in the base frame."""
+    """Where and how the published target may move, in the base frame. Speeds and their changes are norms."""
 
     workspace_low: tuple[float, float, float] = (0.20, -0.50, 0.0)
     """Lower corner of the box that the hand stays in, metres."""
     workspace_high: tuple[float, float, float] = (0.80, 0.50, 0.80)
     """Upper corner of that box, metres."""
-    max_speed: float = 0.30
-    """Metres per second and axis."""
-    max_rotation_speed: float = 0.75
-    """Radians per second and axis."""
+    max_speed: float = 0.52
+    """Metres per second."""
+    max_rotation_speed: float = 1.30
+    """Radians per second."""
+    max_acceleration: float = 4.0
+    """Metres per second squared."""
+    max_rotation_acceleration: float = 12.0
+    """Radians per second squared."""
+    max_jerk: float = 200.0
+    """Metres per second cubed."""
+    max_rotation_jerk: float = 600.0
+    """Radians per second cubed."""
     max_lead_pos: float = 0.05
-    """Metres that the target may be ahead of the measured position (anti-windup)."""
+    """Metres that the target may be ahead of the measured position: it brakes to stay within."""
     max_lead_rot: float = 0.3
-    """Radians that the target may be ahead of the measured rotation (anti-windup)."""
+    """Radians that the target may be ahead of the measured rotation: it brakes to stay within."""
     max_tilt: float = 1.2
     """Radians between the hand's approach axis (its z) and straight down: the limit on pitch and roll."""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not np.isfinite(value).all():
+                raise DiwaError(f"limits.{field.name} is {value}: it must be finite")
+            if field.name.startswith("max_") and value <= 0:
+                raise DiwaError(f"limits.{field.name} is {value:g}: it must be positive")
+        if not np.less(self.workspace_low, self.workspace_high).all():
+            raise DiwaError(
+                f"limits.workspace_low {self.workspace_low} must be below workspace_high {self.workspace_high}"
+            )
+
+    def within(self, spec: Spec) -> MotionLimits:
+        """These limits, with speeds at which a tick's motion along an axis fits into one action of `spec`."""
+        speed = math.sqrt(3) * spec.action.max_pos * spec.rate
+        rotation_speed = math.sqrt(3) * spec.action.max_rot * spec.rate
+        return replace(
+            self,
+            max_speed=min(self.max_speed, speed),
+            max_rotation_speed=min(self.max_rotation_speed, rotation_speed),
+        )
+
 
 class Limited(NamedTuple):
-    """A pose after one limit."""
-
-    pose: Pose
-    intervened: bool
-
-
-class LimitedMotion(NamedTuple):
-    """A pose after all limits, and the names of those that intervened."""
+    """A pose after limits, and the names of those that changed it."""
 
     pose: Pose
     interventions: tuple[str, ...]
-
-
-def limit_motion(previous: Pose, target: Pose, measured: Pose, dt: float, limits: MotionLimits) -> LimitedMotion:
-    """The pose nearest to `target` that may be commanded `dt` seconds after `previous`.
-
-    Speed holds whatever the input; the others wherever it lets them: an arm found outside the box, or farther from
-    `previous` than one step can mend, gets the target moved toward it at the speed limit. A target that is not finite,
-    or an unknown `measured`, holds `previous`.
-    """
-    if not is_finite(measured):
-        return LimitedMotion(previous, ("finite",))
-    interventions = []
-    pose = target
-    if not is_finite(target):
-        pose = previous
-        interventions.append("finite")
-    for name, limited in (
-        ("workspace", clamp_workspace),
-        ("tilt", clamp_tilt),
-    ):
-        pose, intervened = limited(pose, limits)
-        interventions += [name] if intervened else []
-    pose, intervened = clamp_speed(previous, pose, dt, limits)
-    interventions += ["speed"] if intervened else []
-    pose, intervened = clamp_lead(pose, measured, limits)
-    interventions += ["lead"] if intervened else []
-    return LimitedMotion(clamp_speed(previous, pose, dt, limits).pose, tuple(interventions))
 
 
 def is_finite(pose: Pose) -> bool:
@@ -84,54 +84,89 @@ def is_finite(pose: Pose) -> bool:
     return bool(np.isfinite(pose.position).all() and np.isfinite(pose.quaternion).all())
 
 
-def clamp_workspace(pose: Pose, limits: MotionLimits) -> Limited:
-    """The nearest pose inside the workspace box."""
-    position = np.clip(pose.position, limits.workspace_low, limits.workspace_high)
-    if np.array_equal(position, pose.position):
-        return Limited(pose, False)
-    return Limited(Pose(position, pose.rotation), True)
+def limit_goal(goal: Pose, limits: MotionLimits) -> Limited:
+    """The nearest pose inside the box whose approach axis is at most `max_tilt` away from straight down."""
+    position, rotation, interventions = goal.position, goal.rotation, []
+    inside = np.clip(position, limits.workspace_low, limits.workspace_high)
+    if not np.array_equal(inside, position):
+        position = inside
+        interventions.append("workspace")
+    angles = tilt_and_yaw(rotation)
+    tilt = math.hypot(angles[0], angles[1])
+    if tilt > limits.max_tilt + _TOLERANCE:
+        angles[:2] *= limits.max_tilt / tilt
+        rotation = from_tilt_and_yaw(angles)
+        interventions.append("tilt")
+    return Limited(Pose(position, rotation) if interventions else goal, tuple(interventions))
 
 
-def clamp_tilt(pose: Pose, limits: MotionLimits) -> Limited:
-    """The nearest rotation whose approach axis is at most `max_tilt` away from straight down."""
-    approach = pose.rotation.as_matrix()[:, 2]
-    tilt = math.acos(min(1.0, max(-1.0, -approach[2])))
-    if tilt <= limits.max_tilt + _TOLERANCE:
-        return Limited(pose, False)
-    axis = np.array([-approach[1], approach[0], 0.0])  # approach x down: turning about it lowers the tilt
-    length = np.linalg.norm(axis)
-    axis = axis / length if length > _TOLERANCE else np.array([1.0, 0.0, 0.0])
-    return Limited(Pose(pose.position, Rotation.from_rotvec((tilt - limits.max_tilt) * axis) * pose.rotation), True)
+def outside(pose: Pose, limits: MotionLimits) -> str:
+    """Why the target may not begin at `pose`; empty if it is within box and tilt."""
+    if not is_finite(pose):
+        return f"the pose {pose.position}, {pose.quaternion} is not finite"
+    low, high = np.array(limits.workspace_low), np.array(limits.workspace_high)
+    far = max(float((low - pose.position).max()), float((pose.position - high).max()))
+    if far > _TOLERANCE:
+        place, box = ", ".join(f"{x:.3f}" for x in pose.position), f"{limits.workspace_low} to {limits.workspace_high}"
+        return f"the hand at ({place}) m is {far:.3f} m outside of the workspace {box}"
+    tilt = math.hypot(*tilt_and_yaw(pose.rotation)[:2])
+    if tilt > limits.max_tilt + _TOLERANCE:
+        return f"the hand is tilted by {tilt:.2f} rad, {limits.max_tilt:g} is the limit"
+    return ""
 
 
-def clamp_speed(previous: Pose, target: Pose, dt: float, limits: MotionLimits) -> Limited:
-    """At most `max_speed * dt` and `max_rotation_speed * dt` per axis from `previous`, on the straight way."""
-    step = target.position - previous.position
-    fraction = _fraction(np.abs(step).max(), limits.max_speed * dt)
-    position = target.position if fraction == 1.0 else previous.position + fraction * step
-    if target.rotation is previous.rotation:
-        return Limited(Pose(position, target.rotation), fraction < 1.0)
-    turn = (target.rotation * previous.rotation.inv()).as_rotvec()
-    turn_fraction = _fraction(np.abs(turn).max(), limits.max_rotation_speed * dt)
-    if turn_fraction == 1.0:
-        return Limited(Pose(position, target.rotation), fraction < 1.0)
-    return Limited(Pose(position, Rotation.from_rotvec(turn_fraction * turn) * previous.rotation), True)
+def lead(target: Pose, measured: Pose, limits: MotionLimits) -> float:
+    """How far `target` is ahead of `measured`, in units of the limits: the larger of position and rotation."""
+    metres = float(np.linalg.norm(target.position - measured.position))
+    return max(
+        metres / limits.max_lead_pos, rotation_distance(measured.rotation, target.rotation) / limits.max_lead_rot
+    )
 
 
-def clamp_lead(target: Pose, measured: Pose, limits: MotionLimits) -> Limited:
-    """At most `max_lead_pos` metres and `max_lead_rot` radians ahead of `measured`, on the straight way."""
-    lead = target.position - measured.position
-    fraction = _fraction(math.sqrt(lead @ lead), limits.max_lead_pos)
-    turn = (target.rotation * measured.rotation.inv()).as_rotvec()
-    turn_fraction = _fraction(math.sqrt(turn @ turn), limits.max_lead_rot)
-    if fraction == turn_fraction == 1.0:
-        return Limited(target, False)
-    position = target.position if fraction == 1.0 else measured.position + fraction * lead
-    if turn_fraction == 1.0:
-        return Limited(Pose(position, target.rotation), True)
-    return Limited(Pose(position, Rotation.from_rotvec(turn_fraction * turn) * measured.rotation), True)
+def use_of_limits(targets: Sequence[Pose], limits: MotionLimits, rate: float) -> dict[str, float]:
+    """How much of each limit targets published at `rate` Hz use, at most: 1 is all of it, more is a violation.
+
+    Changes are taken between neighbours, from rest before the first. `workspace` is 1 and the metres outside.
+    """
+    positions = np.array([targets[0].position] * 3 + [target.position for target in targets])
+    rotations = Rotation.concatenate([targets[0].rotation] * 3 + [target.rotation for target in targets])
+    velocities = [np.diff(positions, axis=0) * rate, (rotations[1:] * rotations[:-1].inv()).as_rotvec() * rate]
+    used = {}
+    for prefix, values in zip(("max_", "max_rotation_"), velocities, strict=True):
+        for name in ("speed", "acceleration", "jerk"):
+            used[prefix + name] = float(np.linalg.norm(values, axis=1).max()) / getattr(limits, prefix + name)
+            values = np.diff(values, axis=0) * rate
+    low, high = np.array(limits.workspace_low), np.array(limits.workspace_high)
+    used["workspace"] = 1.0 + max(0.0, float((low - positions).max()), float((positions - high).max()))
+    tilts = np.arccos(np.clip(-rotations.as_matrix()[:, 2, 2], -1.0, 1.0))
+    used["max_tilt"] = float(tilts.max()) / limits.max_tilt
+    return used
 
 
-def _fraction(length: float, allowed: float) -> float:
-    """Share of a motion of `length` that stays within `allowed`; exactly 1 where all of it does."""
-    return 1.0 if length <= allowed + _TOLERANCE else allowed / length
+def tilt_and_yaw(rotation: Rotation) -> np.ndarray:
+    """(3,) rad: the tilt's rotation vector (x, y), which is horizontal, and the yaw before it.
+
+    R = exp(tilt) Rz(yaw) DOWN. The norm of the tilt is the angle between the approach axis and straight down.
+    """
+    x, y, z, w = (rotation * DOWN.inv()).as_quat()
+    yaw = 2.0 * math.atan2(z, w)
+    cos, sin = math.cos(yaw / 2), math.sin(yaw / 2)
+    swing_x, swing_y, swing_w = x * cos - y * sin, y * cos + x * sin, w * cos + z * sin  # q times the inverse yaw
+    if swing_w < 0:
+        swing_x, swing_y, swing_w = -swing_x, -swing_y, -swing_w
+    length = math.hypot(swing_x, swing_y)
+    scale = 2.0 * math.atan2(length, swing_w) / length if length > 1e-12 else 2.0
+    yaw = (yaw + math.pi) % (2 * math.pi) - math.pi
+    return np.array([scale * swing_x, scale * swing_y, yaw])
+
+
+def from_tilt_and_yaw(angles: np.ndarray) -> Rotation:
+    """The rotation with these `tilt_and_yaw` (3,), rad."""
+    x, y, yaw = float(angles[0]), float(angles[1]), float(angles[2])
+    length = math.hypot(x, y)
+    half = math.sin(length / 2) / length if length > 1e-12 else 0.5
+    x, y, w = half * x, half * y, math.cos(length / 2)
+    cos, sin = math.cos(yaw / 2), math.sin(yaw / 2)
+    turned = (x * cos + y * sin, y * cos - x * sin, w * sin, w * cos)  # the tilt's quaternion times the yaw's
+    # times DOWN = (1, 0, 0, 0), x y z w
+    return Rotation.from_quat([turned[3], turned[2], -turned[1], -turned[0]])

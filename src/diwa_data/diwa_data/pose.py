@@ -6,12 +6,16 @@ A relative action is 7 numbers in [-1, 1]: position delta / max_pos, rotation de
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from diwa_data.errors import DiwaError
 from diwa_data.spec import ActionSpec
+
+_SHORTEST, _LONGEST = 1e-6, 1e6  # of a quaternion that can be meant
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +27,12 @@ class Pose:
 
     @classmethod
     def from_quaternion(cls, position: np.ndarray, quaternion: np.ndarray) -> Pose:
-        """Pose from a position (3,) and a quaternion (4,), x y z w as in ROS; the quaternion is normalised."""
+        """Pose from a position (3,) and a quaternion (4,), x y z w as in ROS; the quaternion is normalised.
+
+        Raises `DiwaError` for a quaternion that has no direction: not finite, too short or too long to be normalised.
+        """
+        if not _SHORTEST < math.hypot(*(float(part) for part in quaternion)) < _LONGEST:
+            raise DiwaError(f"the quaternion {np.asarray(quaternion)} has no direction: it must have length 1")
         return cls(np.asarray(position, float), Rotation.from_quat(quaternion))
 
     @classmethod

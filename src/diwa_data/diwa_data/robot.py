@@ -19,6 +19,8 @@ class Observation:
     """Camera name -> rgb8 image (H, W, 3) uint8 at the camera's `record_size`."""
     pose: Pose
     """Measured hand pose in the base frame."""
+    target: Pose
+    """Hand pose published last, in the base frame: what actions are read from."""
     gripper_width: float
     """Metres between the fingers."""
     stamp: float
@@ -37,8 +39,8 @@ class Robot(Protocol):
     def observe(self) -> Observation:
         """The current tick's observation; a real robot blocks until the tick is due."""
 
-    def command(self, target: Pose, gripper: float) -> None:
-        """Move the target linearly to `target` by the next tick (gripper +1 opens, -1 closes).
+    def command(self, goal: Pose, gripper: float) -> None:
+        """Have the published target follow the goal to `goal`, by the next tick (gripper +1 opens, -1 closes).
 
         A simulated robot advances its time by one tick here.
         """

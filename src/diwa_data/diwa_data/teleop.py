@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits, is_finite, limit_motion
-from diwa_data.pose import Pose
+from diwa_data.interpolator import Interpolator
+from diwa_data.motion import MotionLimits, is_finite
+from diwa_data.pose import Pose, rotation_distance
 from diwa_data.spec import Spec
 
 GRIPPER_REPEAT = 1.0
@@ -26,6 +28,8 @@ class TeleopConfig:
     """Targets per second, Hz."""
     max_jump: float = 0.05
     """Metres of controller motion in one step that release the clutch (a tracking jump)."""
+    max_turn: float = 0.5
+    """Radians of controller rotation in one step that release the clutch."""
     trigger_threshold: float = 0.1
     """Trigger values above it close the gripper."""
 
@@ -62,7 +66,7 @@ class Command:
     gripper: float
     """+1 open, -1 close."""
     interventions: tuple[str, ...] = ()
-    """Limits that changed the target: jump, finite, workspace, tilt, speed, lead."""
+    """Limits that changed the target: jump, finite, workspace, tilt, lead, ramp."""
 
 
 class ClutchStep(NamedTuple):
@@ -73,16 +77,16 @@ class ClutchStep(NamedTuple):
 
 
 class Clutch:
-    """Hold to move. Pressing anchors the controller to the last commanded target, so nothing ever jumps.
+    """Hold to move. Pressing anchors the controller to where the target rests, so nothing ever jumps.
 
-    A controller jump of more than `max_jump` in one step, a pose that is not finite or an invalid reading
-    releases the clutch until the deadman is pressed again.
+    A controller that jumps by more than `max_jump` metres or `max_turn` rad in one step, a pose that is not finite or
+    an invalid reading releases the clutch until the deadman is pressed again.
     """
 
-    def __init__(self, max_jump: float):
-        self._max_jump = max_jump
+    def __init__(self, max_jump: float, max_turn: float):
+        self._max_jump, self._max_turn = max_jump, max_turn
         self._anchor: tuple[Pose, Pose] | None = None
-        self._last = np.zeros(3)
+        self._last: Pose
         self._must_release = False
 
     @property
@@ -96,7 +100,7 @@ class Clutch:
         self._must_release = True
 
     def step(self, controller: ControllerState, commanded: Pose) -> ClutchStep:
-        """The desired hand pose, given the last commanded target; `commanded` itself while released."""
+        """The desired hand pose, given where the target rests; `commanded` itself while released."""
         if not controller.deadman:
             self._anchor, self._must_release = None, False
             return ClutchStep(commanded, False)
@@ -107,50 +111,78 @@ class Clutch:
             return ClutchStep(commanded, False)
         if self._anchor is None:
             self._anchor = (controller.pose, commanded)
-        elif np.linalg.norm(controller.pose.position - self._last) > self._max_jump:
+        elif self._jumped(controller.pose):
             self.reset()
             return ClutchStep(commanded, True)
-        self._last = controller.pose.position
+        self._last = controller.pose
         start, hand = self._anchor
         position = hand.position + controller.pose.position - start.position
         rotation = controller.pose.rotation * start.rotation.inv() * hand.rotation
         return ClutchStep(Pose(position, rotation), False)
 
+    def _jumped(self, pose: Pose) -> bool:
+        metres = float(np.linalg.norm(pose.position - self._last.position))
+        return metres > self._max_jump or rotation_distance(self._last.rotation, pose.rotation) > self._max_turn
+
 
 class Teleoperator:
-    """Controller readings in, limited commands out, at `config.rate`."""
+    """Controller readings in, published targets out, one a step."""
 
-    def __init__(self, spec: Spec, config: TeleopConfig):
-        """Raises `DiwaError` if the speed limits exceed what one action of `spec` can express."""
+    def __init__(self, spec: Spec, config: TeleopConfig, rate: float | None = None):
+        """`rate`: steps per second, Hz; None takes `config.rate`.
+
+        Raises `DiwaError` if the speed limits exceed what one action of `spec` can express.
+        """
         _check_speed("max_speed", config.limits.max_speed, spec.action.max_pos, "max_pos", spec)
         _check_speed("max_rotation_speed", config.limits.max_rotation_speed, spec.action.max_rot, "max_rot", spec)
         self._config = config
-        self._clutch = Clutch(config.max_jump)
-        self._target: Pose | None = None
+        self._clutch = Clutch(config.max_jump, config.max_turn)
+        self._interpolator = Interpolator(config.limits.within(spec), rate or config.rate)
         self._gripper = 1.0
 
-    def reset(self, measured: Pose, gripper: float) -> None:
-        """Start from the measured pose and gripper command; the operator must press the deadman anew."""
+    @property
+    def at_rest(self) -> bool:
+        """Nothing has been commanded yet, or the target stands still and the clutch is released."""
+        return self._interpolator.target is None or self._interpolator.at_rest
+
+    @property
+    def is_left(self) -> bool:
+        """Something else has moved the arm away from the target."""
+        return self._interpolator.is_left
+
+    def reset(self, pose: Pose, gripper: float) -> None:
+        """Rest at `pose` with this gripper command; the operator must press the deadman anew.
+
+        Raises `DiwaError` if the pose is outside of the workspace or the tilt limit.
+        """
         self._clutch.reset()
-        self._target = measured
+        self._interpolator.reset(pose)
         self._gripper = gripper
 
-    def step(self, controller: ControllerState, measured: Pose, dt: float) -> Command:
-        """The command `dt` seconds after the last one. `reset` must have been called."""
-        if self._target is None:
-            raise RuntimeError("Teleoperator.step before reset")
-        wanted = self._clutch.step(controller, self._target)
-        limited = limit_motion(self._target, wanted.desired, measured, dt, self._config.limits)
-        self._target = limited.pose
+    def step(self, controller: ControllerState, measured: Pose) -> Command:
+        """The next command. `reset` must have been called."""
+        wanted = self._clutch.step(controller, self._interpolator.rest)
+        interventions: tuple[str, ...] = ("jump",) if wanted.jumped else ()
+        if self._clutch.engaged:
+            interventions += self._interpolator.track(wanted.desired)
+        else:
+            self._interpolator.hold()
+        motion = self._interpolator.step(measured)
         if controller.valid:
             self._gripper = -1.0 if controller.trigger > self._config.trigger_threshold else 1.0
-        interventions = (("jump",) if wanted.jumped else ()) + limited.interventions
-        return Command(self._target, self._gripper, interventions)
+        return Command(motion.pose, self._gripper, interventions + motion.interventions)
+
+    def brake(self) -> Command:
+        """The next command of a target that brakes, whatever the controller does."""
+        self._clutch.reset()
+        self._interpolator.hold()
+        return Command(self._interpolator.step().pose, self._gripper)
 
 
 def _check_speed(name: str, speed: float, full_scale: float, scale_name: str, spec: Spec) -> None:
-    if speed * spec.tick > full_scale * (1 + 1e-6):
+    if speed * spec.tick > math.sqrt(3) * full_scale * 1.01:
         raise DiwaError(
-            f"teleop limits.{name} {speed:g}/s is {speed * spec.tick:.3g} per tick at {spec.rate:g} Hz, more than "
-            f"spec.action.{scale_name} {full_scale:g}: every fast action would be clipped; lower {name}"
+            f"teleop limits.{name} {speed:g}/s is {speed * spec.tick / math.sqrt(3):.3g} per axis and tick at "
+            f"{spec.rate:g} Hz, more than spec.action.{scale_name} {full_scale:g}: every fast action would be clipped; "
+            f"lower {name}"
         )

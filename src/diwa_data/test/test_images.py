@@ -89,11 +89,11 @@ def test_observation_to_frame() -> None:
     spec = Spec()
     image = np.full((200, 200, 3), 9, np.uint8)
     pose = Pose(np.array([0.5, 0, 0.3]), Rotation.identity())
-    frame = preprocess_observation(Observation({"static": image, "gripper": image}, pose, 0.08, 0.0, 0.0), spec)
+    frame = preprocess_observation(Observation({"static": image, "gripper": image}, pose, pose, 0.08, 0.0, 0.0), spec)
     assert frame.images["gripper"].shape == (64, 64, 3)
     np.testing.assert_allclose(frame.state, [0.5, 0, 0.3, 1, 0, 0, 0, 1, 0, 0.08])
     with pytest.raises(DiwaError, match="no image from camera gripper; cameras seen: static"):
-        preprocess_observation(Observation({"static": image}, pose, 0.08, 0.0, 0.0), spec)
+        preprocess_observation(Observation({"static": image}, pose, pose, 0.08, 0.0, 0.0), spec)
 
 
 def test_intrinsics_of_recorded_images_see_the_same_ray() -> None:

@@ -1,4 +1,6 @@
-"""Motion limits: by hand, and as properties of random motion."""
+"""Motion limits: by hand, and as properties of random poses."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -6,11 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from diwa_data.motion import MotionLimits, clamp_lead, clamp_speed, clamp_tilt, clamp_workspace, limit_motion
+from diwa_data.errors import DiwaError
+from diwa_data.motion import (
+    DOWN,
+    MotionLimits,
+    from_tilt_and_yaw,
+    lead,
+    limit_goal,
+    outside,
+    tilt_and_yaw,
+    use_of_limits,
+)
 from diwa_data.pose import Pose, rotation_distance
+from diwa_data.spec import Spec
 
 LIMITS = MotionLimits(workspace_low=(0.2, -0.5, 0.1), workspace_high=(0.8, 0.5, 0.8), max_tilt=0.5)
-DOWN = Rotation.from_rotvec([np.pi, 0, 0])
 
 
 def pose(x: float, y: float, z: float, rotation: Rotation = DOWN) -> Pose:
@@ -18,72 +30,88 @@ def pose(x: float, y: float, z: float, rotation: Rotation = DOWN) -> Pose:
 
 
 def test_workspace() -> None:
-    limited = clamp_workspace(pose(0.9, 0, 0.05), LIMITS)
-    assert limited.intervened
+    limited = limit_goal(pose(0.9, 0, 0.05), LIMITS)
+    assert limited.interventions == ("workspace",)
     np.testing.assert_allclose(limited.pose.position, [0.8, 0, 0.1])
     inside = pose(0.5, 0, 0.3)
-    assert clamp_workspace(inside, LIMITS) == (inside, False)
-
-
-def test_speed_is_per_axis_and_keeps_the_direction() -> None:
-    limited = clamp_speed(pose(0.5, 0, 0.3), pose(0.56, 0.03, 0.3), 0.1, LIMITS)
-    np.testing.assert_allclose(limited.pose.position, [0.53, 0.015, 0.3])
-    assert limited.intervened
-    assert not clamp_speed(pose(0.5, 0, 0.3), pose(0.53, 0.03, 0.3), 0.1, LIMITS).intervened
-
-
-def test_rotation_speed() -> None:
-    turned = Rotation.from_euler("z", 0.3) * DOWN
-    limited = clamp_speed(pose(0.5, 0, 0.3), pose(0.5, 0, 0.3, turned), 0.1, LIMITS)
-    assert limited.intervened
-    assert rotation_distance(DOWN, limited.pose.rotation) == pytest.approx(0.075)
-
-
-def test_lead() -> None:
-    turned = Rotation.from_euler("z", 0.6) * DOWN
-    limited = clamp_lead(pose(0.6, 0, 0.3, turned), pose(0.5, 0, 0.3), LIMITS)
-    assert limited.intervened
-    np.testing.assert_allclose(limited.pose.position, [0.55, 0, 0.3])
-    assert rotation_distance(DOWN, limited.pose.rotation) == pytest.approx(0.3)
-    only_turn = clamp_lead(pose(0.5, 0, 0.3, turned), pose(0.5, 0, 0.3), LIMITS)
-    np.testing.assert_array_equal(only_turn.pose.position, [0.5, 0, 0.3])
+    assert limit_goal(inside, LIMITS) == (inside, ())
 
 
 def test_tilt_turns_back_to_the_limit_on_the_shortest_way() -> None:
     tilted = Rotation.from_euler("y", 0.9) * DOWN
-    limited = clamp_tilt(pose(0.5, 0, 0.3, tilted), LIMITS)
-    assert limited.intervened
+    limited = limit_goal(pose(0.5, 0, 0.3, tilted), LIMITS)
+    assert limited.interventions == ("tilt",)
     assert rotation_distance(DOWN, limited.pose.rotation) == pytest.approx(0.5)
     assert rotation_distance(tilted, limited.pose.rotation) == pytest.approx(0.4)
-    assert not clamp_tilt(pose(0.5, 0, 0.3, Rotation.from_euler("z", 2.0) * DOWN), LIMITS).intervened
-    assert clamp_tilt(pose(0.5, 0, 0.3, Rotation.identity()), LIMITS).intervened  # straight up
+    assert not limit_goal(pose(0.5, 0, 0.3, Rotation.from_euler("z", 2.0) * DOWN), LIMITS).interventions
+    assert limit_goal(pose(0.5, 0, 0.3, Rotation.identity()), LIMITS).interventions  # straight up
 
 
-def test_target_that_is_not_finite_holds_the_last_one() -> None:
-    limited = limit_motion(pose(0.5, 0, 0.3), pose(np.nan, 0, 0.3), pose(0.5, 0, 0.3), 0.1, LIMITS)
-    assert limited.interventions == ("finite",)
-    np.testing.assert_array_equal(limited.pose.position, [0.5, 0, 0.3])
+def test_lead_is_the_larger_of_position_and_rotation() -> None:
+    turned = Rotation.from_euler("z", 0.6) * DOWN
+    assert lead(pose(0.55, 0, 0.3), pose(0.5, 0, 0.3), LIMITS) == pytest.approx(1.0)
+    assert lead(pose(0.55, 0, 0.3, turned), pose(0.5, 0, 0.3), LIMITS) == pytest.approx(2.0)
 
 
-def test_interventions_are_named_in_order() -> None:
-    far = pose(2.0, 0, 0.3, Rotation.from_euler("y", 1.5) * DOWN)
-    limited = limit_motion(pose(0.5, 0, 0.3), far, pose(0.44, 0, 0.3), 0.1, LIMITS)
-    assert limited.interventions == ("workspace", "tilt", "speed", "lead")
+def test_where_a_target_may_begin() -> None:
+    assert outside(pose(0.5, 0, 0.3), LIMITS) == ""
+    assert "0.050 m outside of the workspace" in outside(pose(0.5, 0, 0.05), LIMITS)
+    assert "tilted by 0.90 rad, 0.5 is the limit" in outside(
+        pose(0.5, 0, 0.3, Rotation.from_euler("y", 0.9) * DOWN), LIMITS
+    )
+    assert "not finite" in outside(pose(np.inf, 0, 0.3), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_speed": 0.0}, "max_speed is 0"),
+        ({"max_jerk": -1.0}, "max_jerk is -1"),
+        ({"max_tilt": np.nan}, "max_tilt is nan"),
+        ({"workspace_low": (0.2, np.inf, 0.0)}, "workspace_low is .* finite"),
+        ({"workspace_low": (0.2, 0.5, 0.0)}, "must be below workspace_high"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(change, words) -> None:
+    with pytest.raises(DiwaError, match=words):
+        MotionLimits(**change)
+
+
+def test_limits_within_a_contract_fit_a_tick_into_one_action() -> None:
+    spec = Spec()
+    limits = dataclasses.replace(MotionLimits(), max_speed=1.0).within(spec)
+    assert limits.max_speed / np.sqrt(3) * spec.tick == pytest.approx(spec.action.max_pos)
+    assert limits.max_rotation_speed / np.sqrt(3) * spec.tick <= spec.action.max_rot * (1 + 1e-9)
+    assert dataclasses.replace(LIMITS, max_speed=0.1).within(spec).max_speed == 0.1
+
+
+def test_use_of_limits_by_hand() -> None:
+    """One step of 1 mm at 10 Hz: 0.01 m/s, 0.1 m/s2 into and out of it, 2 m/s3 in between."""
+    used = use_of_limits([pose(0.5, 0, 0.3), pose(0.501, 0, 0.3), pose(0.501, 0, 0.3)], MotionLimits(), 10.0)
+    assert used["max_speed"] == pytest.approx(0.01 / 0.52)
+    assert used["max_acceleration"] == pytest.approx(0.1 / 4)
+    assert used["max_jerk"] == pytest.approx(2 / 200)
+    assert used["max_rotation_speed"] == used["max_tilt"] == pytest.approx(0.0, abs=1e-6)
+    assert use_of_limits([pose(0.9, 0, 0.3)], MotionLimits(), 10.0)["workspace"] == pytest.approx(1.1)
 
 
 coordinate = st.floats(-3, 3)
-rotvec = st.tuples(coordinate, coordinate, coordinate).map(Rotation.from_rotvec)
-free_pose = st.builds(lambda p, r: Pose(np.array(p), r), st.tuples(coordinate, coordinate, coordinate), rotvec)
+rotations = st.tuples(coordinate, coordinate, coordinate).map(Rotation.from_rotvec)
 
 
 @settings(max_examples=200, deadline=None)
-@given(free_pose, st.floats(-1, 1), st.floats(-0.4, 0.4), st.floats(0.001, 0.2))
-def test_all_limits_hold_together(target: Pose, turn: float, tilt: float, dt: float) -> None:
-    previous = pose(0.5, 0.1, 0.4, Rotation.from_euler("xz", [tilt, turn]) * DOWN)
-    result = limit_motion(previous, target, previous, dt, LIMITS).pose
-    assert (result.position >= np.array(LIMITS.workspace_low) - 1e-9).all()
-    assert (result.position <= np.array(LIMITS.workspace_high) + 1e-9).all()
-    assert np.abs(result.position - previous.position).max() <= LIMITS.max_speed * dt + 1e-8
-    turned = (result.rotation * previous.rotation.inv()).as_rotvec()
-    assert np.abs(turned).max() <= LIMITS.max_rotation_speed * dt + 1e-8
-    assert np.linalg.norm(result.position - previous.position) <= LIMITS.max_lead_pos + 1e-8
+@given(rotations)
+def test_tilt_and_yaw_are_a_rotation_and_back(rotation: Rotation) -> None:
+    angles = tilt_and_yaw(rotation)
+    approach = rotation.as_matrix()[2, 2]
+    assert np.hypot(*angles[:2]) == pytest.approx(np.arccos(np.clip(-approach, -1, 1)), abs=1e-6)
+    if np.hypot(*angles[:2]) < np.pi - 1e-4:
+        assert rotation_distance(from_tilt_and_yaw(angles), rotation) < 1e-7
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.tuples(coordinate, coordinate, coordinate), rotations)
+def test_a_limited_goal_may_be_begun_at(position, rotation: Rotation) -> None:
+    limited = limit_goal(Pose(np.array(position), rotation), LIMITS).pose
+    assert outside(limited, LIMITS) == ""
+    assert limit_goal(limited, LIMITS).interventions == ()

@@ -55,7 +55,7 @@ class Tick:
     """What happened in one control tick."""
 
     action: np.ndarray
-    """(7,) float32: executed action, after all limits."""
+    """(7,) float32: the action that was commanded, after step, box and tilt limits."""
     success_probability: float
     """The classifier's, before the action."""
     interventions: tuple[str, ...]
@@ -101,17 +101,17 @@ def control_loop(
     ticks: list[Tick] = []
     try:
         agent.reset(seed)
-        executed = safety.reset(robot.observe().pose)
+        executed = safety.reset(robot.observe().target)
         sure = 0
         while len(ticks) < max_steps:
             observation, started = robot.observe(), time.perf_counter()
+            executed = safety.executed(observation.target) if ticks else executed
             decision = agent.act(observation, executed)
-            command = safety.step(decision.action, observation.pose)
+            command = safety.step(decision.action, observation.target)
             latency = time.perf_counter() - started
-            robot.command(command.target, command.gripper)
+            robot.command(command.goal, command.gripper)
 
-            executed = command.executed
-            ticks.append(Tick(executed, decision.success_probability, command.interventions, latency))
+            ticks.append(Tick(command.action, decision.success_probability, command.interventions, latency))
             if on_tick:
                 on_tick(observation, ticks[-1])
             sure = sure + 1 if success and decision.success_probability >= success.threshold else 0

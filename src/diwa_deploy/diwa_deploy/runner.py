@@ -41,7 +41,7 @@ class SkillRunner:
         """Decide on black images a few times; returns the seconds of the last decision."""
         images = {camera.name: np.zeros((*camera.record_size, 3), np.uint8) for camera in self._spec.cameras}
         pose = Pose.from_quaternion(np.array([0.4, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))  # gripper down
-        observation = Observation(images, pose, 0.08, 0.0, 0.0)
+        observation = Observation(images, pose, pose, 0.08, 0.0, 0.0)
         started = time.perf_counter()
         for _ in range(_WARM_UP_TICKS):
             started = time.perf_counter()

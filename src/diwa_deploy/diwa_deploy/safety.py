@@ -1,7 +1,7 @@
-"""The last thing between a policy's action and the arm: ROBOT's limits, in its order, each named when it intervenes.
+"""Between a policy's action and the goal that the arm is told: step, box and tilt, each named when it intervenes.
 
-finite -> per-step clamp -> workspace box (and tilt) -> speed and rotation rate -> lead clamp. The slerp to the
-target in between two ticks is the robot's low-level control.
+Speed, acceleration, jerk and lead are kept by what follows the goal (`diwa_data.interpolator`). What was executed is
+read from the published target afterwards, by the dataset's own rule.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diwa_data.motion import MotionLimits, is_finite, limit_motion
-from diwa_data.pose import Pose, integrate, relative_action
+from diwa_data.motion import MotionLimits, is_finite, limit_goal
+from diwa_data.pose import Pose, integrate, interpolate, relative_action, rotation_distance
 from diwa_data.spec import Spec
 
 STEP_TOLERANCE = 1e-6
@@ -20,58 +20,75 @@ STEP_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class SafeCommand:
-    """What may be commanded."""
+    """What the arm is told."""
 
-    target: Pose
-    """Absolute hand pose for the next tick."""
+    goal: Pose
+    """Absolute hand pose to be at one tick from now."""
     gripper: float
     """+1 opens, -1 closes."""
-    executed: np.ndarray
-    """(7,) float32: the action that this command amounts to, from the previous target."""
+    action: np.ndarray
+    """(7,) float32: the action from the last goal to this one."""
     interventions: tuple[str, ...]
-    """Limits that changed the action: finite, step, workspace, tilt, speed, lead."""
+    """Limits that changed the action: finite, step, workspace, tilt, windup."""
 
 
 class SafetyFilter:
-    """Integrates actions on the last commanded target and limits the result (`limit_motion`)."""
+    """Integrates actions on the goal, limits it, and reads executed actions from the published target."""
 
     def __init__(self, limits: MotionLimits, spec: Spec):
         self._limits, self._spec = limits, spec
-        self._target: Pose | None = None
-        self._gripper = spec.action.gripper_open
+        self._goal: Pose | None = None
 
-    def reset(self, measured: Pose, gripper: float | None = None) -> np.ndarray:
-        """Start from the `measured` pose; the null action (7,), which stands before the first observation.
+    def reset(self, target: Pose, gripper: float | None = None) -> np.ndarray:
+        """Start from the published `target`; the null action (7,), which stands before the first observation.
 
         `gripper` is the last command to it, open if None.
         """
-        if not is_finite(measured):
-            raise ValueError(f"the measured pose {measured} is not finite")
-        self._target = measured
+        if not is_finite(target):
+            raise ValueError(f"the target {target} is not finite")
+        self._goal = self._reached = target
         self._gripper = self._spec.action.gripper_open if gripper is None else gripper
         return self._spec.action.null
 
-    def step(self, action: np.ndarray, measured: Pose) -> SafeCommand:
-        """Limit one raw action (7,); one that is not finite, or an unknown measured pose, holds the last target."""
-        if self._target is None:
-            raise RuntimeError("reset the safety filter before its first step")
-        previous = self._target
-        if not is_finite(measured):
-            return self._command(previous, ("finite",))
-        interventions: tuple[str, ...] = ()
-        target = previous
-        if not np.isfinite(action).all():
-            interventions = ("finite",)
-        else:
-            clamped = self._spec.action.executed(np.asarray(action, float))
-            if np.abs(action[:6]).max() > 1 + STEP_TOLERANCE:
-                interventions = ("step",)
-            self._gripper = float(clamped[6])
-            target = integrate(previous, clamped, self._spec.action)
-        motion = limit_motion(previous, target, measured, self._spec.tick, self._limits)
-        return self._command(motion.pose, interventions + motion.interventions)
+    def executed(self, target: Pose) -> np.ndarray:
+        """(7,) float32: the action that led from the last published target asked about to this one.
 
-    def _command(self, target: Pose, interventions: tuple[str, ...]) -> SafeCommand:
-        executed = relative_action(self._target or target, target, self._gripper, self._spec.action)
-        self._target = target
-        return SafeCommand(target, self._gripper, executed, interventions)
+        What does not fit into one action is carried over to the next, as in datasets.
+        """
+        action = relative_action(self._reached, target, self._gripper, self._spec.action)
+        self._reached = integrate(self._reached, action, self._spec.action)
+        return action
+
+    def step(self, action: np.ndarray, target: Pose) -> SafeCommand:
+        """The goal after one raw action (7,); one that is not finite holds the published `target`.
+
+        The goal begins at most one lead ahead of `target`: a blocked arm does not wind it up.
+        """
+        if self._goal is None:
+            raise RuntimeError("reset the safety filter before its first step")
+        action = np.asarray(action, float)
+        if not np.isfinite(action).all():
+            return self._command(target, target, ("finite",))
+        interventions: tuple[str, ...] = ()
+        clamped = self._spec.action.executed(action)
+        if np.abs(action[:6]).max() > 1 + STEP_TOLERANCE:
+            interventions = ("step",)
+        self._gripper = float(clamped[6])
+        start, wound_up = self._near(target)
+        limited = limit_goal(integrate(start, clamped, self._spec.action), self._limits)
+        return self._command(start, limited.pose, interventions + wound_up + limited.interventions)
+
+    def _near(self, target: Pose) -> tuple[Pose, tuple[str, ...]]:
+        """The goal, drawn back to within one lead of the published target."""
+        assert self._goal is not None
+        metres = float(np.linalg.norm(self._goal.position - target.position))
+        turned = rotation_distance(target.rotation, self._goal.rotation)
+        ahead = max(metres / self._limits.max_lead_pos, turned / self._limits.max_lead_rot)
+        if ahead <= 1.0 + STEP_TOLERANCE:
+            return self._goal, ()
+        return interpolate(target, self._goal, 1.0 / ahead), ("windup",)
+
+    def _command(self, start: Pose, goal: Pose, interventions: tuple[str, ...]) -> SafeCommand:
+        self._goal = goal
+        action = relative_action(start, goal, self._gripper, self._spec.action)
+        return SafeCommand(goal, self._gripper, action, interventions)

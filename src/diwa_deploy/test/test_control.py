@@ -18,7 +18,7 @@ START = Pose(np.array([0.5, 0.0, 0.3]), Rotation.from_euler("x", np.pi))
 
 @dataclass
 class PointRobot:
-    """Reaches every target at once."""
+    """Reaches every goal at once."""
 
     spec: Spec = field(default_factory=Spec)
     pose: Pose = START
@@ -26,11 +26,11 @@ class PointRobot:
 
     def observe(self):
         now = len(self.commands) * self.spec.tick
-        return Observation({}, self.pose, 0.08, now, now)
+        return Observation({}, self.pose, self.pose, 0.08, now, now)
 
-    def command(self, target, gripper):
-        self.commands.append((target, gripper))
-        self.pose = target
+    def command(self, goal, gripper):
+        self.commands.append((goal, gripper))
+        self.pose = goal
 
 
 @dataclass(frozen=True)

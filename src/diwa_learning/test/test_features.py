@@ -57,7 +57,7 @@ def test_check_03_trainer_and_agent_compute_the_same_logits(tmp_path, tiny_confi
     for t, stamp in enumerate(episode.stamp):
         images = {c.name: synthetic_image(stamp + n, *c.record_size) for n, c in enumerate(spec.cameras)}
         width, scene = float(episode.state[t, 9]), np.full(2, stamp)  # as `record_synthetic` writes it
-        seen = Observation(images, synthetic_pose(stamp), width, stamp, stamp, scene)
+        seen = Observation(images, synthetic_pose(stamp), synthetic_pose(stamp), width, stamp, stamp, scene)
         agent.filter(seen, executed, noise[:, t])
         assert torch.equal(agent.state.z, trained.z[:, t])
         embed = clips.embeds[:, t]
@@ -153,7 +153,7 @@ class TestAgent:
 
     def observation(self, time=0.0):
         images = {name: synthetic_image(time, 200, 200) for name in ("static", "gripper")}
-        return Observation(images, synthetic_pose(time), 0.08, time, time)
+        return Observation(images, synthetic_pose(time), synthetic_pose(time), 0.08, time, time)
 
     def test_a_seed_fixes_every_action(self, tiny_world_model):
         agent, runs = self.agent(tiny_world_model), []
@@ -181,7 +181,7 @@ class TestAgent:
 
     def test_missing_camera_is_an_error(self, tiny_world_model):
         seen = self.observation()
-        broken = Observation({"static": seen.images["static"]}, seen.pose, 0.08, 0.0, 0.0)
+        broken = Observation({"static": seen.images["static"]}, seen.pose, seen.target, 0.08, 0.0, 0.0)
         with pytest.raises(DiwaError, match="gripper"):
             self.agent(tiny_world_model).act(broken, Spec().action.null)
 

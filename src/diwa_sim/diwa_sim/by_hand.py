@@ -13,7 +13,7 @@ from diwa_data.files import remove
 from diwa_data.recording import EpisodeRecorder, RecordConfig
 from diwa_data.teleop import ControllerState, Teleoperator
 from diwa_sim.episode_log import DT, EpisodeLog, episode_labels, episode_seed
-from diwa_sim.table import SimulatedPanda
+from diwa_sim.table import CONTROL_RATE, SimulatedPanda
 
 
 class RealTime:
@@ -40,7 +40,7 @@ class HandRecording:
         """`todo`: numbers of the episodes to record."""
         self._robot, self._recorder, self._config = robot, recorder, config
         self._todo, self._done = list(todo), 0
-        self._teleoperator = Teleoperator(robot.spec, config.teleop)
+        self._teleoperator = Teleoperator(robot.spec, config.teleop, CONTROL_RATE)
         self._log: EpisodeLog | None = None
         self._finished: list[int] = []
         self._reset()
@@ -60,8 +60,8 @@ class HandRecording:
         said = [line for event in controller.events for line in self._event(event)]
         if self.complete:
             return said
-        command = self._teleoperator.step(controller, self._robot.measured_pose, DT)
-        self._robot.advance(command.target, command.gripper, DT)
+        command = self._teleoperator.step(controller, self._robot.measured_pose)
+        self._robot.advance(command.target, command.gripper)
         if self._log:
             marks = tuple(event for event in controller.events if event == "success")
             self._log.step(replace(controller, events=marks), command)

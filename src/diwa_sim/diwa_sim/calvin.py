@@ -55,20 +55,20 @@ class CalvinEnvironment:
         start = self._start(require_skill(skill), seed)
         self._take(self._environment.reset(robot_obs=start.robot, scene_obs=start.scene), ticks=0)
         self._goal, self._begun, self._succeeded = goal_of(skill, self.spec.robot), self._scene, False
-        self._target = self.observe().pose
+        self._target = pose_of(np.asarray(self._latest["robot_obs"], float))
 
     def observe(self) -> Observation:
         """Images of both cameras, measured pose, gripper width and scene state now."""
-        return observation_of(self._latest, self._ticks / self.spec.rate)
+        return observation_of(self._latest, self._target, self._ticks / self.spec.rate)
 
-    def command(self, target: Pose, gripper: float) -> None:
-        """Move the target towards `target`, at most one full-scale action, over one tick of 1/30 s.
+    def command(self, goal: Pose, gripper: float) -> None:
+        """Move the target towards `goal`, at most one full-scale action, over one tick of 1/30 s.
 
-        What is farther is made up for by the next command. Raises `DiwaError` for a NaN target.
+        What is farther is made up for by the next command. Raises `DiwaError` for a NaN goal.
         """
-        if not is_finite(target):
-            raise DiwaError(f"the target {target.position}, {target.quaternion} is not finite")
-        action = relative_action(self._target, target, gripper, self.spec.action)
+        if not is_finite(goal):
+            raise DiwaError(f"the goal {goal.position}, {goal.quaternion} is not finite")
+        action = relative_action(self._target, goal, gripper, self.spec.action)
         self._target = integrate(self._target, action, self.spec.action)
         self._take(self._environment.step(action.astype(float))[0], self._ticks + 1)
         done = self._goal.achieved(self.spec.scene_state, self._begun, self._scene)
@@ -95,14 +95,18 @@ class CalvinEnvironment:
         self._scene = np.asarray(latest["scene_obs"], float)
 
 
-def observation_of(latest: Mapping[str, Any], time: float) -> Observation:
-    """CALVIN's observation as ours, at `time` seconds. Raises `DiwaError` if it lacks a camera."""
+def observation_of(latest: Mapping[str, Any], target: Pose, time: float) -> Observation:
+    """CALVIN's observation as ours, at `time` seconds, with the `target` that was commanded.
+
+    Raises `DiwaError` if it lacks a camera.
+    """
     missing = [camera.name for camera in CALVIN.cameras if f"rgb_{camera.name}" not in latest["rgb_obs"]]
     if missing:
         raise DiwaError(f"CALVIN's environment has no camera {', '.join(missing)}, only {', '.join(latest['rgb_obs'])}")
     images = {camera.name: np.asarray(latest["rgb_obs"][f"rgb_{camera.name}"], np.uint8) for camera in CALVIN.cameras}
     robot = np.asarray(latest["robot_obs"], float)
-    return Observation(images, pose_of(robot), float(robot[6]), time, time, np.asarray(latest["scene_obs"], float))
+    scene = np.asarray(latest["scene_obs"], float)
+    return Observation(images, pose_of(robot), target, float(robot[6]), time, time, scene)
 
 
 def make_calvin(config: CalvinConfig) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from diwa_data.motion import MotionLimits
 from diwa_sim.calvin import CalvinConfig, CalvinEnvironment
 from diwa_sim.table import SimConfig, SimulatedPanda
 
@@ -23,6 +24,9 @@ class EnvironmentConfig:
         return self.calvin if self.environment == "calvin" else table
 
 
-def open_environment(config: SimConfig | CalvinConfig) -> SimulatedPanda | CalvinEnvironment:
-    """Our table, or CALVIN's; `close` it in the end. Raises `DiwaError` where CALVIN's is not installed."""
-    return CalvinEnvironment(config) if isinstance(config, CalvinConfig) else SimulatedPanda(config)
+def open_environment(config: SimConfig | CalvinConfig, limits: MotionLimits) -> SimulatedPanda | CalvinEnvironment:
+    """Our table within the motion `limits`, or CALVIN's, which has its own; `close` it in the end.
+
+    Raises `DiwaError` where CALVIN's is not installed.
+    """
+    return CalvinEnvironment(config) if isinstance(config, CalvinConfig) else SimulatedPanda(config, limits)

@@ -29,9 +29,8 @@ from diwa_data.skills import require_skill
 from diwa_data.teleop import Teleoperator
 from diwa_sim.by_hand import record_by_hand
 from diwa_sim.episode_log import EpisodeLog, episode_labels, episode_seed
-from diwa_sim.operator import DT
 from diwa_sim.performance import Performance
-from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
 
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
@@ -103,14 +102,14 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
 def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
     """One episode; False if a demonstration was not marked a success and held in time."""
     performance = Performance(robot, config.skill, config.episode_seconds, rng)
-    teleoperator = Teleoperator(robot.spec, config.teleop)
+    teleoperator = Teleoperator(robot.spec, config.teleop, CONTROL_RATE)
     teleoperator.reset(robot.target_pose, 1.0)
     log = EpisodeLog(robot, recorder)
     log.begin()
     while not performance.over:
         controller = performance.read()
-        command = teleoperator.step(controller, robot.measured_pose, DT)
-        robot.advance(command.target, command.gripper, DT)
+        command = teleoperator.step(controller, robot.measured_pose)
+        robot.advance(command.target, command.gripper)
         log.step(controller, command)
     recorder.event("stop", robot.time)
     return performance.good

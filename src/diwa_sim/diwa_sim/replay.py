@@ -57,11 +57,11 @@ def replay(dataset: Path) -> list[ReplayResult]:
 
 
 def run_open_loop(robot: SimulatedPanda, actions: np.ndarray) -> bool:
-    """Execute `actions` (T, 7) one tick each, integrated on the commanded target; whether the skill succeeded."""
-    target = robot.target_pose
+    """Execute `actions` (T, 7) one tick each, integrated on the goal; whether the skill succeeded."""
+    goal = robot.target_pose
     for action in actions:
-        target = integrate(target, action, robot.spec.action)
-        robot.command(target, float(action[6]))
+        goal = integrate(goal, action, robot.spec.action)
+        robot.command(goal, float(action[6]))
     return robot.succeeded()
 
 

@@ -12,8 +12,9 @@ import mujoco
 import numpy as np
 
 from diwa_data.errors import DiwaError
-from diwa_data.motion import is_finite
-from diwa_data.pose import Pose, interpolate
+from diwa_data.interpolator import Interpolator
+from diwa_data.motion import MotionLimits, is_finite
+from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_sim.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, HOME, Kinematics
@@ -56,12 +57,14 @@ class SimulatedPanda:
     Deterministic: the same reset and the same commands give bit-same states and images on one machine.
     """
 
-    def __init__(self, config: SimConfig = SimConfig()):
+    def __init__(self, config: SimConfig = SimConfig(), limits: MotionLimits | None = None):
+        """`limits` bound how the target follows the goals that are commanded."""
         self.spec = Spec(robot="panda_sim", scene_state=SCENE_STATE)
         self.config = config
         self.model = load_model()
         self._data = mujoco.MjData(self.model)
         self._kinematics = Kinematics(self.model)
+        self._interpolator = Interpolator((limits or MotionLimits()).within(self.spec), CONTROL_RATE)
         self._substeps = round(1.0 / CONTROL_RATE / self.model.opt.timestep)
         self._cameras: dict[tuple[int, int], Cameras] = {}  # by size, made when needed: physics needs no OpenGL
         joints = [self.model.joint(name) for name in (*ARM_JOINTS, *FINGER_JOINTS)]
@@ -81,7 +84,10 @@ class SimulatedPanda:
         self.place(sample_start(None, seed, self.config.start))
 
     def place(self, start: Start, skill: str | None = None) -> None:
-        """Put scene and hand exactly as in `start`, everything at rest, time at 0; `skill` is what will be judged."""
+        """Put scene and hand exactly as in `start`, everything at rest, time at 0; `skill` is what will be judged.
+
+        Raises `DiwaError` if the hand would be outside of the motion limits.
+        """
         mujoco.mj_resetData(self.model, self._data)
         qpos = self._data.qpos
         angles = self._kinematics.solve(start.hand, HOME, iterations=60)
@@ -91,6 +97,7 @@ class SimulatedPanda:
         qpos[self._cube : self._cube + 7] = [x, y, 0.025, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
         self._data.ctrl[:] = qpos[self._qpos]
         self._angles, self.target_pose = angles, self._kinematics.forward(angles)
+        self._interpolator.reset(self.target_pose)
         self._bulb, self._led, self._pressed = start.bulb, start.led, False
         self._ticks, self._succeeded = 0, False
         mujoco.mj_forward(self.model, self._data)
@@ -98,10 +105,10 @@ class SimulatedPanda:
         self._skill, self._start_state = skill, self.scene_state()
 
     def observe(self) -> Observation:
-        """Images of both cameras, measured pose, gripper width and scene state now."""
+        """Images of both cameras, measured pose, target, gripper width and scene state now."""
         images = self.images(tuple(camera.name for camera in self.spec.cameras), self.spec.cameras[0].record_size)
-        time = self.time
-        return Observation(images, self.measured_pose, self.gripper_width, time, time, self.scene_state())
+        time, pose, target = self.time, self.measured_pose, self.target_pose
+        return Observation(images, pose, target, self.gripper_width, time, time, self.scene_state())
 
     def images(self, names: tuple[str, ...], size: tuple[int, int]) -> dict[str, np.ndarray]:
         """Camera name -> image (H, W, 3) uint8 of any `size` (height, width) up to 640."""
@@ -115,21 +122,22 @@ class SimulatedPanda:
         focal = height / 2 / np.tan(np.radians(self.model.camera(name).fovy[0]) / 2)
         return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
-    def command(self, target: Pose, gripper: float) -> None:
-        """Move the target linearly to `target` over one tick (1 / 7.5 s) and simulate it."""
-        self.advance(target, gripper, self.spec.tick)
+    def command(self, goal: Pose, gripper: float) -> None:
+        """Have the target follow the goal to `goal` over one tick (1 / 7.5 s) and simulate it."""
+        if not is_finite(goal):
+            raise DiwaError(f"the goal {goal.position}, {goal.quaternion} is not finite")
+        if self._interpolator.target is not self.target_pose:  # it was moved by `advance`
+            self._interpolator.reset(self.target_pose)
+        self._interpolator.command(goal, self.spec.tick)
+        for _ in range(round(self.spec.tick * CONTROL_RATE)):
+            self.advance(self._interpolator.step(self.measured_pose).pose, gripper)
 
-    def advance(self, target: Pose, gripper: float, seconds: float) -> None:
-        """As `command`, over `seconds`: a multiple of 1/60 s. Raises `DiwaError` if it is not, or for a NaN target."""
-        steps = round(seconds * CONTROL_RATE)
-        if steps < 1 or abs(steps / CONTROL_RATE - seconds) > 1e-6:
-            raise DiwaError(f"the simulator advances by multiples of 1/{CONTROL_RATE:.0f} s, not {seconds} s")
+    def advance(self, target: Pose, gripper: float) -> None:
+        """Simulate 1/60 s with the target at `target`, as it is published. Raises `DiwaError` for a NaN target."""
         if not is_finite(target):
             raise DiwaError(f"the target {target.position}, {target.quaternion} is not finite")
-        start = self.target_pose
         self._data.ctrl[7:] = FINGER_TRAVEL if gripper >= 0 else 0.0
-        for step in range(1, steps + 1):
-            self._step(target if step == steps else interpolate(start, target, step / steps))
+        self._step(target)
 
     def succeeded(self) -> bool:
         """The skill's oracle has been true at least once since `reset`."""

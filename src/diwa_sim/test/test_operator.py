@@ -25,8 +25,8 @@ def teleoperate(
     teleoperator.reset(robot.target_pose, 1.0)
     while not operator.finished and robot.time < seconds:
         controller = operator.read()
-        command = teleoperator.step(controller, robot.measured_pose, DT)
-        robot.advance(command.target, command.gripper, DT)
+        command = teleoperator.step(controller, robot.measured_pose)
+        robot.advance(command.target, command.gripper)
         yield controller, command
 
 

@@ -3,13 +3,15 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
+from diwa_data.interpolator import Interpolator
+from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose, interpolate, rotation_distance
 from diwa_data.robot_config import load_robot, robot_file
 from diwa_data.skills import DRAWER_OPEN, SKILLS, SLIDER_LEFT
 from diwa_sim import tasks
 from diwa_sim.operator import up
 from diwa_sim.starts import StartConfig, sample_start
-from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE
 
 PRE_STATE = {
@@ -64,28 +66,42 @@ def test_same_commands_give_the_same_bits(robot: SimulatedPanda) -> None:
     np.testing.assert_array_equal(run(), run())
 
 
-def test_command_reaches_the_target_within_a_tick_and_the_arm_follows(robot: SimulatedPanda) -> None:
+def test_command_reaches_the_goal_and_the_arm_follows(robot: SimulatedPanda) -> None:
     robot.reset("open_drawer", 0)
     begin = robot.measured_pose
     target = Pose(begin.position + np.array([-0.02, 0.03, 0.01]), Rotation.from_euler("z", 0.08) * begin.rotation)
     robot.command(target, 1.0)
     assert robot.time == pytest.approx(1 / 7.5)
     assert np.linalg.norm(robot.measured_pose.position - target.position) < 0.03
-    for _ in range(4):
+    assert np.linalg.norm(robot.observe().target.position - target.position) < 0.02
+    for _ in range(6):
         robot.command(target, 1.0)
     assert np.linalg.norm(robot.measured_pose.position - target.position) < 1e-3
     assert rotation_distance(robot.measured_pose.rotation, target.rotation) < 5e-3
 
 
-def test_eight_advances_equal_one_command(robot: SimulatedPanda) -> None:
+def test_one_command_equals_eight_steps_of_the_interpolator(robot: SimulatedPanda) -> None:
     robot.reset("open_drawer", 1)
-    begin = robot.target_pose
-    robot.command(moved(begin, [0.0, 0.02, 0.02]), 1.0)
+    goal = moved(robot.target_pose, [0.0, 0.02, 0.02])
+    robot.command(goal, 1.0)
     one = np.concatenate(joints(robot))
     robot.reset("open_drawer", 1)
-    for step in range(1, 9):
-        robot.advance(moved(begin, np.array([0.0, 0.02, 0.02]) * step / 8), 1.0, 1 / 60)
+    interpolator = Interpolator(MotionLimits().within(robot.spec), CONTROL_RATE)
+    interpolator.reset(robot.target_pose)
+    interpolator.command(goal, robot.spec.tick)
+    for _ in range(8):
+        robot.advance(interpolator.step(robot.measured_pose).pose, 1.0)
     np.testing.assert_allclose(np.concatenate(joints(robot)), one, atol=1e-9)
+    robot.command(goal, 1.0)  # goes on from where `advance` has put the target
+    for _ in range(4):
+        robot.command(goal, 1.0)
+    np.testing.assert_allclose(robot.target_pose.position, goal.position, atol=1e-6)
+
+
+def test_a_start_outside_of_the_limits_is_refused() -> None:
+    low = SimulatedPanda(limits=MotionLimits(workspace_high=(0.3, 0.5, 0.8)))
+    with pytest.raises(DiwaError, match="outside of the workspace"):
+        low.reset("open_drawer", 0)
 
 
 def test_plus_one_opens_the_gripper(robot: SimulatedPanda) -> None:
@@ -128,16 +144,12 @@ def test_play_has_no_oracle(robot: SimulatedPanda) -> None:
         robot.succeeded()
 
 
-def test_a_time_that_is_no_multiple_of_the_control_step_is_refused(robot: SimulatedPanda) -> None:
-    robot.reset_play(0)
-    with pytest.raises(DiwaError, match="1/60"):
-        robot.advance(robot.target_pose, 1.0, 0.01)
-
-
 def test_a_target_that_is_not_finite_is_refused(robot: SimulatedPanda) -> None:
     robot.reset_play(0)
     with pytest.raises(DiwaError, match="nan"):
         robot.command(moved(robot.target_pose, [np.nan, 0, 0]), 1.0)
+    with pytest.raises(DiwaError, match="nan"):
+        robot.advance(moved(robot.target_pose, [np.nan, 0, 0]), 1.0)
     assert robot.time == 0
 
 

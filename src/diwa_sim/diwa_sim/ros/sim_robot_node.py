@@ -110,7 +110,7 @@ class SimRobotNode(Node):
             self._step()
 
     def _step(self) -> None:
-        self._robot.advance(self._target, self._gripper, DT)
+        self._robot.advance(self._target, self._gripper)
         self._steps += 1
         if self._steps % 2 == 0:
             self._topics.publish(time.time())

@@ -1,0 +1,346 @@
+"""What is published follows the goal: at the arm's rate, smooth, and within every limit at every step.
+
+The one trajectory generator of deployment, teleoperation and simulation. Each step solves for a time-optimal,
+jerk-limited motion to the moving goal (Ruckig, https://arxiv.org/abs/2105.04830) in position, tilt and yaw. It takes it
+only if the target could still brake from there within the limits. Otherwise it goes on along the braking ramp that was
+checked one step before: whatever goal and measured pose say, the published target stays within the limits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ruckig import ControlInterface, InputParameter, Result, Ruckig, Synchronization, Trajectory
+
+from diwa_data.errors import DiwaError
+from diwa_data.motion import (
+    Limited,
+    MotionLimits,
+    from_tilt_and_yaw,
+    is_finite,
+    lead,
+    limit_goal,
+    outside,
+    tilt_and_yaw,
+)
+from diwa_data.pose import Pose, interpolate, rotation_distance
+
+LEFT_AFTER = 0.5
+"""Seconds of a lead beyond its limit after which something else has moved the arm."""
+LARGEST_TILT = 2.8
+"""Radians: the direction of a tilt is lost upside down."""
+_SMOOTHING = 0.05  # s: over which the velocity of a tracked goal is averaged
+_SHARE = 0.99  # of its greatest speed at which a goal is foreseen to move on: a faster one cannot be caught up with
+_TOLERANCE = 1e-9
+
+
+class Interpolator:
+    """Moves the published target towards the goal, one step of 1 / `rate` at a time. Not thread-safe.
+
+    A goal is either commanded a tick ahead (`command`: on the straight way, there in time) or tracked as it moves
+    (`track`). Without either, and after `hold`, the target brakes and rests.
+    """
+
+    def __init__(self, limits: MotionLimits, rate: float):
+        """`rate`: steps per second, Hz. Raises `DiwaError` for limits that no motion can keep."""
+        if not (math.isfinite(rate) and rate > 0):
+            raise DiwaError(f"a rate of {rate} Hz publishes nothing: it must be positive")
+        self.limits, self._dt = limits, 1.0 / rate
+        self._low, self._high = np.array(limits.workspace_low), np.array(limits.workspace_high)
+        self._speed, self._acceleration, self._jerk = _of_each_coordinate(limits)
+        self._motion = InputParameter(6)
+        self._motion.synchronization = Synchronization.No
+        self._motion.target_position = self._motion.target_velocity = [0.0] * 6
+        self._braking = InputParameter(6)
+        self._braking.control_interface = ControlInterface.Velocity
+        self._braking.synchronization = Synchronization.No
+        self._braking.target_velocity = [0.0] * 6
+        for motion in (self._motion, self._braking):
+            motion.max_velocity = self._speed
+            motion.max_acceleration, motion.max_jerk = self._acceleration, self._jerk
+        self._solver = Ruckig(6, self._dt)
+        self._candidate, self._ramp, self._next_ramp = Trajectory(6), Trajectory(6), Trajectory(6)
+        self._target: Pose | None = None
+
+    @property
+    def target(self) -> Pose | None:
+        """Published last; None before `reset`."""
+        return self._target
+
+    @property
+    def rest(self) -> Pose:
+        """Where the target would come to rest if it braked now."""
+        return _pose(self._at_rest(self._ramp))
+
+    @property
+    def at_rest(self) -> bool:
+        """The target stands still, and stays so without a new goal."""
+        return self._goal is None and self._since >= self._ramp.duration
+
+    @property
+    def is_left(self) -> bool:
+        """The lead has been beyond its limit for `LEFT_AFTER` seconds: something else has moved the arm."""
+        return self._beyond > LEFT_AFTER
+
+    def reset(self, pose: Pose) -> None:
+        """Rest at `pose`. Raises `DiwaError` outside of the workspace or the tilt limit."""
+        if problem := outside(pose, self.limits):
+            raise DiwaError(f"{problem}: move it inside, or widen the limits")
+        self._state = _coordinates(pose), np.zeros(6), np.zeros(6)
+        self._target, self._beyond = pose, 0.0
+        self._brake_from(self._state, self._ramp)
+        self._since = 0.0
+        self.hold()
+
+    def hold(self) -> None:
+        """Brake, rest, and forget the goal."""
+        self._start = self._goal = None
+
+    def command(self, goal: Pose, seconds: float) -> tuple[str, ...]:
+        """Be at `goal` in `seconds`, on the straight way from where the goal is now; rest there if no other follows.
+
+        Returns the limits that changed the goal; one that is not finite holds.
+        """
+        if not is_finite(goal):
+            self.hold()
+            return ("finite",)
+        limited, start = limit_goal(goal, self.limits), self._goal_so_far()
+        self._start, self._goal = start, self._unwound(limited.pose, start)
+        self._elapsed, self._seconds = 0.0, seconds
+        return limited.interventions
+
+    def track(self, goal: Pose) -> tuple[str, ...]:
+        """Follow a goal that is told anew at every step; returns the limits that changed it."""
+        if not is_finite(goal):
+            self.hold()
+            return ("finite",)
+        limited, before = limit_goal(goal, self.limits), self._goal_so_far()
+        now = self._unwound(limited.pose, before)
+        if self._start is not None or self._goal is None:
+            self._drift = np.zeros(6)
+        else:
+            share = min(1.0, self._dt / _SMOOTHING)
+            self._drift += share * ((now - before) / self._dt - self._drift)
+        self._start, self._goal = None, now
+        return limited.interventions
+
+    def step(self, measured: Pose | None = None) -> Limited:
+        """The target one step later, and why it braked instead of following: `finite`, `lead` or `ramp`.
+
+        It brakes for a `measured` pose that is not finite or that it would lead by too much, and where a limit is too
+        near to go on. None leaves the lead alone.
+        """
+        if self._target is None:
+            raise RuntimeError("reset the interpolator before its first step")
+        interventions: tuple[str, ...] = ()
+        if measured is not None and not is_finite(measured):
+            measured, interventions = None, ("finite",)
+            self._take_ramp()
+        elif self._goal is None:
+            self._take_ramp()
+        elif reason := self._advance(measured):
+            interventions = (reason,)
+        self._target = _pose(self._state[0])
+        if measured is not None:
+            self._beyond = self._beyond + self._dt if lead(self._target, measured, self.limits) > 1.0 else 0.0
+        return Limited(self._target, interventions)
+
+    def _advance(self, measured: Pose | None) -> str:
+        """Take the next step to the goal; what stood in the way, if anything did: `lead` or `ramp`.
+
+        Where the goal would lead by too much, the step is to the nearest place that does not: a blocked arm is let
+        slide along what blocks it.
+        """
+        fastest = self._speed_at(self._state[0])
+        goal, velocity, next_goal = self._goal_now(fastest)
+        reason = self._try(goal, velocity, next_goal, fastest, measured)
+        if reason == "lead":
+            assert measured is not None
+            near = self._within_lead(next_goal, measured)
+            if self._try(near, np.zeros(6), near, fastest, measured):
+                self._take_ramp()
+        elif reason:
+            self._take_ramp()
+        return reason
+
+    def _try(
+        self,
+        goal: np.ndarray,
+        velocity: np.ndarray,
+        next_goal: np.ndarray,
+        fastest: np.ndarray,
+        measured: Pose | None,
+    ) -> str:
+        """Take the next step to a goal that moves at `velocity` from now to the next step; why not, if it cannot be.
+
+        Seen from the goal, the target has to come to rest at zero.
+        """
+        position, speed, acceleration = self._state
+        motion = self._motion
+        motion.current_position, motion.current_velocity = position - goal, speed - velocity
+        motion.current_acceleration = acceleration
+        motion.max_velocity, motion.min_velocity = fastest - velocity, -fastest - velocity
+        if self._solver.calculate(motion, self._candidate) not in (Result.Working, Result.Finished):
+            return "ramp"
+        position, speed, acceleration = (np.array(part) for part in self._candidate.at_time(self._dt))
+        state = position + next_goal, speed + velocity, acceleration
+        self._brake_from(state, self._next_ramp)
+        if not self._keeps_within(self._next_ramp):
+            return "ramp"
+        if measured is not None:
+            ahead = lead(_pose(self._at_rest(self._next_ramp)), measured, self.limits)
+            if ahead > 1.0 + _TOLERANCE and ahead >= lead(self.rest, measured, self.limits):
+                return "lead"
+        self._state = state
+        self._ramp, self._next_ramp, self._since = self._next_ramp, self._ramp, 0.0
+        return ""
+
+    def _within_lead(self, goal: np.ndarray, measured: Pose) -> np.ndarray:
+        """The coordinates nearest to `goal` that lead `measured` by no more than the limits."""
+        hand, pose = self._unwound(measured, goal), _pose(goal)
+        metres = float(np.linalg.norm(pose.position - measured.position))
+        turned = rotation_distance(measured.rotation, pose.rotation)
+        near = goal.copy()
+        near[:3] = hand[:3] + min(1.0, self.limits.max_lead_pos / max(metres, _TOLERANCE)) * (goal[:3] - hand[:3])
+        near[3:] = hand[3:] + min(1.0, self.limits.max_lead_rot / max(turned, _TOLERANCE)) * (goal[3:] - hand[3:])
+        return self._inside(near)
+
+    def _inside(self, coordinates: np.ndarray) -> np.ndarray:
+        """The nearest coordinates inside the box and below the tilt limit."""
+        coordinates[:3] = np.clip(coordinates[:3], self._low, self._high)
+        tilt = math.hypot(coordinates[3], coordinates[4])
+        coordinates[3:5] *= min(1.0, self.limits.max_tilt / max(tilt, _TOLERANCE))
+        return coordinates
+
+    def _take_ramp(self) -> None:
+        """One more step along the braking ramp."""
+        self._since += self._dt
+        self._state = tuple(np.array(part) for part in self._ramp.at_time(self._since))
+
+    def _brake_from(self, state: tuple[np.ndarray, np.ndarray, np.ndarray], ramp: Trajectory) -> None:
+        braking = self._braking
+        braking.current_position, braking.current_velocity, braking.current_acceleration = state
+        if self._solver.calculate(braking, ramp) not in (Result.Working, Result.Finished):
+            raise RuntimeError(f"no braking ramp from {state}")
+
+    def _at_rest(self, ramp: Trajectory) -> np.ndarray:
+        return np.array(ramp.at_time(ramp.duration)[0])
+
+    def _keeps_within(self, ramp: Trajectory) -> bool:
+        """All that would be published on the ramp is in the box and below the tilt limit."""
+        times = np.arange(0.0, ramp.duration + self._dt, self._dt)
+        published = np.array([ramp.at_time(time)[0] for time in times])  # (T, 6)
+        low, high = published[:, :3].min(0), published[:, :3].max(0)
+        if (low < self._low - _TOLERANCE).any() or (high > self._high + _TOLERANCE).any():
+            return False
+        return bool(np.hypot(published[:, 3], published[:, 4]).max() <= self.limits.max_tilt + _TOLERANCE)
+
+    def _goal_now(self, fastest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The goal now, its velocity, and the goal one step from now, (6,) each."""
+        assert self._goal is not None
+        if self._start is None:
+            velocity = self._stoppable(self._goal, self._drift, fastest)
+            return self._goal - velocity * self._dt, velocity, self._goal
+        if self._elapsed > self._seconds - self._dt / 2:
+            return self._goal, np.zeros(6), self._goal
+        way = (self._goal - self._start) / self._seconds
+        now = self._start + self._elapsed * way
+        self._elapsed += self._dt
+        velocity = self._stoppable(now, way, fastest)
+        return now, velocity, now + velocity * self._dt
+
+    def _stoppable(self, goal: np.ndarray, velocity: np.ndarray, fastest: np.ndarray) -> np.ndarray:
+        """`velocity` (6,), as far as the limits let something brake that passes `goal` with it."""
+        velocity = np.clip(velocity, -_SHARE * fastest, _SHARE * fastest)
+        room = np.where(velocity[:3] > 0, self._high - goal[:3], goal[:3] - self._low)
+        stoppable = _speed_to_stop_in(np.maximum(room, 0.0), self._acceleration[:3], self._jerk[:3])
+        velocity[:3] = np.clip(velocity[:3], -stoppable, stoppable)
+        tilt = math.hypot(goal[3], goal[4])
+        outward = (goal[3] * velocity[3] + goal[4] * velocity[4]) / tilt if tilt > _TOLERANCE else 0.0
+        slope = float(_speed_to_stop_in(max(0.0, self.limits.max_tilt - tilt), self._acceleration[3], self._jerk[3]))
+        if outward > slope:
+            velocity[3:5] *= slope / outward
+        return velocity
+
+    def _speed_at(self, coordinates: np.ndarray) -> np.ndarray:
+        """The greatest speed (6,) of each coordinate where the hand is."""
+        tilt = min(math.hypot(coordinates[3], coordinates[4]), self.limits.max_tilt)
+        self._speed[3:] = self.limits.max_rotation_speed / _stretch(tilt)
+        return self._speed
+
+    def _goal_so_far(self) -> np.ndarray:
+        """Where the goal is now; where the target comes to rest, if there is none."""
+        if self._goal is None:
+            return self._at_rest(self._ramp)
+        if self._start is None:
+            return self._goal
+        return self._start + min(1.0, self._elapsed / self._seconds) * (self._goal - self._start)
+
+    def _unwound(self, goal: Pose, before: np.ndarray) -> np.ndarray:
+        """Coordinates of `goal`, with the yaw nearest to that `before`."""
+        coordinates = _coordinates(goal)
+        coordinates[5] += 2 * math.pi * round((before[5] - coordinates[5]) / (2 * math.pi))
+        return coordinates
+
+
+def way(start: Pose, goal: Pose, speed: float, rotation_speed: float, tick: float) -> Iterator[Pose]:
+    """Commands of one tick each, straight from `start` to `goal`, at most `speed` m/s and `rotation_speed` rad/s."""
+    metres = float(np.linalg.norm(goal.position - start.position))
+    seconds = max(metres / speed, rotation_distance(start.rotation, goal.rotation) / rotation_speed)
+    ticks = max(1, math.ceil(seconds / tick))
+    for number in range(1, ticks + 1):
+        yield interpolate(start, goal, number / ticks)
+
+
+def _coordinates(pose: Pose) -> np.ndarray:
+    """(6,): position in metres, tilt vector and yaw in rad."""
+    return np.concatenate([pose.position, tilt_and_yaw(pose.rotation)])
+
+
+def _pose(coordinates: np.ndarray) -> Pose:
+    return Pose(np.array(coordinates[:3]), from_tilt_and_yaw(coordinates[3:]))
+
+
+def _speed_to_stop_in(room: Any, acceleration: Any, jerk: Any) -> Any:
+    """The speed v from which v^2 / 2a + v a / 2j is `room`."""
+    ramp = acceleration / (2 * jerk)
+    return acceleration * (np.sqrt(ramp**2 + 2 * room / acceleration) - ramp)
+
+
+def _stretch(tilt: float) -> float:
+    """How much faster than each of its coordinates the hand may turn at this tilt, rad.
+
+    The angular velocity of exp(t) Rz(yaw) has the squared norm b^2 + c a^2 + y^2 - 2 k a y, with a and b the change of
+    t across and along itself, y that of yaw, c = 2 (1 - cos t) / t^2 and k = (1 - cos t) / t; this is its largest value
+    where |a, b| <= sqrt 2 and |y| <= 1.
+    """
+    if tilt < 1e-4:
+        return math.sqrt(3.0)
+    k = (1 - math.cos(tilt)) / tilt
+    return math.sqrt(4 * k / tilt + 1 + 2 * math.sqrt(2) * k)
+
+
+def _of_each_coordinate(limits: MotionLimits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Speed, acceleration and jerk (6,) of single coordinates that keep the norms within the limits.
+
+    A turning frame adds to the changes of tilt and yaw; what it adds at full speed is taken off first.
+    """
+    if limits.max_tilt > LARGEST_TILT:
+        raise DiwaError(
+            f"limits.max_tilt {limits.max_tilt:g} rad is too large: at most {LARGEST_TILT}, short of upside down"
+        )
+    stretch, speed = _stretch(limits.max_tilt), limits.max_rotation_speed
+    acceleration = (limits.max_rotation_acceleration - 0.9 * speed**2) / stretch
+    jerk = (limits.max_rotation_jerk - 3.0 * speed * limits.max_rotation_acceleration - 2.0 * speed**3) / stretch
+    if acceleration <= 0 or jerk <= 0:
+        raise DiwaError(
+            f"limits.max_rotation_acceleration {limits.max_rotation_acceleration:g} and max_rotation_jerk "
+            f"{limits.max_rotation_jerk:g} are too small for max_rotation_speed {speed:g}: lower the speed"
+        )
+    hand = np.array([limits.max_speed, limits.max_acceleration, limits.max_jerk]) / math.sqrt(3)
+    turn = np.array([speed / stretch, acceleration, jerk])
+    each = np.repeat([hand, turn], 3, axis=0)  # (6, 3)
+    return each[:, 0].copy(), each[:, 1].copy(), each[:, 2].copy()

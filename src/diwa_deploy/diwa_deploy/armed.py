@@ -1,0 +1,83 @@
+"""What is published to the arm from arming to disarming, and why nothing is before and after."""
+
+from __future__ import annotations
+
+from diwa_data.errors import DiwaError
+from diwa_data.interpolator import Interpolator
+from diwa_data.motion import Limited, MotionLimits, outside
+from diwa_data.plausible import BelievedPose
+from diwa_data.pose import Pose
+
+
+class ArmedTarget:
+    """The published target of one arm. Not thread-safe; all times are monotonic, seconds.
+
+    It begins at the measured pose, which must be believed and within the limits, and moves by steps of the
+    interpolator only. A measured pose that is not believed any more, or that stays ahead or behind by more than the
+    lead's limit, brakes the target and disarms it.
+    """
+
+    def __init__(self, limits: MotionLimits, rate: float):
+        """`rate`: steps per second, Hz."""
+        self._limits, self._interpolator = limits, Interpolator(limits, rate)
+        self.measured = BelievedPose(limits)
+        """What `hear` has told."""
+        self.armed = False
+        """A target is published."""
+        self.fault = ""
+        """Why it disarmed by itself, or is about to; empty otherwise."""
+
+    @property
+    def target(self) -> Pose | None:
+        """Published last; None before the first arming."""
+        return self._interpolator.target
+
+    def hear(self, pose: Pose, now: float) -> None:
+        """A measured pose. One that is not plausible, while armed, is a fault."""
+        self.measured.hear(pose, now)
+        if self.armed and self.measured.problem:
+            self.fail(self.measured.problem)
+
+    def problem(self) -> str:
+        """Why it cannot be armed; empty if it can."""
+        if self.measured.pose is None:
+            return self.measured.problem or "no measured pose yet"
+        return outside(self.measured.pose, self._limits)
+
+    def arm(self) -> None:
+        """Rest at the measured pose. Raises `DiwaError` where there is a `problem`."""
+        if problem := self.problem():
+            raise DiwaError(problem)
+        assert self.measured.pose is not None
+        self._interpolator.reset(self.measured.pose)
+        self.armed, self.fault = True, ""
+
+    def disarm(self) -> None:
+        """Publish nothing more. What moves should `hold` first."""
+        self.armed = False
+
+    def fail(self, reason: str) -> None:
+        """Brake, and disarm once the target rests."""
+        self.fault = self.fault or reason
+        self._interpolator.hold()
+
+    def command(self, goal: Pose, seconds: float) -> None:
+        """Be at `goal` in `seconds`; nothing moves without being armed, or after a fault."""
+        if self.armed and not self.fault:
+            self._interpolator.command(goal, seconds)
+
+    def hold(self) -> None:
+        """Brake and rest."""
+        self._interpolator.hold()
+
+    def step(self) -> Limited | None:
+        """The target 1 / rate seconds later, and what limited it; None if nothing is published."""
+        if not self.armed:
+            return None
+        if self.fault and self._interpolator.at_rest:
+            self.armed = False
+            return None
+        motion = self._interpolator.step(None if self.fault else self.measured.pose)
+        if self._interpolator.is_left:
+            self.fail("the arm is elsewhere than its target: something else moves it, or it does not obey")
+        return motion
