@@ -21,9 +21,10 @@ from diwa_data.motion import (
     MotionLimits,
     from_tilt_and_yaw,
     is_finite,
-    lead,
+    lead_of,
     limit_goal,
     outside,
+    quaternion_of,
     tilt_and_yaw,
 )
 from diwa_data.pose import Pose, interpolate, rotation_distance
@@ -145,7 +146,7 @@ class Interpolator:
             interventions = (reason,)
         self._target = _pose(self._state[0])
         if measured is not None:
-            self._beyond = self._beyond + self._dt if lead(self._target, measured, self.limits) > 1.0 else 0.0
+            self._beyond = self._beyond + self._dt if self._lead(self._state[0], measured) > 1.0 else 0.0
         return Limited(self._target, interventions)
 
     def _advance(self, measured: Pose | None) -> str:
@@ -191,12 +192,15 @@ class Interpolator:
         if not self._keeps_within(self._next_ramp):
             return "ramp"
         if measured is not None:
-            ahead = lead(_pose(self._at_rest(self._next_ramp)), measured, self.limits)
-            if ahead > 1.0 + _TOLERANCE and ahead >= lead(self.rest, measured, self.limits):
+            ahead = self._lead(self._at_rest(self._next_ramp), measured)
+            if ahead > 1.0 + _TOLERANCE and ahead >= self._lead(self._at_rest(self._ramp), measured):
                 return "lead"
         self._state = state
         self._ramp, self._next_ramp, self._since = self._next_ramp, self._ramp, 0.0
         return ""
+
+    def _lead(self, coordinates: np.ndarray, measured: Pose) -> float:
+        return lead_of(coordinates[:3], quaternion_of(coordinates[3:].tolist()), measured, self.limits)
 
     def _within_lead(self, goal: np.ndarray, measured: Pose) -> np.ndarray:
         """The coordinates nearest to `goal` that lead `measured` by no more than the limits."""

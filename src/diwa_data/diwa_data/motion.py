@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.pose import Pose, rotation_distance
+from diwa_data.pose import Pose
 from diwa_data.spec import Spec
 
 DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])
@@ -117,10 +117,14 @@ def outside(pose: Pose, limits: MotionLimits) -> str:
 
 def lead(target: Pose, measured: Pose, limits: MotionLimits) -> float:
     """How far `target` is ahead of `measured`, in units of the limits: the larger of position and rotation."""
-    metres = float(np.linalg.norm(target.position - measured.position))
-    return max(
-        metres / limits.max_lead_pos, rotation_distance(measured.rotation, target.rotation) / limits.max_lead_rot
-    )
+    return lead_of(target.position, target.quaternion, measured, limits)
+
+
+def lead_of(position: np.ndarray, quaternion: Sequence[float], measured: Pose, limits: MotionLimits) -> float:
+    """As `lead`, of a position (3,) and a unit quaternion x y z w."""
+    metres = math.dist(position, measured.position)
+    cos = abs(sum(a * b for a, b in zip(quaternion, measured.quaternion.tolist(), strict=True)))
+    return max(metres / limits.max_lead_pos, 2 * math.acos(min(1.0, cos)) / limits.max_lead_rot)
 
 
 def use_of_limits(targets: Sequence[Pose], limits: MotionLimits, rate: float) -> dict[str, float]:
@@ -148,7 +152,8 @@ def tilt_and_yaw(rotation: Rotation) -> np.ndarray:
 
     R = exp(tilt) Rz(yaw) DOWN. The norm of the tilt is the angle between the approach axis and straight down.
     """
-    x, y, z, w = (rotation * DOWN.inv()).as_quat()
+    a, b, c, d = rotation.as_quat().tolist()
+    x, y, z, w = -d, -c, b, a  # times the inverse of DOWN, (-1, 0, 0, 0)
     yaw = 2.0 * math.atan2(z, w)
     cos, sin = math.cos(yaw / 2), math.sin(yaw / 2)
     swing_x, swing_y, swing_w = x * cos - y * sin, y * cos + x * sin, w * cos + z * sin  # q times the inverse yaw
@@ -160,13 +165,17 @@ def tilt_and_yaw(rotation: Rotation) -> np.ndarray:
     return np.array([scale * swing_x, scale * swing_y, yaw])
 
 
-def from_tilt_and_yaw(angles: np.ndarray) -> Rotation:
-    """The rotation with these `tilt_and_yaw` (3,), rad."""
-    x, y, yaw = float(angles[0]), float(angles[1]), float(angles[2])
+def quaternion_of(angles: Sequence[float]) -> tuple[float, float, float, float]:
+    """The unit quaternion x y z w with these `tilt_and_yaw` (3,), rad."""
+    x, y, yaw = angles
     length = math.hypot(x, y)
     half = math.sin(length / 2) / length if length > 1e-12 else 0.5
     x, y, w = half * x, half * y, math.cos(length / 2)
     cos, sin = math.cos(yaw / 2), math.sin(yaw / 2)
     turned = (x * cos + y * sin, y * cos - x * sin, w * sin, w * cos)  # the tilt's quaternion times the yaw's
-    # times DOWN = (1, 0, 0, 0), x y z w
-    return Rotation.from_quat([turned[3], turned[2], -turned[1], -turned[0]])
+    return turned[3], turned[2], -turned[1], -turned[0]  # times DOWN
+
+
+def from_tilt_and_yaw(angles: np.ndarray) -> Rotation:
+    """The rotation with these `tilt_and_yaw` (3,), rad."""
+    return Rotation.from_quat(quaternion_of(angles.tolist()))
