@@ -65,6 +65,10 @@ class Interpolator:
         self._solver = Ruckig(6, self._dt)
         self._candidate, self._ramp, self._next_ramp = Trajectory(6), Trajectory(6), Trajectory(6)
         self._target: Pose | None = None
+        self._start: np.ndarray | None = None
+        self._goal: np.ndarray | None = None
+        self._drift = np.zeros(6)
+        self._beyond = 0.0
 
     @property
     def target(self) -> Pose | None:
@@ -222,7 +226,8 @@ class Interpolator:
     def _take_ramp(self) -> None:
         """One more step along the braking ramp."""
         self._since += self._dt
-        self._state = tuple(np.array(part) for part in self._ramp.at_time(self._since))
+        position, speed, acceleration = (np.array(part) for part in self._ramp.at_time(self._since))
+        self._state = position, speed, acceleration
 
     def _brake_from(self, state: tuple[np.ndarray, np.ndarray, np.ndarray], ramp: Trajectory) -> None:
         braking = self._braking

@@ -117,7 +117,7 @@ def outside(pose: Pose, limits: MotionLimits) -> str:
 
 def lead(target: Pose, measured: Pose, limits: MotionLimits) -> float:
     """How far `target` is ahead of `measured`, in units of the limits: the larger of position and rotation."""
-    return lead_of(target.position, target.quaternion, measured, limits)
+    return lead_of(target.position, target.quaternion.tolist(), measured, limits)
 
 
 def lead_of(position: np.ndarray, quaternion: Sequence[float], measured: Pose, limits: MotionLimits) -> float:

@@ -38,6 +38,20 @@ class CameraConfig:
 
 
 @dataclass(frozen=True)
+class JointConfig:
+    """How near the arm's joints may come to where it cannot go on; 0 switches a margin off."""
+
+    warn: float = 0.1
+    """Radians from a joint's limit below which it is told."""
+    hold: float = 0.03
+    """Radians from a joint's limit below which the target stands still and a skill ends."""
+    warn_singular: float = 0.06
+    """Smallest singular value of the Jacobian (metres and radians per radian) below which it is told."""
+    hold_singular: float = 0.03
+    """The same, below which the target stands still and a skill ends."""
+
+
+@dataclass(frozen=True)
 class RobotConfig:
     """The `robot` section of `config/robot_*.yaml`; every node gets it."""
 
@@ -49,6 +63,8 @@ class RobotConfig:
     """The camera on the wrist."""
     base_frame: str = BASE_FRAME
     """Frame of all poses: the base of the arm. A pose in another frame is refused."""
+    joints: JointConfig = field(default_factory=JointConfig)
+    """Margins of the arm's joints."""
     action: ActionSpec = field(default_factory=ActionSpec)
     """Scale and conventions of actions."""
     inference_delay: float = 0.0

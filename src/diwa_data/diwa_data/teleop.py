@@ -141,6 +141,11 @@ class Teleoperator:
         self._gripper = 1.0
 
     @property
+    def target(self) -> Pose | None:
+        """Commanded last; None before the first `reset`."""
+        return self._interpolator.target
+
+    @property
     def at_rest(self) -> bool:
         """Nothing has been commanded yet, or the target stands still and the clutch is released."""
         return self._interpolator.target is None or self._interpolator.at_rest

@@ -32,6 +32,11 @@ class ArmedTarget:
         """Published last; None before the first arming."""
         return self._interpolator.target
 
+    @property
+    def at_rest(self) -> bool:
+        """Nothing moves: it is not armed, or the target stands still."""
+        return not self.armed or self._interpolator.at_rest
+
     def hear(self, pose: Pose, now: float) -> None:
         """A measured pose. One that is not plausible, while armed, is a fault."""
         self.measured.hear(pose, now)

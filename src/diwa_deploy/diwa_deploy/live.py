@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
 from diwa_data import messages
 from diwa_data.bags import decode_value, gripper_width
+from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_data.ticks import Sample, Tick, TickClock
@@ -24,7 +26,7 @@ class LiveStreams:
         self._spec, self._max_age = spec, max_age
         self._images = {messages.image_topic(camera.name): camera.name for camera in spec.cameras}
         self.topics = (*self._images, messages.CURRENT_POSE, messages.JOINT_STATES)
-        """What to feed."""
+        """What to `feed`, besides our own target."""
         self._changed = threading.Condition()
         self._received: dict[str, float] = {}
         self.restart()
@@ -33,7 +35,7 @@ class LiveStreams:
         """Begin a skill: the next static frame is tick 0."""
         clock, *others = self.topics
         with self._changed:
-            ages = dict.fromkeys(others, self._max_age)
+            ages = dict.fromkeys(others, self._max_age) | {messages.TARGET_POSE: math.inf}
             self._clock = TickClock(clock, ages, self._spec.record_rate, self._spec.frames_per_tick)
             self._due: Tick | None = None
             self._last = -1
@@ -50,6 +52,11 @@ class LiveStreams:
                 if not tick.flagged:
                     self._due = tick
                     self._changed.notify_all()
+
+    def feed_target(self, target: Pose, received: float) -> None:
+        """What was published to the arm, and when, seconds."""
+        with self._changed:
+            self._clock.feed(messages.TARGET_POSE, Sample(target, received, received))
 
     def ages(self, now: float) -> dict[str, float]:
         """Topic -> seconds since its last message; infinite before the first."""
@@ -72,7 +79,8 @@ class LiveStreams:
         return self._observation(tick)
 
     def _observation(self, tick: Tick) -> Observation:
-        values = {topic: decode_value(topic, sample.value, topic) for topic, sample in tick.samples.items()}
+        values = {topic: decode_value(topic, tick.samples[topic].value, topic) for topic in self.topics}
         images = {name: values[topic] for topic, name in self._images.items()}
         width = gripper_width(values[messages.JOINT_STATES], messages.JOINT_STATES)
-        return Observation(images, values[messages.CURRENT_POSE], width, tick.stamp, tick.received)
+        pose, target = values[messages.CURRENT_POSE], tick.samples[messages.TARGET_POSE].value
+        return Observation(images, pose, target, width, tick.stamp, tick.received)

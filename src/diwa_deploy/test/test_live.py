@@ -26,8 +26,10 @@ def feed(streams: LiveStreams, frames, pose=synthetic_pose, offset: float = 0.0)
             messages.image_topic("gripper"): messages.encode_image(synthetic_image(now + 1, *SIZE), now, "g"),
             messages.image_topic("static"): messages.encode_image(synthetic_image(now, *SIZE), now, "s"),
         }
+        streams.feed_target(synthetic_pose(now + 2), now + 0.003)
         for topic, data in sent.items():
             streams.feed(topic, bytes(data), now, now + 0.004)
+        streams.feed_target(synthetic_pose(now + 3), now + 0.005)  # published after the frame came
 
 
 def wait(streams: LiveStreams):
@@ -43,6 +45,7 @@ def test_every_fourth_frame_is_a_tick_with_what_was_known_then():
         assert (observation.stamp, observation.received) == (pytest.approx(now), pytest.approx(now + 0.004))
         np.testing.assert_array_equal(observation.images["gripper"], synthetic_image(now + 1, *SIZE))
         np.testing.assert_allclose(observation.pose.position, synthetic_pose(now).position)
+        np.testing.assert_allclose(observation.target.position, synthetic_pose(now + 2).position)
         assert observation.gripper_width == pytest.approx(0.04)
         assert wait(streams) == "nothing came"
         feed(streams, range(4 * tick + 1, 4 * tick + 4))

@@ -13,14 +13,18 @@ from rclpy.node import Node
 from std_msgs.msg import Int8
 from std_srvs.srv import Trigger
 
-from diwa_data import messages
+from diwa_data import clock, messages
 from diwa_data.errors import DiwaError
+from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.offers import node_name
 from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import run_node
+from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_deploy.gate import TargetGate
 from diwa_deploy.gripper import GripperConfig, GripperWorker
+from diwa_deploy.joints import Margin, margin
 
 MODE = "/diwa/arm_mode"
 """std_msgs/Int8, libfranka's robot mode: 2 moves. Tell it to the node `policy` as `arm.mode`."""
@@ -41,6 +45,8 @@ class PandaArmConfig:
     """Poses and joints a second, Hz."""
     stiffness: tuple[float, float] = (400.0, 30.0)
     """Of the Cartesian impedance: N/m, Nm/rad."""
+    limits: MotionLimits = field(default_factory=MotionLimits)
+    """What a target must keep, whoever publishes it."""
     worker: GripperConfig = field(default_factory=GripperConfig)
     """Patience with the gripper."""
 
@@ -63,7 +69,10 @@ class Motion:
 
 
 class PandaArmNode(Node):
-    """Begins by holding the measured pose; after a reflex `~/recover` does so again."""
+    """Begins by holding the measured pose; after a reflex `~/recover` does so again.
+
+    It follows the targets of one publisher, checks each once more, and holds near a joint's limit or a singularity.
+    """
 
     def __init__(self) -> None:
         super().__init__("panda_arm", automatically_declare_parameters_from_overrides=True)
@@ -81,11 +90,13 @@ class PandaArmNode(Node):
         self._joints = publisher(self, messages.JOINT_STATES)
         self._mode = self.create_publisher(Int8, MODE, 10)
         self._worker = GripperWorker(self._move_fingers, self._config.worker, self.get_logger().error)
+        self._gate, self._margin, self._rivals = TargetGate(self._config.limits), Margin("ok", ""), ""
         self._start()
-        hear(self, messages.TARGET_POSE, self._on_target, 1)
+        hear(self, messages.TARGET_POSE, self._on_target, 1, self._config.robot.base_frame)
+        every(self, 0.5, self._look_around)
         hear(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
         self.create_service(Trigger, "~/recover", self._recover)
-        self.create_timer(1.0 / self._config.rate, self._report)
+        every(self, 1.0 / self._config.rate, self._report)
         self._open = True
         self._reader = threading.Thread(target=self._read_width, name="width", daemon=True)
         self._reader.start()
@@ -103,13 +114,37 @@ class PandaArmNode(Node):
         self._controller = self._panda_py.controllers.CartesianImpedance(impedance=impedance)
         self._panda.start_controller(self._controller)
 
+    def _look_around(self) -> None:
+        """Two publishers of targets: none is followed."""
+        names = sorted(map(node_name, self.get_publishers_info_by_topic(messages.TARGET_POSE)))
+        self._rivals = ", ".join(names) if len(names) > 1 else ""
+
     def _on_target(self, target: Pose) -> None:
+        refusal = self._refusal(target)
+        if refusal:
+            self._gate.close()
+            self.get_logger().error(f"the arm holds: {refusal}", throttle_duration_sec=1.0)
+            return
         self._controller.set_control(target.position, target.quaternion)
+
+    def _refusal(self, target: Pose) -> str:
+        """Why the arm does not follow `target`; empty if it does."""
+        if self._rivals:
+            return f"{self._rivals} publish {messages.TARGET_POSE}: stop all but one"
+        if self._margin.level == "hold":
+            return f"{self._margin.reason}: move the arm by hand, then call ~/recover"
+        return self._gate.refusal(target, self._measured(), clock.now())
+
+    def _measured(self) -> Pose:
+        return Pose.from_quaternion(self._panda.get_position(), self._panda.get_orientation())
 
     def _report(self) -> None:
         now, state = time.time(), self._panda.get_state()
-        pose = Pose.from_quaternion(self._panda.get_position(), self._panda.get_orientation())
-        self._pose(messages.encode_pose(pose, now))
+        pose = self._measured()
+        self._margin = margin(JOINTS[:7], list(state.q), self._config.robot.joints)
+        if self._margin.level == "warn":
+            self.get_logger().warn(self._margin.reason, throttle_duration_sec=1.0)
+        self._pose(messages.encode_pose(pose, now, self._config.robot.base_frame))
         fingers = [self._width / 2] * 2
         positions, velocities = np.array([*state.q, *fingers]), np.array([*state.dq, 0.0, 0.0])
         self._joints(messages.encode_joints(JOINTS, positions, velocities, now))
@@ -129,6 +164,7 @@ class PandaArmNode(Node):
     def _recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Clear a reflex, and hold the measured pose."""
         self._panda.recover()
+        self._gate.close()
         self._start()
         response.success, response.message = True, "recovered: holding the measured pose"
         return response

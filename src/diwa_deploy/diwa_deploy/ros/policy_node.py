@@ -34,7 +34,7 @@ class PolicyNode(LifecycleNode):
         refuse_invalid_transitions(self)
         self._read = follow_parameters(self, PolicyNodeConfig, self._locked, FIXED)
         self._config = self._read()
-        self._robot = RosRobot(self, self._config.robot.spec, self._config.arm)
+        self._robot = RosRobot(self, self._config.robot, self._config.arm)
         self._server = SkillServer(self, self._robot, self._config)
         self._diagnostics = Diagnostics(self)
         every(self, 1.0, self._report)

@@ -14,19 +14,20 @@ from dataclasses import dataclass, field
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
 
-from diwa_data import messages
-from diwa_data.bags import decode_value, gripper_width, header_stamp
+from diwa_data import clock, messages
+from diwa_data.bags import decode_value, gripper_width, header_stamp, require_frame
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
+from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received
 from diwa_data.ros.offers import other_publishers
 from diwa_data.ros.topics import LATCHED, SENSOR, message_type, publisher
-from diwa_data.spec import Spec
 from diwa_data.teleop import GRIPPER_REPEAT
+from diwa_deploy.armed import ArmedTarget
 from diwa_deploy.control import Stopped
-from diwa_deploy.interpolator import Interpolator
+from diwa_deploy.joints import Margin, margin
 from diwa_deploy.live import LiveStreams
 from diwa_deploy.ros.mode import ModeConfig, ModeWatch
 from diwa_deploy.watchdog import Verdict, WatchdogConfig, judge
@@ -34,6 +35,8 @@ from diwa_deploy.watchdog import Verdict, WatchdogConfig, judge
 OPEN_WIDTH = 0.07
 """Metres between fingers that count as open when the arm is armed; else the gripper is told to stay closed."""
 _RIVALS_EVERY = 0.5  # seconds between looks for other publishers of the target
+_JOINTS_EVERY = 0.05  # seconds between looks at the joints' margins
+_TIME_TO_REST = 1.0  # seconds in which a braking target rests, with much to spare
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,18 @@ class ArmConfig:
 
 
 class RosRobot:
-    """Publishes targets between `arm` and `disarm` only. `observe` and `command` are for the inference thread."""
+    """Publishes targets between `arm` and `disarm` only. `observe` and `command` are for the inference thread.
 
-    def __init__(self, node: Node, spec: Spec, config: ArmConfig):
-        self.spec = spec
-        self._node, self._config = node, config
+    After a fault (`ArmedTarget`, the arm's mode) the target brakes, then nothing is published until it is armed again.
+    """
+
+    def __init__(self, node: Node, robot: RobotConfig, config: ArmConfig):
+        self.spec = spec = robot.spec
+        self._node, self._robot, self._config = node, robot, config
         self._streams = LiveStreams(spec, config.max_age)
         self._lock = threading.Lock()
-        self._interpolator = Interpolator(config.limits, spec.tick, config.rate)
-        self._measured: Pose | None = None
+        self._arm = ArmedTarget(config.limits.within(spec), config.rate)
+        self._margin, self._margin_seen = Margin("ok", ""), -float("inf")
         self._gripper, self._width = spec.action.gripper_open, 0.0
         self._gripper_sent: tuple[float, float] = (0.0, -float("inf"))  # what, and when
         self._running, self._commanded = False, 0.0
@@ -77,8 +83,14 @@ class RosRobot:
 
     @property
     def armed(self) -> bool:
-        """Targets are published."""
+        """Targets are published, but for a `fault`."""
         return self._armed.is_set()
+
+    @property
+    def fault(self) -> str:
+        """Why it has disarmed by itself; empty if it has not."""
+        with self._lock:
+            return self._arm.fault
 
     @property
     def interventions(self) -> Counter[str]:
@@ -88,8 +100,8 @@ class RosRobot:
 
     @property
     def measured(self) -> Pose | None:
-        """The hand; None before the first finite pose."""
-        return self._measured
+        """The hand, as long as it is believed (`diwa_data.plausible`)."""
+        return self._arm.measured.pose
 
     @property
     def missed(self) -> int:
@@ -100,54 +112,60 @@ class RosRobot:
         """Why the arm cannot be armed or a skill cannot begin: rivals, or streams that are silent; empty if it can."""
         if rivals := other_publishers(self._node, messages.TARGET_POSE):
             return f"{rivals} publishes {messages.TARGET_POSE} too: stop it"
-        ages = self._streams.ages(time.time())
+        ages = self._streams.ages(clock.now())
         silent = [topic for topic, age in ages.items() if age > self._config.watchdog.abort]
         if silent:
             return f"nothing on {', '.join(silent)}: is its publisher running?"
-        if self._measured is None:
-            return f"no finite pose on {messages.CURRENT_POSE}"
-        return self._mode.problem
+        if self._margin.level == "hold":
+            return f"{self._margin.reason}: move the arm by hand"
+        with self._lock:
+            return self._mode.problem or self._arm.problem()
 
     def arm(self) -> None:
-        """Hold the measured pose, and from now on publish it. Raises `DiwaError` where there is a `problem`."""
+        """Rest at the measured pose, and from now on publish it. Raises `DiwaError` where there is a `problem`."""
         if problem := self.problem():
             raise DiwaError(problem)
         with self._lock:
-            assert self._measured is not None
-            self._interpolator.reset(self._measured)
-            self._stop, self._gripper = "", 1.0 if self._width > OPEN_WIDTH else -1.0
-        self._armed.set()
-        self._thread = threading.Thread(target=self._publish, name="targets", daemon=True)
-        self._thread.start()
+            if not self._arm.armed:
+                self._arm.arm()
+                self._gripper = 1.0 if self._width > OPEN_WIDTH else -1.0
+            self._stop = ""
+        if not self._armed.is_set():
+            self._armed.set()
+            self._thread = threading.Thread(target=self._publish, name="targets", daemon=True)
+            self._thread.start()
 
     def disarm(self) -> None:
-        """End a running skill and publish nothing more: the arm keeps its last target."""
+        """End a running skill, brake, and publish nothing more: the arm keeps its last target."""
         self.stop("deactivated")
+        end = time.monotonic() + _TIME_TO_REST
+        while self._armed.is_set() and not self._arm.at_rest and time.monotonic() < end:
+            time.sleep(0.01)
         self._armed.clear()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        with self._lock:
+            self._arm.disarm()
 
     def stop(self, reason: str) -> None:
-        """End a running skill at its next tick; the target stands still at once."""
+        """End a running skill at its next tick; the target brakes at once."""
         with self._lock:
             self._stop = self._stop or reason
 
     def begin(self) -> None:
-        """A skill begins: streams, counters and the reason to stop are as new, the target is the measured pose."""
+        """A skill begins: streams, counters and the reason to stop are as new, the target rests where it is."""
         self._streams.restart()
         with self._lock:
-            assert self._measured is not None
-            self._interpolator.reset(self._measured)
-            self._stop, self._running, self._commanded = "", True, time.time()
+            self._arm.hold()
+            self._stop, self._running, self._commanded = self._arm.fault, True, clock.now()
             self._interventions.clear()
 
     def end(self) -> None:
-        """A skill is over: the target stands still where it is."""
+        """A skill is over: the target brakes and rests."""
         with self._lock:
             self._running = False
-            if self._interpolator.target is not None:
-                self._interpolator.reset(self._interpolator.target)
+            self._arm.hold()
 
     def observe(self) -> Observation:
         """The next tick's observation. Raises `Stopped` once there is a reason to."""
@@ -156,24 +174,24 @@ class RosRobot:
             raise Stopped(observation)
         return observation
 
-    def command(self, target: Pose, gripper: float | None = None) -> None:
-        """Be at `target` one tick from now; without `gripper` it keeps its command. Raises `Stopped`."""
+    def command(self, goal: Pose, gripper: float | None = None) -> None:
+        """Be at `goal` one tick from now; without `gripper` it keeps its command. Raises `Stopped`."""
         with self._lock:
             if self._stop:
                 raise Stopped(self._stop)
-            self._interpolator.command(target)
-            self._commanded = time.time()
+            self._arm.command(goal, self.spec.tick)
+            self._commanded = clock.now()
             self._gripper = self._gripper if gripper is None else gripper
 
     def ages(self) -> dict[str, float]:
         """What the watchdog looks at: seconds since each stream's last message, and since the last command."""
-        now = time.time()
+        now = clock.now()
         return self._streams.ages(now) | {"the last command": max(0.0, now - self._commanded - self.spec.tick)}
 
     def _subscribe(self, topic: str) -> None:
         def on_message(received: float, data: bytes) -> None:
             try:
-                self._keep(topic, data)
+                self._keep(topic, data, received)
             except DiwaError as error:
                 self._node.get_logger().warn(str(error), throttle_duration_sec=5.0)
                 return
@@ -183,12 +201,41 @@ class RosRobot:
         message_class, callback = get_message(message_type(topic)), with_received(on_message)
         self._node.create_subscription(message_class, topic, callback, SENSOR, event_callbacks=events, raw=True)
 
-    def _keep(self, topic: str, data: bytes) -> None:
-        """What is needed between ticks too. Raises `DiwaError` on NaN: the message is left out."""
+    def _keep(self, topic: str, data: bytes, received: float) -> None:
+        """What is needed between ticks too. Raises `DiwaError` on what cannot be: the message is left out.
+
+        A pose that cannot be, or not now, is a fault of an armed arm.
+        """
         if topic == messages.CURRENT_POSE:
-            self._measured = decode_value(topic, data, topic)
+            try:
+                require_frame(data, self._robot.base_frame, topic)
+                pose = decode_value(topic, data, topic)
+            except DiwaError as error:
+                self._fail(str(error))
+                raise
+            with self._lock:
+                before = self._arm.fault
+                self._arm.hear(pose, received)
+            self._tell(before)
         elif topic == messages.JOINT_STATES:
-            self._width = gripper_width(decode_value(topic, data, topic), topic)
+            joints = decode_value(topic, data, topic)
+            self._width = gripper_width(joints, topic)
+            if received - self._margin_seen > _JOINTS_EVERY:
+                self._margin_seen = received
+                self._margin = margin(joints.name, joints.position, self._robot.joints)
+
+    def _fail(self, reason: str) -> None:
+        with self._lock:
+            before = self._arm.fault
+            if self._arm.armed:
+                self._arm.fail(reason)
+        self._tell(before)
+
+    def _tell(self, before: str) -> None:
+        """Say a fault that is new, and end the skill for it."""
+        if (fault := self.fault) and not before:
+            self.stop(fault)
+            self._node.get_logger().error(f"the target brakes, then nothing is published until ~/rearm: {fault}")
 
     def _publish(self) -> None:
         """The thread that publishes targets."""
@@ -204,21 +251,36 @@ class RosRobot:
 
     def _step(self) -> None:
         verdict = judge(self.ages(), self._config.watchdog) if self._running else Verdict("ok", "")
+        if self._running and self._margin.level != "ok":
+            verdict = self._worse(verdict)
         if verdict.level == "abort":
             self.stop(verdict.reason)
+        if self._mode.problem:
+            self._fail(self._mode.problem)
         with self._lock:
-            hold = bool(self._stop) or verdict.level == "hold"
-            assert self._measured is not None
-            if not self._running and (self._mode.problem or self._interpolator.is_left(self._measured)):
-                self._interpolator.reset(self._measured)  # guided by hand, or after a reflex: nothing pulls it back
-            motion = self._interpolator.step(self._measured, hold)
-            self._interventions.update(motion.interventions)
+            if self._stop or verdict.level in ("hold", "abort"):
+                self._arm.hold()
+            before = self._arm.fault
+            motion = self._arm.step()
             if verdict.level != "ok":
                 self._interventions[verdict.level] += 1
+            if motion is not None:
+                self._interventions.update(motion.interventions)
             gripper = self._gripper
-        now = time.time()
-        self._target(messages.encode_pose(motion.pose, now))
+        self._tell(before)
+        if motion is None:
+            return
+        now = clock.now()
+        self._target(messages.encode_pose(motion.pose, time.time(), self._robot.base_frame))
+        self._streams.feed_target(motion.pose, now)
         said, when = self._gripper_sent
         if gripper != said or now - when >= GRIPPER_REPEAT:
             self._gripper_sent = gripper, now
             self._gripper_command(messages.encode_float(gripper))
+
+    def _worse(self, verdict: Verdict) -> Verdict:
+        """The watchdog's verdict, or that on the joints where it is worse."""
+        self._node.get_logger().warn(self._margin.reason, throttle_duration_sec=1.0)
+        if self._margin.level == "hold":
+            return Verdict("abort", self._margin.reason)
+        return Verdict("warn", self._margin.reason) if verdict.level == "ok" else verdict

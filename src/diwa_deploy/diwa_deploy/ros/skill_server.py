@@ -15,10 +15,11 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from diwa_data import clock
+from diwa_data.errors import DiwaError
+from diwa_data.interpolator import way
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_deploy.control import ControlResult, Stopped, Tick
-from diwa_deploy.interpolator import way
 from diwa_deploy.ros.policy_config import PolicyNodeConfig
 from diwa_deploy.ros.ros_robot import RosRobot
 from diwa_deploy.runner import SkillRunner
@@ -79,8 +80,8 @@ class SkillServer:
             return "the node is not active: ros2 lifecycle set /policy configure, then activate"
         if self.busy:
             return "the arm is moving: cancel the skill first"
-        if self.latched:
-            return f"stopped by '{self.latched}': ros2 service call /policy/rearm std_srvs/srv/Trigger"
+        if reason := self.latched or self._robot.fault:
+            return f"stopped by '{reason}': ros2 service call /policy/rearm std_srvs/srv/Trigger"
         return self._robot.problem()
 
     async def _execute(self, goal: ServerGoalHandle) -> ExecuteSkill.Result:
@@ -127,10 +128,18 @@ class SkillServer:
         return CancelResponse.ACCEPT
 
     def _rearm(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        problem = self._robot.problem() if self._robot.armed else "the node is not active"
-        response.success, response.message = not problem, problem or f"armed again after: {self.latched or 'nothing'}"
-        if not problem:
-            self.latched = ""
+        stopped_by = self.latched or self._robot.fault or "nothing"
+        try:
+            if not self._robot.armed:
+                raise DiwaError("the node is not active")
+            if self.busy:
+                raise DiwaError("the arm is moving: cancel the skill first")
+            self._robot.arm()
+        except DiwaError as error:
+            response.success, response.message = False, str(error)
+            return response
+        self.latched = ""
+        response.success, response.message = True, f"armed again after: {stopped_by}"
         return response
 
     def _go_to_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -1,0 +1,135 @@
+"""What is published to an arm, from arming to disarming, whatever is measured."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from diwa_data.errors import DiwaError
+from diwa_data.motion import DOWN, MotionLimits, use_of_limits
+from diwa_data.pose import Pose
+from diwa_deploy.armed import ArmedTarget
+
+LIMITS, RATE, TICK = MotionLimits(), 60.0, 1 / 7.5
+
+
+def at(x: float) -> Pose:
+    return Pose(np.array([x, 0.0, 0.3]), DOWN)
+
+
+class Bench:
+    """An armed target and an arm that is where it was told to be."""
+
+    def __init__(self, start: Pose = at(0.5)) -> None:  # noqa: B008
+        self.arm, self.now, self.published = ArmedTarget(LIMITS, RATE), 0.0, []
+        for _ in range(3):
+            self.hear(start)
+        self.arm.arm()
+
+    def hear(self, pose: Pose) -> None:
+        self.now += 1 / RATE
+        self.arm.hear(pose, self.now)
+
+    def steps(self, count: int, measured: Pose | None = None) -> None:
+        for _ in range(count):
+            self.hear(measured or (self.published[-1] if self.published else at(0.5)))
+            if motion := self.arm.step():
+                self.published.append(motion.pose)
+
+
+def test_it_publishes_the_measured_pose_and_follows_commands() -> None:
+    bench = Bench()
+    bench.steps(5)
+    np.testing.assert_array_equal(bench.published[-1].position, [0.5, 0, 0.3])
+    bench.arm.command(at(0.53), TICK)
+    bench.steps(40)
+    np.testing.assert_allclose(bench.published[-1].position, [0.53, 0, 0.3], atol=1e-9)
+    bench.arm.disarm()
+    assert bench.arm.step() is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (Pose(np.array([2.25, 0.0, 0.3]), DOWN), "outside of the workspace"),
+        (at(0.75), "the measured position jumped by 0.1"),
+        (Pose(np.array([530.0, 0.0, 300.0]), DOWN), "is it in metres"),
+        (Pose(np.array([0.53, 0.0, 0.3]), Rotation.identity()), "jumped by 3.14 rad"),
+        (at(np.nan), "not finite"),
+    ],
+)
+def test_one_wrong_sample_brakes_disarms_and_says_so(wrong, words) -> None:
+    bench = Bench()
+    for x in (0.53, 0.56):
+        bench.arm.command(at(x), TICK)
+        bench.steps(8)
+    before = bench.published[-1]
+    bench.hear(wrong)
+    bench.arm.command(at(0.6), TICK)
+    for _ in range(60):
+        if motion := bench.arm.step():
+            bench.published.append(motion.pose)
+    assert words in bench.arm.fault
+    assert not bench.arm.armed
+    assert np.linalg.norm(bench.published[-1].position - before.position) < 0.025
+    assert max(use_of_limits(bench.published, LIMITS, RATE).values()) <= 1 + 1e-6
+
+
+def test_it_is_armed_again_where_the_arm_is_believed_to_be() -> None:
+    bench = Bench()
+    bench.hear(at(0.7))
+    assert bench.arm.step() is None
+    assert bench.arm.problem(), "two more samples must agree"
+    for _ in range(2):
+        bench.hear(at(0.7))
+    assert bench.arm.problem() == ""
+    bench.arm.arm()
+    np.testing.assert_array_equal(bench.arm.step().pose.position, [0.7, 0, 0.3])
+    assert bench.arm.fault == ""
+
+
+def test_an_arm_that_is_guided_away_disarms_after_half_a_second() -> None:
+    bench = Bench()
+    bench.steps(5)
+    for number in range(40):
+        bench.steps(1, at(0.5 + 0.01 * min(number, 15)))
+    assert "something else moves it" in bench.arm.fault
+    np.testing.assert_allclose(bench.published[-1].position, [0.5, 0, 0.3], atol=1e-9)
+    assert bench.arm.step() is None
+
+
+def test_it_is_not_armed_outside_of_the_workspace_or_without_a_pose() -> None:
+    with pytest.raises(DiwaError, match="no measured pose yet"):
+        ArmedTarget(LIMITS, RATE).arm()
+    with pytest.raises(DiwaError, match=r"0\.100 m outside of the workspace"):
+        Bench(at(0.9))
+
+
+_NUMBER = st.floats(-2, 2) | st.floats(-1e4, 1e4) | st.sampled_from([np.nan, np.inf])
+_POSE = st.builds(
+    lambda position, turn: Pose(np.array(position), Rotation.from_rotvec(turn)),
+    st.tuples(_NUMBER, _NUMBER, _NUMBER) | st.tuples(*[st.floats(0.2, 0.8)] * 3),
+    st.tuples(*[st.floats(-3.2, 3.2)] * 3),
+)
+_TOLD = st.tuples(st.sampled_from(["command", "hold", "fail", "arm"]), _POSE, st.none() | _POSE, st.integers(1, 10))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(_TOLD, min_size=1, max_size=12))
+def test_nothing_that_is_measured_breaks_a_limit_while_it_is_armed(steps) -> None:
+    bench = Bench()
+    for how, goal, measured, count in steps:
+        if how == "command":
+            bench.arm.command(goal, TICK)
+        elif how == "hold":
+            bench.arm.hold()
+        elif how == "fail":
+            bench.arm.fail("told to")
+        elif not bench.arm.armed and not bench.arm.problem():
+            bench.arm.arm()
+            bench.published.clear()  # counted from arming on
+        bench.steps(count, measured)
+    if bench.published:
+        used = use_of_limits(bench.published, LIMITS, RATE)
+        assert max(used.values()) <= 1 + 1e-6, used
