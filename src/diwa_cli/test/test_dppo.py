@@ -87,14 +87,14 @@ def test_features_are_those_of_the_agent_on_the_same_start(environments, checkpo
     for row, seed in enumerate(seeds):
         robot.reset("open_drawer", int(seed))
         agent.reset(0)
-        executed, features = safety.reset(robot.observe().pose), []
+        executed, features = safety.reset(robot.observe().target), []
         for tick, raw in enumerate([*rollout.chains[row, 0, -1].numpy(), None]):
             observation = robot.observe()
+            executed = safety.executed(observation.target) if tick else executed
             features.append(agent.filter(observation, executed, noise[tick][row : row + 1]))
             if raw is not None:
-                command = safety.step(environments.spec.action.executed(raw), observation.pose)
-                robot.command(command.target, command.gripper)
-                executed = command.executed
+                command = safety.step(environments.spec.action.executed(raw), observation.target)
+                robot.command(command.goal, command.gripper)
         torch.testing.assert_close(rollout.features[row, 0], features[0][0], atol=1e-4, rtol=0)
         torch.testing.assert_close(rollout.next_features[row, 0], features[-1][0], atol=1e-4, rtol=0)
     robot.close()
