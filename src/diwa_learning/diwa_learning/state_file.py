@@ -43,9 +43,10 @@ def load_state(path: Path) -> Any:
         with safe_open(path, framework="pt") as file:
             found = dict(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if found.get("sha256", "" if found.keys() == {"tree"} else None) not in ("", _digest(found["tree"], tensors)):
+        tree, digest = found.pop("tree"), found.pop("sha256", None)
+        if found or digest not in (None, _digest(tree, tensors)):
             raise ValueError("its checksum is another")
-        return _decoded(parse_json(found["tree"], str(path), cure), tensors)
+        return _decoded(parse_json(tree, str(path), cure), tensors)
 
 
 def _decoded(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
