@@ -49,8 +49,9 @@ verify: setup  ## the long checks, on the files that `make demo` left
 bench: setup  ## measure; writes docs/results/bench_cpu.json
 	$(BIN)/python benchmarks/run.py --out docs/results/bench_cpu.json
 
-fuzz: setup  ## damage files of every kind at random (minutes); writes docs/results/fuzz.json
+fuzz: setup  ## damage files, goals and poses at random (minutes); writes docs/results/fuzz.json and motion_fuzz.json
 	$(BIN)/python fuzz/run.py --out docs/results/fuzz.json
+	$(BIN)/python fuzz/motion.py --out docs/results/motion_fuzz.json
 
 lock:  ## choose the versions of requirements.lock anew (needs uv; a version stays where it still fits)
 	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-package torch \
