@@ -15,7 +15,7 @@ from diwa_cli.arguments import Source, command_line
 from diwa_cli.dppo import match_in_simulator
 from diwa_cli.evaluate import EvaluateConfig, evaluate
 from diwa_cli.replay import replay_dataset
-from diwa_cli.run_folder import PhaseLog, RunFolder, read_json
+from diwa_cli.run_folder import PhaseLog, RunFolder
 from diwa_cli.versions import machine, versions
 from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
@@ -228,20 +228,18 @@ def claim(folder: RunFolder, kind: str, command: str, config: dict[str, Any], fr
     `kind` (demo, sweep) of another configuration.
     """
     config = json.loads(json.dumps(config, default=str))
-    earlier = read_json(folder.description)
+    earlier = folder.config
     require_ours(folder.path, kind, folder.description.name)
-    if earlier is not None:
-        if kind not in earlier["config"]:
-            raise DiwaError(f"{folder.path} holds {', '.join(earlier['config'])} and no {kind}: choose another --out")
+    if earlier:
+        if kind not in earlier:
+            raise DiwaError(f"{folder.path} holds {', '.join(earlier)} and no {kind}: choose another --out")
         changes = [
-            f"{name} was {old!r}, is {new!r}"
-            for name, old, new in differences("", earlier["config"], config)
-            if name not in free
+            f"{name} was {old!r}, is {new!r}" for name, old, new in differences("", earlier, config) if name not in free
         ]
         if changes:
             raise DiwaError(
                 f"{folder.path} was begun differently: {'; '.join(changes)}. Restore that or choose another --out"
             )
-    if earlier is None or earlier["config"] != config:
+    if earlier != config:
         description = {"command": command, "versions": versions(), "machine": machine(), "config": config}
         write_json(folder.description, description)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_data import json_files
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import atomic_path
 from diwa_data.json_files import write_json
 from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
@@ -19,6 +19,7 @@ from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
 BASE, FINETUNED = "base", "finetuned"
 """Names of the policy before and after fine-tuning in the final evaluation."""
 
+_CURE = "delete it and run again"
 HEARTBEAT = 5.0
 """Seconds between saves of a running phase's time: what a kill can lose."""
 
@@ -32,7 +33,7 @@ class RunFolder:
     @property
     def learned(self) -> RunFolder:
         """The run whose play and world model this one uses: itself, unless its configuration names another."""
-        config = (read_json(self.description) or {}).get("config", {})
+        config = self.config
         other = (config.get("demo") or config.get("sweep") or {}).get("world_model_of", "")
         return RunFolder(Path(other)) if other else self
 
@@ -45,7 +46,17 @@ class RunFolder:
     @property
     def is_sweep(self) -> bool:
         """Whether it is the folder of a sweep."""
-        return "sweep" in (read_json(self.description) or {}).get("config", {})
+        return "sweep" in self.config
+
+    @property
+    def config(self) -> dict[str, dict[str, Any]]:
+        """Sections of its configuration, none if nothing is there. Raises `DiwaError` if they are damaged."""
+        if (found := read_json(self.description)) is None:
+            return {}
+        sections = found.get("config") if isinstance(found, dict) else None
+        if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
+            raise DiwaError(f"{self.description} is damaged (it holds no configuration): {_CURE}")
+        return sections
 
     @property
     def description(self) -> Path:
@@ -154,7 +165,7 @@ def read_json(path: Path) -> Any:
     """The JSON value in `path`, None if there is no such file; `DiwaError` if it is damaged."""
     if not path.is_file():
         return None
-    return json_files.read_json(path, "delete it and run again")
+    return json_files.read_json(path, _CURE)
 
 
 def read_metrics(checkpoint: Path) -> dict[str, Any] | None:
@@ -179,7 +190,10 @@ class PhaseLog:
 
     def __init__(self, path: Path):
         self._path = path
-        self._phases: dict[str, dict[str, Any]] = read_json(path) or {}
+        self._phases: dict[str, dict[str, Any]] = {}
+        with damage_as_error(f"{path} is damaged", _CURE):
+            for name, phase in (read_json(path) or {}).items():
+                self._phases[name] = {**phase, "seconds": float(phase["seconds"])}
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli.phases import Phase
-from diwa_cli.run_folder import read_json
 from diwa_cli.sweep_folder import SweepFolder
 from diwa_cli.sweep_plan import Stage, Sweep
 
@@ -76,10 +75,9 @@ def alike(one: SweepFolder, other: SweepFolder) -> set[str]:
 
 
 def _sections(folder: SweepFolder) -> dict[str, Any]:
-    config = read_json(folder.shared.description)["config"]
     return {
         name: {key: value for key, value in section.items() if key != "workers"}
-        for name, section in config.items()
+        for name, section in folder.shared.config.items()
         if name != "sweep"
     }
 

@@ -1,0 +1,45 @@
+"""The files of a run, whatever is in them: read, or one clear error."""
+
+import json
+
+import pytest
+
+from diwa_cli.phases import claim
+from diwa_cli.run_folder import PhaseLog, RunFolder
+from diwa_data.errors import DiwaError
+
+DAMAGED = [
+    b"{", b"\xff{}", b"[]", b"3", b'{"config": 3}', b'{"config": {"demo": 3}}', b'{"konfig": {}}', b"[" * 100_000,
+    b"9" * 5000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_description_is_one_error(tmp_path, content):
+    folder = RunFolder(tmp_path)
+    folder.description.write_bytes(content)
+    for read in (lambda: folder.learned, lambda: folder.is_sweep, lambda: claim(folder, "demo", "diwa demo", {})):
+        with pytest.raises(DiwaError, match=r"run\.json is damaged .*: delete it and run again"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [*DAMAGED[:4], b'{"a": 3}', b'{"a": {}}', b'{"a": {"seconds": "x"}}', b'{"a": {"sekonds": 1}}', b'{"a": [1]}'],
+)
+def test_a_damaged_log_of_phases_is_one_error(tmp_path, content):
+    path = tmp_path / "phases.json"
+    path.write_bytes(content if content != b"[]" else b"[1]")
+    with pytest.raises(DiwaError, match=r"phases\.json is damaged .*: delete it and run again"):
+        PhaseLog(path)
+
+
+def test_a_run_is_begun_once_and_goes_on_with_the_same_settings(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    for _ in range(2):
+        claim(folder, "demo", "diwa demo", {"demo": {"seed": 0}})
+    assert json.loads(folder.description.read_text())["config"] == {"demo": {"seed": 0}}
+    with pytest.raises(DiwaError, match=r"demo\.seed was 0, is 1"):
+        claim(folder, "demo", "diwa demo", {"demo": {"seed": 1}})
+    with pytest.raises(DiwaError, match="holds demo and no sweep"):
+        claim(folder, "sweep", "diwa sweep", {"sweep": {}})
