@@ -7,7 +7,8 @@ export MPLBACKEND := Agg
 
 # What `make coverage` counts: recording, teleoperation, motion and deployment, without ROS and in its nodes.
 WITHOUT_ROS := $(addprefix src/diwa_data/diwa_data/,$(addsuffix .py,align annotate bag_reader bag_writer bags checksums \
-	clock contact_sheet locks messages motion pose recording recover session sidecar teleop ticks devices/*)) \
+	clock contact_sheet interpolator locks messages motion plausible pose recording recover session sidecar teleop \
+	ticks tilt devices/*)) \
 	src/diwa_deploy/diwa_deploy/*.py
 WITH_ROS := src/diwa_data/diwa_data/ros/*.py src/diwa_deploy/diwa_deploy/ros/*.py
 

@@ -19,20 +19,18 @@ from diwa_data.errors import DiwaError
 from diwa_data.motion import (
     Limited,
     MotionLimits,
-    from_tilt_and_yaw,
     is_finite,
     lead_of,
     limit_goal,
+    limits_of_each_coordinate,
     outside,
-    quaternion_of,
-    tilt_and_yaw,
+    turning_stretch,
 )
 from diwa_data.pose import Pose, interpolate, rotation_distance
+from diwa_data.tilt import from_tilt_and_yaw, quaternion_of, tilt_and_yaw
 
 LEFT_AFTER = 0.5
 """Seconds of a lead beyond its limit after which something else has moved the arm."""
-LARGEST_TILT = 2.8
-"""Radians: the direction of a tilt is lost upside down."""
 _SMOOTHING = 0.05  # s: over which the velocity of a tracked goal is averaged
 _SHARE = 0.99  # of its greatest speed at which a goal is foreseen to move on: a faster one cannot be caught up with
 _TOLERANCE = 1e-9
@@ -51,7 +49,7 @@ class Interpolator:
             raise DiwaError(f"a rate of {rate} Hz publishes nothing: it must be positive")
         self.limits, self._dt = limits, 1.0 / rate
         self._low, self._high = np.array(limits.workspace_low), np.array(limits.workspace_high)
-        self._speed, self._acceleration, self._jerk = _of_each_coordinate(limits)
+        self._speed, self._acceleration, self._jerk = limits_of_each_coordinate(limits)
         self._motion = InputParameter(6)
         self._motion.synchronization = Synchronization.No
         self._motion.target_position = self._motion.target_velocity = [0.0] * 6
@@ -277,7 +275,7 @@ class Interpolator:
     def _speed_at(self, coordinates: np.ndarray) -> np.ndarray:
         """The greatest speed (6,) of each coordinate where the hand is."""
         tilt = min(math.hypot(coordinates[3], coordinates[4]), self.limits.max_tilt)
-        self._speed[3:] = self.limits.max_rotation_speed / _stretch(tilt)
+        self._speed[3:] = self.limits.max_rotation_speed / turning_stretch(tilt)
         return self._speed
 
     def _goal_so_far(self) -> np.ndarray:
@@ -317,39 +315,3 @@ def _speed_to_stop_in(room: Any, acceleration: Any, jerk: Any) -> Any:
     """The speed v from which v^2 / 2a + v a / 2j is `room`."""
     ramp = acceleration / (2 * jerk)
     return acceleration * (np.sqrt(ramp**2 + 2 * room / acceleration) - ramp)
-
-
-def _stretch(tilt: float) -> float:
-    """How much faster than each of its coordinates the hand may turn at this tilt, rad.
-
-    The angular velocity of exp(t) Rz(yaw) has the squared norm b^2 + c a^2 + y^2 - 2 k a y, with a and b the change of
-    t across and along itself, y that of yaw, c = 2 (1 - cos t) / t^2 and k = (1 - cos t) / t; this is its largest value
-    where |a, b| <= sqrt 2 and |y| <= 1.
-    """
-    if tilt < 1e-4:
-        return math.sqrt(3.0)
-    k = (1 - math.cos(tilt)) / tilt
-    return math.sqrt(4 * k / tilt + 1 + 2 * math.sqrt(2) * k)
-
-
-def _of_each_coordinate(limits: MotionLimits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Speed, acceleration and jerk (6,) of single coordinates that keep the norms within the limits.
-
-    A turning frame adds to the changes of tilt and yaw; what it adds at full speed is taken off first.
-    """
-    if limits.max_tilt > LARGEST_TILT:
-        raise DiwaError(
-            f"limits.max_tilt {limits.max_tilt:g} rad is too large: at most {LARGEST_TILT}, short of upside down"
-        )
-    stretch, speed = _stretch(limits.max_tilt), limits.max_rotation_speed
-    acceleration = (limits.max_rotation_acceleration - 0.9 * speed**2) / stretch
-    jerk = (limits.max_rotation_jerk - 3.0 * speed * limits.max_rotation_acceleration - 2.0 * speed**3) / stretch
-    if acceleration <= 0 or jerk <= 0:
-        raise DiwaError(
-            f"limits.max_rotation_acceleration {limits.max_rotation_acceleration:g} and max_rotation_jerk "
-            f"{limits.max_rotation_jerk:g} are too small for max_rotation_speed {speed:g}: lower the speed"
-        )
-    hand = np.array([limits.max_speed, limits.max_acceleration, limits.max_jerk]) / math.sqrt(3)
-    turn = np.array([speed / stretch, acceleration, jerk])
-    each = np.repeat([hand, turn], 3, axis=0)  # (6, 3)
-    return each[:, 0].copy(), each[:, 1].copy(), each[:, 2].copy()

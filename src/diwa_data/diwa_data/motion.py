@@ -16,9 +16,10 @@ from scipy.spatial.transform import Rotation
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_data.spec import Spec
+from diwa_data.tilt import from_tilt_and_yaw, tilt_and_yaw
 
-DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])
-"""The hand with its fingers straight down and its x axis forward: tilt and yaw are 0."""
+LARGEST_TILT = 2.8
+"""Radians: the direction of a tilt is lost upside down."""
 _TOLERANCE = 1e-9
 
 
@@ -147,35 +148,37 @@ def use_of_limits(targets: Sequence[Pose], limits: MotionLimits, rate: float) ->
     return used
 
 
-def tilt_and_yaw(rotation: Rotation) -> np.ndarray:
-    """(3,) rad: the tilt's rotation vector (x, y), which is horizontal, and the yaw before it.
+def turning_stretch(tilt: float) -> float:
+    """How much faster than each of its coordinates the hand may turn at this tilt, rad.
 
-    R = exp(tilt) Rz(yaw) DOWN. The norm of the tilt is the angle between the approach axis and straight down.
+    The angular velocity of exp(t) Rz(yaw) has the squared norm b^2 + c a^2 + y^2 - 2 k a y, with a and b the change of
+    t across and along itself, y that of yaw, c = 2 (1 - cos t) / t^2 and k = (1 - cos t) / t; this is its largest value
+    where |a, b| <= sqrt 2 and |y| <= 1.
     """
-    a, b, c, d = rotation.as_quat().tolist()
-    x, y, z, w = -d, -c, b, a  # times the inverse of DOWN, (-1, 0, 0, 0)
-    yaw = 2.0 * math.atan2(z, w)
-    cos, sin = math.cos(yaw / 2), math.sin(yaw / 2)
-    swing_x, swing_y, swing_w = x * cos - y * sin, y * cos + x * sin, w * cos + z * sin  # q times the inverse yaw
-    if swing_w < 0:
-        swing_x, swing_y, swing_w = -swing_x, -swing_y, -swing_w
-    length = math.hypot(swing_x, swing_y)
-    scale = 2.0 * math.atan2(length, swing_w) / length if length > 1e-12 else 2.0
-    yaw = (yaw + math.pi) % (2 * math.pi) - math.pi
-    return np.array([scale * swing_x, scale * swing_y, yaw])
+    if tilt < 1e-4:
+        return math.sqrt(3.0)
+    k = (1 - math.cos(tilt)) / tilt
+    return math.sqrt(4 * k / tilt + 1 + 2 * math.sqrt(2) * k)
 
 
-def quaternion_of(angles: Sequence[float]) -> tuple[float, float, float, float]:
-    """The unit quaternion x y z w with these `tilt_and_yaw` (3,), rad."""
-    x, y, yaw = angles
-    length = math.hypot(x, y)
-    half = math.sin(length / 2) / length if length > 1e-12 else 0.5
-    x, y, w = half * x, half * y, math.cos(length / 2)
-    cos, sin = math.cos(yaw / 2), math.sin(yaw / 2)
-    turned = (x * cos + y * sin, y * cos - x * sin, w * sin, w * cos)  # the tilt's quaternion times the yaw's
-    return turned[3], turned[2], -turned[1], -turned[0]  # times DOWN
+def limits_of_each_coordinate(limits: MotionLimits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Speed, acceleration and jerk (6,) of single coordinates that keep the norms within the limits.
 
-
-def from_tilt_and_yaw(angles: np.ndarray) -> Rotation:
-    """The rotation with these `tilt_and_yaw` (3,), rad."""
-    return Rotation.from_quat(quaternion_of(angles.tolist()))
+    A turning frame adds to the changes of tilt and yaw; what it adds at full speed is taken off first.
+    """
+    if limits.max_tilt > LARGEST_TILT:
+        raise DiwaError(
+            f"limits.max_tilt {limits.max_tilt:g} rad is too large: at most {LARGEST_TILT}, short of upside down"
+        )
+    stretch, speed = turning_stretch(limits.max_tilt), limits.max_rotation_speed
+    acceleration = (limits.max_rotation_acceleration - 0.9 * speed**2) / stretch
+    jerk = (limits.max_rotation_jerk - 3.0 * speed * limits.max_rotation_acceleration - 2.0 * speed**3) / stretch
+    if acceleration <= 0 or jerk <= 0:
+        raise DiwaError(
+            f"limits.max_rotation_acceleration {limits.max_rotation_acceleration:g} and max_rotation_jerk "
+            f"{limits.max_rotation_jerk:g} are too small for max_rotation_speed {speed:g}: lower the speed"
+        )
+    hand = np.array([limits.max_speed, limits.max_acceleration, limits.max_jerk]) / math.sqrt(3)
+    turn = np.array([speed / stretch, acceleration, jerk])
+    each = np.repeat([hand, turn], 3, axis=0)  # (6, 3)
+    return each[:, 0].copy(), each[:, 1].copy(), each[:, 2].copy()

@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator, way
-from diwa_data.motion import DOWN, MotionLimits, lead, limit_goal, use_of_limits
+from diwa_data.motion import MotionLimits, lead, limit_goal, use_of_limits
 from diwa_data.pose import Pose, rotation_distance
+from diwa_data.tilt import DOWN
 
 TICK, RATE = 1 / 7.5, 60.0
 LIMITS = MotionLimits()

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from diwa_data.motion import DOWN, MotionLimits
+from diwa_data.motion import MotionLimits
 from diwa_data.plausible import BelievedPose
 from diwa_data.pose import Pose
+from diwa_data.tilt import DOWN
 
 DT = 1 / 60
 

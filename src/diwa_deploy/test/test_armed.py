@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.motion import DOWN, MotionLimits, use_of_limits
+from diwa_data.motion import MotionLimits, use_of_limits
 from diwa_data.pose import Pose
+from diwa_data.tilt import DOWN
 from diwa_deploy.armed import ArmedTarget
 
 LIMITS, RATE, TICK = MotionLimits(), 60.0, 1 / 7.5

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from diwa_data.motion import DOWN, MotionLimits
+from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
+from diwa_data.tilt import DOWN
 from diwa_deploy.gate import TargetGate
 
 HAND = Pose(np.array([0.4, 0.0, 0.4]), DOWN)
