@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from ruckig import ControlInterface, InputParameter, Result, Ruckig, Synchronization, Trajectory
+from ruckig import ControlInterface, InputParameter, Result, Ruckig, RuckigError, Synchronization, Trajectory
 
 from diwa_data.errors import DiwaError
 from diwa_data.motion import (
@@ -160,6 +160,8 @@ class Interpolator:
         fastest = self._speed_at(self._state[0])
         goal, velocity, next_goal = self._goal_now(fastest)
         reason = self._try(goal, velocity, next_goal, fastest, measured)
+        if reason == "ramp":  # one that stands still may be within reach
+            reason = self._try(next_goal, np.zeros(6), next_goal, fastest, measured)
         if reason == "lead":
             assert measured is not None
             near = self._within_lead(next_goal, measured)
@@ -186,7 +188,7 @@ class Interpolator:
         motion.current_position, motion.current_velocity = position - goal, speed - velocity
         motion.current_acceleration = acceleration
         motion.max_velocity, motion.min_velocity = fastest - velocity, -fastest - velocity
-        if self._solver.calculate(motion, self._candidate) not in (Result.Working, Result.Finished):
+        if not self._solve(motion, self._candidate):
             return "ramp"
         position, speed, acceleration = (np.array(part) for part in self._candidate.at_time(self._dt))
         state = position + next_goal, speed + velocity, acceleration
@@ -230,8 +232,15 @@ class Interpolator:
     def _brake_from(self, state: tuple[np.ndarray, np.ndarray, np.ndarray], ramp: Trajectory) -> None:
         braking = self._braking
         braking.current_position, braking.current_velocity, braking.current_acceleration = state
-        if self._solver.calculate(braking, ramp) not in (Result.Working, Result.Finished):
+        if not self._solve(braking, ramp):
             raise RuntimeError(f"no braking ramp from {state}")
+
+    def _solve(self, motion: InputParameter, trajectory: Trajectory) -> bool:
+        """Whether there is such a trajectory. Ruckig answers in three ways that there is none."""
+        try:
+            return self._solver.calculate(motion, trajectory) in (Result.Working, Result.Finished)
+        except (RuckigError, ValueError):
+            return False
 
     def _at_rest(self, ramp: Trajectory) -> np.ndarray:
         return np.array(ramp.at_time(ramp.duration)[0])

@@ -18,8 +18,8 @@ from diwa_data.pose import Pose
 from diwa_data.spec import Spec
 from diwa_data.tilt import from_tilt_and_yaw, tilt_and_yaw
 
-LARGEST_TILT = 2.8
-"""Radians: the direction of a tilt is lost upside down."""
+LARGEST_TILT = 2.0
+"""Radians: the direction of a tilt is lost upside down, and near it a small change turns the hand far."""
 _TOLERANCE = 1e-9
 
 

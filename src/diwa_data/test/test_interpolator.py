@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator, way
-from diwa_data.motion import MotionLimits, lead, limit_goal, use_of_limits
+from diwa_data.motion import LARGEST_TILT, MotionLimits, lead, limit_goal, use_of_limits
 from diwa_data.pose import Pose, rotation_distance
 from diwa_data.tilt import DOWN
 
@@ -205,4 +205,29 @@ def test_no_goal_and_no_arm_break_a_limit(start: Pose, steps) -> None:
                 interpolator.command(goal, TICK)
             published.append(interpolator.step(measured).pose)
     used = use_of_limits(published, LIMITS, RATE)
+    assert max(used.values()) <= 1 + 1e-6, used
+
+
+_SCALE = st.floats(-1.0, 1.0).map(lambda power: 10.0**power)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.tuples(*[_SCALE] * 6), st.floats(0.05, LARGEST_TILT), st.integers(0, 1000))
+def test_no_choice_of_limits_makes_them_break(scales, max_tilt, seed) -> None:
+    """Each a tenth to ten times its default; what no motion can keep is refused."""
+    names = ("max_speed", "max_acceleration", "max_jerk")
+    names += tuple(name.replace("max_", "max_rotation_") for name in names)
+    changed = {name: scale * getattr(LIMITS, name) for name, scale in zip(names, scales, strict=True)}
+    limits, rng = MotionLimits(**changed, max_tilt=max_tilt), np.random.default_rng(seed)
+    try:
+        interpolator = Interpolator(limits, RATE)
+    except DiwaError:
+        return
+    interpolator.reset(HOME)
+    published = [HOME]
+    for _ in range(8):
+        turn = Rotation.from_rotvec(rng.normal(0, 1.5, 3)) * DOWN
+        interpolator.command(Pose(HOME.position + rng.normal(0, 0.3, 3), turn), TICK)
+        published += [interpolator.step().pose for _ in range(rng.integers(1, 11))]
+    used = use_of_limits(published, limits, RATE)
     assert max(used.values()) <= 1 + 1e-6, used
