@@ -17,7 +17,7 @@ from recordings import episode
 
 from diwa_data.calvin import ANNOTATIONS, frame_path, load_pickled_array, read_annotations, read_frame
 from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
-from diwa_data.dataset_file import seal_dataset
+from diwa_data.dataset_file import write_checksum
 from diwa_data.synthetic_calvin import write_calvin
 
 _VALID = "valid"
@@ -31,7 +31,7 @@ def _dataset(folder: Path) -> Path:
 
 def _whole(path: Path) -> Any:
     """Load a dataset whose checksum was made anew of what it holds; whatever is accepted must be fit for training."""
-    seal_dataset(path)
+    write_checksum(path)
     for each in (dataset := load_dataset(path)).episodes:
         length = len(each.action)
         rows = (each.state, each.success, each.stamp, each.received, *each.images.values())

@@ -21,7 +21,8 @@ from diwa_data.checksums import content_digest
 from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
 from diwa_data.messages import IMAGE_TYPE, TARGET_POSE, TYPES, image_topic
 from diwa_data.recover import recover
-from diwa_data.sidecar import SIDECAR, Sidecar, seal_episode
+from diwa_data.seal import seal_episode
+from diwa_data.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import CameraSpec, Spec
 from diwa_data.synthetic import record_synthetic
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diwa_data.bags import is_bag
-from diwa_data.dataset_file import is_dataset, seal_dataset
+from diwa_data.dataset_file import is_dataset
 from diwa_data.errors import DiwaError
-from diwa_data.sidecar import seal_episode
+from diwa_data.seal import seal_dataset, seal_episode
 from diwa_deploy.bundle import is_bundle, seal_bundle
 from diwa_learning.checkpoint import CONFIG, is_finished, seal_checkpoint
 

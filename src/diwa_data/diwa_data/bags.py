@@ -69,9 +69,10 @@ def needed_topics(spec: Spec) -> list[str]:
 class Bag:
     """An open episode; a context manager. Raises `DiwaError` if it is unfinished, truncated or damaged."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, sidecar: Sidecar | None = None):
+        """`sidecar` is believed instead of the one in the episode's folder."""
         self.path = Path(path)
-        self.sidecar = Sidecar.read(self.path)
+        self.sidecar = Sidecar.read(self.path) if sidecar is None else sidecar
         if not self.sidecar.complete or not (self.path / METADATA).is_file():
             raise DiwaError(f"{self.path} was not finished: salvage it with 'diwa recover {self.path}'")
         self.sidecar.require_files(self.path)

@@ -32,15 +32,17 @@ FORMAT = 1
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[h5py.File]:
+def open_file(path: Path, changed_by_hand: bool = False) -> Iterator[h5py.File]:
     """A dataset's file for reading.
 
-    Raises `DiwaError` if it is missing, damaged, changed since it was written, of a newer format or something else.
+    Raises `DiwaError` if it is missing, damaged, of a newer format or something else, and unless a change by hand is
+    believed, if it was changed since it was written.
     """
     if not path.is_file():
         raise DiwaError(f"no dataset {path}: build it with 'diwa build-dataset'")
     with damage_as_error(f"{path} cannot be read as a dataset", CURE):
-        require_digest(path, CURE)
+        if not changed_by_hand:
+            require_digest(path, CURE)
         file = h5py.File(path, "r")
     with file:
         with damage_as_error(f"{path} cannot be read as a dataset", CURE):
@@ -70,13 +72,8 @@ def is_dataset(path: Path) -> bool:
         return False
 
 
-def seal_dataset(path: Path) -> None:
-    """Make the checksum of a dataset anew, of one of 0.1 as of one that was changed by hand.
-
-    Raises `DiwaError` if `path` holds none.
-    """
-    if not is_dataset(path):
-        raise DiwaError(f"{path} is no dataset, or is damaged: there is nothing to seal")
+def write_checksum(path: Path) -> None:
+    """Make the checksum of a dataset anew, whatever it holds."""
     if has_room(path):
         write_digest(path)
         return

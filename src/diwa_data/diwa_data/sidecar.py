@@ -146,18 +146,6 @@ class Sidecar:
             )
 
 
-def seal_episode(bag: Path) -> None:
-    """Make the checksums of a finished episode anew, of one of 0.1 as of one that was changed by hand.
-
-    Raises `DiwaError` if it is not finished, or holds what no episode can hold.
-    """
-    sidecar = Sidecar.read(bag, changed_by_hand=True)
-    if not sidecar.complete:
-        raise DiwaError(f"{bag} was not finished: salvage it with 'diwa recover {bag}'")
-    sidecar.seal(bag)
-    sidecar.write(bag)
-
-
 def _other_files(bag: Path) -> list[Path]:
     return sorted(path for path in bag.iterdir() if path.is_file() and path.name != SIDECAR)
 

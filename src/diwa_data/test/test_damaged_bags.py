@@ -24,8 +24,9 @@ from diwa_data.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.inspect import inspect_path
 from diwa_data.recover import recover
+from diwa_data.seal import seal_episode
 from diwa_data.session import Session, SessionConfig
-from diwa_data.sidecar import FORMAT, SIDECAR, Sidecar, seal_episode
+from diwa_data.sidecar import FORMAT, SIDECAR, Sidecar
 from diwa_data.spec import Spec
 from diwa_data.synthetic import record_synthetic
 
@@ -43,6 +44,13 @@ def rewrite_sidecar(bag: Path, **values) -> None:
     content = json.loads((bag / SIDECAR).read_text()) | values
     del content["sha256"]
     (bag / SIDECAR).write_text(json.dumps(content | {"sha256": content_digest(content)}))
+
+
+def force_seal(bag: Path) -> None:
+    """Make all checksums anew, whatever the episode holds."""
+    sidecar = Sidecar.read(bag, changed_by_hand=True)
+    sidecar.seal(bag)
+    sidecar.write(bag)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +85,17 @@ def test_a_change_by_hand_is_refused_until_it_is_sealed(bags: Path) -> None:
     seal_episode(bag)
     with Bag(bag) as opened:
         assert opened.sidecar.labels["skill"] == "close_drawer"
+
+
+def test_what_is_damaged_or_unfinished_is_not_sealed(bags: Path) -> None:
+    before = (bags / "000000" / SIDECAR).read_bytes()
+    os.truncate(bags / "000000" / "000000.mcap", 5000)
+    with pytest.raises(DiwaError, match="is truncated or damaged"):
+        seal_episode(bags / "000000")
+    assert (bags / "000000" / SIDECAR).read_bytes() == before
+    rewrite_sidecar(bags / "000001", complete=False)
+    with pytest.raises(DiwaError, match="was not finished: salvage it"):
+        seal_episode(bags / "000001")
 
 
 def test_an_annotation_is_sealed_with_the_rest(bags: Path) -> None:
@@ -134,7 +153,7 @@ def test_a_sidecar_that_says_what_cannot_be_is_one_clear_error(bags: Path, value
 def test_a_file_elsewhere_is_refused(bags: Path, name: str) -> None:
     path = bags / "000000" / METADATA
     path.write_text(path.read_text().replace("- 000000.mcap", f"- {name}", 1))
-    seal_episode(bags / "000000")
+    force_seal(bags / "000000")
     with pytest.raises(DiwaError, match=f"metadata.yaml names '{name}', which is outside of the bag"):
         Bag(bags / "000000")
 
@@ -143,11 +162,11 @@ def test_metadata_that_unfolds_or_names_an_unsealed_file_is_refused(bags: Path) 
     path, bag = bags / "000000" / METADATA, bags / "000000"
     text = path.read_text()
     path.write_text("a: &a [x]\nb: [*a, *a]\n" + text)
-    seal_episode(bag)
+    force_seal(bag)
     with pytest.raises(DiwaError, match="refers to itself"):
         Bag(bag)
     path.write_text(text)
-    seal_episode(bag)
+    force_seal(bag)
     (bag / "000000.mcap").rename(bag / "other.mcap")
     rewrite_sidecar(bag, files={METADATA: file_digest(path)})
     (bag / "other.mcap").rename(bag / "000000.mcap")
@@ -161,7 +180,7 @@ def test_a_message_that_unpacks_without_end_is_refused(bags: Path, spec) -> None
     with sqlite3.connect(bag / "000001.db3") as connection:
         connection.execute("UPDATE messages SET data = ? WHERE id = 7", (bomb,))
     connection.close()
-    seal_episode(bag)
+    force_seal(bag)
     with pytest.raises(DiwaError, match=rf"unpacks to more than {largest_message(spec)} bytes"):
         read_episode(bag)
 

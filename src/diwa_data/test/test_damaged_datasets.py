@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from diwa_data.checksums import warn_unsealed
 from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset, open_episode
-from diwa_data.dataset_file import copy_episodes, seal_dataset
+from diwa_data.dataset_file import copy_episodes, write_checksum
 from diwa_data.errors import DiwaError
 from diwa_data.inspect import inspect_path
+from diwa_data.seal import seal_dataset
 
 FILE_0_1 = Path(__file__).parents[2] / "diwa_cli" / "test" / "files_0_1" / "demonstrations.h5"
 
@@ -90,7 +91,7 @@ def test_a_dataset_of_0_1_is_read_with_a_warning_sealed_and_then_guarded(tmp_pat
     with pytest.raises(DiwaError, match="its checksum is another"):
         load_dataset(path)
     (tmp_path / "text").write_text("text")
-    with pytest.raises(DiwaError, match="is no dataset"):
+    with pytest.raises(DiwaError, match="cannot be read as a dataset"):
         seal_dataset(tmp_path / "text")
 
 
@@ -222,7 +223,9 @@ def twice(file: h5py.File) -> None:
 def test_what_no_recording_gives_is_one_clear_error(dataset: Path, change, message: str) -> None:
     with h5py.File(dataset, "a") as file:
         change(file)
-    seal_dataset(dataset)
+    with pytest.raises(DiwaError, match=message):
+        seal_dataset(dataset)
+    write_checksum(dataset)
     with pytest.raises(DiwaError, match=message) as caught:
         load_dataset(dataset)
     assert str(dataset) in str(caught.value)
@@ -238,6 +241,6 @@ def test_a_group_of_episodes_elsewhere_is_not_followed(dataset: Path) -> None:
         del file["episodes"]
         file["episodes"] = h5py.ExternalLink("other.h5", "/episodes")
     shutil.copy(dataset, dataset.with_name("other.h5"))
-    seal_dataset(dataset)
+    write_checksum(dataset)
     with pytest.raises(DiwaError, match="episodes is a link to elsewhere"):
         load_dataset(dataset)

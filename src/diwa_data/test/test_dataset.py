@@ -19,7 +19,7 @@ from diwa_data import messages
 from diwa_data.bag_writer import BagWriter
 from diwa_data.bags import Bag
 from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
-from diwa_data.dataset_file import copy_episodes, seal_dataset
+from diwa_data.dataset_file import copy_episodes, write_checksum
 from diwa_data.errors import DiwaError
 from diwa_data.hdf5_files import write_digest
 from diwa_data.images import preprocess
@@ -218,13 +218,13 @@ def test_nan_and_wrong_shapes_in_a_dataset(built: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copy(built, tmp_path / "D.h5"))
     with h5py.File(damaged, "a") as file:
         file["episodes/000001/action"][4, 2] = np.nan
-    seal_dataset(damaged)
+    write_checksum(damaged)
     with pytest.raises(DiwaError, match="episode 000001: action is not finite at tick 4"):
         load_dataset(damaged)
     with h5py.File(damaged, "a") as file:
         del file["episodes/000000/state"]
         file["episodes/000000/state"] = np.zeros((23, 9), np.float32)
-    seal_dataset(damaged)
+    write_checksum(damaged)
     with pytest.raises(DiwaError, match=r"episode 000000: state has shape \(23, 9\), its spec says \(23, 10\)"):
         load_dataset(damaged)
 
@@ -258,7 +258,7 @@ def test_files_that_are_no_dataset(built: Path, tmp_path: Path) -> None:
         load_dataset(tmp_path / "other.h5")
     with h5py.File(Path(shutil.copy(built, tmp_path / "D.h5")), "a") as file:
         del file["episodes/000000/gripper"]
-    seal_dataset(tmp_path / "D.h5")
+    write_checksum(tmp_path / "D.h5")
     with pytest.raises(DiwaError, match="episode 000000 has no gripper"):
         load_dataset(tmp_path / "D.h5")
 
