@@ -58,7 +58,8 @@ def test_checkpoints_make_an_agent_that_acts(files, capsys):
     for part in ("world_model", "policy", "reward"):
         assert said.count(f"{files / part} is without checksums") == 1
     pictures = {camera.name: synthetic_image(0.0, *camera.record_size) for camera in spec.cameras}
-    decision = agent.act(Observation(pictures, synthetic_pose(0.0), 0.08, 0.0, 0.0), spec.action.null)
+    pose = synthetic_pose(0.0)
+    decision = agent.act(Observation(pictures, pose, pose, 0.08, 0.0, 0.0), spec.action.null)
     assert decision.action.shape == (7,)
     assert 0 < decision.success_probability < 1
     for phase in ("world_model", "policy", "reward"):
