@@ -10,7 +10,7 @@ from typing import Any
 
 from diwa_cli import markdown
 from diwa_cli.plots_sweep import VariantBar, variant_bars
-from diwa_cli.run_folder import BASE, FINETUNED, read_json, write_text
+from diwa_cli.run_folder import BASE, FINETUNED, damaged_run, read_json, write_text
 from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
 from diwa_cli.sweep_folder import SweepFolder
 from diwa_data.errors import DiwaError, damage_as_error
@@ -81,10 +81,13 @@ def load(name: str, folder: Path) -> list[Variant]:
     keys = [key for runs in groups.values() for key in runs]
     if len(set(keys)) == len(keys):  # no skill has several values
         groups = {name: {key: starts for runs in groups.values() for key, starts in runs.items()}}
-    return [
-        Variant(label, folder, description["command"], {key: {BASE: bases[key], FINETUNED: runs[key]} for key in runs})
-        for label, runs in groups.items()
-    ]
+    with damaged_run(folder):
+        return [
+            Variant(
+                label, folder, description["command"], {key: {BASE: bases[key], FINETUNED: runs[key]} for key in runs}
+            )
+            for label, runs in groups.items()
+        ]
 
 
 def read_rollouts(path: Path) -> tuple[Successes, dict[float, Successes]]:

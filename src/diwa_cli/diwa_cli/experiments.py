@@ -137,7 +137,12 @@ def experiment(name: str, run: Path, config: ExperimentConfig, sim: SimConfig) -
 def finished_run(name: str, path: Path) -> RunFolder:
     """A demo, one run of a sweep, or for experiments on all runs or none of them a sweep. Raises `DiwaError` else."""
     folder = RunFolder(path)
-    if len(path.resolve().parts) > 3 and SweptRun(path).sweep.is_sweep and is_finished(folder.finetuned):
+    if (
+        path.is_dir()
+        and len(path.resolve().parts) > 3
+        and SweptRun(path).sweep.is_sweep
+        and is_finished(folder.finetuned)
+    ):
         return SweptRun(path)
     if read_json(folder.results) is None:
         raise DiwaError(f"{path} is no finished run: `diwa demo --out {path}` makes one")

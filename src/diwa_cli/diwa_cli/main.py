@@ -71,8 +71,9 @@ def main() -> int:
             raise
         print(f"error: the simulator needs {error.name}: {how_to_install('sim')}", file=sys.stderr)
         return 2
-    except OSError as error:  # no permission, disk full: the system's text names the file
-        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:  # no permission, disk full
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)

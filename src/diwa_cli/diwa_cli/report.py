@@ -10,7 +10,7 @@ from diwa_cli.before_after import choose_pair, draw_pair
 from diwa_cli.page import Table, drawing
 from diwa_cli.report_learning import classifier, fine_tuning, imitation, world_model
 from diwa_cli.report_run import data, replayed, reproduce, time_spent
-from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, read_json, read_metrics
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, damaged_run, read_json, read_metrics
 from diwa_cli.statistics import SuccessRate
 from diwa_cli.video import failure_as_warning
 from diwa_data.errors import DiwaError
@@ -29,9 +29,11 @@ def write_report(run: Path) -> Path:
     folder = RunFolder(run)
     if not folder.is_run:
         raise DiwaError(f"{run} holds no run (no run.json, dataset, fine-tuning or evaluation): `diwa demo` makes one")
-    page.write_page(folder.report, "report.html", **contents(folder))
-    evaluation = read_json(folder.final / "evaluation.json")
-    pair = choose_pair(evaluation, folder.final / "videos", (BASE, FINETUNED)) if evaluation else None
+    with damaged_run(run):
+        shown = contents(folder)
+        evaluation = read_json(folder.final / "evaluation.json")
+        pair = choose_pair(evaluation, folder.final / "videos", (BASE, FINETUNED)) if evaluation else None
+    page.write_page(folder.report, "report.html", **shown)
     if pair:
         with failure_as_warning(folder.film):
             draw_pair({LABELS[name]: video for name, video in pair.items()}, folder.strip, folder.film)

@@ -15,7 +15,7 @@ from diwa_cli.report import signed
 from diwa_cli.report_alphas import alphas
 from diwa_cli.report_learning import history, world_model
 from diwa_cli.report_run import machine, phase_bars
-from diwa_cli.run_folder import BASE, FINETUNED, read_json, read_metrics
+from diwa_cli.run_folder import BASE, FINETUNED, damaged_run, read_json, read_metrics
 from diwa_cli.sweep_folder import Run, SweepFolder
 from diwa_data.errors import DiwaError
 
@@ -26,7 +26,9 @@ def write_sweep_report(path: Path) -> Path:
     found, description = read_json(folder.shared.results), read_json(folder.shared.description)
     if found is None or description is None:
         raise DiwaError(f"{path} has no results of a sweep yet: run `diwa sweep --out {path}` to its end")
-    return write_page(folder.shared.report, "sweep.html", **contents(folder, found, description))
+    with damaged_run(path):
+        shown = contents(folder, found, description)
+    return write_page(folder.shared.report, "sweep.html", **shown)
 
 
 def contents(folder: SweepFolder, found: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ class RunFolder:
     def learned(self) -> RunFolder:
         """The run whose play and world model this one uses: itself, unless its configuration names another."""
         config = self.config
-        other = (config.get("demo") or config.get("sweep") or {}).get("world_model_of", "")
-        return RunFolder(Path(other)) if other else self
+        with damaged_run(self.path):
+            other = (config.get("demo") or config.get("sweep") or {}).get("world_model_of", "")
+            return RunFolder(Path(other)) if other else self
 
     @property
     def is_run(self) -> bool:
@@ -159,6 +160,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text)
+
+
+def damaged_run(path: Path) -> AbstractContextManager[None]:
+    """For code that only reads the files of a run: whatever that raises is a `DiwaError`."""
+    return damage_as_error(f"{path} holds a file that is damaged or of another version", "do the run again")
 
 
 def read_json(path: Path) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli import markdown
-from diwa_cli.run_folder import RunFolder, read_json
+from diwa_cli.run_folder import RunFolder, damaged_run, read_json
 from diwa_data.errors import DiwaError
 from diwa_data.json_files import write_json
 
@@ -25,7 +25,7 @@ def summary(runs: Sequence[Path], out: Path | None) -> str:
 def row(run: Path) -> dict[str, Any]:
     """The result of one demo: rates in percent, difference and its interval in points, minutes of all its phases.
 
-    Raises `DiwaError` for a run that is not finished.
+    Raises `DiwaError` for a run that is not finished, or damaged.
     """
     folder = RunFolder(run)
     found, description = read_json(folder.results), read_json(folder.description)
@@ -33,6 +33,11 @@ def row(run: Path) -> dict[str, Any]:
         raise DiwaError(f"{run} is a sweep: its table is in {folder.report}, and `diwa compare` compares several")
     if found is None or description is None:
         raise DiwaError(f"{run} holds no finished demo: run `diwa demo --out {run}` to its end first")
+    with damaged_run(run):
+        return _row(folder, found, description)
+
+
+def _row(folder: RunFolder, found: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
     demo = description["config"]["demo"]
     return {
         "skill": found["skill"],

@@ -73,6 +73,7 @@ def test_version(diwa):
         (["view", "nowhere"], "nowhere does not exist"),
         (["inspect", "nowhere", "--thumbnails", "x.png"], "nowhere is no bag"),
         (["report", "."], ". holds no run"),
+        (["experiment", "score", "nowhere"], "nowhere is no finished run"),
         (["run-skill", "--skill", "open_drawer", "--video", "."], ". is a folder, which is never replaced"),
         (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of open_drawer, close_drawer"),
         (["record", "--out", "x", "--skill", "fly"], "unknown skill 'fly'"),
@@ -102,6 +103,19 @@ def test_a_path_that_cannot_be_written_is_one_error(diwa, recorded, tmp_path):
     ran = diwa("build-dataset", recorded / "bags", "--out", tmp_path / "file" / "x.h5")
     assert (ran.status, len(ran.err.splitlines())) == (2, 1)
     assert str(tmp_path / "file") in ran.err
+
+
+def test_odd_paths_are_one_error(diwa, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for words, message in (
+        (["experiment", "score", "loop"], "loop is no finished run"),
+        (["inspect", "x" * 300], ": File name too long"),
+        (["report", "loop"], "no run folder loop"),
+    ):
+        ran = diwa(*words)
+        assert (ran.status, len(ran.err.splitlines())) == (2, 1)
+        assert message in ran.err
 
 
 def test_unknown_flags_are_refused(diwa):

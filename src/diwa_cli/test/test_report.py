@@ -102,6 +102,25 @@ def test_a_folder_without_a_run_is_refused_and_stays_as_it_was(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("run.json", '"curve"', '"other"'),
+        ("run.json", '"config": {', '"config": [], "was": {'),
+        ("phases.json", "61.5", '"long"'),
+        ("evaluation/final/evaluation.json", '"successes"', '"won"'),
+    ],
+)
+def test_a_file_that_lacks_what_the_page_shows_is_one_error(run, tmp_path, name, old, new):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("before_after.*", "videos", "report.html"))
+    text = (tmp_path / "run" / name).read_text()
+    assert old in text
+    (tmp_path / "run" / name).write_text(text.replace(old, new))
+    with pytest.raises(DiwaError, match=r"run holds a file that is damaged or of another version|run\.json is damaged"):
+        write_report(tmp_path / "run")
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
 @pytest.mark.parametrize("damage", [b"", b"no film"])
 def test_films_that_cannot_be_read_cost_the_report_nothing(run, tmp_path, capsys, damage):
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("before_after.*"))

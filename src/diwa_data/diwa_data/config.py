@@ -51,19 +51,27 @@ def load_parameters(source: str | Path) -> dict[str, Any]:
     if path.suffix not in (".yaml", ".yml"):
         if str(source) not in presets():
             raise unknown("preset", str(source), presets(), ", or name a .yaml file")
-        text = resources.files("diwa_data").joinpath(f"config/{source}.yaml").read_text()
+        text = resources.files("diwa_data").joinpath(f"config/{source}.yaml").read_bytes()
     elif not path.is_file():
         raise DiwaError(f"no configuration file {path}")
     else:
-        text = path.read_text()
-    try:
-        sections = yaml.safe_load(text)["/**"]["ros__parameters"] or {}
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise DiwaError(f"{source}: not YAML of the form '/**: ros__parameters: ...' ({error})") from error
-    strange = sorted(set(sections) - set(SECTIONS))
-    if strange:
-        raise DiwaError(f"{source}: unknown section {', '.join(strange)}; known: {', '.join(SECTIONS)}")
+        text = path.read_bytes()
+    sections = ros_parameters(text, str(source))
+    for name, values in sections.items():
+        if name not in SECTIONS:
+            raise DiwaError(f"{source}: unknown section {name}; known: {', '.join(SECTIONS)}")
+        if not isinstance(values, dict):
+            raise DiwaError(f"{source}: {name}: expected keys and values, got {values!r}")
     return sections
+
+
+def ros_parameters(text: bytes, where: str) -> dict[str, Any]:
+    """The parameters for all nodes in a ROS parameter file. Raises `DiwaError` naming `where` if it is none."""
+    try:
+        return dict(yaml.safe_load(text)["/**"]["ros__parameters"] or {})
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise DiwaError(f"{where}: not YAML of the form '/**: ros__parameters: ...' ({why})") from error
 
 
 def from_mapping(cls: type[T], values: dict[str, Any], where: str) -> T:

@@ -20,6 +20,11 @@ def home() -> Path:
     return Path(os.environ.get("DIWA_HOME", Path.home() / ".diwa"))
 
 
+def expanded(path: str) -> Path:
+    """`path` with the home folder for a leading `~`, or for `~NAME` if there is a user of that name."""
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def atomic_path(path: Path, replaces: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """A temporary sibling to write (file or folder); renamed to `path` on success, deleted on any error.
@@ -59,7 +64,7 @@ def require_output(path: Path, replaces: Callable[[Path], bool] | None = None) -
             raise DiwaError(f"{path} is a folder, which is never replaced: delete it yourself, or choose another name")
     elif (path.exists() or path.is_symlink()) and not path.is_file():
         raise DiwaError(f"{path} is no ordinary file and is not replaced: choose another name")
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    parent = next((folder for folder in path.absolute().parents if folder.exists()), path)
     if not parent.is_dir():
         raise DiwaError(f"{path} cannot be written: {parent} is no folder")
     if not os.access(parent, os.W_OK | os.X_OK):

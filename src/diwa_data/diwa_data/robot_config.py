@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from diwa_data.config import config_file, from_mapping
+from diwa_data.config import config_file, from_mapping, ros_parameters
 from diwa_data.errors import DiwaError, unknown
+from diwa_data.files import expanded
 from diwa_data.messages import BASE_FRAME
 from diwa_data.spec import ActionSpec, CameraSpec, Spec
 
@@ -92,16 +90,15 @@ def robot_file(robot: str) -> Path:
     """
     if robot in ROBOTS:
         return config_file(f"robot_{robot}.yaml")
-    path = Path(robot).expanduser()
+    path = expanded(robot)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         raise unknown("robot", robot, ROBOTS, ", or name a .yaml file like theirs")
     return path
 
 
 def load_robot(path: Path) -> RobotConfig:
-    """The `robot` section for all nodes in a ROS parameter file. Raises `DiwaError` on unknown keys."""
-    try:
-        parameters: dict[str, Any] = yaml.safe_load(path.read_text())["/**"]["ros__parameters"]
-        return from_mapping(RobotConfig, parameters["robot"], f"{path}: robot")
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise DiwaError(f"{path}: not YAML of the form '/**: ros__parameters: robot: ...' ({error})") from error
+    """The `robot` section for all nodes in a ROS parameter file. Raises `DiwaError` on unknown keys, or without it."""
+    parameters = ros_parameters(path.read_bytes(), str(path))
+    if "robot" not in parameters:
+        raise DiwaError(f"{path} has no section robot: write it like those of {' and '.join(ROBOTS)}")
+    return from_mapping(RobotConfig, parameters["robot"], f"{path}: robot")

@@ -69,6 +69,13 @@ def test_wrong_values_are_refused(values: dict, message: str) -> None:
         ("/**:\n  ros__parameters:\n    polcy: {}\n", "unknown section polcy; known: record"),
         ("steps: 3\n", "not YAML of the form"),
         ("/**: [", "not YAML of the form"),
+        ("3", "not YAML of the form"),
+        ("\0", "not YAML of the form"),
+        ("[" * 5000, "not YAML of the form"),
+        ("/**:\n  ros__parameters: [1, 2]\n", "not YAML of the form"),
+        ("/**:\n  ros__parameters:\n    1: {}\n", "unknown section 1; known: record"),
+        ("/**:\n  ros__parameters:\n    record: 5\n", "record: expected keys and values, got 5"),
+        ("/**:\n  ros__parameters:\n    record:\n", "record: expected keys and values, got None"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, text: str, message: str) -> None:

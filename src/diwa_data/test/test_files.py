@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path, full_disk_as_error, remove, require_new, require_output, require_space
+from diwa_data.files import (
+    atomic_path,
+    expanded,
+    full_disk_as_error,
+    remove,
+    require_new,
+    require_output,
+    require_output_folder,
+    require_space,
+)
 from diwa_data.progress import Standing, listening, progress
 from diwa_data.skills import SKILLS, require_skill
 
@@ -163,6 +172,17 @@ def test_listeners_hear_each_step_of_the_bars_made_inside() -> None:
 def test_time_left_is_told_in_minutes_and_seconds() -> None:
     assert Standing("count", 10, 200, "things", rate=2.0).clock() == "1:35"
     assert Standing("count", 10, 200, "things", rate=0.0).clock() == "unknown"
+
+
+def test_home_folders_are_found_and_unknown_ones_stay_as_written(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert [str(expanded(path)) for path in ("~/a", "b", "~no-such-user/c")] == ["/home/ada/a", "b", "~no-such-user/c"]
+
+
+def test_the_root_folder_is_an_output_like_others() -> None:
+    require_output_folder(Path("/"))
+    with pytest.raises(DiwaError, match="/ is a folder, which is never replaced"):
+        require_output(Path("/"))
 
 
 def test_unknown_skill_lists_the_known_ones() -> None:

@@ -32,6 +32,9 @@ def test_an_own_robot_is_a_file_and_bad_ones_are_refused(tmp_path: Path) -> None
     own.write_text("/**: {ros__parameters: {robot: {wrist: 1}}}")
     with pytest.raises(DiwaError, match=r"ours\.yaml: robot: unknown key 'wrist'; known: name, static, gripper"):
         load_robot(own)
+    own.write_text("/**: {ros__parameters: {rate: 1}}")
+    with pytest.raises(DiwaError, match=r"ours\.yaml has no section robot"):
+        load_robot(own)
     own.write_text("robot: {}")
     with pytest.raises(DiwaError, match="not YAML of the form"):
         load_robot(own)

@@ -12,7 +12,7 @@ from typing import Any
 from diwa_data.config import DEFAULT_PRESET, SECTIONS, from_mapping, load_parameters, merged
 from diwa_data.dataset import load_dataset
 from diwa_data.errors import DiwaError, unknown
-from diwa_data.files import home
+from diwa_data.files import expanded, home
 from diwa_learning.features import require_one_skill
 from diwa_learning.finetune import FinetuneConfig, finetune
 from diwa_learning.guard import GuardConfig
@@ -97,12 +97,12 @@ def train(config: TrainConfig) -> Path:
     Raises `DiwaError` for an unknown stage, missing, superfluous or unfitting inputs, and as the stages do.
     """
     require_inputs(config)
-    datasets, play = paths(config.dataset), Path(config.play).expanduser() if config.play else None
+    datasets, play = paths(config.dataset), expanded(config.play) if config.play else None
     demonstrations = datasets[0]
     skill = "" if config.stage in SHARED else demonstrated_skill(demonstrations, config.skill)
-    out = Path(config.out).expanduser() if config.out else folder(config.stage, skill)
+    out = expanded(config.out) if config.out else folder(config.stage, skill)
     world_model, policy, reward, guard = (
-        Path(given).expanduser() if given else folder(stage, skill)
+        expanded(given) if given else folder(stage, skill)
         for stage, given in dataclasses.asdict(config.checkpoints).items()
     )
     guard_or_none = guard if config.checkpoints.guard or config.finetune.needs_guard else None
@@ -154,6 +154,6 @@ def paths(text: str) -> list[Path]:
     words.whitespace_split, words.commenters = True, ""
     words.whitespace += ","
     try:
-        return [Path(word).expanduser() for word in words]
+        return [expanded(word) for word in words]
     except ValueError as error:
         raise DiwaError(f"{text!r} is no list of paths: {error}") from error

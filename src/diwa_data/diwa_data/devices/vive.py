@@ -15,7 +15,7 @@ from diwa_data.devices.buttons import EpisodeButtons, PacketWatch
 from diwa_data.devices.config import ViveConfig
 from diwa_data.devices.tracking import Calibration, find_yaw, load_yaw, save_yaw, to_robot
 from diwa_data.errors import DiwaError, how_to_install
-from diwa_data.files import home
+from diwa_data.files import expanded, home
 from diwa_data.pose import Pose
 from diwa_data.teleop import ControllerState
 
@@ -150,7 +150,7 @@ def calibrate(vive: Vive, path: Path, ask: Callable[[str], object]) -> Calibrati
 
 def calibration_path(config: ViveConfig) -> Path:
     """Where the yaw between tracking room and robot is kept."""
-    return Path(config.calibration).expanduser() if config.calibration else home() / "vive.json"
+    return expanded(config.calibration) if config.calibration else home() / "vive.json"
 
 
 def import_openvr() -> Any:

@@ -24,7 +24,7 @@ from diwa_data.devices.browser_link import BrowserLink
 from diwa_data.devices.config import WebXRConfig
 from diwa_data.devices.gate import Gate
 from diwa_data.errors import DiwaError, how_to_install
-from diwa_data.files import home
+from diwa_data.files import expanded, home
 from diwa_data.teleop import ControllerState
 
 try:
@@ -197,7 +197,7 @@ class WebXR:
 
 
 def _folder(config: WebXRConfig) -> Path:
-    return Path(config.folder).expanduser() if config.folder else home() / "webxr"
+    return expanded(config.folder) if config.folder else home() / "webxr"
 
 
 def _origin(host: str, port: int) -> str:

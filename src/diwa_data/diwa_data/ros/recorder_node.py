@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rclpy.node import Node
 
@@ -13,6 +12,7 @@ from diwa_data import clock, messages
 from diwa_data.bag_writer import Storage
 from diwa_data.bags import needed_topics
 from diwa_data.errors import DiwaError
+from diwa_data.files import expanded
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.health import Health
 from diwa_data.ros.offers import Offers
@@ -49,7 +49,7 @@ class RecorderNode(Node):
     def __init__(self) -> None:
         super().__init__("recorder", automatically_declare_parameters_from_overrides=True)
         config = read_parameters(self, RecorderConfig)
-        spec, folder = config.robot.spec, Path(config.folder).expanduser().resolve()
+        spec, folder = config.robot.spec, expanded(config.folder).resolve()
         source = "demonstration" if config.skill else "play"
         labels = {"source": source, "skill": config.skill, "operator": config.operator}
         required = tuple(needed_topics(spec))

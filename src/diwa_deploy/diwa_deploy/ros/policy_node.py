@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from diwa_data.errors import DiwaError
+from diwa_data.files import expanded
 from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.parameters import follow_parameters
 from diwa_data.ros.running import every, run_node
@@ -91,7 +91,7 @@ class PolicyNode(LifecycleNode):
 
     def _load(self) -> None:
         config = self._read()
-        checkpoint = Path(config.checkpoint).expanduser() if config.checkpoint else None
+        checkpoint = expanded(config.checkpoint) if config.checkpoint else None
         runners = {}
         for policy in ("finetuned", "base") if config.policy == "both" else (config.policy,):
             runner = SkillRunner(config.skill, checkpoint, config.robot.spec, config.arm.limits, policy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -15,6 +14,7 @@ from rclpy.node import Node
 from diwa_data import messages
 from diwa_data.bags import decode_value, gripper_width, header_stamp, require_frame
 from diwa_data.errors import DiwaError
+from diwa_data.files import expanded
 from diwa_data.images import require_record_size
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.offers import Offers, node_name
@@ -70,7 +70,7 @@ class Preflight(Node):
         spec = self._config.robot.spec
         checks = [*(self._stream(topic, spec) for topic in self._rates), self._target(), *check_machine()]
         if self._config.skill:
-            checkpoint = Path(self._config.checkpoint).expanduser() if self._config.checkpoint else None
+            checkpoint = expanded(self._config.checkpoint) if self._config.checkpoint else None
             checks.append(check_bundle(self._config.skill, checkpoint, spec, self._config.arm.limits))
         return checks
 

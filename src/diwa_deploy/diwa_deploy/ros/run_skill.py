@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import rclpy
@@ -21,6 +20,7 @@ from rclpy.task import Future
 
 from diwa_data import messages
 from diwa_data.errors import DiwaError
+from diwa_data.files import expanded
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.running import every
@@ -84,7 +84,7 @@ class RunSkill(Node):
         self._bring_up()
         if self._config.rollouts:
             policies = ("base", "finetuned") if self._config.policy == "both" else (self._config.policy,)
-            path, skill = Path(self._config.out).expanduser(), self._config.skill
+            path, skill = expanded(self._config.out), self._config.skill
             run_trials(self, Comparison(path, skill, policies, self._config.rollouts, self._config.seed), skill)
             print(f"trials are in {path}: 'diwa report {path}' draws them", flush=True)
             return SUCCEEDED
