@@ -36,7 +36,7 @@ class BelievedPose:
 
     def __init__(self, limits: MotionLimits, config: PlausibleConfig = PlausibleConfig()):
         self._config = config
-        self._low, self._high = np.array(limits.workspace_low), np.array(limits.workspace_high)
+        self.bound(limits)
         self._last: tuple[Pose, float] | None = None
         self._agreeing = 0
         self.pose: Pose | None = None
@@ -45,6 +45,10 @@ class BelievedPose:
         """Why it is not; empty if it is."""
         self.heard = -math.inf
         """When the last believed sample came."""
+
+    def bound(self, limits: MotionLimits) -> None:
+        """Take the workspace of other limits."""
+        self._low, self._high = np.array(limits.workspace_low), np.array(limits.workspace_high)
 
     def hear(self, pose: Pose, now: float) -> None:
         """One sample, received at `now`."""

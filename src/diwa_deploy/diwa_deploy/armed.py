@@ -19,7 +19,7 @@ class ArmedTarget:
 
     def __init__(self, limits: MotionLimits, rate: float):
         """`rate`: steps per second, Hz."""
-        self._limits, self._interpolator = limits, Interpolator(limits, rate)
+        self._limits, self._rate, self._interpolator = limits, rate, Interpolator(limits, rate)
         self.measured = BelievedPose(limits)
         """What `hear` has told."""
         self.armed = False
@@ -36,6 +36,11 @@ class ArmedTarget:
     def at_rest(self) -> bool:
         """Nothing moves: it is not armed, or the target stands still."""
         return not self.armed or self._interpolator.at_rest
+
+    def limit(self, limits: MotionLimits) -> None:
+        """Take other limits, while it is not armed."""
+        self._limits, self._interpolator = limits, Interpolator(limits, self._rate)
+        self.measured.bound(limits)
 
     def hear(self, pose: Pose, now: float) -> None:
         """A measured pose. One that is not plausible, while armed, is a fault."""

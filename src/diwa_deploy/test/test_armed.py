@@ -134,3 +134,18 @@ def test_nothing_that_is_measured_breaks_a_limit_while_it_is_armed(steps) -> Non
         bench.steps(count, measured)
     used = use_of_limits(bench.published, LIMITS, RATE)
     assert max(used.values()) <= 1 + 1e-6, used
+
+
+def test_other_limits_hold_from_the_next_arming_on_and_the_pose_stays_believed() -> None:
+    bench = Bench()
+    bench.arm.disarm()
+    bench.arm.limit(MotionLimits(max_speed=0.02, workspace_low=(0.45, -0.5, 0.0)))
+    bench.arm.arm()
+    bench.published.clear()
+    bench.arm.command(at(0.53), TICK)
+    bench.steps(60, at(0.5))
+    steps = np.diff([pose.position for pose in bench.published], axis=0)
+    assert 0.0 < np.linalg.norm(steps, axis=1).max() <= 0.02 / RATE + 1e-9
+    bench.arm.disarm()
+    bench.arm.limit(MotionLimits(workspace_low=(0.55, -0.5, 0.0)))
+    assert "outside" in bench.arm.problem() or "workspace" in bench.arm.problem()

@@ -64,7 +64,7 @@ def test_an_episode_holds_every_message_and_reads_without_ros(topics, robot, sta
     assert sidecar.labels == {"source": "demonstration", "skill": "open_drawer", "operator": ""}
     assert [name for name, _ in sidecar.events] == ["start", "stop"]
     for topic in (STATIC, messages.CURRENT_POSE, messages.JOINT_STATES):
-        assert sidecar.topics[topic].rate == pytest.approx(30.0, rel=0.02)
+        assert sidecar.topics[topic].rate == pytest.approx(30.0, rel=0.05)
     assert sidecar.topics[STATIC].missing(30.0) <= 1
     assert len(segments(bag)) == 1
 

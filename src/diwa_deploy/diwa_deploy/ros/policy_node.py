@@ -22,7 +22,7 @@ PATIENCE = 2.0
 """Seconds in which a running skill must have ended when the node is told to."""
 ANSWERING = 0.5
 """Seconds in which the result of that skill gets on its way."""
-FIXED = ("robot.", "arm.")
+FIXED = ("robot.", "arm.rate", "arm.max_age", "arm.mode.")
 """Parameters that are read once; the others may change while the node is not active."""
 
 
@@ -99,6 +99,7 @@ class PolicyNode(LifecycleNode):
             self.get_logger().info(f"{config.skill} is loaded: {milliseconds:.0f} ms a decision")
             runners[f"{config.skill}/{policy}"] = runner
         self._server.runners = runners | {config.skill: next(iter(runners.values()))}
+        self._robot.configure(config.arm)
         self._config = self._server.config = config
 
     def _transition(self, act: Callable[[], None]) -> TransitionCallbackReturn:

@@ -108,6 +108,12 @@ class RosRobot:
         """Ticks of this skill that were left out: their frame did not come, or inference was late."""
         return self._streams.missed
 
+    def configure(self, config: ArmConfig) -> None:
+        """Take other limits and watchdogs, while it is not armed."""
+        with self._lock:
+            self._config = config
+            self._arm.limit(config.limits.within(self.spec))
+
     def problem(self) -> str:
         """Why the arm cannot be armed or a skill cannot begin: rivals, or streams that are silent; empty if it can."""
         if rivals := other_publishers(self._node, messages.TARGET_POSE):

@@ -89,11 +89,11 @@ class Arm:
         return self.targets[-1] if self.targets else HOME
 
     def violations(self) -> int:
-        """Published steps beyond the speed limits, per axis."""
+        """Published steps beyond the speed limits."""
         limits = MotionLimits()
         steps = [(b.position - a.position, b.rotation * a.rotation.inv()) for a, b in itertools.pairwise(self.targets)]
-        moved = [np.abs(step).max() > limits.max_speed / RATE + 1e-6 for step, _ in steps]
-        turned = [np.abs(turn.as_rotvec()).max() > limits.max_rotation_speed / RATE + 1e-6 for _, turn in steps]
+        moved = [np.linalg.norm(step) > limits.max_speed / RATE + 1e-6 for step, _ in steps]
+        turned = [turn.magnitude() > limits.max_rotation_speed / RATE + 1e-6 for _, turn in steps]
         return int(sum(moved) + sum(turned))  # numpy's integers do not cross the processes of pytest
 
     def moved(self, seconds: float) -> float:

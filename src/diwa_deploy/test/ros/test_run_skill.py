@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+import numpy as np
 import pytest
 
 pytestmark = [pytest.mark.ros, pytest.mark.workspace]
@@ -65,36 +66,59 @@ def test_patience_has_an_end(start):
     client.wait_for("(after 1 s)")
 
 
-def test_what_is_changed_before_configure_counts_and_while_active_nothing_may_change(policy, bundle, topics):
+@pytest.fixture
+def change(policy, topics):
+    """`change(name, value)`: as `ros2 param set /policy NAME VALUE`; why it was refused, or nothing."""
     from rcl_interfaces.srv import SetParameters
     from rclpy.parameter import Parameter
 
     client = topics.call(lambda: topics.node.create_client(SetParameters, "/policy/set_parameters"))
-    assert client.wait_for_service(5.0)
+    assert client.wait_for_service(10.0)
 
-    def change(name: str, value: object) -> str:
+    def set_one(name: str, value: object) -> str:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        future = client.call_async(request)
-        end = time.monotonic() + 10
-        while not future.done():
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        (result,) = future.result().results
+        (result,) = wait(client.call_async(request)).results
         return "" if result.successful else result.reason
 
+    return set_one
+
+
+def wait(future, seconds: float = 20.0):
+    """The result of a future that another thread completes."""
+    end = time.monotonic() + seconds
+    while not future.done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return future.result()
+
+
+def test_what_is_changed_before_configure_counts_and_while_active_nothing_may_change(policy, change):
     assert change("skill", "close_drawer") == ""
     assert not policy.transition("configure"), "the bundle is of open_drawer"
     assert change("skill", "open_drawer") == ""
     assert policy.transition("configure")
     assert change("max_steps", 2) == ""
-    assert "read-only" in change("robot.name", "another")
+    for name in ("robot.name", "arm.rate", "use_sim_time"):
+        assert "read-only" in change(name, "another")
     time.sleep(0.5)
     assert policy.transition("activate")
-    assert change("max_steps", 50).startswith("the node is active: ros2 lifecycle set /policy deactivate")
+    for name in ("max_steps", "arm.limits.max_speed"):
+        assert change(name, 50).startswith("the node is active: ros2 lifecycle set /policy deactivate")
     handle = policy.send(max_steps=0)
     assert handle.accepted
-    done = handle.get_result_async()
-    end = time.monotonic() + 10
-    while not done.done() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert (done.result().result.reason, done.result().result.steps) == ("max_steps", 2)
+    result = wait(handle.get_result_async()).result
+    assert (result.reason, result.steps) == ("max_steps", 2)
+
+
+def test_limits_that_are_changed_hold(policy, change, arm):
+    assert policy.transition("configure")
+    time.sleep(0.5)
+    assert "text to YAML" in change("arm.limits.max_speed", "fast")
+    assert change("arm.limits.max_speed", 0.02) == ""
+    assert policy.transition("activate")
+    policy.act(lambda n: [0.9, 0, 0, 0, 0, 0, 1])
+    wait(policy.send(max_steps=15).get_result_async())
+    positions = np.array([target.position for target in list(arm.targets)])
+    assert 0.01 < np.ptp(positions[:, 0]) <= 0.02 * 20 / 7.5
+    assert policy.transition("deactivate")
+    assert change("arm.limits.max_speed", 0.5) == ""
