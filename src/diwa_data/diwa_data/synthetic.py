@@ -15,6 +15,8 @@ from diwa_data.recording import EpisodeRecorder
 from diwa_data.spec import Spec
 
 JOINTS = [*(f"panda_joint{number}" for number in range(1, 8)), "panda_finger_joint1", "panda_finger_joint2"]
+READY = np.array([0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785, 0.02, 0.02])
+"""Joints of an arm that is far from all its limits, rad, and fingers, metres."""
 
 
 def synthetic_pose(time: float) -> Pose:
@@ -76,7 +78,7 @@ def record_synthetic(
 
 def _record_robot(recorder: EpisodeRecorder, spec: Spec, time: float) -> None:
     recorder.pose(synthetic_pose(time), time, time)
-    recorder.joints(JOINTS, np.full(len(JOINTS), 0.02), np.zeros(len(JOINTS)), time, time)
+    recorder.joints(JOINTS, READY, np.zeros(len(JOINTS)), time, time)
     if spec.scene_state:
         recorder.scene_state(np.full(len(spec.scene_state), time), time)
 

@@ -27,7 +27,7 @@ from rclpy.node import Node
 from diwa_data import messages
 from diwa_data.pose import Pose
 from diwa_data.ros.topics import hear, publisher
-from diwa_data.synthetic import JOINTS, synthetic_image, synthetic_pose
+from diwa_data.synthetic import JOINTS, READY, synthetic_image, synthetic_pose
 
 T = TypeVar("T")
 _domains = itertools.count(os.getpid())
@@ -210,7 +210,7 @@ class SyntheticRobot:
         pose = self.pose(elapsed)
         self._send(messages.CURRENT_POSE, messages.encode_pose(pose, now))
         self._send(messages.TARGET_POSE, messages.encode_pose(pose, now))
-        self._send(messages.JOINT_STATES, messages.encode_joints(JOINTS, np.full(9, 0.02), np.zeros(9), now))
+        self._send(messages.JOINT_STATES, messages.encode_joints(JOINTS, READY, np.zeros(9), now))
         if self.frames % 30 == 0:
             self._send(messages.GRIPPER_COMMAND, messages.encode_float(1.0))
         stamp = now + self.stamp_offset if self.frozen_stamp is None else self.frozen_stamp
