@@ -32,12 +32,10 @@ def open_reader(path: Path, sealed: Collection[str] | None, largest: int) -> Rea
     `sealed` names the files that have checksums, if any have. Raises `DiwaError` if the bag names a file outside of its
     folder or without a checksum, and whatever rosbags and its libraries raise on damage.
     """
-    _require_inside(path, sealed)
+    _require_readable(path, sealed)
     reader = Reader(path)
     reader.open()
     try:
-        if reader.compression_mode == "file":
-            raise DiwaError(f"{path} is compressed as a whole file: unpack it with 'ros2 bag convert'")
         for storage in reader.storage.storages:  # type: ignore[attr-defined]
             if isinstance(storage, storage_mcap.McapReader):
                 _require_small_chunks(storage)
@@ -71,15 +69,21 @@ def is_packed(data: bytes) -> bool:
     return data[:4] == _ZSTD_MAGIC
 
 
-def _require_inside(path: Path, sealed: Collection[str] | None) -> None:
-    """Raise `DiwaError` if metadata.yaml names a file elsewhere. Its aliases are refused: unfolded they know no end."""
+def _require_readable(path: Path, sealed: Collection[str] | None) -> None:
+    """Raise `DiwaError` if metadata.yaml names a file elsewhere, or one that is packed as a whole.
+
+    Its aliases are refused: unfolded they know no end.
+    """
     metadata = path / METADATA
     if metadata.stat().st_size > _LARGEST_METADATA:
         raise DiwaError(f"{metadata} has {metadata.stat().st_size / 1e6:.0f} MB: it is damaged or foreign")
     text = metadata.read_text()
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _LOADER)):
         raise DiwaError(f"{metadata} refers to itself, as no recorder writes it: it is damaged or foreign")
-    for name in yaml.load(text, _LOADER)["rosbag2_bagfile_information"]["relative_file_paths"]:
+    content = yaml.load(text, _LOADER)["rosbag2_bagfile_information"]
+    if str(content.get("compression_mode")).lower() == "file":  # rosbags would unpack any number of bytes to the disk
+        raise DiwaError(f"{path} is compressed as whole files: unpack it with 'ros2 bag convert'")
+    for name in content["relative_file_paths"]:
         inside = PurePath(name)
         if inside.is_absolute() or ".." in inside.parts or not inside.name:
             raise DiwaError(f"{metadata} names {name!r}, which is outside of the bag: it is damaged or foreign")

@@ -1,5 +1,6 @@
 """CALVIN's data: hand-computed actions, import of play and demonstrations, damage, resuming, what is unpickled."""
 
+import io
 import json
 import tracemalloc
 from pathlib import Path
@@ -15,6 +16,7 @@ from diwa_data.calvin import (
     frame_path,
     pose_of,
     read_annotations,
+    read_array,
     read_episodes,
     read_frame,
 )
@@ -215,6 +217,30 @@ def test_a_bad_frame_is_named_and_a_second_run_continues(copy: Path, tmp_path: P
     assert len(parts) == (0 if "missing" in message else 1)
     import_calvin(copy, out, config)
     assert [len(episode) for episode in load_dataset(out).episodes] == [9, 9, 8]
+
+
+@pytest.mark.parametrize(
+    ("array", "more", "message"),
+    [
+        (np.zeros(4, "U3"), b"", "not plain numbers"),
+        (np.zeros(4, [("x", float)]), b"", "not plain numbers"),
+        (np.zeros(9), b"", "more than 64 bytes"),
+        (np.zeros(4), b"x", "but more bytes"),
+    ],
+)
+def test_an_array_file_is_read_only_if_it_holds_the_numbers_that_it_says(array, more: bytes, message: str) -> None:
+    file = io.BytesIO()
+    np.save(file, array)
+    with pytest.raises(ValueError, match=message):
+        read_array(io.BytesIO(file.getvalue() + more), 64)
+
+
+def test_an_array_file_that_says_more_than_it_has_costs_no_memory() -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_2_0(file, {"descr": "<f8", "fortran_order": True, "shape": (2, 4)})
+    assert read_array(io.BytesIO(file.getvalue() + bytes(64))).flags.f_contiguous
+    with pytest.raises(ValueError, match="but 8 bytes"):
+        read_array(io.BytesIO(file.getvalue() + bytes(8)))
 
 
 def test_importing_again_is_a_no_op_and_other_pieces_are_refused(copy: Path, tmp_path: Path, capsys) -> None:

@@ -2,21 +2,23 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import struct
 import zlib
 from pathlib import Path
 
+import lz4.frame
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rosbags.rosbag2 import storage_mcap
+from rosbags.rosbag2 import ReaderError, storage_mcap
 
 from diwa_data import bag_reader
 from diwa_data import recover as recovery
 from diwa_data.annotate import annotate
-from diwa_data.bag_reader import METADATA, largest_message, open_reader, read_messages
+from diwa_data.bag_reader import LARGEST_CHUNK, METADATA, largest_message, open_reader, read_messages
 from diwa_data.bag_writer import HIDDEN, tell_unfinished
 from diwa_data.bags import Bag, find_bags, read_episode
 from diwa_data.checksums import content_digest, file_digest, warn_unsealed
@@ -172,6 +174,26 @@ def test_metadata_that_unfolds_or_names_an_unsealed_file_is_refused(bags: Path) 
     (bag / "other.mcap").rename(bag / "000000.mcap")
     with pytest.raises(DiwaError, match=r"names '000000\.mcap', which has no checksum"):
         Bag(bag)
+
+
+def test_a_bag_packed_as_a_whole_is_refused_before_it_is_unpacked(bags: Path) -> None:
+    path, bag = bags / "000000" / METADATA, bags / "000000"
+    text = path.read_text()
+    path.write_text(re.sub("compression_mode: .*", "compression_mode: FILE", text))
+    force_seal(bag)
+    with pytest.raises(DiwaError, match="compressed as whole files: unpack it with 'ros2 bag convert'"):
+        Bag(bag)
+    path.write_text(text + "#" * (5 << 20))
+    force_seal(bag)
+    with pytest.raises(DiwaError, match=r"metadata\.yaml has 5 MB"):
+        Bag(bag)
+
+
+def test_lz4_chunks_are_bounded_by_what_they_could_unpack_to() -> None:
+    packed = lz4.frame.compress(b"x" * 1000)
+    assert storage_mcap.DECOMPRESSORS["lz4"](packed, 1000) == b"x" * 1000
+    with pytest.raises(ReaderError, match="may unpack to more than"):
+        storage_mcap.DECOMPRESSORS["lz4"](bytes(LARGEST_CHUNK // 200), 1000)
 
 
 def test_a_message_that_unpacks_without_end_is_refused(bags: Path, spec) -> None:
