@@ -8,7 +8,9 @@ checked one step before: whatever goal and measured pose say, the published targ
 
 from __future__ import annotations
 
+import atexit
 import math
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +36,18 @@ LEFT_AFTER = 0.5
 _SMOOTHING = 0.05  # s: over which the velocity of a tracked goal is averaged
 _SHARE = 0.99  # of its greatest speed at which a goal is foreseen to move on: a faster one cannot be caught up with
 _TOLERANCE = 1e-9
+
+
+_living: weakref.WeakSet[Interpolator] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_go_of_solvers() -> None:
+    """Ruckig's binding prints a page about whatever of it lives on when the process ends."""
+    for interpolator in list(_living):
+        for name, value in list(vars(interpolator).items()):
+            if isinstance(value, InputParameter | Ruckig | Trajectory):
+                delattr(interpolator, name)
 
 
 class Interpolator:
@@ -67,6 +81,7 @@ class Interpolator:
         self._goal: np.ndarray | None = None
         self._drift = np.zeros(6)
         self._beyond = 0.0
+        _living.add(self)
 
     @property
     def target(self) -> Pose | None:

@@ -1,6 +1,8 @@
 """The published target: where it goes, how it stops, and no input that breaks a limit."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -231,3 +233,10 @@ def test_no_choice_of_limits_makes_them_break(scales, max_tilt, seed) -> None:
         published += [interpolator.step().pose for _ in range(rng.integers(1, 11))]
     used = use_of_limits(published, limits, RATE)
     assert max(used.values()) <= 1 + 1e-6, used
+
+
+def test_one_that_lives_to_the_end_of_the_process_is_no_news() -> None:
+    code = "from diwa_data.interpolator import Interpolator; from diwa_data.motion import MotionLimits; "
+    code += "kept = Interpolator(MotionLimits(), 60.0)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
