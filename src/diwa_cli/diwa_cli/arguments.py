@@ -10,7 +10,7 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -80,13 +80,15 @@ def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
         description += HELP
 
     @functools.wraps(command)
-    def checked(*args: Any, **kwargs: Any) -> int | None:
-        given = inspect.signature(command).bind(*args, **kwargs).arguments
+    def checked(*values: Any, **named: Any) -> int | None:
+        given = inspect.signature(command).bind(*values, **named).arguments
+        if "" in args and not {".", "./"} & set(args):
+            _refuse_empty(given.values())
         for parameter in _parameters(command):
             for check in output_checks(parameter):
                 if (path := given.get(parameter.name)) is not None:
                     check(path)
-        return command(*args, **kwargs)
+        return command(*values, **named)
 
     parse = functools.partial(tyro.cli, checked, prog=f"diwa {name}", description=description)
     try:
@@ -102,6 +104,14 @@ def output_checks(parameter: inspect.Parameter) -> list[Callable[[Path], None]]:
     """The checks of a parameter whose type is `OutputFile`, `OutputFolder` or `NewFolder`, or one of them or None."""
     kinds = [parameter.annotation, *get_args(parameter.annotation)]
     return [m for kind in kinds for m in getattr(kind, "__metadata__", ()) if m in _OUTPUT_CHECKS]
+
+
+def _refuse_empty(values: Iterable[Any]) -> None:
+    """Raise `DiwaError` if an empty path is among `values`: as a path it is the folder where we are."""
+    for value in values:
+        paths = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if Path() in paths:
+            raise DiwaError("a path is empty: name a file or folder (is a variable of the shell unset?)")
 
 
 def _misspelt(args: list[str], parse: Callable[..., Any]) -> list[tuple[str, str]]:

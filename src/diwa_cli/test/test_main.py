@@ -105,6 +105,26 @@ def test_a_path_that_cannot_be_written_is_one_error(diwa, recorded, tmp_path):
     assert str(tmp_path / "file") in ran.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["record", "--out", "", "--preset", "debug"],
+        ["recover", ""],
+        ["build-dataset", "bags", "", "--out", "x.h5"],
+        ["evaluate", "--policies", "base", "", "--world-model", "w", "--reward", "r", "--out", "o"],
+    ],
+)
+def test_an_empty_path_is_not_the_folder_where_we_are(diwa, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = diwa(*words)
+    assert (ran.status, "a path is empty: name a file or folder" in ran.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_texts_are_texts(diwa):
+    assert "no dataset nowhere.h5" in diwa("export-lerobot", "nowhere.h5", "--out", "x", "--repo-id", "").err
+
+
 def test_odd_paths_are_one_error(diwa, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
