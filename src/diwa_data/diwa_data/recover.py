@@ -57,6 +57,8 @@ def recover(path: Path) -> list[Path]:
 
 
 def _is_broken(episode: Path) -> bool:
+    if episode.parent.name.startswith(HIDDEN):
+        return True  # killed before it got its name, however whole it is
     try:
         with damage_as_error(str(episode), "salvage it"), Bag(episode) as bag:
             for _ in bag.messages(list(bag.topics)):
@@ -75,7 +77,7 @@ def _recover_episode(episode: Path) -> Path:
     if storage is None:
         raise DiwaError(f"{episode} has neither an .mcap nor a .db3 file: delete {episode}")
     found = Sidecar.read(episode)
-    sidecar = Sidecar(found.spec, found.labels | {"recovered": True}, complete=False)
+    sidecar = Sidecar(found.spec, found.labels | {"recovered": True}, annotations=found.annotations, complete=False)
     folder = episode.parent.parent if unfinished else episode.parent
     aside = folder / f"{_DAMAGED}{episode.name}"
     if aside.exists():

@@ -257,6 +257,16 @@ def test_recovery_leaves_out_a_damaged_chunk_and_seals_the_rest(tmp_path: Path) 
         assert before * 0.6 < sum(opened.topics.values()) < before
 
 
+def test_recovery_keeps_annotations_and_names_what_was_killed_at_its_very_end(bags: Path) -> None:
+    annotate(bags / "000000", 1.25)
+    left = bags / f"{HIDDEN}000000-77" / "000000"
+    left.parent.mkdir()
+    shutil.move(bags / "000000", left)
+    assert recover(bags) == [bags / "000000"]
+    assert tell_unfinished(bags) == ""
+    assert "success at 1.25 s (by annotation)" in annotate(bags / "000000", None)
+
+
 def test_recovery_unpacks_messages_of_sqlite3(bags: Path) -> None:
     with Bag(bags / "000001") as bag:
         count = sum(bag.topics.values())
