@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import os
 import queue
 import signal
@@ -30,7 +29,6 @@ from diwa_data.ros.topics import hear, publisher
 from diwa_data.synthetic import JOINTS, READY, synthetic_image, synthetic_pose
 
 T = TypeVar("T")
-_domains = itertools.count(os.getpid())
 
 SIZE = (40, 48)
 """Height and width of its images, pixels."""
@@ -40,15 +38,16 @@ PARAMETERS = tuple(f"robot.{camera}.record_size:=[{SIZE[0]},{SIZE[1]}]" for came
 
 @contextmanager
 def own_domain() -> Iterator[int]:
-    """A ROS domain from 80 to 101 that no other test here uses, nor did before: nodes that were killed linger."""
-    first = next(_domains)
-    for number in (80 + (first + offset) % 22 for offset in range(22)):
-        with (Path(tempfile.gettempdir()) / f"diwa_domain_{number}.lock").open("w") as lock:
+    """A ROS domain from 80 to 101 that no other test here uses, nor did of late: nodes that were killed linger."""
+    locks = {Path(tempfile.gettempdir()) / f"diwa_domain_{number}.lock": number for number in range(80, 102)}
+    for path in sorted(locks, key=lambda path: path.stat().st_mtime if path.exists() else 0.0):
+        with path.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield number
+            yield locks[path]
+            path.touch()
             return
     raise RuntimeError("all ROS domains from 80 to 101 are in use")
 

@@ -117,18 +117,17 @@ def test_two_publishers_of_the_target_stop_us(hand, teleop, topics, fault):
     hand.press()
     rival = topics.call(lambda: topics.node.create_publisher(_pose_message(), messages.TARGET_POSE, 1))
     hand.run(1.0)
-    said = teleop.wait_for("no target is published: /test publishes /diwa/target_pose too: stop it")
+    said = teleop.wait_for("none is published: /test publishes /diwa/target_pose too: stop it")
     hand.targets.clear()
     hand.run(0.5, (0.1, 0, 0))
     assert not hand.targets
     topics.call(lambda: topics.node.destroy_publisher(rival))
     teleop.forget()
     hand.run(1.5)
-    teleop.wait_for("the target is the measured pose")
-    before = hand.targets[-1].position
-    hand.run(0.3, (0.1, 0, 0))
-    np.testing.assert_allclose(hand.targets[-1].position, before, atol=1e-6)
+    teleop.wait_for("the target is the measured pose: release the deadman and press it anew")
+    assert not hand.targets, "the deadman was held all the time"
     hand.press()
+    before = hand.targets[-1].position
     hand.run(0.3, (0.1, 0, 0))
     assert hand.targets[-1].position[0] > before[0] + 0.02
     fault(
@@ -143,23 +142,39 @@ def test_an_arm_that_is_silent_or_moved_by_something_else_is_not_pulled_back(han
     hand.run(0.3, (0.1, 0, 0))
     hand.arm = None
     hand.run(0.5, (0.1, 0, 0))
-    teleop.wait_for("no target is published: no /diwa/current_pose for 0.2 s")
+    teleop.wait_for("none is published: no /diwa/current_pose for 0.2 s")
     elsewhere = Pose(np.array([0.4, 0.2, 0.4]), HOME.rotation)
     hand.arm, hand.follows = elsewhere, False
     teleop.forget()
     hand.targets.clear()
     hand.run(0.5, (0.1, 0, 0))
-    teleop.wait_for("the target is the measured pose: press the deadman to move")
+    teleop.wait_for("the target is the measured pose: release the deadman and press it anew")
+    assert not hand.targets
+    hand.press()
+    assert hand.targets
     assert all(np.allclose(target.position, elsewhere.position, atol=1e-6) for target in hand.targets)
+    teleop.forget()
     hand.arm = Pose(elsewhere.position + np.array([0.1, 0, 0]), HOME.rotation)
-    hand.targets.clear()
     hand.run(0.5)
-    np.testing.assert_allclose(hand.targets[-1].position, hand.arm.position, atol=1e-6)
+    teleop.wait_for("none is published: the measured position jumped by 0.100 m")
+    hand.targets.clear()
+    hand.run(0.3)
+    assert not hand.targets
+    hand.press()
+    np.testing.assert_allclose(hand.targets[0].position, hand.arm.position, atol=1e-6)
     fault(
         "the arm's pose is silent for 0.5 s, then 20 cm away; later something else moves it by 10 cm (reflex, guiding)",
-        "no target while silent; then the target is the measured pose until the deadman is pressed anew",
+        "no target until the deadman was released and pressed anew; then the target is the measured pose",
         "nothing",
     )
+
+
+def test_a_pose_in_another_frame_is_no_pose(start, hand):
+    node = start("teleop", "device:=scripted", "robot.base_frame:=fr3_link0")
+    node.wait_for("scripted")
+    hand.run(1.0)
+    node.wait_for("/diwa/current_pose is in the frame 'panda_link0', not in the robot's base 'fr3_link0'")
+    assert not hand.targets
 
 
 def test_a_nan_pose_is_no_pose(hand, teleop, fault):
@@ -167,7 +182,7 @@ def test_a_nan_pose_is_no_pose(hand, teleop, fault):
     hand.follows, hand.arm = False, Pose(np.full(3, np.nan), HOME.rotation)
     hand.run(0.6, (0.1, 0, 0))
     teleop.wait_for("is not finite: fix its publisher")
-    teleop.wait_for("no target is published: no /diwa/current_pose")
+    teleop.wait_for("none is published: no /diwa/current_pose")
     assert all(np.isfinite(target.position).all() for target in hand.targets)
     fault("the arm reports NaN", "said so; no target until it reports a pose again", "nothing")
 

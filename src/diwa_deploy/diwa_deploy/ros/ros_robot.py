@@ -71,7 +71,7 @@ class RosRobot:
         self._gripper, self._width = spec.action.gripper_open, 0.0
         self._gripper_sent: tuple[float, float] = (0.0, -float("inf"))  # what, and when
         self._running, self._commanded = False, 0.0
-        self._stop = ""
+        self._stop = self._told = ""
         self._interventions: Counter[str] = Counter()
         self._target = publisher(node, messages.TARGET_POSE, 1)
         self._gripper_command = publisher(node, messages.GRIPPER_COMMAND, LATCHED)
@@ -220,9 +220,8 @@ class RosRobot:
                 self._fail(str(error))
                 raise
             with self._lock:
-                before = self._arm.fault
                 self._arm.hear(pose, received)
-            self._tell(before)
+            self._tell()
         elif topic == messages.JOINT_STATES:
             joints = decode_value(topic, data, topic)
             self._width = gripper_width(joints, topic)
@@ -232,14 +231,16 @@ class RosRobot:
 
     def _fail(self, reason: str) -> None:
         with self._lock:
-            before = self._arm.fault
             if self._arm.armed:
                 self._arm.fail(reason)
-        self._tell(before)
+        self._tell()
 
-    def _tell(self, before: str) -> None:
+    def _tell(self) -> None:
         """Say a fault that is new, and end the skill for it."""
-        if (fault := self.fault) and not before:
+        with self._lock:
+            before, self._told = self._told, self._arm.fault
+            fault = self._told
+        if fault and not before:
             self.stop(fault)
             self._node.get_logger().error(f"the target brakes, then nothing is published until ~/rearm: {fault}")
 
@@ -266,14 +267,13 @@ class RosRobot:
         with self._lock:
             if self._stop or verdict.level in ("hold", "abort"):
                 self._arm.hold()
-            before = self._arm.fault
             motion = self._arm.step()
             if verdict.level != "ok":
                 self._interventions[verdict.level] += 1
             if motion is not None:
                 self._interventions.update(motion.interventions)
             gripper = self._gripper
-        self._tell(before)
+        self._tell()
         if motion is None:
             return
         now = clock.now()

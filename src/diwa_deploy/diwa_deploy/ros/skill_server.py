@@ -31,6 +31,8 @@ ENDS_WELL = ("success", "max_steps", CANCELLED)
 """Reasons after which the next goal is accepted at once; any other must be acknowledged with `~/rearm`."""
 SLOW, SLOW_ROTATION = 0.05, 0.2
 """Metres and radians per second on the way to the start."""
+REST = 2
+"""Ticks at the start in which the target comes to rest there."""
 
 
 class SkillServer:
@@ -155,7 +157,7 @@ class SkillServer:
     def _move(self, start: Pose, goal: Pose) -> None:
         self._robot.begin()
         try:
-            for pose in way(start, goal, SLOW, SLOW_ROTATION, self._robot.spec.tick):
+            for pose in (*way(start, goal, SLOW, SLOW_ROTATION, self._robot.spec.tick), *[goal] * REST):
                 self._robot.command(pose)
                 time.sleep(self._robot.spec.tick)
             self._log.info("the arm is at the start")

@@ -97,8 +97,8 @@ class Arm:
         return int(sum(moved) + sum(turned))  # numpy's integers do not cross the processes of pytest
 
     def moved(self, seconds: float) -> float:
-        """Metres that the target moves from now on, in so many seconds."""
-        time.sleep(0.1)  # what is on its way
+        """Metres that the target moves from now on, once it has braked, in so many seconds."""
+        time.sleep(0.4)
         start = self.targets[-1].position
         time.sleep(seconds)
         return float(np.linalg.norm(self.targets[-1].position - start))

@@ -25,7 +25,7 @@ class Panda:
     def get_position(self): return self.position
     def get_orientation(self): return self.orientation
     def get_state(self):
-        return types.SimpleNamespace(q=[0.1] * 7, dq=[0.0] * 7, robot_mode=types.SimpleNamespace(value=self.mode))
+        return types.SimpleNamespace(q=[0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785], dq=[0.0] * 7, robot_mode=types.SimpleNamespace(value=self.mode))
     def start_controller(self, controller): controller.panda = self; print("started", flush=True)
     def stop_controller(self): print("stopped", flush=True)
     def recover(self): print("recovered", flush=True)
@@ -67,15 +67,44 @@ def test_it_follows_the_target_and_says_where_it_is(topics, node):
     assert "stiffness 400.0 30.0" in node.said
     np.testing.assert_allclose(poses[-1].position, [0.4, 0, 0.4])
     assert gripper_width(joints[-1], "joints") == pytest.approx(0.08)
-    target = Pose(np.array([0.45, 0.1, 0.3]), Rotation.from_rotvec([np.pi, 0, 0]))
-    topics.publish(messages.TARGET_POSE, messages.encode_pose(target, time.time()), 1)
-    time.sleep(0.3)
-    topics.publish(messages.TARGET_POSE, messages.encode_pose(target, time.time()), 1)
-    time.sleep(0.3)
-    np.testing.assert_allclose(poses[-1].position, target.position)
+    for x in (0.42, 0.44):
+        send(topics, [x, 0.01, 0.39])
+    np.testing.assert_allclose(poses[-1].position, [0.44, 0.01, 0.39])
     assert len(poses) > 30
     assert node.stop() == 0
     assert node.said[-1] == "stopped"
+
+
+def send(topics, position: list[float], frame: str = messages.BASE_FRAME) -> None:
+    """A target, gripper down, twice: the first may come before the node hears."""
+    target = Pose(np.array(position), Rotation.from_rotvec([np.pi, 0, 0]))
+    for _ in range(2):
+        topics.publish(messages.TARGET_POSE, messages.encode_pose(target, time.time(), frame), 1)
+        time.sleep(0.3)
+
+
+def test_targets_that_cannot_be_are_not_followed(topics, node):
+    poses = topics.hear(messages.CURRENT_POSE)
+    send(topics, [0.42, 0.0, 0.4], frame="world")
+    node.wait_for("/diwa/target_pose is in the frame 'world', not in the robot's base 'panda_link0'")
+    send(topics, [0.6, 0.0, 0.4])
+    node.wait_for("the arm holds: the target jumped: it is 0.200 m and 0.00 rad from the hand")
+    time.sleep(1.0)  # what is said is throttled
+    send(topics, [0.42, 0.0, 2.0])
+    node.wait_for("the arm holds: ")
+    np.testing.assert_allclose(poses[-1].position, [0.4, 0, 0.4])
+
+
+def test_two_publishers_of_targets_are_not_followed(topics, node):
+    from geometry_msgs.msg import PoseStamped
+
+    poses = topics.hear(messages.CURRENT_POSE)
+    send(topics, [0.4, 0.0, 0.4])
+    topics.call(lambda: topics.node.create_publisher(PoseStamped, messages.TARGET_POSE, 1))
+    time.sleep(1.0)
+    send(topics, [0.42, 0.0, 0.4])
+    node.wait_for("the arm holds: /test, /test publish /diwa/target_pose: stop all but one")
+    np.testing.assert_allclose(poses[-1].position, [0.4, 0, 0.4])
 
 
 def test_a_grasp_that_hangs_is_stopped_and_recovery_starts_anew(topics, node):
