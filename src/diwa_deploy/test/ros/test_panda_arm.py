@@ -25,7 +25,8 @@ class Panda:
     def get_position(self): return self.position
     def get_orientation(self): return self.orientation
     def get_state(self):
-        return types.SimpleNamespace(q=[0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785], dq=[0.0] * 7, robot_mode=types.SimpleNamespace(value=self.mode))
+        q, mode = [0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785], types.SimpleNamespace(value=self.mode)
+        return types.SimpleNamespace(q=q, dq=[0.0] * 7, robot_mode=mode)
     def start_controller(self, controller): controller.panda = self; print("started", flush=True)
     def stop_controller(self): print("stopped", flush=True)
     def recover(self): print("recovered", flush=True)
