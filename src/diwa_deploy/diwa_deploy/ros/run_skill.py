@@ -13,6 +13,7 @@ from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient
+from rclpy.client import Client
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -29,6 +30,7 @@ from diwa_deploy.comparison import Comparison
 from diwa_deploy.ros.trials import run_trials
 from diwa_interfaces.action import ExecuteSkill
 
+FINALIZED = State.PRIMARY_STATE_FINALIZED
 SUCCEEDED, FAILED, REFUSED = 0, 1, 2
 """Exit status: the classifier saw the success; it did not, or the skill was stopped; it never began."""
 MAX_SILENCE = 5.0
@@ -96,7 +98,8 @@ class RunSkill(Node):
     def _bring_up(self) -> None:
         """Configure and activate; activation is tried again while streams are missing."""
         end = self._deadline()
-        while not (self._change.wait_for_service(0.5) and self._get_state.wait_for_service(0.5)):
+        services = (self._change.wait_for_service, self._get_state.wait_for_service, self._action.wait_for_server)
+        while not all(wait(0.5) for wait in services):
             self._require_patience(end, "the node policy does not answer: does it run?")
         if self._state() == State.PRIMARY_STATE_UNCONFIGURED and not self._transition(Transition.TRANSITION_CONFIGURE):
             raise DiwaError("policy could not be configured: it says why above")
@@ -117,11 +120,25 @@ class RunSkill(Node):
             self._event(messages.encode_string("discard"))
 
     def _state(self) -> int:
-        return int(self._wait(self._get_state.call_async(GetState.Request())).current_state.id)
+        return int(self._call(self._get_state, GetState.Request(), 2.0).current_state.id)
 
     def _transition(self, number: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=number))
-        return bool(self._wait(self._change.call_async(request)).success)
+        before, request = self._state(), ChangeState.Request(transition=Transition(id=number))
+        return bool(self._call(self._change, request, 15.0).success) or self._state() not in (before, FINALIZED)
+
+    def _call(self, client: Client, request: Any, patience: float) -> Any:
+        """The answer of a service, asked again every `patience` seconds: an answer that leaves before the middleware
+        of its node knows ours is lost."""
+        end, asked = self._deadline(), []
+        while True:
+            asked.append(client.call_async(request))
+            again = time.monotonic() + patience
+            while time.monotonic() < again:
+                self._require_patience(end, "policy does not answer")
+                rclpy.spin_once(self)
+                for future in asked:
+                    if future.done():
+                        return future.result()
 
     def execute(self, skill: str, seed: int) -> Any:
         """Send the goal; Ctrl-C cancels it, and waits for the arm to hold.
