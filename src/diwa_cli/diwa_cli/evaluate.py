@@ -18,6 +18,7 @@ from diwa_cli.run_folder import write_text
 from diwa_cli.seeds import SEEDS
 from diwa_cli.statistics import Interval, SuccessRate, paired_difference
 from diwa_data import __version__
+from diwa_data.config import require_at_least
 from diwa_data.errors import DiwaError
 from diwa_data.json_files import read_object, write_json
 from diwa_data.locks import FolderLock, require_ours
@@ -46,6 +47,10 @@ class EvaluateConfig(EnvironmentConfig):
     """Processes; each uses one thread."""
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits, as on the robot."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "max_steps", "workers")
+        require_at_least(self, 0, "videos")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from diwa_cli.video import Film
+from diwa_data.config import require_at_least, require_seed
+from diwa_data.errors import DiwaError
 from diwa_data.files import require_output
 from diwa_data.motion import MotionLimits
 from diwa_data.robot import Environment
@@ -31,14 +33,21 @@ class RunSkillConfig(EnvironmentConfig):
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits."""
 
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "max_steps")
+        require_at_least(self, 0, "success_ticks")
+        require_seed(self.seed)
+
 
 def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Path | None = None) -> ControlResult:
     """Run the bundle's skill once on the simulated robot and print how it went; `video` is where its film goes.
 
-    Raises `DiwaError` if it may not go there.
+    Raises `DiwaError` if it may not go there, or is no .mp4 file.
     """
     if video:
         require_output(video)
+        if video.suffix.lower() != ".mp4":
+            raise DiwaError(f"{video} is no .mp4 file: films are written as MP4")
     robot = open_environment(config.chosen(sim), config.limits)
     try:
         runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)

@@ -13,8 +13,8 @@ from diwa_cli import plots
 from diwa_cli.plots import Curve
 from diwa_cli.run_folder import write_text
 from diwa_cli.video import failure_as_warning, write_video
+from diwa_data.config import require_at_least, require_seed
 from diwa_data.dataset import load_dataset
-from diwa_data.errors import DiwaError
 from diwa_data.json_files import write_json
 from diwa_data.locks import require_ours
 from diwa_data.skills import GOALS
@@ -45,9 +45,8 @@ class EvaluateWorldModelConfig:
     """Of the samples of z."""
 
     def __post_init__(self) -> None:
-        for name in ("clips", "horizon", "context"):
-            if getattr(self, name) < 1:
-                raise DiwaError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        require_at_least(self, 1, "clips", "horizon", "context")
+        require_seed(self.seed)
 
 
 def evaluate_world_model(

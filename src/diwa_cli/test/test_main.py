@@ -19,6 +19,8 @@ from diwa_learning.checkpoint import load_world_model
 from diwa_sim.table import SimConfig
 from diwa_sim.tasks import SCENE_STATE
 
+EVALUATE = ["--policies", "base", "p", "--world-model", "w", "--reward", "r", "--out", "o"]
+
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
@@ -73,6 +75,14 @@ def test_version(diwa):
         (["view", "nowhere"], "nowhere does not exist"),
         (["inspect", "nowhere", "--thumbnails", "x.png"], "nowhere is no bag"),
         (["report", "."], ". holds no run"),
+        (["run-skill", "--skill", "open_drawer", "--video", "a.h5"], "a.h5 is no .mp4 file"),
+        (["run-skill", "--skill", "open_drawer", "--max-steps", "0"], "max_steps is 0; it must be 1 or more"),
+        (["run-skill", "--skill", "open_drawer", "--success-ticks", "-1"], "success_ticks is -1; it must be 0 or more"),
+        (["run-skill", "--skill", "open_drawer", "--seed", "9" * 20], "it must be 0 or more and have at most 63 bits"),
+        (["run-skill", "--skill", "open_drawer", "--seed", "-1"], "seed is -1; it must be 0 or more"),
+        (["evaluate", *EVALUATE, "--max-steps", "0"], "max_steps is 0; it must be 1 or more"),
+        (["evaluate", *EVALUATE, "--workers", "0"], "workers is 0; it must be 1 or more"),
+        (["evaluate", *EVALUATE, "--rollouts", "-3"], "choose 1 to "),
         (["experiment", "score", "nowhere"], "nowhere is no finished run"),
         (["run-skill", "--skill", "open_drawer", "--video", "."], ". is a folder, which is never replaced"),
         (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of open_drawer, close_drawer"),

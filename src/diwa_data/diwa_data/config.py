@@ -84,6 +84,19 @@ def from_mapping(cls: type[T], values: dict[str, Any], where: str) -> T:
         raise DiwaError(f"{where}: {' '.join(str(error).split())[:300]}") from error
 
 
+def require_at_least(config: Any, minimum: int, *names: str) -> None:
+    """Raise `DiwaError` if a field of the dataclass `config` that `names` lists is below `minimum`."""
+    for name in names:
+        if getattr(config, name) < minimum:
+            raise DiwaError(f"{name} is {getattr(config, name)}; it must be {minimum} or more")
+
+
+def require_seed(seed: int) -> None:
+    """Raise `DiwaError` if generators cannot begin with `seed`."""
+    if not 0 <= seed < 1 << 63:
+        raise DiwaError(f"seed is {seed}; it must be 0 or more and have at most 63 bits")
+
+
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` on top of `base`, nested mappings merged."""
     result = dict(base)

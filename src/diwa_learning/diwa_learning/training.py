@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diwa_data.config import require_seed
 from diwa_data.errors import DiwaError
 from diwa_data.files import remove
 from diwa_data.locks import FolderLock, require_ours
@@ -87,6 +88,7 @@ class TrainingRun:
         """Time spent in the loop, interrupted runs included."""
         self.history: Curves = {}
         """What was logged; goes to metrics.json."""
+        require_seed(config.seed)
         reuse_freed_memory()
         self.rng = np.random.default_rng(config.seed)
         torch.manual_seed(config.seed)

@@ -63,6 +63,12 @@ def assert_equal(one, two):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path):
+    for seed in (-1, 1 << 63):
+        with pytest.raises(DiwaError, match=f"seed is {seed}; it must be 0 or more"):
+            train(tmp_path, ToyConfig(seed=seed))
+
+
 def test_a_killed_run_continues_to_the_same_bits(tmp_path):
     train(tmp_path / "straight")
     with pytest.raises(MemoryError):
