@@ -237,6 +237,8 @@ def test_no_choice_of_limits_makes_them_break(scales, max_tilt, seed) -> None:
 
 def test_one_that_lives_to_the_end_of_the_process_is_no_news() -> None:
     code = "from diwa_data.interpolator import Interpolator; from diwa_data.motion import MotionLimits; "
-    code += "kept = Interpolator(MotionLimits(), 60.0)"
+    code += (
+        "import ctypes; kept = Interpolator(MotionLimits(), 60.0); ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stderr) == (0, "")
