@@ -66,8 +66,7 @@ def run_work(make: Callable[[], WorkingNode]) -> None:
         get_logger("diwa").fatal(str(error))
         status = 2
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        leave_in_peace()
         ended.set()
         if spinning.ident is not None:
             spinning.join()
@@ -76,6 +75,12 @@ def run_work(make: Callable[[], WorkingNode]) -> None:
             node.destroy_node()
         rclpy.try_shutdown()
     sys.exit(status)
+
+
+def leave_in_peace() -> None:
+    """From now on signals are ignored: a second Ctrl-C must not change the status of a process that is ending."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _spin(node: Any, ended: threading.Event) -> None:
@@ -113,4 +118,5 @@ def run_node(make: Callable[[], ClosableNode]) -> None:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        leave_in_peace()
     sys.exit(status)

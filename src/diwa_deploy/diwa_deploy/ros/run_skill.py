@@ -24,7 +24,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import every
+from diwa_data.ros.running import every, leave_in_peace
 from diwa_data.ros.topics import LATCHED, hear, publisher
 from diwa_deploy.comparison import Comparison
 from diwa_deploy.ros.trials import run_trials
@@ -219,6 +219,7 @@ def main() -> None:
         status = RunSkill().run()
     except DiwaError as error:
         get_logger("run_skill").fatal(str(error))
+    leave_in_peace()
     rclpy.try_shutdown()
     sys.exit(status)
 

@@ -45,3 +45,4 @@ def test_ctrl_c_ends_skill_and_launch_at_once_with_status_1(launch):
     said = "\n".join(program.said)
     assert re.search(r"open_drawer: no success \((cancelled|deactivated)\) after \d+ steps", said), said
     assert "SIGKILL" not in said
+    assert "exit code -" not in said, "two signals reach every node: the terminal's and the launch's"
