@@ -108,3 +108,18 @@ def test_version_stands_once_and_its_copies_agree(package):
     setup = SOURCE / package / "setup.py"
     if setup.exists():
         assert re.search(r'version="([^"]+)"', setup.read_text()).group(1) == diwa_data.__version__
+
+
+STAMPED = {
+    "clock.py", "teleop_node.py", "ros_robot.py", "panda_arm_node.py", "robot_topics.py", "sim_robot_node.py",
+    "operator_node.py", "synthetic.py",
+}  # fmt: skip
+"""Modules that may ask the wall clock: for the stamps of what they publish, and nothing else."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_ages_deadlines_and_timers_do_not_hear_of_the_wall_clock(path):
+    text = path.read_text()
+    assert path.name in STAMPED or "time.time()" not in text
+    assert path.name == "running.py" or ".create_timer(" not in text, "diwa_data.ros.running.every"
+    assert not re.search(r"time\.time\(\) *[-<>]|[-<>] *time\.time\(\)", text) or path.name == "clock.py"
