@@ -16,12 +16,12 @@ LIMITS = {
     "fr3": [(-2.7437, 2.7437), (-1.7837, 1.7837), (-2.9007, 2.9007), (-3.0421, -0.1518), (-2.8065, 2.8065),
             (0.5445, 4.5169), (-3.0159, 3.0159)],
 }  # fmt: skip
-"""Lower and upper limits of the seven joints, rad, by the beginning of their names (Franka's documentation)."""
+"""Lower and upper limits of the seven joints, rad, by what their names hold (Franka's documentation)."""
 _A = (0.0, 0.0, 0.0, 0.0825, -0.0825, 0.0, 0.088)  # metres, Craig's convention
 _D = (0.333, 0.0, 0.316, 0.0, 0.384, 0.0, 0.0)
 _ALPHA = (0.0, -np.pi / 2, np.pi / 2, np.pi / 2, -np.pi / 2, np.pi / 2, np.pi / 2)
 _TIP = 0.107 + 0.1034  # metres from the last joint to the fingertips
-_ARM_JOINT = re.compile(r"joint([1-7])$")
+_ARM_JOINT = re.compile(r"(?<!finger_)joint([1-7])$")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def margin(names: Sequence[str], positions: Sequence[float], config: JointConfig
     angles = np.array([positions[joints[number]] for number in range(1, 8)], float)
     if not np.isfinite(angles).all():
         return Margin("hold", f"the joint positions {angles} are not finite")
-    limits = np.array(LIMITS["fr3" if names[joints[1]].startswith("fr3") else "panda"])  # (7, 2)
+    limits = np.array(LIMITS["fr3" if "fr3" in names[joints[1]] else "panda"])  # (7, 2)
     left = np.minimum(angles - limits[:, 0], limits[:, 1] - angles)
     nearest = int(left.argmin())
     joint = f"joint {nearest + 1} is {left[nearest]:.2f} rad from its limit"

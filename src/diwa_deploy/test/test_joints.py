@@ -26,7 +26,8 @@ def told(change: dict[int, float], names=NAMES):
     angles = HOME.copy()
     for joint, angle in change.items():
         angles[joint - 1] = angle
-    return margin(["finger_joint1", *names], [0.04, *angles], JointConfig())
+    fingers = ["panda_finger_joint1", "panda_finger_joint2"]
+    return margin([*names, *fingers], [*angles, 0.04, 0.04], JointConfig())
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,7 @@ def told(change: dict[int, float], names=NAMES):
     [
         ({}, "ok", ""),
         ({1: 2.8}, "warn", "joint 1 is 0.10 rad from its limit"),
+        ({2: -1.75}, "hold", "joint 2 is 0.01 rad from its limit"),
         ({6: 3.74}, "hold", "joint 6 is 0.01 rad from its limit"),
         ({4: -3.2}, "hold", "joint 4 is -0.13 rad from its limit"),
         ({2: 0.2, 4: -0.3, 6: 1.7}, "hold", "singularity"),
@@ -48,6 +50,7 @@ def test_margins_warn_and_hold(change, level, words) -> None:
 
 def test_limits_are_those_of_the_arm_by_its_joints_names() -> None:
     assert told({6: 0.6}, [f"fr3_joint{number}" for number in range(1, 8)]).reason.startswith("joint 6 is 0.06")
+    assert told({6: 0.6}, [f"left_fr3_joint{number}" for number in range(1, 8)]).level == "warn"
     assert told({6: 0.6}).level == "ok"
     assert told({1: 9.0}, [f"axis_{number}" for number in range(1, 8)]).level == "ok", "another arm"
     assert all(low < high for limits in LIMITS.values() for low, high in limits)
