@@ -31,8 +31,11 @@ from diwa_data.motion import (
 from diwa_data.pose import Pose, interpolate, rotation_distance
 from diwa_data.tilt import from_tilt_and_yaw, quaternion_of, tilt_and_yaw
 
-LEFT_AFTER = 0.5
-"""Seconds of a lead beyond its limit after which something else has moved the arm."""
+LEFT, LEFT_AFTER = 1.2, 0.5
+"""A lead of so many times its limit, for so many seconds, means that something else has moved the arm.
+
+An arm that is pressed against something gives way by a little while the target rests at the limit.
+"""
 _SMOOTHING = 0.05  # s: over which the velocity of a tracked goal is averaged
 _SHARE = 0.99  # of its greatest speed at which a goal is foreseen to move on: a faster one cannot be caught up with
 _TOLERANCE = 1e-9
@@ -100,7 +103,7 @@ class Interpolator:
 
     @property
     def is_left(self) -> bool:
-        """The lead has been beyond its limit for `LEFT_AFTER` seconds: something else has moved the arm."""
+        """The lead has been beyond `LEFT` limits for `LEFT_AFTER` seconds: something else has moved the arm."""
         return self._beyond > LEFT_AFTER
 
     def reset(self, pose: Pose) -> None:
@@ -163,7 +166,7 @@ class Interpolator:
             interventions = (reason,)
         self._target = _pose(self._state[0])
         if measured is not None:
-            self._beyond = self._beyond + self._dt if self._lead(self._state[0], measured) > 1.0 else 0.0
+            self._beyond = self._beyond + self._dt if self._lead(self._state[0], measured) > LEFT else 0.0
         return Limited(self._target, interventions)
 
     def _advance(self, measured: Pose | None) -> str:
@@ -177,6 +180,10 @@ class Interpolator:
         reason = self._try(goal, velocity, next_goal, fastest, measured)
         if reason == "ramp":  # one that stands still may be within reach
             reason = self._try(next_goal, np.zeros(6), next_goal, fastest, measured)
+        if reason == "ramp":  # or on the straight way, which never leaves the disc of tilts
+            self._motion.synchronization = Synchronization.Phase
+            reason = self._try(next_goal, np.zeros(6), next_goal, fastest, measured)
+            self._motion.synchronization = Synchronization.No
         if reason == "lead":
             assert measured is not None
             near = self._within_lead(next_goal, measured)

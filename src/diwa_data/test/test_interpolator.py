@@ -14,7 +14,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator, way
 from diwa_data.motion import LARGEST_TILT, MotionLimits, lead, limit_goal, use_of_limits
 from diwa_data.pose import Pose, rotation_distance
-from diwa_data.tilt import DOWN
+from diwa_data.tilt import DOWN, from_tilt_and_yaw
 
 TICK, RATE = 1 / 7.5, 60.0
 LIMITS = MotionLimits()
@@ -85,6 +85,24 @@ def test_a_late_command_finds_the_target_resting() -> None:
     interpolator.command(at(0.532), TICK)
     poses = [interpolator.step().pose for _ in range(60)]
     np.testing.assert_allclose([pose.position[0] for pose in poses[-10:]], 0.532, atol=1e-9)
+
+
+_ANGLE = st.floats(0.0, 2 * np.pi)
+
+
+@settings(max_examples=20, deadline=None)
+@given(_ANGLE, _ANGLE, st.sampled_from([1.0, 0.95]))
+def test_a_goal_across_the_disc_of_tilts_is_reached(begin, end, share) -> None:
+    """Each coordinate in its own time would leave the disc where it bends: the straight way is taken there."""
+    start, goal = (
+        Pose(HOME.position, from_tilt_and_yaw(share * LIMITS.max_tilt * np.array([np.cos(angle), np.sin(angle), 0.0])))
+        for angle in (begin, end)
+    )
+    interpolator = started(start)
+    interpolator.command(goal, TICK)
+    poses = [start, *(interpolator.step().pose for _ in range(600))]
+    assert rotation_distance(poses[-1].rotation, goal.rotation) < 1e-6
+    assert max(use_of_limits(poses, LIMITS, RATE).values()) <= 1 + 1e-6
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
