@@ -27,8 +27,8 @@ class PlausibleConfig:
     """Radians that two samples may differ besides."""
     margin: float = 0.2
     """Metres outside of the workspace up to which the hand may be."""
-    max_gap: float = 0.5
-    """Seconds between two samples after which they say nothing of each other."""
+    max_gap: float = 1.0
+    """Seconds between two samples after which they say nothing of each other: the watchdog ends a skill then."""
 
 
 class BelievedPose:

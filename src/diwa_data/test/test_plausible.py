@@ -66,6 +66,17 @@ def test_a_pause_makes_the_next_samples_strangers() -> None:
     assert believed.pose is None
 
 
+@given(st.lists(st.tuples(st.integers(1, 27), st.booleans()), min_size=5, max_size=20), st.floats(-0.5, 0.5))
+def test_pauses_and_bursts_of_a_stream_at_30_hz_are_ordinary(pauses, speed: float) -> None:
+    """After a pause of less than 1 s the samples that waited come at once, or are lost."""
+    believed, sent = heard(*[at(0.5)] * 5), 0
+    for length, lost in pauses:
+        before, sent = sent, sent + length
+        for number in range(sent if lost else before + 1, sent + 1):
+            believed.hear(at(0.5 + 0.1 * np.sin(speed / 0.1 * number / 30)), 4 * DT + sent / 30)
+        assert believed.problem == ""
+
+
 def test_a_clock_that_runs_backwards_is_not_believed() -> None:
     believed = heard(*[at(0.5)] * 5)
     believed.hear(at(0.5), -1.0)
