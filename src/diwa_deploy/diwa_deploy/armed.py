@@ -49,15 +49,19 @@ class ArmedTarget:
             self.fail(self.measured.problem)
 
     def problem(self) -> str:
-        """Why it cannot be armed; empty if it can."""
+        """Why it cannot be armed, or cannot go on; empty if it can."""
+        if self.armed:
+            return f"the target still brakes: {self.fault}" if self.fault else ""
         if self.measured.pose is None:
             return self.measured.problem or "no measured pose yet"
         return outside(self.measured.pose, self._limits)
 
     def arm(self) -> None:
-        """Rest at the measured pose. Raises `DiwaError` where there is a `problem`."""
+        """Rest at the measured pose; go on if it is armed. Raises `DiwaError` where there is a `problem`."""
         if problem := self.problem():
             raise DiwaError(problem)
+        if self.armed:
+            return
         assert self.measured.pose is not None
         self._interpolator.reset(self.measured.pose)
         self.armed, self.fault = True, ""

@@ -1,4 +1,4 @@
-"""How old what a skill acts on may be: pure, with ROBOT's limits."""
+"""How old what a skill acts on may be: a pure function of ages."""
 
 from __future__ import annotations
 

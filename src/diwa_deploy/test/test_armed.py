@@ -101,6 +101,41 @@ def test_an_arm_that_is_guided_away_disarms_after_half_a_second() -> None:
     assert bench.arm.step() is None
 
 
+def test_it_is_not_armed_again_while_it_brakes() -> None:
+    bench = Bench()
+    bench.arm.command(at(0.53), TICK)
+    bench.steps(5)
+    bench.arm.fail("told to")
+    with pytest.raises(DiwaError, match="still brakes: told to"):
+        bench.arm.arm()
+    bench.steps(60)
+    assert not bench.arm.armed
+    assert max(use_of_limits(bench.published, LIMITS, RATE).values()) <= 1 + 1e-6
+
+
+def test_one_that_is_armed_goes_on_where_it_is() -> None:
+    """Also where the arm has been bent out of the workspace by a little."""
+    bench = Bench(at(0.798))
+    bench.arm.command(at(0.8), TICK)
+    bench.steps(5)
+    before = bench.published[-1]
+    bench.hear(at(0.801))
+    bench.arm.arm()
+    assert bench.arm.problem() == ""
+    assert bench.arm.target is before
+
+
+def test_an_arm_that_gives_way_where_it_presses_on_something_stays_armed() -> None:
+    bench, wall = Bench(), 0.52
+    for tick in range(12):
+        bench.arm.command(at(0.52 + 0.005 * tick), TICK)
+        bench.steps(8, at(min(wall, bench.published[-1].position[0])))
+    bench.arm.hold()
+    bench.steps(60, at(wall - 0.002))
+    assert bench.arm.armed, bench.arm.fault
+    assert bench.published[-1].position[0] > wall + LIMITS.max_lead_pos - 0.001
+
+
 def test_it_is_not_armed_outside_of_the_workspace_or_without_a_pose() -> None:
     with pytest.raises(DiwaError, match="no measured pose yet"):
         ArmedTarget(LIMITS, RATE).arm()

@@ -116,6 +116,8 @@ class RosRobot:
 
     def problem(self) -> str:
         """Why the arm cannot be armed or a skill cannot begin: rivals, or streams that are silent; empty if it can."""
+        if self._running:
+            return "the last skill is still ending: try again"
         if rivals := other_publishers(self._node, messages.TARGET_POSE):
             return f"{rivals} publishes {messages.TARGET_POSE} too: stop it"
         ages = self._streams.ages(clock.now())
@@ -246,6 +248,14 @@ class RosRobot:
 
     def _publish(self) -> None:
         """The thread that publishes targets."""
+        try:
+            self._publish_while_armed()
+        except Exception as error:  # whatever it is: nothing is published any more, and that is said
+            self._armed.clear()
+            self.stop(f"no target is published any more: {error}")
+            self._node.get_logger().error(f"no target is published until the node is activated anew: {error}")
+
+    def _publish_while_armed(self) -> None:
         period, due, looked = 1.0 / self._config.rate, time.monotonic(), -float("inf")
         while self._armed.is_set():
             if time.monotonic() - looked > _RIVALS_EVERY:

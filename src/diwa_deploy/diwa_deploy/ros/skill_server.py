@@ -60,6 +60,7 @@ class SkillServer:
             self._log.error(f"{goal.skill} is refused: {problem}")
             return GoalResponse.REJECT
         self.busy = True
+        self._robot.begin()  # here, so that no stop from now on is forgotten
         return GoalResponse.ACCEPT
 
     def _refusal(self, goal: ExecuteSkill.Goal) -> str:
@@ -108,7 +109,6 @@ class SkillServer:
         """The inference thread."""
         runner = self.runners[goal.request.skill]
         try:
-            self._robot.begin()
             steps = goal.request.max_steps or self.config.max_steps
             tell = partial(self._tell, goal, itertools.count(1))
             result = runner.run(self._robot, steps, goal.request.seed, self.config.success_ticks, tell)
@@ -151,11 +151,11 @@ class SkillServer:
         response.success, response.message = not problem, problem or "moving"
         if not problem and start and pose:
             self.busy = True
+            self._robot.begin()
             threading.Thread(target=self._move, args=(pose, start.middle), name="move", daemon=True).start()
         return response
 
     def _move(self, start: Pose, goal: Pose) -> None:
-        self._robot.begin()
         try:
             for pose in (*way(start, goal, SLOW, SLOW_ROTATION, self._robot.spec.tick), *[goal] * REST):
                 self._robot.command(pose)

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -357,3 +358,18 @@ def test_kill_9_leaves_the_arm_where_it_was_told_to_be(start, bundle, topics, ro
     assert count >= 60
     assert len(arm.targets) == count
     fault("kill -9 of the node in a skill", "no target any more: the arm keeps the last one")
+
+
+def test_a_cancel_at_once_is_not_forgotten_by_the_thread_that_begins_later(topics) -> None:
+    """All that a skill forgets is forgotten when its goal is accepted."""
+    from diwa_deploy.ros.skill_server import SkillServer
+    from diwa_interfaces.action import ExecuteSkill
+
+    calls = Mock(armed=True, fault="")
+    calls.problem.return_value = ""
+    server = SkillServer(topics.node, calls, Mock())
+    server.runners = {"open_drawer": Mock(start=None)}
+    server._on_goal(ExecuteSkill.Goal(skill="open_drawer"))
+    server._on_cancel(Mock())
+    server._run(Mock(request=ExecuteSkill.Goal(skill="open_drawer", max_steps=1)), Mock())
+    assert [name for name, *_ in calls.mock_calls if name in ("begin", "stop", "end")] == ["begin", "stop", "end"]
