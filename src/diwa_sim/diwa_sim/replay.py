@@ -1,4 +1,4 @@
-"""Replay a dataset's actions open loop: the proof that scale, frame, sign and timing are right (METHOD 6, check 8)."""
+"""Replay a dataset's actions open loop: the proof that scale, frame, sign and timing are right."""
 
 from __future__ import annotations
 
