@@ -122,7 +122,6 @@ class PandaArmNode(Node):
     def _on_target(self, target: Pose) -> None:
         refusal = self._refusal(target)
         if refusal:
-            self._gate.close()
             self.get_logger().error(f"the arm holds: {refusal}", throttle_duration_sec=1.0)
             return
         self._controller.set_control(target.position, target.quaternion)
