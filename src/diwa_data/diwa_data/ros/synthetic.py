@@ -90,6 +90,14 @@ class Program:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    def end(self) -> None:
+        """Ctrl-C, so that what it has to write is written, and `kill -9` after 5 s."""
+        if self.running:
+            with suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGINT)
+                self._process.wait(5)
+        self.kill()
+
     def stop(self, number: int = signal.SIGINT) -> int:
         """Send a signal to all of them, as a terminal does; the exit status."""
         os.killpg(self._process.pid, number)

@@ -21,8 +21,7 @@ def start(domain: int) -> Iterator[Callable]:
 
     yield begin
     for process in started:
-        if process.running:
-            process.kill()
+        process.end()
 
 
 @pytest.fixture

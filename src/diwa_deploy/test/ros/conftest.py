@@ -73,8 +73,7 @@ def start(domain: int) -> Iterator[Callable[..., Any]]:
 
     yield begin
     for node in started:
-        if node.running:
-            node.kill()
+        node.end()
 
 
 class Arm:
