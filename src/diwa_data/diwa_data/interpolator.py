@@ -123,8 +123,11 @@ class Interpolator:
     def command(self, goal: Pose, seconds: float) -> tuple[str, ...]:
         """Be at `goal` in `seconds`, on the straight way from where the goal is now; rest there if no other follows.
 
-        Returns the limits that changed the goal; one that is not finite holds.
+        Returns the limits that changed the goal; one that is not finite holds. Raises `DiwaError` for no or negative
+        time.
         """
+        if not 0 < seconds < math.inf:
+            raise DiwaError(f"a goal to be at in {seconds} s: the time must be positive")
         if not is_finite(goal):
             self.hold()
             return ("finite",)
@@ -248,6 +251,9 @@ class Interpolator:
     def _take_ramp(self) -> None:
         """One more step along the braking ramp."""
         self._since += self._dt
+        if self._since >= self._ramp.duration:  # at rest exactly, where the ramp ends with rounding
+            self._state = self._at_rest(self._ramp), np.zeros(6), np.zeros(6)
+            return
         position, speed, acceleration = (np.array(part) for part in self._ramp.at_time(self._since))
         self._state = position, speed, acceleration
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -80,6 +80,24 @@ def test_a_hold_brakes_along_the_ramp_and_rests_where_it_said() -> None:
     assert max(use_of_limits(way_there + ramp, LIMITS, RATE).values()) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("seconds", [0.0, -TICK, np.nan, np.inf])
+def test_a_goal_in_no_time_is_refused(seconds) -> None:
+    with pytest.raises(DiwaError, match="the time must be positive"):
+        started().command(at(0.53), seconds)
+
+
+def test_at_rest_it_does_not_move_at_all() -> None:
+    interpolator = started()
+    interpolator.command(at(0.533, 0.08), TICK)
+    for _ in range(5):
+        interpolator.step()
+    interpolator.hold()
+    rest = rested(interpolator)[-1]
+    for _ in range(20):
+        np.testing.assert_array_equal(interpolator.step().pose.position, rest.position)
+    np.testing.assert_array_equal(interpolator.rest.position, rest.position)
+
+
 def test_a_late_command_finds_the_target_resting() -> None:
     interpolator = started()
     interpolator.command(at(0.532), TICK)
@@ -91,12 +109,13 @@ _ANGLE = st.floats(0.0, 2 * np.pi)
 
 
 @settings(max_examples=20, deadline=None)
+@example(5.38, 5.2, 1.0)
 @given(_ANGLE, _ANGLE, st.sampled_from([1.0, 0.95]))
 def test_a_goal_across_the_disc_of_tilts_is_reached(begin, end, share) -> None:
     """Each coordinate in its own time would leave the disc where it bends: the straight way is taken there."""
     start, goal = (
-        Pose(HOME.position, from_tilt_and_yaw(share * LIMITS.max_tilt * np.array([np.cos(angle), np.sin(angle), 0.0])))
-        for angle in (begin, end)
+        Pose(place, from_tilt_and_yaw(share * LIMITS.max_tilt * np.array([np.cos(angle), np.sin(angle), yaw])))
+        for place, angle, yaw in ((HOME.position, begin, 0.0), (np.array([0.2, 0.17, 0.45]), end, 0.7))
     )
     interpolator = started(start)
     interpolator.command(goal, TICK)
