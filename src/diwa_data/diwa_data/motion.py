@@ -109,7 +109,7 @@ def outside(pose: Pose, limits: MotionLimits) -> str:
     far = max(float((low - pose.position).max()), float((pose.position - high).max()))
     if far > _TOLERANCE:
         place, box = ", ".join(f"{x:.3f}" for x in pose.position), f"{limits.workspace_low} to {limits.workspace_high}"
-        return f"the hand at ({place}) m is {far:.3f} m outside of the workspace {box}"
+        return f"the hand at ({place}) m is {max(far, 0.001):.3f} m outside of the workspace {box}"
     tilt = math.hypot(*tilt_and_yaw(pose.rotation)[:2])
     if tilt > limits.max_tilt + _TOLERANCE:
         return f"the hand is tilted by {tilt:.2f} rad, {limits.max_tilt:g} is the limit"

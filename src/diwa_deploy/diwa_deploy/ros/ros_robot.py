@@ -36,7 +36,7 @@ OPEN_WIDTH = 0.07
 """Metres between fingers that count as open when the arm is armed; else the gripper is told to stay closed."""
 _RIVALS_EVERY = 0.5  # seconds between looks for other publishers of the target
 _JOINTS_EVERY = 0.05  # seconds between looks at the joints' margins
-_TIME_TO_REST = 1.0  # seconds in which a braking target rests, with much to spare
+_TIME_TO_REST = 5.0  # seconds in which a braking target rests, also at limits of a tenth of the defaults
 
 
 @dataclass(frozen=True)
