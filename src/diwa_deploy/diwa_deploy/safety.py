@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diwa_data.motion import MotionLimits, is_finite, limit_goal
-from diwa_data.pose import Pose, integrate, interpolate, relative_action, rotation_distance
+from diwa_data.motion import MotionLimits, is_finite, lead, limit_goal
+from diwa_data.pose import Pose, integrate, interpolate, relative_action
 from diwa_data.spec import Spec
 
 STEP_TOLERANCE = 1e-6
@@ -81,9 +81,7 @@ class SafetyFilter:
     def _near(self, target: Pose) -> tuple[Pose, tuple[str, ...]]:
         """The goal, drawn back to within one lead of the published target."""
         assert self._goal is not None
-        metres = float(np.linalg.norm(self._goal.position - target.position))
-        turned = rotation_distance(target.rotation, self._goal.rotation)
-        ahead = max(metres / self._limits.max_lead_pos, turned / self._limits.max_lead_rot)
+        ahead = lead(self._goal, target, self._limits)
         if ahead <= 1.0 + STEP_TOLERANCE:
             return self._goal, ()
         return interpolate(target, self._goal, 1.0 / ahead), ("windup",)

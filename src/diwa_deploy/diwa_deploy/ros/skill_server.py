@@ -31,6 +31,7 @@ ENDS_WELL = ("success", "max_steps", CANCELLED)
 """Reasons after which the next goal is accepted at once; any other must be acknowledged with `~/rearm`."""
 SLOW, SLOW_ROTATION = 0.05, 0.2
 """Metres and radians per second on the way to the start."""
+_MOVING = "the arm is moving: cancel the skill, or deactivate the node"
 REST = 2
 """Ticks at the start in which the target comes to rest there."""
 
@@ -82,7 +83,7 @@ class SkillServer:
         if not self.runners or not self._robot.armed:
             return "the node is not active: ros2 lifecycle set /policy configure, then activate"
         if self.busy:
-            return "the arm is moving: cancel the skill first"
+            return _MOVING
         if reason := self.latched or self._robot.fault:
             return f"stopped by '{reason}': ros2 service call /policy/rearm std_srvs/srv/Trigger"
         return self._robot.problem()
@@ -135,7 +136,7 @@ class SkillServer:
             if not self._robot.armed:
                 raise DiwaError("the node is not active")
             if self.busy:
-                raise DiwaError("the arm is moving: cancel the skill first")
+                raise DiwaError(_MOVING)
             self._robot.arm()
         except DiwaError as error:
             response.success, response.message = False, str(error)
