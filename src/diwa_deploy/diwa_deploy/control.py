@@ -13,6 +13,9 @@ import numpy as np
 from diwa_data.robot import Observation, Robot
 from diwa_deploy.safety import SafetyFilter
 
+OPEN_WIDTH = 0.07
+"""Metres between fingers that count as open where the last command is not known; else the gripper is kept closed."""
+
 
 class Decision(Protocol):
     """What an agent answers to an observation."""
@@ -101,7 +104,9 @@ def control_loop(
     ticks: list[Tick] = []
     try:
         agent.reset(seed)
-        executed = safety.reset(robot.observe().target)
+        first = robot.observe()
+        gripper = 1.0 if first.gripper_width > OPEN_WIDTH else -1.0  # what it holds is not dropped by an action of NaN
+        executed = safety.reset(first.target, gripper)
         sure = 0
         while len(ticks) < max_steps:
             observation, started = robot.observe(), time.perf_counter()

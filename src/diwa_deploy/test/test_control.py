@@ -22,11 +22,12 @@ class PointRobot:
 
     spec: Spec = field(default_factory=Spec)
     pose: Pose = START
+    width: float = 0.08
     commands: list[tuple[Pose, float]] = field(default_factory=list)
 
     def observe(self):
         now = len(self.commands) * self.spec.tick
-        return Observation({}, self.pose, self.pose, 0.08, now, now)
+        return Observation({}, self.pose, self.pose, self.width, now, now)
 
     def command(self, goal, gripper):
         self.commands.append((goal, gripper))
@@ -100,6 +101,12 @@ def test_interventions_are_counted_by_name():
     result = loop(ListAgent([nan, big, FORWARD], [0.0] * 3), 3)
     assert result.interventions == {"finite": 1, "step": 1}
     np.testing.assert_array_equal(result.ticks[0].action, [0, 0, 0, 0, 0, 0, 1])
+
+
+def test_an_action_of_nan_at_first_keeps_closed_fingers_closed():
+    robot = PointRobot(width=0.03)
+    loop(ListAgent([[np.nan] * 7], [0.0]), 1, robot)
+    assert [gripper for _, gripper in robot.commands] == [-1]
 
 
 def test_every_tick_is_told_with_its_observation():

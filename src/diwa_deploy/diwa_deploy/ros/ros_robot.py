@@ -26,14 +26,12 @@ from diwa_data.ros.offers import other_publishers
 from diwa_data.ros.topics import LATCHED, SENSOR, message_type, publisher
 from diwa_data.teleop import GRIPPER_REPEAT
 from diwa_deploy.armed import ArmedTarget
-from diwa_deploy.control import Stopped
+from diwa_deploy.control import OPEN_WIDTH, Stopped
 from diwa_deploy.joints import Margin, margin
 from diwa_deploy.live import LiveStreams
 from diwa_deploy.ros.mode import ModeConfig, ModeWatch
 from diwa_deploy.watchdog import Verdict, WatchdogConfig, judge
 
-OPEN_WIDTH = 0.07
-"""Metres between fingers that count as open when the arm is armed; else the gripper is told to stay closed."""
 _RIVALS_EVERY = 0.5  # seconds between looks for other publishers of the target
 _JOINTS_EVERY = 0.05  # seconds between looks at the joints' margins
 _TIME_TO_REST = 5.0  # seconds in which a braking target rests, also at limits of a tenth of the defaults
