@@ -23,6 +23,7 @@ from diwa_sim.calvin_starts import annotated_starts, drawn_start
 needs_calvin = pytest.mark.skipif(
     importlib.util.find_spec("calvin_env") is None, reason="calvin_env is not installed (docs/calvin.md)"
 )
+HAND = pose_of(robot_observation(0))
 
 
 def scene_of(vector: np.ndarray) -> dict[str, float]:
@@ -36,7 +37,7 @@ def test_an_observation_is_taken_over() -> None:
         "rgb_tactile": np.zeros((160, 120, 6), np.uint8),
     }
     latest = {"rgb_obs": images, "robot_obs": robot_observation(3), "scene_obs": scene_observation(3)}
-    observation = observation_of(latest, 0.1)
+    observation = observation_of(latest, HAND, 0.1)
     np.testing.assert_allclose(observation.pose.position, [0.023, -0.23, 0.512])
     np.testing.assert_allclose(observation.pose.rotation.as_euler("xyz"), [np.pi - 0.07, -0.03, 1.5])
     assert (observation.gripper_width, observation.stamp) == (0.08, 0.1)
@@ -48,7 +49,7 @@ def test_an_observation_is_taken_over() -> None:
     np.testing.assert_array_equal(frame.scene_state, scene_observation(3))
     del images["rgb_gripper"]
     with pytest.raises(DiwaError, match="no camera gripper, only rgb_static, rgb_tactile"):
-        observation_of(latest, 0.1)
+        observation_of(latest, HAND, 0.1)
 
 
 @pytest.mark.parametrize("skill", SKILLS)
@@ -187,7 +188,7 @@ def test_what_calvin_records_means_the_same_to_us(environment, tmp_path: Path) -
         episode.state[5], robot_state(pose_of(taken[5]["robot_obs"]), taken[5]["robot_obs"][6])
     )
     np.testing.assert_allclose(episode.action[5][:6], relative_of(folder, 5)[:6], atol=1e-6)
-    observed = preprocess_observation(observation_of(taken[5], 0.0), CALVIN)
+    observed = preprocess_observation(observation_of(taken[5], HAND, 0.0), CALVIN)
     np.testing.assert_array_equal(episode.images["gripper"][5], observed.images["gripper"])
 
 

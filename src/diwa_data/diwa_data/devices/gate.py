@@ -72,5 +72,6 @@ class Gate:
                 await asyncio.sleep(_STEP)
         finally:
             if transport and peer in self._strangers:
-                transport.abort()
+                with suppress(AttributeError):  # Python 3.11.2 cannot abort what has gone already
+                    transport.abort()
             self._strangers.discard(peer)
