@@ -30,7 +30,8 @@ def main(ticks: int = 1000) -> None:
     agent = Agent(model, policy, RewardClassifier(model.feature_dim, 512), spec)
     rng = np.random.default_rng(0)
     images = {c.name: rng.integers(0, 255, (*c.record_size, 3), np.uint8) for c in spec.cameras}
-    observation = Observation(images, Pose(np.zeros(3), Rotation.identity()), 0.08, 0.0, 0.0)
+    pose = Pose(np.zeros(3), Rotation.identity())
+    observation = Observation(images, pose, pose, 0.08, 0.0, 0.0)
     action, milliseconds = spec.action.null, []
     for _ in range(ticks + 40):
         started = time.perf_counter()
