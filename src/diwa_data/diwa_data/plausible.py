@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from diwa_data.motion import MotionLimits, is_finite
 from diwa_data.pose import Pose, rotation_distance
-
-
-@dataclass(frozen=True)
-class PlausibleConfig:
-    """What a measured pose must look like. The speeds are the Panda's own limits."""
-
-    samples: int = 3
-    """Poses in a row that must agree before the first of them, or any after a wrong one, is believed."""
-    max_speed: float = 1.7
-    """Metres per second between two samples."""
-    max_rotation_speed: float = 2.5
-    """Radians per second between two samples."""
-    jitter_pos: float = 0.02
-    """Metres that two samples may differ besides."""
-    jitter_rot: float = 0.1
-    """Radians that two samples may differ besides."""
-    margin: float = 0.2
-    """Metres outside of the workspace up to which the hand may be."""
-    max_gap: float = 1.0
-    """Seconds between two samples after which they say nothing of each other: the watchdog ends a skill then."""
+from diwa_data.robot_config import PlausibleConfig
 
 
 class BelievedPose:
     """The measured pose, as long as it is plausible; all times are monotonic, seconds."""
 
-    def __init__(self, limits: MotionLimits, config: PlausibleConfig = PlausibleConfig()):
-        self._config = config
+    def __init__(self, limits: MotionLimits, config: PlausibleConfig | None = None):
+        self._config = config or PlausibleConfig()
         self.bound(limits)
         self._last: tuple[Pose, float] | None = None
         self._agreeing = 0

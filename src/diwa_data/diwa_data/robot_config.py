@@ -50,6 +50,26 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
+class PlausibleConfig:
+    """What a measured pose must look like. The speeds are the Panda's own limits."""
+
+    samples: int = 3
+    """Poses in a row that must agree before the first of them, or any after a wrong one, is believed."""
+    max_speed: float = 1.7
+    """Metres per second between two samples."""
+    max_rotation_speed: float = 2.5
+    """Radians per second between two samples."""
+    jitter_pos: float = 0.02
+    """Metres that two samples may differ besides."""
+    jitter_rot: float = 0.1
+    """Radians that two samples may differ besides."""
+    margin: float = 0.2
+    """Metres outside of the workspace up to which the hand may be."""
+    max_gap: float = 1.0
+    """Seconds between two samples after which they say nothing of each other: the watchdog ends a skill then."""
+
+
+@dataclass(frozen=True)
 class RobotConfig:
     """The `robot` section of `config/robot_*.yaml`; every node gets it."""
 
@@ -63,6 +83,8 @@ class RobotConfig:
     """Frame of all poses: the base of the arm. A pose in another frame is refused."""
     joints: JointConfig = field(default_factory=JointConfig)
     """Margins of the arm's joints."""
+    plausible: PlausibleConfig = field(default_factory=PlausibleConfig)
+    """Which measured poses are believed."""
     action: ActionSpec = field(default_factory=ActionSpec)
     """Scale and conventions of actions."""
     inference_delay: float = 0.0

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from diwa_data.motion import MotionLimits
 from diwa_data.plausible import BelievedPose
 from diwa_data.pose import Pose
+from diwa_data.robot_config import PlausibleConfig, load_robot
 from diwa_data.tilt import DOWN
 
 DT = 1 / 60
@@ -87,3 +88,14 @@ def test_a_clock_that_runs_backwards_is_not_believed() -> None:
 def test_what_an_arm_can_do_is_believed(speed: float, start: float) -> None:
     xs = np.clip(start + speed * DT * np.arange(20), 0.15, 0.85)
     assert heard(*map(at, xs)).problem == ""
+
+
+def test_a_lab_says_in_its_robot_file_what_its_pose_stream_is_like(tmp_path) -> None:
+    """Samples of 10 Hz that come two at a time, of an arm at 0.5 m/s."""
+    path = tmp_path / "robot.yaml"
+    path.write_text("/**: {ros__parameters: {robot: {plausible: {jitter_pos: 0.06}}}}")
+    for config, agree in ((PlausibleConfig(), False), (load_robot(path).plausible, True)):
+        believed = BelievedPose(MotionLimits(), config)
+        for number in range(10):
+            believed.hear(at(0.3 + 0.05 * number), 0.2 * (number // 2))
+        assert (believed.problem == "") is agree

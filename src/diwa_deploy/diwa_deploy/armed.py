@@ -7,6 +7,7 @@ from diwa_data.interpolator import Interpolator
 from diwa_data.motion import Limited, MotionLimits, outside
 from diwa_data.plausible import BelievedPose
 from diwa_data.pose import Pose
+from diwa_data.robot_config import PlausibleConfig
 
 
 class ArmedTarget:
@@ -17,10 +18,10 @@ class ArmedTarget:
     lead's limit, brakes the target and disarms it.
     """
 
-    def __init__(self, limits: MotionLimits, rate: float):
-        """`rate`: steps per second, Hz."""
+    def __init__(self, limits: MotionLimits, rate: float, plausible: PlausibleConfig | None = None):
+        """`rate`: steps per second, Hz; `plausible`: which measured poses are believed."""
         self._limits, self._rate, self._interpolator = limits, rate, Interpolator(limits, rate)
-        self.measured = BelievedPose(limits)
+        self.measured = BelievedPose(limits, plausible)
         """What `hear` has told."""
         self.armed = False
         """A target is published."""

@@ -12,6 +12,7 @@ from diwa_data import clock, messages
 from diwa_data.motion import MotionLimits
 from diwa_data.plausible import BelievedPose
 from diwa_data.pose import Pose
+from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.offers import other_publishers
 from diwa_data.ros.running import every
 from diwa_data.ros.topics import SENSOR, hear
@@ -23,16 +24,18 @@ PATIENCE = 2.5
 class Arm:
     """Hears the measured pose and watches who publishes targets."""
 
-    def __init__(self, node: Node, limits: MotionLimits, frame: str, max_age: float, on_known: Callable[[Pose], str]):
-        """`frame`: the base frame; `max_age`: seconds after which a pose is too old.
+    def __init__(
+        self, node: Node, limits: MotionLimits, robot: RobotConfig, max_age: float, on_known: Callable[[Pose], str]
+    ):
+        """`max_age`: seconds after which a pose is too old.
 
         `on_known` is called with a pose from which to start anew, and answers why it cannot (empty if it can).
         """
         self._node, self._max_age, self._on_known = node, max_age, on_known
-        self._believed = BelievedPose(limits)
+        self._believed = BelievedPose(limits, robot.plausible)
         self._others: str | None = None  # unknown until it was looked
         self._problem, self._begun = "no measured pose yet", time.monotonic()
-        hear(node, messages.CURRENT_POSE, self._on_pose, SENSOR, frame)
+        hear(node, messages.CURRENT_POSE, self._on_pose, SENSOR, robot.base_frame)
         every(node, 0.5, self._look_around)
 
     @property

@@ -61,7 +61,7 @@ class TeleopNode(Node):
         self._frame, simulated = config.robot.base_frame, bool(config.robot.scene_state)
         self._by_press = not simulated  # a simulated scene is put back between episodes, arm and all
         self._armed, self._released = True, False
-        self._arm = Arm(self, config.teleop.limits, self._frame, config.max_pose_age, self._start_anew)
+        self._arm = Arm(self, config.teleop.limits, config.robot, config.max_pose_age, self._start_anew)
         self._target = publisher(self, messages.TARGET_POSE, 1)
         self._gripper_command = publisher(self, messages.GRIPPER_COMMAND, LATCHED)
         self._diagnostics = Diagnostics(self)

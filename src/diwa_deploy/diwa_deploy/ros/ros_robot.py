@@ -64,7 +64,7 @@ class RosRobot:
         self._node, self._robot, self._config = node, robot, config
         self._streams = LiveStreams(spec, config.max_age)
         self._lock = threading.Lock()
-        self._arm = ArmedTarget(config.limits.within(spec), config.rate)
+        self._arm = ArmedTarget(config.limits.within(spec), config.rate, robot.plausible)
         self._margin, self._margin_seen = Margin("ok", ""), -float("inf")
         self._gripper, self._width = spec.action.gripper_open, 0.0
         self._gripper_sent: tuple[float, float] = (0.0, -float("inf"))  # what, and when
