@@ -6,10 +6,8 @@ DEMO ?= runs/demo
 export MPLBACKEND := Agg
 
 # What `make coverage` counts: recording, teleoperation, motion and deployment, without ROS and in its nodes.
-WITHOUT_ROS := $(addprefix src/diwa_data/diwa_data/,$(addsuffix .py,align annotate bag_reader bag_writer bags checksums \
-	clock contact_sheet interpolator locks messages motion plausible pose recording recover session sidecar teleop \
-	ticks tilt devices/*)) \
-	src/diwa_deploy/diwa_deploy/*.py
+WITHOUT_ROS := $(addprefix src/diwa_data/diwa_data/,$(addsuffix .py,clock interpolator motion pose ticks \
+	dataset/align recording/* teleop/*)) src/diwa_deploy/diwa_deploy/*.py
 WITH_ROS := src/diwa_data/diwa_data/ros/*.py src/diwa_deploy/diwa_deploy/ros/*.py
 
 .PHONY: help setup demo test coverage check verify bench fuzz lock clean

@@ -16,10 +16,10 @@ from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_learning.agent import Agent
-from diwa_learning.policy import PolicyNetConfig, make_policy
-from diwa_learning.reward import RewardClassifier
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
+from diwa_learning.reward.classifier import RewardClassifier
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel
 
 
 def main(ticks: int = 1000) -> None:

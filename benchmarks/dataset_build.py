@@ -8,9 +8,9 @@ from pathlib import Path
 
 from common import Measurement
 
-from diwa_data.dataset import DatasetConfig, build_dataset
-from diwa_data.recording import RecordConfig
-from diwa_sim.record import record
+from diwa_data.dataset.dataset import DatasetConfig, build_dataset
+from diwa_data.recording.recorder import RecordConfig
+from diwa_sim.operator.record import record
 
 
 def main(minutes: float = 8.0) -> None:

@@ -46,9 +46,9 @@ def write(path: Path, frames: int) -> None:
 
 def load(path: Path) -> tuple[float, float, float]:
     """Seconds to the first batch, peak resident GiB, GiB of pixels."""
-    from diwa_learning.memory import peak_memory
-    from diwa_learning.sequences import Replay, split_held_out
-    from diwa_learning.train_world_model import load_datasets
+    from diwa_learning.core.device import peak_memory
+    from diwa_learning.world_model.replay import Replay, split_held_out
+    from diwa_learning.world_model.train import load_datasets
 
     rng, started = np.random.default_rng(0), time.perf_counter()
     datasets = load_datasets([path])

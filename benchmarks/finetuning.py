@@ -18,20 +18,17 @@ from reference import finetuning as plain
 
 from diwa_data.config import load_section
 from diwa_data.spec import Spec
-from diwa_learning.bc_weight import BCWeight
-from diwa_learning.chain import FinetunedPolicy
-from diwa_learning.checkpoint import compute_device
-from diwa_learning.dream import Dream, DreamConfig
-from diwa_learning.finetune import FinetuneConfig
-from diwa_learning.finetuner import Critic, Finetuner, PPOConfig
-from diwa_learning.memory import reuse_freed_memory
-from diwa_learning.policy import PolicyNetConfig, make_policy
-from diwa_learning.reward import RewardClassifier
-from diwa_learning.rssm import State
-from diwa_learning.stacking import stack
-from diwa_learning.streams import Stream, Streams
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.core.device import compute_device, reuse_freed_memory
+from diwa_learning.core.stacking import Stream, Streams, stack
+from diwa_learning.finetune.imagination import Dream, DreamConfig
+from diwa_learning.finetune.learner import BCWeight, Critic, Finetuner, PPOConfig
+from diwa_learning.finetune.train import FinetuneConfig
+from diwa_learning.policy.base import FinetunedPolicy
+from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
+from diwa_learning.reward.classifier import RewardClassifier
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.rssm import State
 
 ALPHA = 0.05
 

@@ -25,16 +25,13 @@ from world_model import random_batch
 
 from diwa_data.config import load_section
 from diwa_data.spec import Spec
-from diwa_learning.capture import Captured
-from diwa_learning.checkpoint import compute_device
-from diwa_learning.draws import draw
-from diwa_learning.finetune import FinetuneConfig
-from diwa_learning.flops import matmul_peak, training_flops
-from diwa_learning.memory import peak_memory, reuse_freed_memory
-from diwa_learning.rssm import RSSMConfig
-from diwa_learning.train_world_model import adamw, gradients, update
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.core.capture import Captured
+from diwa_learning.core.device import compute_device, peak_memory, reuse_freed_memory
+from diwa_learning.finetune.train import FinetuneConfig
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel, draw
+from diwa_learning.world_model.rssm import RSSMConfig
+from diwa_learning.world_model.train import adamw, gradients, matmul_peak, training_flops, update
 
 SMALL = {
     "depth": 4,

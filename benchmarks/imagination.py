@@ -11,17 +11,16 @@ import torch
 from common import Measurement
 
 from diwa_data.spec import Spec
-from diwa_learning.bc_weight import BCWeight
-from diwa_learning.chain import FinetunedPolicy
-from diwa_learning.dream import Dream
-from diwa_learning.finetune import FinetuneConfig
-from diwa_learning.finetuner import Critic, Finetuner
-from diwa_learning.policy import PolicyNetConfig, make_policy
-from diwa_learning.reward import RewardClassifier
-from diwa_learning.rssm import RSSMConfig
-from diwa_learning.streams import Stream, Streams
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.core.stacking import Stream, Streams
+from diwa_learning.finetune.imagination import Dream
+from diwa_learning.finetune.learner import BCWeight, Critic, Finetuner
+from diwa_learning.finetune.train import FinetuneConfig
+from diwa_learning.policy.base import FinetunedPolicy
+from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
+from diwa_learning.reward.classifier import RewardClassifier
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.rssm import RSSMConfig
 
 
 def main(iterations: int = 4) -> None:

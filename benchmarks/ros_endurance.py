@@ -17,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from policy_client import PolicyClient, running_skill
 from processes import node_pid, summary, usage
 
-from diwa_data import messages
+from diwa_data.recording import messages
 from diwa_data.ros.topics import hear
 from diwa_deploy.bundle import load_bundle
 from diwa_interfaces.action import ExecuteSkill

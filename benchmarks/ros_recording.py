@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from processes import node_pid, summary, usage
 
-from diwa_data import messages
-from diwa_data.bags import Bag, find_bags
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import Bag, find_bags
 
 NODES = ("recorder", "teleop", "sim_robot", "operator")
 SETTLE = 15.0  # seconds after the start that are not measured

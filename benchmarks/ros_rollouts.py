@@ -15,8 +15,8 @@ import rclpy
 from policy_client import PolicyClient, running_skill
 
 from diwa_cli.statistics import SuccessRate, paired_difference
-from diwa_data import messages
 from diwa_data.motion import MotionLimits
+from diwa_data.recording import messages
 from diwa_data.ros.topics import LATCHED, hear, publisher
 from diwa_deploy.bundle import load_bundle
 from diwa_deploy.runner import SkillRunner

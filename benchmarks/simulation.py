@@ -9,8 +9,8 @@ from pathlib import Path
 
 from common import Measurement
 
-from diwa_data.recording import EpisodeRecorder, RecordConfig
-from diwa_sim.record import record_episode
+from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
+from diwa_sim.operator.record import record_episode
 from diwa_sim.table import SimulatedPanda
 
 

@@ -19,14 +19,12 @@ from reference import world_model as reference
 
 from diwa_data.config import load_section
 from diwa_data.spec import Spec
-from diwa_learning.draws import draw
-from diwa_learning.flops import matmul_peak, training_flops
-from diwa_learning.memory import reuse_freed_memory
-from diwa_learning.rssm import RSSMConfig
-from diwa_learning.sequences import Batch
-from diwa_learning.train_world_model import adamw, gradients, update
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.core.device import reuse_freed_memory
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel, draw
+from diwa_learning.world_model.replay import Batch
+from diwa_learning.world_model.rssm import RSSMConfig
+from diwa_learning.world_model.train import adamw, gradients, matmul_peak, training_flops, update
 
 SIZES: dict[str, Any] = {
     "depth": 16,

@@ -12,11 +12,10 @@ from mutations import changed_json, scramble
 
 from diwa_data.manifest import MANIFEST
 from diwa_data.spec import Spec
-from diwa_deploy.bundle import CARD, load_bundle, write_bundle
-from diwa_deploy.packing import pack_bundles
+from diwa_deploy.bundle import CARD, load_bundle, pack_bundles, write_bundle
 from diwa_deploy.start_region import StartRegion
 from diwa_learning.agent import load_agent
-from diwa_learning.checkpoint import (
+from diwa_learning.core.checkpoint import (
     CONFIG,
     METRICS,
     SPEC,
@@ -26,14 +25,13 @@ from diwa_learning.checkpoint import (
     save_checkpoint,
     weights_hash,
 )
-from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
-from diwa_learning.reward import RewardClassifier
-from diwa_learning.reward_config import RewardConfig
-from diwa_learning.rssm import RSSMConfig
-from diwa_learning.state_file import load_state, save_state
-from diwa_learning.train_policy import PolicyConfig
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.core.tensor_file import load_state, save_state
+from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
+from diwa_learning.policy.train import PolicyConfig
+from diwa_learning.reward.classifier import RewardClassifier, RewardConfig
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.rssm import RSSMConfig
 
 _VALID = "valid"
 """Content of targets whose files have no checksum: anything that is read must only be whole in itself."""

@@ -15,10 +15,10 @@ from harness import Target
 from mutations import random_pickle, scramble
 from recordings import episode
 
-from diwa_data.calvin import ANNOTATIONS, frame_path, load_pickled_array, read_annotations, read_frame
-from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
-from diwa_data.dataset_file import write_checksum
-from diwa_data.synthetic_calvin import write_calvin
+from diwa_data.calvin.format import ANNOTATIONS, frame_path, load_pickled_array, read_annotations, read_frame
+from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.file import write_checksum
+from diwa_data.testing.calvin import write_calvin
 
 _VALID = "valid"
 

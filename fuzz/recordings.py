@@ -14,17 +14,15 @@ import numpy as np
 from harness import Target
 from mutations import changed_json, scramble
 
-from diwa_data.bag_reader import METADATA
-from diwa_data.bag_writer import BagWriter
-from diwa_data.bags import Bag, decode_value, read_episode
-from diwa_data.checksums import content_digest
-from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
-from diwa_data.messages import IMAGE_TYPE, TARGET_POSE, TYPES, image_topic
-from diwa_data.recover import recover
-from diwa_data.seal import seal_episode
-from diwa_data.sidecar import SIDECAR, Sidecar
+from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.manifest import content_digest
+from diwa_data.recording.bag_reader import METADATA, Bag, decode_value, read_episode
+from diwa_data.recording.bag_writer import BagWriter
+from diwa_data.recording.messages import IMAGE_TYPE, TARGET_POSE, TYPES, image_topic
+from diwa_data.recording.recover import recover, seal_episode
+from diwa_data.recording.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import CameraSpec, Spec
-from diwa_data.synthetic import record_synthetic
+from diwa_data.testing.synthetic import record_synthetic
 
 SPEC = Spec(
     cameras=tuple(CameraSpec(name, record_size=(24, 32), size=(8, 8)) for name in ("static", "gripper")),

@@ -46,7 +46,7 @@ def ctrl_c() -> Iterator[None]:
 @pytest.fixture
 def domain() -> Iterator[int]:
     """A ROS domain of its own."""
-    from diwa_data.ros.synthetic import own_domain
+    from diwa_data.testing.ros import own_domain
 
     with own_domain() as number:
         yield number
@@ -55,7 +55,7 @@ def domain() -> Iterator[int]:
 @pytest.fixture
 def topics(domain: int) -> Iterator[Any]:
     """Publishes and hears in that domain."""
-    from diwa_data.ros.synthetic import Topics
+    from diwa_data.testing.ros import Topics
 
     made = Topics(domain)
     yield made

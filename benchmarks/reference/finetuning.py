@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diwa_learning.diffusion import cosine_betas, sinusoid
-from diwa_learning.streams import Streams
+from diwa_learning.core.stacking import Streams
+from diwa_learning.policy.diffusion import cosine_betas, sinusoid
 
 CHUNK, ACTION = 4, 7
 

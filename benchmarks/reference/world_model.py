@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diwa_data.spec import Spec
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.world_model.config import WorldModelConfig
 
 
 class Encoder(nn.Module):

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from diwa_data.bags import is_bag
-from diwa_data.dataset_file import is_dataset
+from diwa_data.dataset.dataset import seal_dataset
+from diwa_data.dataset.file import is_dataset
 from diwa_data.errors import DiwaError
-from diwa_data.seal import seal_dataset, seal_episode
+from diwa_data.recording.bag_reader import is_bag
+from diwa_data.recording.recover import seal_episode
 from diwa_deploy.bundle import is_bundle, seal_bundle
-from diwa_learning.checkpoint import CONFIG, is_finished, seal_checkpoint
+from diwa_learning.core.checkpoint import CONFIG, is_finished, seal_checkpoint
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+TUNING_SEEDS = range(5_000_000_000, 6_000_000_000)
+"""For choosing settings."""
+CURVE_SEEDS = range(6_000_000_000, 7_000_000_000)
+"""For learning curves."""
+DPPO_SEEDS = range(7_000_000_000, 8_000_000_000)
+"""For the baseline that trains in the simulator."""
+FINAL_SEEDS = range(8_000_000_000, 9_000_000_000)
+"""For the figure that is reported."""
+SEEDS = {"tuning": TUNING_SEEDS, "curve": CURVE_SEEDS, "final": FINAL_SEEDS}
+"""Of evaluations, by name."""
+
+
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 

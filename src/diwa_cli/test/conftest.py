@@ -18,15 +18,14 @@ import torch
 from diwa_cli.main import main
 from diwa_cli.video import write_video
 from diwa_data.spec import CALVIN, Spec
-from diwa_learning.checkpoint import save_checkpoint, weights_hash
-from diwa_learning.decoded_reward import DecodedReward
-from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
-from diwa_learning.reward import RewardClassifier
-from diwa_learning.reward_config import RewardConfig
-from diwa_learning.rssm import RSSMConfig
-from diwa_learning.train_policy import PolicyConfig
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.core.checkpoint import save_checkpoint, weights_hash
+from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
+from diwa_learning.policy.train import PolicyConfig
+from diwa_learning.reward.classifier import RewardClassifier, RewardConfig
+from diwa_learning.reward.decoder import DecodedReward
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.rssm import RSSMConfig
 from diwa_sim.tasks import SCENE_STATE
 
 BASE_WINS, TUNED_WINS = [True, False, False, True], [True, True, False, True]

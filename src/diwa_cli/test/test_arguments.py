@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from diwa_cli.arguments import Flags, Source, call, command_line, split_source, wait_for_enter
-from diwa_cli.demo import DemoConfig, Settings
-from diwa_cli.run_skill import RunSkillConfig
+from diwa_cli.evaluation.run_skill import RunSkillConfig
+from diwa_cli.pipeline.demo import DemoConfig, Settings
 from diwa_data.config import SECTIONS, load_parameters, presets
 from diwa_data.errors import DiwaError
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.world_model.config import WorldModelConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from diwa_cli.arguments import output_checks
 from diwa_cli.main import COMMANDS
 from diwa_data.locks import FolderLock
 from diwa_data.spec import CameraSpec, Spec
-from diwa_data.synthetic import record_synthetic
+from diwa_data.testing.synthetic import record_synthetic
 
 SMALL = Spec(cameras=(CameraSpec("static", (40, 48)), CameraSpec("gripper", (40, 48))))
 OUTPUTS = {"out", "video", "save", "figure", "thumbnails"}

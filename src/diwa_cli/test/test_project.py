@@ -32,6 +32,16 @@ ROS = {
     "action_msgs", "lifecycle_msgs", "diagnostic_msgs", "sensor_msgs", "geometry_msgs", "std_msgs", "std_srvs",
     "diwa_interfaces", "franka_msgs", "panda_py",
 }  # fmt: skip
+ROOMS = {
+    "diwa_data": ["", "teleop", "recording", "dataset", "calvin lerobot view", "ros", "testing"],
+    "diwa_sim": ["", "calvin operator", "environments", "ros"],
+    "diwa_learning": ["core", "world_model", "policy reward ensemble", "agent finetune", "jobs", "ros"],
+    "diwa_deploy": ["", "ros"],
+    "diwa_cli": ["", "evaluation", "report", "pipeline", "experiments", "commands", "main"],
+}
+"""Package -> its rooms, lowest first: folders or modules; "" holds the modules that no other level names.
+
+A room imports itself and what is lower, never its neighbours."""
 NOT_LOCKED = ("scale", "panda")  # a cluster's and a robot machine's own, installed on top
 MODULES = [path for package in MAY_IMPORT for path in sorted((SOURCE / package / package).rglob("*.py"))]
 
@@ -51,9 +61,40 @@ def imported(path: Path) -> set[str]:
 def test_imports_follow_the_table(path):
     package = path.relative_to(SOURCE).parts[0]
     allowed = MAY_IMPORT[package] | {package} | set(sys.stdlib_module_names)
-    if "ros" in path.relative_to(SOURCE).parts:
+    if "ros" in path.relative_to(SOURCE).with_suffix("").parts:
         allowed |= ROS
     assert imported(path) <= allowed
+
+
+def level(package: str, room: str) -> int:
+    """Height of a room in its package."""
+    return next((at for at, rooms in enumerate(ROOMS[package]) if room in rooms.split()), 0)
+
+
+def rooms_imported(path: Path, package: str) -> set[str]:
+    """Rooms of its own package that a module imports from, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
+            inside = node.module.split(".")[1:2]
+            found |= set(inside) if inside else {name.name for name in node.names if not name.name.startswith("__")}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_rooms_import_downwards_only(path):
+    package, _, *inside = path.relative_to(SOURCE).with_suffix("").parts
+    own = inside[0]
+    for room in rooms_imported(path, package):
+        same = room == own or (level(package, own) == level(package, room) == 0 and "" in ROOMS[package])
+        assert same or level(package, room) < level(package, own), f"{own} imports {room}"
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_folders_and_files_are_of_a_size_to_be_read(package):
+    folders = {path.parent for path in MODULES if package in path.parts}
+    assert [str(folder) for folder in folders if len(list(folder.glob("*.py"))) > 18] == []
+    assert [str(path) for path in MODULES if package in path.parts and len(path.read_text().splitlines()) > 400] == []
 
 
 def test_the_lock_holds_every_dependency_but_torch_by_hash():
@@ -112,7 +153,7 @@ def test_version_stands_once_and_its_copies_agree(package):
 
 STAMPED = {
     "clock.py", "teleop_node.py", "ros_robot.py", "panda_arm_node.py", "robot_topics.py", "sim_robot_node.py",
-    "operator_node.py", "synthetic.py",
+    "operator_node.py", "ros.py",
 }  # fmt: skip
 """Modules that may ask the wall clock: for the stamps of what they publish, and nothing else."""
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from diwa_cli.phases import claim
+from diwa_cli.pipeline.jobs import claim
 from diwa_cli.run_folder import PhaseLog, RunFolder
 from diwa_data.errors import DiwaError
 

@@ -9,20 +9,21 @@ import pytest
 import torch
 
 from diwa_cli.run_folder import RunFolder, read_json
-from diwa_cli.seeds import SEEDS
-from diwa_data.dataset import load_dataset
+from diwa_cli.statistics import SEEDS
+from diwa_data.dataset.dataset import load_dataset
 from diwa_data.images import Frame
 from diwa_learning import agent as agent_module
 from diwa_learning.agent import Agent, Unjudged
-from diwa_learning.checkpoint import load_checkpoint, load_world_model
-from diwa_learning.dream import Dream, DreamConfig
-from diwa_learning.features import embed_clips, filtered_states, gumbel_noise, whole
-from diwa_learning.finetune import FinetuneConfig
-from diwa_learning.open_loop import action_check
-from diwa_learning.policy import load_policy
-from diwa_learning.sequences import Replay
-from diwa_learning.start_states import start_states
-from diwa_learning.train_reward import load_reward
+from diwa_learning.core.checkpoint import load_checkpoint
+from diwa_learning.finetune.imagination import Dream, DreamConfig
+from diwa_learning.finetune.start_states import start_states
+from diwa_learning.finetune.train import FinetuneConfig
+from diwa_learning.policy.checkpoint import load_policy
+from diwa_learning.reward.train import load_reward
+from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.latents import embed_clips, filtered_states, gumbel_noise, whole
+from diwa_learning.world_model.open_loop import action_check
+from diwa_learning.world_model.replay import Replay
 
 pytestmark = pytest.mark.verify
 

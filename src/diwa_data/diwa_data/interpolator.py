@@ -28,8 +28,7 @@ from diwa_data.motion import (
     outside,
     turning_stretch,
 )
-from diwa_data.pose import Pose, interpolate, rotation_distance
-from diwa_data.tilt import from_tilt_and_yaw, quaternion_of, tilt_and_yaw
+from diwa_data.pose import Pose, from_tilt_and_yaw, interpolate, quaternion_of, rotation_distance, tilt_and_yaw
 
 LEFT, LEFT_AFTER = 1.2, 0.5
 """A lead of so many times its limit, for so many seconds, means that something else has moved the arm.

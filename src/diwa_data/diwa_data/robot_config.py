@@ -8,8 +8,10 @@ from pathlib import Path
 from diwa_data.config import config_file, from_mapping, ros_parameters
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import expanded
-from diwa_data.messages import BASE_FRAME
 from diwa_data.spec import ActionSpec, CameraSpec, Spec
+
+BASE_FRAME = "panda_link0"
+"""Frame of poses unless a robot file names another."""
 
 ROBOTS = ("franka", "sim")
 """Robots with a shipped `config/robot_<name>.yaml`."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from diwa_data.config import from_mapping
 from diwa_data.errors import DiwaError, damage_as_error
-from diwa_data.json_files import parse_json
+from diwa_data.files import parse_json
 
 MAX_RECORD_SIZE = 4096
 """Largest height and width of recorded images, pixels."""

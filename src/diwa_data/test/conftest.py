@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diwa_data.spec import CameraSpec, Spec
-from diwa_data.synthetic import record_synthetic
+from diwa_data.testing.synthetic import record_synthetic
 
 SMALL = Spec(
     cameras=(

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diwa_data.align import DatasetConfig
 from diwa_data.config import config_file, from_mapping, load_parameters, load_section, presets
+from diwa_data.dataset.align import DatasetConfig
 from diwa_data.errors import DiwaError
-from diwa_data.recording import RecordConfig
+from diwa_data.recording.recorder import RecordConfig
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from scipy.spatial.transform import Rotation
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator, way
 from diwa_data.motion import LARGEST_TILT, MotionLimits, lead, limit_goal, use_of_limits
-from diwa_data.pose import Pose, rotation_distance
-from diwa_data.tilt import DOWN, from_tilt_and_yaw
+from diwa_data.pose import DOWN, Pose, from_tilt_and_yaw, rotation_distance
 
 TICK, RATE = 1 / 7.5, 60.0
 LIMITS = MotionLimits()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diwa_data.errors import DiwaError
-from diwa_data.json_files import parse_json, read_json, read_object, write_json
+from diwa_data.files import parse_json, read_json, read_object, write_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats(allow_nan=False) | st.text(),

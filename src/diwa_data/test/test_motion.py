@@ -10,9 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits, lead, limit_goal, outside, use_of_limits
-from diwa_data.pose import Pose, rotation_distance
+from diwa_data.pose import DOWN, Pose, from_tilt_and_yaw, rotation_distance, tilt_and_yaw
 from diwa_data.spec import Spec
-from diwa_data.tilt import DOWN, from_tilt_and_yaw, tilt_and_yaw
 
 LIMITS = MotionLimits(workspace_low=(0.2, -0.5, 0.1), workspace_high=(0.8, 0.5, 0.8), max_tilt=0.5)
 

@@ -6,11 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from diwa_data.motion import MotionLimits
-from diwa_data.plausible import BelievedPose
-from diwa_data.pose import Pose
+from diwa_data.motion import BelievedPose, MotionLimits
+from diwa_data.pose import DOWN, Pose
 from diwa_data.robot_config import PlausibleConfig, load_robot
-from diwa_data.tilt import DOWN
 
 DT = 1 / 60
 

@@ -6,6 +6,7 @@ read from the published target afterwards, by the dataset's own rule.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,43 @@ import numpy as np
 from diwa_data.motion import MotionLimits, is_finite, lead, limit_goal
 from diwa_data.pose import Pose, integrate, interpolate, relative_action
 from diwa_data.spec import Spec
+
+
+@dataclass(frozen=True)
+class WatchdogConfig:
+    """Ages of frames, pose and inference, seconds."""
+
+    warn: float = 0.1
+    """Counted and told."""
+    hold: float = 0.2
+    """The target stands still until it is younger again."""
+    abort: float = 1.0
+    """The skill ends, and the node must be armed anew."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from the ages."""
+
+    level: str
+    """ok, warn, hold or abort."""
+    reason: str
+    """What is too old, and how old; empty if nothing is."""
+
+
+def judge(ages: Mapping[str, float], config: WatchdogConfig) -> Verdict:
+    """The verdict on the oldest of `ages` (name -> seconds). NaN counts as infinitely old."""
+    name, age = max(ages.items(), key=lambda item: _or_infinite(item[1]), default=("", 0.0))
+    age = _or_infinite(age)
+    for level in ("abort", "hold", "warn"):
+        if age > getattr(config, level):
+            return Verdict(level, f"{name} is {age:.2f} s old")
+    return Verdict("ok", "")
+
+
+def _or_infinite(age: float) -> float:
+    return age if age == age else float("inf")
+
 
 STEP_TOLERANCE = 1e-6
 """How far beyond [-1, 1] an action may be without counting as an intervention."""

@@ -8,9 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits, use_of_limits
-from diwa_data.pose import Pose
-from diwa_data.tilt import DOWN
-from diwa_deploy.armed import ArmedTarget
+from diwa_data.pose import DOWN, Pose
+from diwa_deploy.target import ArmedTarget
 
 LIMITS, RATE, TICK = MotionLimits(), 60.0, 1 / 7.5
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_deploy.comparison import Comparison, Trial, read_comparison
+from diwa_deploy.trials import Comparison, Trial, read_comparison
 
 
 def trial(policy: str, success: bool = True) -> Trial:

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.motion import MotionLimits
-from diwa_data.pose import Pose
-from diwa_data.tilt import DOWN
-from diwa_deploy.gate import LATE, PAUSE, TargetGate
+from diwa_data.pose import DOWN, Pose
+from diwa_deploy.target import LATE, PAUSE, TargetGate
 
 HAND = Pose(np.array([0.4, 0.0, 0.4]), DOWN)
 DT = 1 / 60

@@ -5,11 +5,11 @@ import threading
 import numpy as np
 import pytest
 
-from diwa_data import messages
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 from diwa_data.spec import CameraSpec, Spec
-from diwa_data.synthetic import JOINTS, synthetic_image, synthetic_pose
+from diwa_data.testing.synthetic import JOINTS, synthetic_image, synthetic_pose
 from diwa_deploy.live import LiveStreams
 
 SIZE = (40, 48)

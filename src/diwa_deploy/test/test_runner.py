@@ -12,10 +12,9 @@ from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_deploy import checks
-from diwa_deploy.bundle import SHIPPED, load_bundle, write_bundle
-from diwa_deploy.packing import pack_bundles
+from diwa_deploy.bundle import SHIPPED, load_bundle, pack_bundles, write_bundle
 from diwa_deploy.runner import SkillRunner
-from diwa_learning.checkpoint import load_world_model
+from diwa_learning.world_model.checkpoint import load_world_model
 
 SKILL = "open_drawer"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diwa_deploy.watchdog import WatchdogConfig, judge
+from diwa_deploy.safety import WatchdogConfig, judge
 
 
 @pytest.mark.parametrize(

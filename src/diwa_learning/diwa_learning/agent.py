@@ -13,16 +13,16 @@ from torch import Tensor
 from diwa_data.images import preprocess_observation
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec, require_same
-from diwa_learning.chain import ChainPolicy
-from diwa_learning.checkpoint import load_world_model
-from diwa_learning.features import gumbel_noise
-from diwa_learning.filtering import Belief, follow, unseen
-from diwa_learning.policy import load_policy
-from diwa_learning.reward import SuccessJudge
-from diwa_learning.rssm import State
-from diwa_learning.sequences import model_state
-from diwa_learning.train_reward import load_reward
-from diwa_learning.world_model import WorldModel
+from diwa_learning.policy.base import ChainPolicy
+from diwa_learning.policy.checkpoint import load_policy
+from diwa_learning.reward.classifier import SuccessJudge
+from diwa_learning.reward.train import load_reward
+from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.filtering import Belief, follow, unseen
+from diwa_learning.world_model.latents import gumbel_noise
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.replay import model_state
+from diwa_learning.world_model.rssm import State
 
 
 @dataclass(frozen=True)

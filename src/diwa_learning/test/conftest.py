@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from diwa_data.dataset import Episode
+from diwa_data.dataset.dataset import Episode
 from diwa_data.spec import Spec
-from diwa_learning.checkpoint import load_checkpoint
-from diwa_learning.finetuner import Finetuner
-from diwa_learning.rssm import RSSMConfig
-from diwa_learning.sequences import Batch
-from diwa_learning.train_policy import train_policy
-from diwa_learning.train_reward import LoadedReward, load_reward, train_reward
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.core.checkpoint import load_checkpoint
+from diwa_learning.finetune.learner import Finetuner
+from diwa_learning.policy.train import train_policy
+from diwa_learning.reward.train import LoadedReward, load_reward, train_reward
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.replay import Batch
+from diwa_learning.world_model.rssm import RSSMConfig
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers that lie beside the tests
 import toy

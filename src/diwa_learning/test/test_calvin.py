@@ -4,14 +4,14 @@ import dataclasses
 
 import torch
 
-from diwa_data.calvin_import import CalvinImportConfig, import_calvin
-from diwa_data.dataset import load_dataset
+from diwa_data.calvin.convert import CalvinImportConfig, import_calvin
+from diwa_data.dataset.dataset import load_dataset
 from diwa_data.skills import goal_of
 from diwa_data.spec import CALVIN
-from diwa_data.synthetic_calvin import write_calvin
-from diwa_learning.checkpoint import load_world_model
-from diwa_learning.decoded_reward import recorded_margin
-from diwa_learning.train_world_model import train_world_model
+from diwa_data.testing.calvin import write_calvin
+from diwa_learning.reward.decoder import recorded_margin
+from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.train import train_world_model
 
 
 def test_imported_play_trains_a_world_model(tiny_config, tmp_path):

@@ -12,27 +12,25 @@ from toy import POLICY, REWARD
 from diwa_data.config import load_section
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning import train_policy as policy_phase
-from diwa_learning import train_reward as reward_phase
-from diwa_learning.checkpoint import load_checkpoint
-from diwa_learning.features import Part, embed_clips
-from diwa_learning.finetune import FinetuneConfig
-from diwa_learning.policy import PolicyNetConfig, load_policy
-from diwa_learning.reward import NEGATIVE, UNUSED, RewardClassifier, demonstration_labels
-from diwa_learning.reward_config import RewardConfig
-from diwa_learning.reward_data import (
+from diwa_learning.core.checkpoint import load_checkpoint
+from diwa_learning.core.device import cosine
+from diwa_learning.finetune.train import FinetuneConfig
+from diwa_learning.policy import train as policy_phase
+from diwa_learning.policy.checkpoint import PolicyNetConfig, load_policy
+from diwa_learning.policy.train import PolicyConfig, make_pairs, train_policy, update_average
+from diwa_learning.reward import train as reward_phase
+from diwa_learning.reward.classifier import NEGATIVE, UNUSED, RewardClassifier, RewardConfig, demonstration_labels
+from diwa_learning.reward.data import (
     Items,
     Latents,
     Stretch,
     demonstration_latents,
-    draw_stretches,
     encode_demonstrations,
     play_latents,
     screen_play,
 )
-from diwa_learning.schedule import cosine
-from diwa_learning.train_policy import PolicyConfig, make_pairs, train_policy, update_average
-from diwa_learning.train_reward import train_reward
+from diwa_learning.reward.train import train_reward
+from diwa_learning.world_model.latents import Part, draw_stretches, embed_clips
 
 
 def assert_same(one, two):

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_learning.checkpoint import is_finished, load_checkpoint
-from diwa_learning.stages import Checkpoints, TrainConfig, folder, paths, train, train_config
+from diwa_learning.core.checkpoint import is_finished, load_checkpoint
+from diwa_learning.jobs import Checkpoints, TrainConfig, folder, paths, train, train_config
 
 
 def test_given_settings_go_over_the_preset_and_those_over_the_defaults():

@@ -15,23 +15,24 @@ import h5py
 import numpy as np
 import torch
 
-from diwa_data.dataset import Dataset, load_dataset
+from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.robot import Frames, Played
 from diwa_data.spec import Spec
-from diwa_learning.chain import ChainPolicy, Normal
-from diwa_learning.checkpoint import LoadedWorldModel, load_world_model, save_checkpoint
-from diwa_learning.dppo_config import DPPOConfig
-from diwa_learning.dream import DreamConfig
-from diwa_learning.features import embed_clips, whole
-from diwa_learning.finetune import FinetuneConfig
-from diwa_learning.finetuner import PPOConfig
-from diwa_learning.policy import PolicyNetConfig
-from diwa_learning.reward_config import RewardConfig
-from diwa_learning.rssm import RSSMConfig, balanced_kl, shift_actions
-from diwa_learning.start_states import StartConfig
-from diwa_learning.train_policy import PolicyConfig
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.core.checkpoint import save_checkpoint
+from diwa_learning.finetune.dppo import DPPOConfig
+from diwa_learning.finetune.imagination import DreamConfig
+from diwa_learning.finetune.learner import PPOConfig
+from diwa_learning.finetune.start_states import StartConfig
+from diwa_learning.finetune.train import FinetuneConfig
+from diwa_learning.policy.base import ChainPolicy, Normal
+from diwa_learning.policy.checkpoint import PolicyNetConfig
+from diwa_learning.policy.train import PolicyConfig
+from diwa_learning.reward.classifier import RewardConfig
+from diwa_learning.world_model.checkpoint import LoadedWorldModel, load_world_model
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.latents import embed_clips, whole
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.rssm import RSSMConfig, balanced_kl, shift_actions
 
 GOAL, SPEED = 0.7, 0.1
 STILL, RIGHT = [0.0] * 6 + [1.0], [0.6] + [0.0] * 5 + [1.0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from diwa_data.motion import MotionLimits
-from diwa_sim.calvin import CalvinConfig, CalvinEnvironment
+from diwa_sim.calvin.environment import CalvinConfig, CalvinEnvironment
 from diwa_sim.table import SimConfig, SimulatedPanda
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from diwa_data.config import from_mapping
-from diwa_data.dataset import load_dataset
+from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.pose import integrate
 from diwa_data.progress import progress

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator
@@ -17,11 +21,96 @@ from diwa_data.motion import MotionLimits, is_finite
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
-from diwa_sim.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, HOME, Kinematics
 from diwa_sim.render import Cameras
-from diwa_sim.scene import load_model
-from diwa_sim.starts import Start, StartConfig, sample_start
-from diwa_sim.tasks import SCENE_STATE, succeeded
+from diwa_sim.tasks import SCENE_STATE, Start, StartConfig, sample_start, succeeded
+
+ARM_JOINTS = tuple(f"joint{i}" for i in range(1, 8))
+FINGER_JOINTS = ("finger1", "finger2")
+HOME = np.array([0.0, -0.55, 0.0, -2.55, 0.0, 2.0, 0.785])
+"""Joint angles with the hand pointing down over the table, rad; the posture that redundancy is drawn to."""
+FINGER_TRAVEL = 0.04
+"""How far each finger opens, metres."""
+_LARGEST_STEP = 0.15  # m, rad: a longer way is gone in several iterations, or it may end in a joint limit
+
+
+class Kinematics:
+    """Hand pose from joint angles and back, on a copy of the model's data that never moves the robot."""
+
+    def __init__(self, model: mujoco.MjModel, damping: float = 0.02, posture: float = 0.05):
+        """`damping` bounds steps near singularities; `posture` is the share of the way home per iteration."""
+        self._model, self._data = model, mujoco.MjData(model)
+        self._damping, self._posture = damping, posture
+        self._site = model.site("tcp").id
+        joints = [model.joint(name) for name in ARM_JOINTS]
+        self._qpos = np.array([joint.qposadr[0] for joint in joints])
+        self._dof = np.array([joint.dofadr[0] for joint in joints])
+        self._range = np.array([joint.range for joint in joints])  # (7, 2)
+        self._jacobian = np.zeros((6, model.nv))
+
+    def forward(self, angles: np.ndarray) -> Pose:
+        """Hand pose in the base frame at joint `angles` (7,)."""
+        self._place(angles)
+        return Pose(
+            self._data.site_xpos[self._site].copy(),
+            Rotation.from_matrix(self._data.site_xmat[self._site].reshape(3, 3)),
+        )
+
+    def solve(self, target: Pose, start: np.ndarray, iterations: int) -> np.ndarray:
+        """Joint angles (7,) within their limits that bring the hand from `start` towards `target`.
+
+        dq = J^T (J J^T + damping^2 I)^-1 (e - J n) + n with posture motion n = posture (HOME - q).
+        """
+        angles = np.array(start, float)
+        position, quaternion = target.position, target.quaternion[[3, 0, 1, 2]]  # MuJoCo: w x y z
+        for _ in range(iterations):
+            error = self._error(angles, position, quaternion)
+            mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)
+            jacobian = self._jacobian[:, self._dof]  # (6, 7)
+            posture = self._posture * (HOME - angles)
+            gram = jacobian @ jacobian.T
+            gram.flat[::7] += self._damping**2
+            angles += jacobian.T @ np.linalg.solve(gram, error - jacobian @ posture) + posture
+            np.clip(angles, self._range[:, 0], self._range[:, 1], out=angles)
+        return angles
+
+    def _error(self, angles: np.ndarray, position: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
+        """Position and rotation-vector error (6,) of the hand at `angles`, base frame."""
+        self._place(angles)
+        current, difference, error = np.empty(4), np.empty(4), np.empty(6)
+        mujoco.mju_mat2Quat(current, self._data.site_xmat[self._site])
+        mujoco.mju_negQuat(current, current)
+        mujoco.mju_mulQuat(difference, quaternion, current)
+        mujoco.mju_quat2Vel(error[3:], difference, 1.0)
+        error[:3] = position - self._data.site_xpos[self._site]
+        return np.clip(error, -_LARGEST_STEP, _LARGEST_STEP)
+
+    def _place(self, angles: np.ndarray) -> None:
+        self._data.qpos[self._qpos] = angles
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+
+
+MESH_FOLDER = "envs/assets/kitchen_franka/franka_assets/meshes/collision"
+MESHES = ("link0", "link1", "link2", "link3", "link4", "link5", "link6", "link7", "hand", "finger")
+
+
+def load_model() -> mujoco.MjModel:
+    """Compile the scene. Raises `DiwaError` when the package with the meshes is missing."""
+    xml = resources.files("diwa_sim").joinpath("assets/scene.xml").read_text()
+    return mujoco.MjModel.from_xml_string(xml, assets=_meshes())
+
+
+def _meshes() -> dict[str, bytes]:
+    """File name -> contents of the Panda's low-polygon meshes (Apache-2.0)."""
+    package = importlib.util.find_spec("gymnasium_robotics")  # only located: importing it takes seconds
+    if package is None or package.origin is None:
+        raise DiwaError("the Panda's meshes are missing: pip install 'gymnasium-robotics>=1.3,<2'")
+    folder = Path(package.origin).parent / MESH_FOLDER
+    missing = [name for name in MESHES if not (folder / f"{name}.stl").is_file()]
+    if missing:
+        raise DiwaError(f"{folder} lacks {missing[0]}.stl: pip install --force-reinstall 'gymnasium-robotics>=1.3,<2'")
+    return {f"{name}.stl": (folder / f"{name}.stl").read_bytes() for name in MESHES}
+
 
 CONTROL_RATE = 60.0
 """Inverse kinematics per second, Hz: the rate of teleoperation."""

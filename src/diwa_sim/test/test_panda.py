@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.pose import Pose, rotation_distance
-from diwa_sim.panda import GRIPPER_DOWN, HOME, Kinematics
-from diwa_sim.scene import load_model
+from diwa_sim.table import HOME, Kinematics, load_model
+from diwa_sim.tasks import GRIPPER_DOWN
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ import pytest
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_sim import render
-from diwa_sim.panda import GRIPPER_DOWN
 from diwa_sim.render import Cameras, create_context
-from diwa_sim.starts import HOME_POSITION, LEVER_ON, Start
 from diwa_sim.table import SimulatedPanda
+from diwa_sim.tasks import GRIPPER_DOWN, HOME_POSITION, LEVER_ON, Start
 
 
 def image(robot: SimulatedPanda, **changes: object) -> np.ndarray:

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
 from diwa_data.errors import DiwaError
-from diwa_data.recording import RecordConfig
-from diwa_sim.record import record
+from diwa_data.recording.recorder import RecordConfig
+from diwa_sim.operator.record import record
 from diwa_sim.replay import replay, run_open_loop, success_shares
 from diwa_sim.table import SimulatedPanda
 

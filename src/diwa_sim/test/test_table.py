@@ -9,10 +9,9 @@ from diwa_data.pose import Pose, interpolate, rotation_distance
 from diwa_data.robot_config import load_robot, robot_file
 from diwa_data.skills import DRAWER_OPEN, SKILLS, SLIDER_LEFT
 from diwa_sim import tasks
-from diwa_sim.operator import up
-from diwa_sim.starts import StartConfig, sample_start
+from diwa_sim.operator.operator import up
 from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
-from diwa_sim.tasks import SCENE_STATE
+from diwa_sim.tasks import SCENE_STATE, StartConfig, sample_start
 
 PRE_STATE = {
     "open_drawer": ("drawer", 0, 0.03),

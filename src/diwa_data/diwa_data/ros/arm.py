@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from rclpy.node import Node
 
-from diwa_data import clock, messages
-from diwa_data.motion import MotionLimits
-from diwa_data.plausible import BelievedPose
+from diwa_data import clock
+from diwa_data.motion import BelievedPose, MotionLimits
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.offers import other_publishers
 from diwa_data.ros.running import every

@@ -9,9 +9,9 @@ from typing import Literal
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
 
-from diwa_data import messages
 from diwa_data.errors import DiwaError
 from diwa_data.images import crop_for_recording, image_of, recorded_intrinsics
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.parameters import read_parameters

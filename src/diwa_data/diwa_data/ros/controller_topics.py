@@ -8,10 +8,10 @@ import numpy as np
 from rclpy.node import Node
 from scipy.spatial.transform import Rotation
 
-from diwa_data import messages
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 from diwa_data.ros.topics import hear, publisher
-from diwa_data.teleop import ControllerState
+from diwa_data.teleop.clutch import ControllerState
 
 MAX_AGE = 0.1
 """Seconds after which a controller that is not heard of counts as lost."""

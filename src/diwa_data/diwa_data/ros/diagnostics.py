@@ -5,7 +5,7 @@ from __future__ import annotations
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from diwa_data import messages
+from diwa_data.recording import messages
 
 
 class Diagnostics:

@@ -6,9 +6,9 @@ import time
 
 from rclpy.node import Node
 
+from diwa_data.recording.session import Session, Status
 from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.offers import Offers
-from diwa_data.session import Session, Status
 
 PREFLIGHT = 2.0
 """Seconds after which the operator is told what is silent."""

@@ -9,7 +9,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosidl_runtime_py.utilities import get_message
 
-from diwa_data import messages
+from diwa_data.recording import messages
 from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received
 
 DEPTH = 300

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 from rclpy.node import Node
 
-from diwa_data import clock, messages
-from diwa_data.bag_writer import Storage
-from diwa_data.bags import needed_topics
+from diwa_data import clock
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import needed_topics
+from diwa_data.recording.bag_writer import Storage
+from diwa_data.recording.session import Session, SessionConfig
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.health import Health
 from diwa_data.ros.offers import Offers
@@ -20,7 +22,6 @@ from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.rosbag2_backend import Rosbag2Backend
 from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, hear, publisher
-from diwa_data.session import Session, SessionConfig
 
 _WAITING_EVERY = 5  # reports: between episodes the status line comes more rarely
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import rosbag2_py
 
-from diwa_data.bag_writer import Storage
+from diwa_data.recording.bag_writer import Storage
 from diwa_data.ros.distributions import close_writer, topic_metadata
 
 _PRESETS = {"mcap": "zstd_fast", "sqlite3": "resilient"}

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from rclpy.node import Node
 
-from diwa_data import clock, messages
-from diwa_data.devices.config import DeviceConfig
-from diwa_data.devices.opening import Controller, Feedback, open_device
+from diwa_data import clock
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.arm import Arm
 from diwa_data.ros.controller_topics import ControllerPublisher, TopicController
@@ -20,7 +19,9 @@ from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, hear, publisher
-from diwa_data.teleop import GRIPPER_REPEAT, ControllerState, TeleopConfig, Teleoperator
+from diwa_data.teleop.clutch import GRIPPER_REPEAT, ControllerState, TeleopConfig, Teleoperator
+from diwa_data.teleop.config import DeviceConfig
+from diwa_data.teleop.opening import Controller, Feedback, open_device
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Publishing and hearing the values of the topics in `diwa_data.messages`, by the same serialisation as bags."""
+"""Publishing and hearing the values of the topics, serialised as in bags."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosidl_runtime_py.utilities import get_message
 
-from diwa_data import messages
-from diwa_data.bags import decode_value, require_frame
 from diwa_data.errors import DiwaError
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import decode_value, require_frame
 from diwa_data.ros.distributions import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def start(domain: int) -> Iterator[Callable]:
     """Starts nodes: `start("recorder", "folder:=...")`; all end with the test."""
-    from diwa_data.ros.synthetic import PARAMETERS, NodeProcess
+    from diwa_data.testing.ros import PARAMETERS, NodeProcess
 
     started: list[NodeProcess] = []
 
@@ -26,7 +26,7 @@ def start(domain: int) -> Iterator[Callable]:
 
 @pytest.fixture
 def robot(topics) -> Iterator:
-    from diwa_data.ros.synthetic import SyntheticRobot
+    from diwa_data.testing.ros import SyntheticRobot
 
     made = SyntheticRobot(topics)
     yield made

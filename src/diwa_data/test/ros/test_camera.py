@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from diwa_data import messages
 from diwa_data.images import decode_image
+from diwa_data.recording import messages
 
 pytestmark = pytest.mark.ros
 

@@ -19,7 +19,7 @@ LAUNCH_FILES = (
 @pytest.fixture
 def ros2(domain):
     """`ros2(words)`: its exit status, and what it said."""
-    from diwa_data.ros.synthetic import Program
+    from diwa_data.testing.ros import Program
 
     started: list[Program] = []
 

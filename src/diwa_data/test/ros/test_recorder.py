@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diwa_data import messages
-from diwa_data.align import DatasetConfig, bag_ticks, read_marks
-from diwa_data.bags import Bag, find_bags
-from diwa_data.recover import recover
-from diwa_data.sidecar import Sidecar
+from diwa_data.dataset.align import DatasetConfig, bag_ticks, read_marks
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import Bag, find_bags
+from diwa_data.recording.recover import recover
+from diwa_data.recording.sidecar import Sidecar
 
 pytestmark = pytest.mark.ros
 

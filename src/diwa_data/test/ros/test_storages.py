@@ -9,12 +9,12 @@ import h5py
 import numpy as np
 import pytest
 
-from diwa_data.align import DatasetConfig
-from diwa_data.bag_writer import BagWriter
-from diwa_data.bags import Bag
-from diwa_data.dataset import build_dataset
-from diwa_data.sidecar import Sidecar
-from diwa_data.synthetic import record_synthetic
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset
+from diwa_data.recording.bag_reader import Bag
+from diwa_data.recording.bag_writer import BagWriter
+from diwa_data.recording.sidecar import Sidecar
+from diwa_data.testing.synthetic import record_synthetic
 
 pytestmark = pytest.mark.ros
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from diwa_data import messages
 from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 
 pytestmark = pytest.mark.ros
 

@@ -9,8 +9,8 @@ from typing import Any
 from rclpy.action import ActionClient
 from rclpy.node import Node
 
-from diwa_data import messages
 from diwa_data.errors import DiwaError
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.running import every, run_node

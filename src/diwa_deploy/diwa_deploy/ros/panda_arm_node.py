@@ -13,18 +13,19 @@ from rclpy.node import Node
 from std_msgs.msg import Int8
 from std_srvs.srv import Trigger
 
-from diwa_data import clock, messages
+from diwa_data import clock
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.offers import node_name
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, hear, publisher
-from diwa_deploy.gate import TargetGate
 from diwa_deploy.gripper import GripperConfig, GripperWorker
 from diwa_deploy.joints import Margin, margin
+from diwa_deploy.target import TargetGate
 
 MODE = "/diwa/arm_mode"
 """std_msgs/Int8, libfranka's robot mode: 2 moves. Tell it to the node `policy` as `arm.mode`."""

@@ -14,23 +14,24 @@ from dataclasses import dataclass, field
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
 
-from diwa_data import clock, messages
-from diwa_data.bags import decode_value, gripper_width, header_stamp, require_frame
+from diwa_data import clock
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import decode_value, gripper_width, header_stamp, require_frame
 from diwa_data.robot import Observation
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received
 from diwa_data.ros.offers import other_publishers
 from diwa_data.ros.topics import LATCHED, SENSOR, message_type, publisher
-from diwa_data.teleop import GRIPPER_REPEAT
-from diwa_deploy.armed import ArmedTarget
+from diwa_data.teleop.clutch import GRIPPER_REPEAT
 from diwa_deploy.control import OPEN_WIDTH, Stopped
 from diwa_deploy.joints import Margin, margin
 from diwa_deploy.live import LiveStreams
 from diwa_deploy.ros.mode import ModeConfig, ModeWatch
-from diwa_deploy.watchdog import Verdict, WatchdogConfig, judge
+from diwa_deploy.safety import Verdict, WatchdogConfig, judge
+from diwa_deploy.target import ArmedTarget
 
 _RIVALS_EVERY = 0.5  # seconds between looks for other publishers of the target
 _JOINTS_EVERY = 0.05  # seconds between looks at the joints' margins
@@ -98,7 +99,7 @@ class RosRobot:
 
     @property
     def measured(self) -> Pose | None:
-        """The hand, as long as it is believed (`diwa_data.plausible`)."""
+        """The hand, as long as it is believed (`diwa_data.motion`)."""
         return self._arm.measured.pose
 
     @property

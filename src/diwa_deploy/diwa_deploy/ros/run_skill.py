@@ -19,15 +19,15 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from diwa_data import messages
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.running import every, leave_in_peace
 from diwa_data.ros.topics import LATCHED, hear, publisher
-from diwa_deploy.comparison import Comparison
 from diwa_deploy.ros.trials import run_trials
+from diwa_deploy.trials import Comparison
 from diwa_interfaces.action import ExecuteSkill
 
 FINALIZED = State.PRIMARY_STATE_FINALIZED

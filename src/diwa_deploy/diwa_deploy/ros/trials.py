@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from diwa_data.errors import DiwaError
-from diwa_deploy.comparison import Comparison, Trial
+from diwa_deploy.trials import Comparison, Trial
 
 
 class Client(Protocol):

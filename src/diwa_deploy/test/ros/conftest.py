@@ -13,20 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from diwa_data import messages
 from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 from diwa_data.robot_config import CameraConfig, RobotConfig
 from diwa_data.spec import Spec
 from diwa_deploy.bundle import write_bundle
-from diwa_learning.checkpoint import save_checkpoint, weights_hash
-from diwa_learning.policy import PolicyNetConfig, describe, make_policy, policy_weights
-from diwa_learning.reward import RewardClassifier
-from diwa_learning.reward_config import RewardConfig
-from diwa_learning.rssm import RSSMConfig
-from diwa_learning.train_policy import PolicyConfig
-from diwa_learning.world_model import WorldModel
-from diwa_learning.world_model_config import WorldModelConfig
+from diwa_learning.core.checkpoint import save_checkpoint, weights_hash
+from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
+from diwa_learning.policy.train import PolicyConfig
+from diwa_learning.reward.classifier import RewardClassifier, RewardConfig
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.rssm import RSSMConfig
 
 HOME = Pose.from_quaternion(np.array([0.5, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))
 SMALL = CameraConfig(record_size=(40, 48))
@@ -63,7 +62,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, spec: Spec) -> Path:
 @pytest.fixture
 def start(domain: int) -> Iterator[Callable[..., Any]]:
     """`start("policy_node", "name:=value", ...)`: nodes in processes of their own; all end with the test."""
-    from diwa_data.ros.synthetic import NodeProcess
+    from diwa_data.testing.ros import NodeProcess
 
     started: list[NodeProcess] = []
 
@@ -110,7 +109,7 @@ def arm(topics: Any) -> Arm:
 
 @pytest.fixture
 def robot(topics: Any, arm: Arm) -> Iterator:
-    from diwa_data.ros.synthetic import SyntheticRobot
+    from diwa_data.testing.ros import SyntheticRobot
 
     made = SyntheticRobot(topics, silent=(messages.TARGET_POSE, messages.GRIPPER_COMMAND))
     made.pose = arm.pose
@@ -128,7 +127,7 @@ class Policy:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
 
-        from diwa_data.ros.synthetic import PARAMETERS
+        from diwa_data.testing.ros import PARAMETERS
         from diwa_deploy.ros.policy_node import PolicyNode
         from diwa_interfaces.action import ExecuteSkill
 

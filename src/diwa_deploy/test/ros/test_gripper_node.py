@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from diwa_data import messages
+from diwa_data.recording import messages
 
 pytestmark = [
     pytest.mark.ros,

@@ -15,7 +15,7 @@ LAUNCH = ("ros2", "launch", "diwa_deploy", "run_skill.launch.py", "skill:=open_d
 @pytest.fixture
 def launch(domain):
     """`launch("name:=value", ...)`: a skill on the simulated robot; it ends with the test."""
-    from diwa_data.ros.synthetic import Program
+    from diwa_data.testing.ros import Program
 
     started: list[Program] = []
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from diwa_data import messages
-from diwa_data.bags import gripper_width
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import gripper_width
 
 pytestmark = pytest.mark.ros
 
@@ -50,7 +50,7 @@ libfranka = types.SimpleNamespace(Gripper=Gripper)
 
 @pytest.fixture
 def node(domain, tmp_path, monkeypatch):
-    from diwa_data.ros.synthetic import NodeProcess
+    from diwa_data.testing.ros import NodeProcess
 
     (tmp_path / "panda_py.py").write_text(IMITATION)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
@@ -130,7 +130,7 @@ def test_a_grasp_that_hangs_is_stopped_and_recovery_starts_anew(topics, node):
 
 
 def test_without_an_address_or_the_package_it_says_so(domain):
-    from diwa_data.ros.synthetic import NodeProcess
+    from diwa_data.testing.ros import NodeProcess
 
     lost = NodeProcess("diwa_deploy.ros.panda_arm_node", domain)
     assert lost.wait() == 2

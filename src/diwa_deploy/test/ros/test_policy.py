@@ -12,8 +12,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from diwa_data import messages
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_deploy.bundle import seal_bundle
 from diwa_deploy.start_region import StartRegion
@@ -342,7 +342,7 @@ def test_truncated_weights_are_refused(open_policy, bundle, tmp_path, arm, fault
 
 
 def test_kill_9_leaves_the_arm_where_it_was_told_to_be(start, bundle, topics, robot, arm, fault):
-    from diwa_data.ros.synthetic import PARAMETERS
+    from diwa_data.testing.ros import PARAMETERS
 
     settings = [*PARAMETERS, "skill:=open_drawer", f"checkpoint:={bundle}", "success_ticks:=0"]
     node = start("policy_node", *settings)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from diwa_data import messages
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 
 pytestmark = [pytest.mark.ros, pytest.mark.workspace]
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.workspace]
 @pytest.fixture
 def preflight(domain):
     def run(*settings: str) -> tuple[int, list[str]]:
-        from diwa_data.ros.synthetic import PARAMETERS, NodeProcess
+        from diwa_data.testing.ros import PARAMETERS, NodeProcess
 
         process = NodeProcess("diwa_deploy.ros.preflight", domain, *PARAMETERS, *settings)
         return process.wait(60), process.said

@@ -16,7 +16,7 @@ CLIENT = ("skill:=open_drawer", "max_steps:=1000")
 @pytest.fixture
 def running(start, bundle, robot, arm):
     """The node and its client, in the middle of a skill that never succeeds."""
-    from diwa_data.ros.synthetic import PARAMETERS
+    from diwa_data.testing.ros import PARAMETERS
 
     node = start("policy_node", *PARAMETERS, "skill:=open_drawer", f"checkpoint:={bundle}", "success_ticks:=0")
     client = start("run_skill", *CLIENT)

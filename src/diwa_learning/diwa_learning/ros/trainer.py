@@ -9,7 +9,7 @@ from diwa_data.progress import Standing, listening
 from diwa_data.ros.diagnostics import Diagnostics
 from diwa_data.ros.parameters import declare, overrides, source
 from diwa_data.ros.running import every
-from diwa_learning.stages import train, train_config
+from diwa_learning.jobs import train, train_config
 
 PERIOD = 1.0
 """Seconds between messages."""

@@ -16,7 +16,7 @@ SETTINGS = {"updates": 300, "batch_size": 2, "sequence_length": 6, "check_every"
 @pytest.fixture
 def start(domain: int) -> Iterator[Callable[..., Any]]:
     """`start("name:=value", ...)`: the node with the preset debug; all end with the test."""
-    from diwa_data.ros.synthetic import NodeProcess
+    from diwa_data.testing.ros import NodeProcess
 
     started: list[NodeProcess] = []
 

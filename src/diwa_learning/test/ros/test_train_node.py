@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from diwa_learning.checkpoint import weights_hash
+from diwa_learning.core.checkpoint import weights_hash
 
 pytestmark = pytest.mark.ros
 

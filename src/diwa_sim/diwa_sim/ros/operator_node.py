@@ -9,18 +9,18 @@ import numpy as np
 from rclpy.node import Node
 from scipy.spatial.transform import Rotation
 
-from diwa_data import messages
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.controller_topics import ControllerPublisher
 from diwa_data.ros.parameters import read_parameters
 from diwa_data.ros.running import every, run_node
 from diwa_data.ros.topics import LATCHED, SENSOR, hear
 from diwa_data.skills import require_skill
-from diwa_data.teleop import ControllerState
-from diwa_sim.mirror import SceneMirror
-from diwa_sim.operator import DT, Scene
-from diwa_sim.performance import Performance
+from diwa_data.teleop.clutch import ControllerState
+from diwa_sim.operator.mirror import SceneMirror
+from diwa_sim.operator.operator import DT, Scene
+from diwa_sim.operator.play import Performance
 
 PAUSE = 1.0
 """Seconds between two episodes, in which the scene is put back; and between two tries to start one."""

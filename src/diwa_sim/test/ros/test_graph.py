@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from diwa_data import messages
-from diwa_data.align import DatasetConfig
-from diwa_data.bags import Bag, find_bags
-from diwa_data.dataset import build_dataset, load_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import Bag, find_bags
 from diwa_sim.replay import replay
 
 pytestmark = [pytest.mark.ros, pytest.mark.workspace]

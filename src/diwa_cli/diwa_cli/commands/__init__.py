@@ -1,0 +1,1 @@
+"""The commands of `diwa`: flags in, one call, a line out."""

@@ -1,0 +1,1 @@
+"""Policies, world models and recordings, judged in the simulator."""

@@ -1,0 +1,101 @@
+"""`diwa dppo` and `diwa dppo-steps`: the baseline in the simulator, and how many steps it needs to match DiWA."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from diwa_cli.evaluation.environments import Task, parallel_environments
+from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, rate_summary
+from diwa_cli.figures import Curve, lines
+from diwa_cli.run_folder import read_json, read_metrics, write_text
+from diwa_cli.statistics import DPPO_SEEDS, SuccessRate
+from diwa_data.errors import DiwaError
+from diwa_data.files import write_json
+from diwa_data.robot import VectorEnvironment
+from diwa_learning.core.checkpoint import is_finished, load_checkpoint
+from diwa_learning.finetune.dppo import DPPOConfig, Practice, dppo
+from diwa_sim.calvin.environment import CalvinConfig
+from diwa_sim.table import SimConfig
+
+
+def dppo_in_simulator(
+    policy: Path, world_model: Path, out: Path, config: DPPOConfig, sim: SimConfig | CalvinConfig, workers: int
+) -> None:
+    """Fine-tune `policy` in a simulated environment, in `workers` processes."""
+
+    def environments(skill: str, count: int) -> AbstractContextManager[VectorEnvironment]:
+        return parallel_environments(Task(skill, config.limits, sim), count, workers)
+
+    dppo(policy, world_model, out, config, Practice(environments, DPPO_SEEDS, {"sim": dataclasses.asdict(sim)}))
+
+
+def steps_to_match(
+    run: Path, world_model: Path, reward: Path, rate: float, config: EvaluateConfig, sim: SimConfig
+) -> str:
+    """Roll out the kept checkpoints of `run` and say after how many environment steps one first reached `rate`.
+
+    Evaluates in `run/curve`, where finished rollouts are kept, and leaves `dppo.json` and `dppo.svg` there.
+    """
+    kept = checkpoints_by_steps(run)
+    setting = dataclasses.replace(config, skill=load_checkpoint(next(iter(kept.values())), "finetune").skill)
+    policies = {f"{steps:09d}": path for steps, path in kept.items()}
+    judged = evaluate(policies, world_model, reward, run / "curve", setting, sim)
+    rates = {steps: judged.rate(name) for steps, name in zip(kept, policies, strict=True)}
+    found = first_to_reach(rates, rate)
+    curve = [{"environment_steps": steps, **rate_summary(each)} for steps, each in rates.items()]
+    write_json(run / "curve" / "dppo.json", {"rate": rate, "environment_steps": found, "curve": curve})
+    points = {"DPPO": Curve(list(rates), [each.rate for each in rates.values()])}
+    write_text(run / "curve" / "dppo.svg", lines(points, "environment steps", "success"))
+    return text(rates, rate, found)
+
+
+def match_in_simulator(
+    policy: Path,
+    world_model: Path,
+    reward: Path,
+    judged: Path,
+    out: Path,
+    config: DPPOConfig,
+    evaluation: EvaluateConfig,
+    sim: SimConfig,
+) -> None:
+    """Practise until as good as the policy judged in the folder `judged`, and say how many steps that took.
+
+    Practice ends early once its own rollouts succeed as often.
+    """
+    rate = judged_rate(judged)
+    where = evaluation.chosen(sim)
+    dppo_in_simulator(policy, world_model, out, dataclasses.replace(config, enough=rate), where, evaluation.workers)
+    print(steps_to_match(out, world_model, reward, rate, evaluation, sim))
+
+
+def judged_rate(judged: Path) -> float:
+    """Success rate of the last policy in a folder of `diwa evaluate`. Raises `DiwaError` where there is none."""
+    found = read_json(judged / "evaluation.json")
+    if found is None:
+        raise DiwaError(f"{judged} holds no evaluation: give the folder of `diwa evaluate --out`, or a success rate")
+    return list(found["policies"].values())[-1]["rate"]
+
+
+def checkpoints_by_steps(run: Path) -> dict[int, Path]:
+    """Environment steps -> checkpoint of a DPPO run, in order. Raises `DiwaError` when none has been kept yet."""
+    folders = [*sorted(run.glob("iterations/[0-9]*")), run]
+    found = {(read_metrics(path) or {}).get("environment_steps", -1): path for path in folders if is_finished(path)}
+    if not found or -1 in found:
+        raise DiwaError(f"{run} holds no checkpoint of `diwa dppo`: give the folder of one that has kept some")
+    return {int(steps): path for steps, path in sorted(found.items())}
+
+
+def first_to_reach(rates: Mapping[int, SuccessRate], rate: float) -> int | None:
+    """The fewest environment steps with a success rate of at least `rate`; None if there are none."""
+    return next((steps for steps, each in rates.items() if each.rate >= rate), None)
+
+
+def text(rates: Mapping[int, SuccessRate], rate: float, found: int | None) -> str:
+    """A line per checkpoint and the answer."""
+    rows = [f"{steps:>9,} environment steps: {each.successes} of {each.rollouts}" for steps, each in rates.items()]
+    answer = f"not reached within {max(rates):,}" if found is None else f"reached after {found:,}"
+    return "\n".join([*rows, f"{100 * rate:g} %: {answer} environment steps"])

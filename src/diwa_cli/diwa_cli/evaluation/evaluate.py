@@ -1,0 +1,197 @@
+"""`diwa evaluate`: how often each of several policies succeeds from the same start states, and by how much they differ.
+
+The simulator's oracle judges; nothing here reaches training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from diwa_cli.evaluation.rollouts import Job, Rollout, Setting, run_jobs
+from diwa_cli.figures import success_bars
+from diwa_cli.run_folder import write_text
+from diwa_cli.statistics import SEEDS, Interval, SuccessRate, paired_difference
+from diwa_data import __version__
+from diwa_data.config import require_at_least
+from diwa_data.errors import DiwaError
+from diwa_data.files import read_object, write_json
+from diwa_data.locks import FolderLock, require_ours
+from diwa_data.motion import MotionLimits
+from diwa_data.skills import require_skill
+from diwa_learning.core.checkpoint import is_finished, read_header, weights_hash
+from diwa_sim.environments import EnvironmentConfig
+from diwa_sim.table import SimConfig
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(EnvironmentConfig):
+    """`diwa evaluate`: which start states, how long, how many at a time."""
+
+    skill: str = "open_drawer"
+    """Skill to perform and judge."""
+    seeds: Literal["tuning", "curve", "final"] = "final"
+    """Range of start states; the three never overlap."""
+    rollouts: int = 100
+    """Start states; every policy gets the same ones."""
+    max_steps: int = 72
+    """Control ticks after which a rollout has failed."""
+    videos: int = 6
+    """Start states, counted from the first, whose rollouts are filmed."""
+    workers: int = 2
+    """Processes; each uses one thread."""
+    limits: MotionLimits = field(default_factory=MotionLimits)
+    """Safety limits, as on the robot."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "max_steps", "workers")
+        require_at_least(self, 0, "videos")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of every policy on the same start states, in the same order."""
+
+    rollouts: dict[str, list[Rollout]]
+
+    def rate(self, policy: str) -> SuccessRate:
+        """How often `policy` succeeded."""
+        return SuccessRate(sum(rollout.success for rollout in self.rollouts[policy]), len(self.rollouts[policy]))
+
+    def successes(self, policy: str) -> list[bool]:
+        """Per start state."""
+        return [rollout.success for rollout in self.rollouts[policy]]
+
+
+def evaluate(
+    policies: Mapping[str, Path], world_model: Path, reward: Path, out: Path, config: EvaluateConfig, sim: SimConfig
+) -> Evaluation:
+    """Roll out every policy (name -> checkpoint) on the same starts; writes evaluation.json, success.svg and videos.
+
+    Finished rollouts are kept in `out/rollouts.jsonl`: an interrupted evaluation continues, and more rollouts or
+    more policies can be added. Raises `DiwaError` if `out` holds results of other checkpoints or settings.
+    """
+    require_skill(config.skill)
+    seeds = start_seeds(config)
+    setting = Setting(config.skill, world_model, reward, config.max_steps, config.limits, config.chosen(sim))
+    with FolderLock(out):
+        _claim(out, policies, config.seeds, setting)
+        return _evaluate(policies, out, config, setting, seeds)
+
+
+def _evaluate(
+    policies: Mapping[str, Path], out: Path, config: EvaluateConfig, setting: Setting, seeds: Sequence[int]
+) -> Evaluation:
+    jobs = [
+        Job(name, path, seed, out / "videos" / f"{name}_{seed}.mp4" if index < config.videos else None)
+        for index, seed in enumerate(seeds)
+        for name, path in policies.items()
+    ]
+    done = run_jobs(jobs, setting, out / "rollouts.jsonl", config.workers, f"evaluation, {config.seeds} seeds")
+    result = Evaluation({name: [rollout for rollout in done if rollout.policy == name] for name in policies})
+    write_json(out / "evaluation.json", summary(result, config))
+    write_text(out / "success.svg", success_bars({name: result.rate(name) for name in policies}))
+    return result
+
+
+def start_seeds(config: EvaluateConfig) -> Sequence[int]:
+    """Seeds of the start states, each also that of the agent's sampling."""
+    if not 1 <= config.rollouts <= len(SEEDS[config.seeds]):
+        raise DiwaError(f"rollouts is {config.rollouts}: choose 1 to {len(SEEDS[config.seeds])}")
+    return SEEDS[config.seeds][: config.rollouts]
+
+
+def summary(result: Evaluation, config: EvaluateConfig) -> dict[str, Any]:
+    """What `evaluation.json` holds: rates and Wilson intervals, differences to the first policy, every rollout."""
+    first, *others = result.rollouts
+    return {
+        "software": f"diwa-ros2 {__version__}",
+        "config": dataclasses.asdict(config),
+        "policies": {name: rate_summary(result.rate(name)) for name in result.rollouts},
+        "differences": {f"{name} - {first}": difference_summary(result, first, name) for name in others},
+        "rollouts": [dataclasses.asdict(rollout) for rollouts in result.rollouts.values() for rollout in rollouts],
+    }
+
+
+def rate_summary(rate: SuccessRate) -> dict[str, Any]:
+    """Counts, rate and Wilson's 95 % interval, as fractions."""
+    return {
+        "successes": rate.successes,
+        "rollouts": rate.rollouts,
+        "rate": rate.rate,
+        "interval": _pair(rate.interval, 1),
+    }
+
+
+def difference_summary(result: Evaluation, first: str, second: str) -> dict[str, Any]:
+    """Paired difference `second` - `first` in percentage points with Newcombe's 95 % interval, and its four counts."""
+    difference = paired_difference(result.successes(first), result.successes(second))
+    return {
+        "points": 100 * difference.difference,
+        "interval": _pair(difference.interval, 100),
+        "both": difference.both,
+        f"only_{first}": difference.only_first,
+        f"only_{second}": difference.only_second,
+        "neither": difference.neither,
+    }
+
+
+def text(result: Evaluation) -> str:
+    """A line per policy, and one per difference to the first."""
+    first, *others = result.rollouts
+    lines = []
+    for name in result.rollouts:
+        rate, interval = result.rate(name), result.rate(name).interval
+        lines.append(
+            f"{name}: {rate.successes} of {rate.rollouts} ({100 * rate.rate:.0f} %, "
+            f"95 %: {100 * interval.low:.0f} to {100 * interval.high:.0f})"
+        )
+    for name in others:
+        difference = difference_summary(result, first, name)
+        low, high = difference["interval"]
+        lines.append(f"{name} - {first}: {difference['points']:+.0f} points (95 %, paired: {low:+.0f} to {high:+.0f})")
+    return "\n".join(lines)
+
+
+def _pair(interval: Interval, scale: float) -> list[float]:
+    return [scale * interval.low, scale * interval.high]
+
+
+def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting) -> None:
+    """Remember in `out/inputs.json` whose results these are; refuse to mix them with others."""
+    if not policies:
+        raise DiwaError("name at least one policy: --policies base DIR finetuned DIR")
+    mine = {
+        "skill": setting.skill,
+        "seeds": seeds,
+        "max_steps": setting.max_steps,
+        "limits": dataclasses.asdict(setting.limits),
+        "sim": dataclasses.asdict(setting.sim),
+        "world_model": _hash(setting.world_model),
+        "reward": _hash(setting.reward),
+        **{f"policy {name}": _hash(path) for name, path in policies.items()},
+    }
+    mine = json.loads(json.dumps(mine))
+    inputs = out / "inputs.json"
+    require_ours(out, "evaluation", inputs.name)
+    theirs = read_object(inputs, f"delete {out} to evaluate anew") if inputs.is_file() else {}
+    changes = [
+        f"{key} was {theirs[key]!r}, is {value!r}" for key, value in mine.items() if theirs.get(key, value) != value
+    ]
+    if changes:
+        raise DiwaError(f"{out} holds other results: {'; '.join(changes)}. Restore that, or choose another folder")
+    write_json(inputs, {**theirs, **mine})
+
+
+def _hash(path: Path) -> str:
+    """Of a checkpoint's weights; `DiwaError` where there is no finished checkpoint."""
+    if not path.is_dir():
+        raise DiwaError(f"no checkpoint folder {path}")
+    phase = read_header(path)["phase"]
+    if not is_finished(path):
+        raise DiwaError(f"{path} has no weights yet: its training ({phase}) is unfinished")
+    return weights_hash(path)

@@ -1,0 +1,138 @@
+"""`diwa evaluate-world-model`: held-out clips, imagined open loop and compared with what was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diwa_cli import figures as plots
+from diwa_cli.figures import Curve
+from diwa_cli.run_folder import write_text
+from diwa_cli.video import failure_as_warning, write_video
+from diwa_data.config import require_at_least, require_seed
+from diwa_data.dataset.dataset import load_dataset
+from diwa_data.files import write_json
+from diwa_data.locks import require_ours
+from diwa_data.skills import GOALS
+from diwa_data.spec import Spec
+from diwa_learning.core.checkpoint import read_header
+from diwa_learning.core.device import compute_device
+from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.open_loop import CONTEXT, HORIZON, OpenLoop, open_loop, save_filmstrip
+from diwa_learning.world_model.replay import Batch, Replay, held_out_of
+
+RESULT = "result.json"
+ZOOM = 3
+"""Screen pixels of the film per pixel of the model."""
+SCENE = tuple(dict.fromkeys(goal.quantity for goal in GOALS.values()))
+"""What of the scene state is drawn: all that some skill changes."""
+
+
+@dataclass(frozen=True)
+class EvaluateWorldModelConfig:
+    """`diwa evaluate-world-model`: how much is imagined."""
+
+    clips: int = 16
+    """Held-out clips, evenly over the episodes."""
+    horizon: int = HORIZON
+    """Actions imagined in each."""
+    context: int = CONTEXT
+    """Frames that are encoded before."""
+    seed: int = 0
+    """Of the samples of z."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "clips", "horizon", "context")
+        require_seed(self.seed)
+
+
+def evaluate_world_model(
+    world_model: Path, dataset: Path, out: Path, config: EvaluateWorldModelConfig
+) -> dict[str, Any]:
+    """Imagine clips of `dataset` that were held out in training, all of it if the model was not trained on it.
+
+    Leaves result.json, a curve (SVG) per measure, filmstrip.png and film.mp4 in `out`; returns what result.json holds.
+    Raises `DiwaError` for anything missing, damaged or of another spec.
+    """
+    require_ours(out, "evaluation", RESULT)
+    device = compute_device()
+    world = load_world_model(world_model, device)
+    model, settings = world.model, world.model.config
+    trained_on = read_header(world_model).get("inputs", {}).get("datasets", [])
+    data = load_dataset(dataset, world.spec)
+    episodes = held_out_of(data, trained_on, settings.held_out, np.random.default_rng(settings.seed))
+    length = config.context + config.horizon
+    replay = Replay(episodes, world.spec, length, shortest=config.context + 1, hybrid=settings.scene_state)
+    clips = replay.spread(config.clips)
+    result = open_loop(model, clips.to(device), config.seed, config.context)
+    held_out = len(episodes) < len(data.episodes)
+    found = {
+        "world_model": world.hash,
+        "dataset": str(dataset),
+        "episodes": len(episodes),
+        "held_out_of_training": held_out,
+        "clips": len(clips.valid),
+        **result.summary(),
+    }
+    write_json(out / RESULT, found)
+    draw(out, result, clips, model, config)
+    return found
+
+
+def draw(out: Path, result: OpenLoop, clips: Batch, model: WorldModel, config: EvaluateWorldModelConfig) -> None:
+    """Curves over the imagined steps, and the longest clip as strip and film."""
+    longest = int(clips.valid.sum(1).argmax())
+    imagined = {name: images.cpu() for name, images in result.imagined.items()}
+    save_filmstrip(out / "filmstrip.png", clips, imagined, longest, context=config.context)
+    with failure_as_warning(out / "film.mp4"):
+        write_film(out / "film.mp4", clips, imagined, longest, model.spec)
+    write_curve(out / "psnr.svg", {"imagined": result.psnr, "a still picture": result.still_psnr}, "PSNR, dB")
+    write_curve(out / "ssim.svg", {"imagined": result.ssim}, "SSIM")
+    write_curve(out / "kl.svg", {"filtered": result.kl}, "KL(posterior || prior), nats")
+    if "position" in result.errors:
+        write_curve(out / "position_error.svg", {"hand": 1000 * result.errors["position"]}, "hand position error, mm")
+    if model.config.scene_state:
+        names, deviation = model.spec.scene_state, model.state_std[model.spec.state_dim :].cpu().numpy()
+        errors = {name: result.errors[name] / deviation[names.index(name)] for name in SCENE if name in names}
+        write_curve(out / "scene_error.svg", errors, "error / std of the training data")
+
+
+def write_curve(path: Path, curves: dict[str, np.ndarray], label: str) -> None:
+    """Curves (name -> (T,)) over the imagined steps as SVG; steps that no clip reaches are left out."""
+    points = {
+        name: Curve((np.flatnonzero(~np.isnan(curve)) + 1).tolist(), curve[~np.isnan(curve)].tolist())
+        for name, curve in curves.items()
+    }
+    write_text(path, plots.lines(points, "imagined step", label))
+
+
+def write_film(path: Path, clips: Batch, imagined: dict[str, torch.Tensor], clip: int, spec: Spec) -> None:
+    """One clip as an mp4: recorded frames on the left, imagined ones on the right, the cameras one above the other."""
+    sides = [
+        np.concatenate([images[name][clip].numpy() for name in imagined], 1) for images in (clips.images, imagined)
+    ]
+    film = np.concatenate(sides, 2)[: int(clips.valid[clip].sum())].repeat(ZOOM, 1).repeat(ZOOM, 2)
+    write_video(path, list(film), spec.rate)
+
+
+def text(found: dict[str, Any]) -> str:
+    """The means in a few lines."""
+    steps = len(found["open_loop_steps"]["psnr"])
+    origin = "held out of training" if found["held_out_of_training"] else "all of the dataset: not trained on it"
+    units = {"position": (1000, " mm"), "drawer": (1000, " mm"), "slider": (1000, " mm")}
+    lines = [
+        f"{found['clips']} clips from {found['episodes']} episodes ({origin}), {steps} imagined steps, means:",
+        f"  PSNR            {found['open_loop_psnr']:.2f} dB (a still picture: {found['open_loop_still_psnr']:.2f})",
+        f"  SSIM            {found['open_loop_ssim']:.3f}",
+        f"  KL              {found['open_loop_kl']:.2f} nats, posterior against prior while filtering",
+    ]
+    for name in ("position", *SCENE):
+        if (error := found.get(f"open_loop_{name}_error")) is not None:
+            scale, unit = units.get(name, (1, ""))
+            lines.append(f"  {name + ' error':<15} {scale * error:.3g}{unit}")
+    return "\n".join(lines)

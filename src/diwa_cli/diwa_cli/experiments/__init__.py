@@ -1,0 +1,1 @@
+"""Experiments on what limits a run's gain."""

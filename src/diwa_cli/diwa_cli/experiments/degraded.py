@@ -1,0 +1,193 @@
+"""`diwa experiment degraded`: world models made worse on purpose; what breaks, and whether guard and score notice.
+
+Each gets its own base policy, classifier, guard and fine-tuning, on the run's recordings and with its settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diwa_cli import figures as plots
+from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, summary
+from diwa_cli.evaluation.world_model import EvaluateWorldModelConfig, evaluate_world_model
+from diwa_cli.figures import Curve
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, write_text
+from diwa_data.dataset.dataset import load_dataset
+from diwa_data.dataset.file import copy_episodes
+from diwa_data.errors import DiwaError
+from diwa_learning.core.checkpoint import is_finished, load_checkpoint, read_header, save_checkpoint
+from diwa_learning.ensemble.disagreement import GuardConfig
+from diwa_learning.ensemble.train import train_guard
+from diwa_learning.finetune.selection import before, scores
+from diwa_learning.finetune.train import FinetuneConfig, finetune
+from diwa_learning.policy.train import PolicyConfig, train_policy
+from diwa_learning.reward.classifier import RewardConfig
+from diwa_learning.reward.train import train_reward
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.replay import held_out_of
+from diwa_learning.world_model.train import train_world_model
+from diwa_sim.table import SimConfig
+
+AS_TRAINED = "as trained"
+
+
+@dataclass(frozen=True)
+class DegradeConfig:
+    """How world models are made worse."""
+
+    early: tuple[float, ...] = (0.25,)
+    """Shares of the run's updates after which the training of one ends."""
+    data: tuple[float, ...] = (0.1,)
+    """Shares of the run's play that one is trained on."""
+    noise: tuple[float, ...] = (1.0, 4.0)
+    """Noise on the prior's matrices, in standard deviations of each: dreams err, filtering does not."""
+
+    def __post_init__(self) -> None:
+        for name, values, highest in (("early", self.early, 1.0), ("data", self.data, 1.0), ("noise", self.noise, 1e3)):
+            for value in values:
+                if not 0 < value <= highest:
+                    raise DiwaError(f"degrade.{name} has {value:g}; choose numbers above 0 and up to {highest:g}")
+
+
+@dataclass(frozen=True)
+class Play:
+    """The run's play, apart."""
+
+    trained: Path
+    """What its world model was trained on."""
+    held_out: Path
+    """What no world model saw."""
+
+
+def degraded(
+    run: RunFolder, out: Path, config: DegradeConfig, clips: int, judge: EvaluateConfig, sim: SimConfig
+) -> dict[str, Any]:
+    """A row for the run's own world model and one for each that is worse; also drawn over the hand's error.
+
+    Raises `DiwaError` for a run whose dreams had no guard.
+    """
+    if not is_finished(run.guard):
+        raise DiwaError(f"{run.path} has no guard, which is asked here: finetune.dream.penalty or result best make one")
+    play = split_play(run, out)
+    rows = [measure(AS_TRAINED, run, play, out / "as_trained", clips, judge, sim)]
+    for name, make in world_models(run, play, out, config).items():
+        worse = RunFolder(out / re.sub(r"\W+", "_", name))
+        if not is_finished(worse.world_model):
+            make(worse.world_model)
+        learn(run, worse)
+        rows.append(measure(name, worse, play, worse.path, clips, judge, sim))
+    write_text(out / "success.svg", drawing(rows))
+    return {"rows": rows}
+
+
+def split_play(run: RunFolder, out: Path) -> Play:
+    """Two datasets: the episodes that the run's world model was trained on, and those held out."""
+    found = Play(out / "trained.h5", out / "held_out.h5")
+    if not found.held_out.is_file():
+        settings = load_checkpoint(run.world_model, "world_model").config_as(WorldModelConfig)
+        datasets, data = read_header(run.world_model)["inputs"]["datasets"], load_dataset(run.play)
+        held = held_out_of(data, datasets, settings.held_out, np.random.default_rng(settings.seed))
+        names = {episode.name for episode in held}
+        copy_episodes(run.play, [episode.name for episode in data.episodes if episode.name not in names], found.trained)
+        copy_episodes(run.play, sorted(names), found.held_out)
+    return found
+
+
+def world_models(run: RunFolder, play: Play, out: Path, config: DegradeConfig) -> dict[str, Callable[[Path], None]]:
+    """Name -> what makes that world model in a folder."""
+    settings = load_checkpoint(run.world_model, "world_model").config_as(WorldModelConfig)
+    found: dict[str, Callable[[Path], None]] = {}
+    for share in config.early:
+        fewer = dataclasses.replace(settings, updates=max(1, round(share * settings.updates)))
+        found[f"{100 * share:g} % of the updates"] = partial(train_world_model, [play.trained], config=fewer)
+    for share in config.data:
+        found[f"{100 * share:g} % of the play"] = partial(train_on_part, play, share, out, config=settings)
+    for deviations in config.noise:
+        found[f"prior with noise of {deviations:g}"] = partial(add_noise, run.world_model, deviations)
+    return found
+
+
+def train_on_part(play: Play, share: float, folder: Path, out: Path, config: WorldModelConfig) -> None:
+    """Train on the first episodes of play."""
+    part = folder / f"play_{share:g}.h5"
+    if not part.is_file():
+        names = [episode.name for episode in load_dataset(play.trained).episodes]
+        copy_episodes(play.trained, names[: max(2, round(share * len(names)))], part)
+    train_world_model([part], out, config)
+
+
+def add_noise(world_model: Path, deviations: float, out: Path) -> None:
+    """Leave a copy whose prior's matrices have Gaussian noise of so many of their standard deviations."""
+    checkpoint, generator = load_checkpoint(world_model, "world_model"), torch.Generator().manual_seed(0)
+    weights = dict(checkpoint.weights)
+    for name, weight in checkpoint.weights.items():
+        if name.startswith("rssm.prior_head.") and weight.dim() == 2:
+            weights[name] = weight + deviations * weight.std() * torch.randn(weight.shape, generator=generator)
+    inputs = read_header(world_model)["inputs"]
+    config = checkpoint.config_as(WorldModelConfig)
+    save_checkpoint(out, "world_model", weights, config, checkpoint.spec, {"noise": deviations}, inputs=inputs)
+
+
+def learn(run: RunFolder, worse: RunFolder) -> None:
+    """Everything that stands on a world model, on that of `worse`, as the run did it."""
+    model, demonstrations, play = worse.world_model, run.demonstrations, run.play
+    policy = load_checkpoint(run.policy, "policy").config_as(PolicyConfig)
+    reward = load_checkpoint(run.reward, "reward").config_as(RewardConfig)
+    guard = load_checkpoint(run.guard, "guard").config_as(GuardConfig)
+    tuning = load_checkpoint(run.finetuned, "finetune").config_as(FinetuneConfig)
+    train_policy(demonstrations, model, worse.policy, policy)
+    train_reward(demonstrations, play, model, worse.reward, reward)
+    train_guard([play], model, worse.guard, guard)
+    finetune(worse.policy, worse.reward, model, demonstrations, play, worse.finetuned, tuning, worse.guard)
+
+
+def measure(
+    name: str, run: RunFolder, play: Play, out: Path, clips: int, judge: EvaluateConfig, sim: SimConfig
+) -> dict[str, Any]:
+    """A row: errors of the world model on held-out play, success, and what dreams said of it."""
+    found = evaluate_world_model(run.world_model, play.held_out, out / "open_loop", EvaluateWorldModelConfig(clips))
+    checkpoint = load_checkpoint(run.finetuned, "finetune")
+    setting = dataclasses.replace(judge, skill=checkpoint.skill)
+    policies = {BASE: run.policy, FINETUNED: run.finetuned}
+    result = evaluate(policies, run.world_model, run.reward, out / "judged", setting, sim)
+    judged = summary(result, setting)
+    return {
+        "world_model": name,
+        "psnr": found["open_loop_psnr"],
+        "hand_error_mm": round(1000 * found.get("open_loop_position_error", float("nan")), 2),
+        **{policy: judged["policies"][policy] for policy in policies},
+        "difference": judged["differences"][f"{FINETUNED} - {BASE}"],
+        **dreams(checkpoint.metrics["history"], checkpoint.config_as(FinetuneConfig).base_iterations),
+    }
+
+
+def dreams(curves: dict[str, Any], base: int) -> dict[str, dict[str, float]]:
+    """Success in dreams, the guard's deviation and the score, of the base's dreams and of the last ones."""
+    values = {name: [value for _, value in curves[name]] for name in ("dream_success", "deviation")}
+    values["score"] = scores(curves, base)
+    return {
+        name: {"base": float(np.mean(curve[:base])), "end": before(curve, len(curve))} for name, curve in values.items()
+    }
+
+
+def drawing(rows: Sequence[dict[str, Any]]) -> str:
+    """Success in the simulator and in dreams, and the score, over the hand's error in imagination."""
+    ranked = sorted(rows, key=lambda row: row["hand_error_mm"])
+    error = [row["hand_error_mm"] for row in ranked]
+    curves = {
+        "after imitation": [100 * row[BASE]["rate"] for row in ranked],
+        "after dreaming": [100 * row[FINETUNED]["rate"] for row in ranked],
+        "in its last dreams": [100 * row["dream_success"]["end"] for row in ranked],
+    }
+    found = {name: Curve(error, y) for name, y in curves.items()}
+    score = Curve(error, [row["score"]["end"] for row in ranked])
+    return plots.lines(found, "hand error in imagination, mm", "success, %", scores=score)

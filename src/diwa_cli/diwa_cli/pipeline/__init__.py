@@ -1,0 +1,1 @@
+"""Demos and sweeps: phases, plans, executors and results."""

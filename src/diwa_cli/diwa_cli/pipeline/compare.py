@@ -1,0 +1,237 @@
+"""`diwa compare`: variants of the method, on the skills, seeds and start states that all of them have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diwa_cli.figures import VariantBar, variant_bars
+from diwa_cli.report import page as markdown
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder, damaged_run, read_json, write_text
+from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.files import read_bytes, write_json
+
+UNITS = (
+    "rates in percent, differences in percentage points, intervals 95 %: paired by start state, over seeds where there "
+    "are several; of the mean, over start states and seeds, the skills given"
+)
+GAIN, BEYOND = ("difference", "interval"), ("beyond_first", "beyond_first_interval")
+"""Names of a difference and its interval: to the base policy, and to the first variant's result."""
+MEAN = "mean"
+"""In the column of skills."""
+
+
+Successes = dict[tuple[str, int], dict[int, bool]]
+"""(skill, seed) -> start state -> success."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A finished sweep, or one value of alpha_BC in it, under the name by which it is compared."""
+
+    name: str
+    folder: Path
+    command: str
+    rollouts: Mapping[tuple[str, int], Mapping[str, Mapping[int, bool]]]
+    """(skill, seed) -> policy -> start state -> success."""
+
+    def successes(self, skill: str, seeds: Sequence[int], policy: str) -> list[list[bool]]:
+        """A row a seed, in the order of start states."""
+        return [[won for _, won in sorted(self.rollouts[skill, seed][policy].items())] for seed in seeds]
+
+
+def compare(folders: Sequence[Path], names: Sequence[str], out: Path | None, figure: Path | None) -> str:
+    """Their table as Markdown; its rows also go to the JSON file `out`, bars to the SVG file `figure`.
+
+    Raises `DiwaError` for a folder without a finished sweep, names that do not tell them apart, a single variant,
+    variants with nothing in common, and one that was judged from other start states.
+    """
+    names = names or [folder.name for folder in folders]
+    if len(set(names)) != len(names) or len(names) != len(folders):
+        raise DiwaError(f"each folder needs a name of its own (--names): {', '.join(names)}")
+    variants = [one for name, folder in zip(names, folders, strict=True) for one in load(name, folder)]
+    if len(variants) < 2:
+        raise DiwaError(f"{folders[0]} is one variant: give two folders or more, or a sweep with several --alphas")
+    rows = [row(variants, skill, seeds) for skill, seeds in shared(variants).items()]
+    rows.append(mean(rows))
+    if out:
+        about = {v.name: {"folder": str(v.folder), "command": v.command} for v in variants}
+        write_json(out, {"units": UNITS, "variants": about, "rows": rows})
+    if figure:
+        write_text(figure, variant_bars({found["skill"]: bars(found) for found in rows}))
+    return table(rows)
+
+
+def load(name: str, folder: Path) -> list[Variant]:
+    """A finished sweep as one variant, or where it has several values of alpha_BC as one for each of them.
+
+    Raises `DiwaError` for a folder without one, and for a damaged file.
+    """
+    paths = SweepFolder(folder)
+    description = read_json(paths.shared.description)
+    if description is None or not paths.shared.is_sweep or not paths.rollouts.is_file():
+        raise DiwaError(f"{folder} holds no finished sweep: run `diwa sweep --out {folder}` to its end first")
+    bases, tuned = read_rollouts(paths.rollouts)
+    groups = {f"{name}, alpha_BC {alpha:g}": runs for alpha, runs in sorted(tuned.items())}
+    keys = [key for runs in groups.values() for key in runs]
+    if len(set(keys)) == len(keys):  # no skill has several values
+        groups = {name: {key: starts for runs in groups.values() for key, starts in runs.items()}}
+    with damaged_run(folder):
+        return [
+            Variant(
+                label, folder, description["command"], {key: {BASE: bases[key], FINETUNED: runs[key]} for key in runs}
+            )
+            for label, runs in groups.items()
+        ]
+
+
+def read_rollouts(path: Path) -> tuple[Successes, dict[float, Successes]]:
+    """Of the base policies, and of the fine-tuned ones by alpha_BC. Raises `DiwaError` for a damaged file."""
+    bases: Successes = {}
+    tuned: dict[float, Successes] = {}
+    for number, line in enumerate(read_bytes(path, "the same `diwa sweep` writes it anew").splitlines(), 1):
+        with damage_as_error(f"{path} is damaged in line {number}", "the same `diwa sweep` writes it anew"):
+            one = json.loads(line)
+            runs = bases if one["policy"] == BASE else tuned.setdefault(one["alpha_bc"], {})
+            runs.setdefault((one["skill"], one["seed"]), {})[one["start"]] = one["success"]
+    return bases, tuned
+
+
+def shared(variants: Sequence[Variant]) -> dict[str, list[int]]:
+    """Skill -> seeds that all of them have, in the order of the first. Raises `DiwaError` if there are none."""
+    first, *others = variants
+    found: dict[str, list[int]] = {}
+    for key, policies in first.rollouts.items():
+        if not all(key in other.rollouts for other in others):
+            continue
+        for other in others:
+            if other.rollouts[key][FINETUNED].keys() != policies[FINETUNED].keys():
+                raise DiwaError(
+                    f"{other.folder} has {key[0]} judged from other start states than {first.folder}: "
+                    f"{len(other.rollouts[key][FINETUNED])} and {len(policies[FINETUNED])}; use the same --rollouts"
+                )
+        found.setdefault(key[0], []).append(key[1])
+    if not found:
+        raise DiwaError(f"no skill and seed is in all of {', '.join(variant.name for variant in variants)}")
+    return found
+
+
+def row(variants: Sequence[Variant], skill: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """One skill: rates and gain of every variant, and what each result is beyond the first variant's."""
+    first = variants[0].successes(skill, seeds, FINETUNED)
+    results: dict[str, dict[str, Any]] = {}
+    for variant in variants:
+        base, tuned = (variant.successes(skill, seeds, policy) for policy in (BASE, FINETUNED))
+        results[variant.name] = {
+            BASE: round(100 * rate_over_seeds(base).mean, 2),
+            FINETUNED: round(100 * rate_over_seeds(tuned).mean, 2),
+            **_points(GAIN, difference_over_seeds(base, tuned)),
+        }
+        if variant is not variants[0]:
+            results[variant.name] |= _points(BEYOND, difference_over_seeds(first, tuned))
+    return {"skill": skill, "seeds": list(seeds), "rollouts": len(first[0]), "variants": results}
+
+
+def mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Over skills."""
+    results = {}
+    for name in rows[0]["variants"]:
+        each = [found["variants"][name] for found in rows]
+        results[name] = {key: round(sum(one[key] for one in each) / len(each), 2) for key in (BASE, FINETUNED)}
+        for key, interval in (names for names in (GAIN, BEYOND) if names[0] in each[0]):
+            points = [one[key] for one in each]
+            ends = interval_of_mean(points, [Interval(*one[interval]) for one in each])
+            results[name][key] = round(sum(points) / len(points), 2)
+            results[name][interval] = [round(ends.low, 2), round(ends.high, 2)]
+    return {"skill": MEAN, "seeds": sorted({seed for found in rows for seed in found["seeds"]}), "variants": results}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as Markdown: before and after of each variant, then each result beyond the first variant's."""
+    first, *others = rows[0]["variants"]
+    head = ["skill", "seeds", first, *others, *(f"{name} - {first} (95 %)" for name in others)]
+    lines = []
+    for found in rows:
+        results = found["variants"]
+        cells = [found["skill"], " ".join(map(str, found["seeds"]))]
+        cells += [f"{one[BASE]:.1f} to {one[FINETUNED]:.1f} %" for one in results.values()]
+        for name in others:
+            low, high = results[name]["beyond_first_interval"]
+            cells.append(f"{results[name]['beyond_first']:+.1f} ({low:+.1f} to {high:+.1f})")
+        lines.append(cells)
+    return markdown.table(head, lines)
+
+
+def bars(found: dict[str, Any]) -> dict[str, VariantBar]:
+    """Of one row of the figure."""
+    return {name: VariantBar(one[BASE], one[FINETUNED]) for name, one in found["variants"].items()}
+
+
+def _points(names: tuple[str, str], found: SeedMean) -> dict[str, Any]:
+    """In percentage points, under these two names."""
+    name, interval = names
+    return {
+        name: round(100 * found.mean, 2),
+        interval: [round(100 * found.interval.low, 2), round(100 * found.interval.high, 2)],
+    }
+
+
+HEADINGS = ("skill", "seed", "base", "fine-tuned", "difference (95 %)", "minutes")
+
+
+def summary(runs: Sequence[Path], out: Path | None) -> str:
+    """The table of finished demos as Markdown; its rows also go to the JSON file `out`."""
+    rows = [demo_row(run) for run in runs]
+    if out:
+        write_json(out, rows)
+    return markdown.table(HEADINGS, map(cells, rows))
+
+
+def demo_row(run: Path) -> dict[str, Any]:
+    """The result of one demo: rates in percent, difference and its interval in points, minutes of all its phases.
+
+    Raises `DiwaError` for a run that is not finished, or damaged.
+    """
+    folder = RunFolder(run)
+    found, description = read_json(folder.results), read_json(folder.description)
+    if folder.is_sweep:
+        raise DiwaError(f"{run} is a sweep: its table is in {folder.report}, and `diwa compare` compares several")
+    if found is None or description is None:
+        raise DiwaError(f"{run} holds no finished demo: run `diwa demo --out {run}` to its end first")
+    with damaged_run(run):
+        return _described(folder, found, description)
+
+
+def _described(folder: RunFolder, found: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+    demo = description["config"]["demo"]
+    return {
+        "skill": found["skill"],
+        "seed": demo["seed"],
+        "base": 100 * found["base"]["rate"],
+        "finetuned": 100 * found["finetuned"]["rate"],
+        "points": round(found["difference"]["points"], 2),
+        "interval": [round(end, 2) for end in found["difference"]["interval"]],
+        "rollouts": found["base"]["rollouts"],
+        "minutes": round(sum(found["phases"].values()) / 60, 1),
+        "own_world_model": folder.learned is folder,
+        "command": description["command"],
+        "machine": description["machine"],
+    }
+
+
+def cells(found: dict[str, Any]) -> tuple[str, ...]:
+    """A row as it is printed."""
+    low, high = found["interval"]
+    own = "" if found["own_world_model"] else " (world model of another run)"
+    return (
+        found["skill"],
+        str(found["seed"]),
+        f"{found['base']:.1f} %",
+        f"{found['finetuned']:.1f} %",
+        f"{found['points']:+.1f} ({low:+.1f} to {high:+.1f})",
+        f"{found['minutes']:.1f}{own}",
+    )

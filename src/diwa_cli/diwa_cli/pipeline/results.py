@@ -1,0 +1,154 @@
+"""The table of a sweep: a row for each run, one for each skill over seeds; rates in percent, differences in points."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diwa_cli.evaluation.evaluate import Evaluation, difference_summary
+from diwa_cli.evaluation.rollouts import Rollout
+from diwa_cli.report import page as markdown
+from diwa_cli.run_folder import BASE, FINETUNED, Run, SweepFolder, read_json, write_text
+from diwa_cli.statistics import Interval, difference_over_seeds, rate_over_seeds
+from diwa_data.errors import DiwaError
+
+UNITS = (
+    "rates in percent, differences in percentage points, all intervals 95 %. runs: Wilson, Newcombe (paired); "
+    "skills: over seeds and start states, both at random (Hillis 2007)"
+)
+HEADINGS = ("skill", "alpha_BC", "seeds", "base", "fine-tuned", "difference (95 %, paired)", "DPPO steps to match")
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A finished run with its rollouts, those of the base policy and the fine-tuned one from the same starts."""
+
+    run: Run
+    rollouts: Evaluation
+    dppo: dict[str, Any] | None = None
+    """What `diwa dppo-steps` found on the same base policy, if the baseline ran."""
+
+
+def judged_runs(folder: SweepFolder, runs: Iterable[Run], done: Collection[str]) -> list[JudgedRun]:
+    """The runs whose two evaluations are among the phases `done`."""
+    found = []
+    for run in runs:
+        if f"{run.trained}/evaluate" in done and f"{run.name}/evaluate" in done:
+            base, tuned = _rollouts(folder, run.trained), _rollouts(folder, run.name)
+            if [rollout.seed for rollout in base] != [rollout.seed for rollout in tuned]:
+                raise DiwaError(
+                    f"{folder.path / run.name}: judged from other starts than its base; delete its evaluation"
+                )
+            dppo = read_json(folder.of(run.name).dppo_steps) if f"{run.name}/dppo" in done else None
+            found.append(JudgedRun(run, Evaluation({BASE: base, FINETUNED: tuned}), dppo))
+    return found
+
+
+def run_row(judged: JudgedRun) -> dict[str, Any]:
+    """The result of one run, with the intervals of a single run: over start states."""
+    difference = difference_summary(judged.rollouts, BASE, FINETUNED)
+    rates = {name: judged.rollouts.rate(name) for name in (BASE, FINETUNED)}
+    row: dict[str, Any] = {"skill": judged.run.skill, "seed": judged.run.seed, "alpha_bc": judged.run.alpha}
+    for name, rate in rates.items():
+        row |= {name: 100 * rate.rate, f"{name}_interval": _percent(rate.interval)}
+    row |= {"difference": difference.pop("points"), **difference}
+    return row | {"rollouts": rates[BASE].rollouts}
+
+
+def skill_rows(judged: Sequence[JudgedRun], preset: str) -> list[dict[str, Any]]:
+    """A row for each skill and alpha_BC over its finished seeds."""
+    groups: dict[tuple[str, float], list[JudgedRun]] = {}
+    for one in judged:
+        groups.setdefault((one.run.skill, one.run.alpha), []).append(one)
+    return [skill_row(group, preset) for group in groups.values()]
+
+
+def skill_row(group: Sequence[JudgedRun], preset: str) -> dict[str, Any]:
+    """Runs that differ in their seed alone."""
+    successes = {name: [one.rollouts.successes(name) for one in group] for name in (BASE, FINETUNED)}
+    run, rates = group[0].run, {name: rate_over_seeds(found) for name, found in successes.items()}
+    difference = difference_over_seeds(successes[BASE], successes[FINETUNED])
+    return {
+        "skill": run.skill,
+        "preset": preset,
+        "alpha_bc": run.alpha,
+        "seeds": [one.run.seed for one in group],
+        "rollouts": len(successes[BASE][0]),
+        "base": round(100 * rates[BASE].mean, 2),
+        "base_interval": _percent(rates[BASE].interval),
+        "finetuned": round(100 * rates[FINETUNED].mean, 2),
+        "finetuned_interval": _percent(rates[FINETUNED].interval),
+        "difference": round(100 * difference.mean, 2),
+        "interval": _percent(difference.interval),
+        **baseline(group),
+    }
+
+
+def baseline(group: Sequence[JudgedRun]) -> dict[str, Any]:
+    """Environment steps that DPPO took to match each run's result, and their mean; null where it did not, or never ran.
+
+    `dppo` has what was found for each seed: the rate to match, and the steps practised at most.
+    """
+    seeds = [
+        {
+            "seed": one.run.seed,
+            "rate": round(100 * one.dppo["rate"], 2),
+            "steps": one.dppo["environment_steps"],
+            "practised": one.dppo["curve"][-1]["environment_steps"],
+        }
+        for one in group
+        if one.dppo
+    ]
+    steps = [found["steps"] for found in seeds]
+    reached = bool(steps) and None not in steps
+    return {"dppo_steps_to_match": round(sum(steps) / len(steps)) if reached else None, "dppo": seeds}
+
+
+def steps_to_match(row: dict[str, Any]) -> str:
+    """A row's baseline in a few words; empty if it never ran."""
+    if row["dppo_steps_to_match"] is not None:
+        return f"{row['dppo_steps_to_match']:,}"
+    return f"more than {max(found['practised'] for found in row['dppo']):,}" if row["dppo"] else ""
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows of skills as Markdown."""
+    return markdown.table(HEADINGS, map(cells, rows))
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row of a skill as it is printed."""
+    low, high = row["interval"]
+    return (
+        row["skill"],
+        f"{row['alpha_bc']:g}",
+        " ".join(str(seed) for seed in row["seeds"]),
+        f"{row['base']:.1f} %",
+        f"{row['finetuned']:.1f} %",
+        f"{row['difference']:+.1f} ({low:+.1f} to {high:+.1f})",
+        steps_to_match(row),
+    )
+
+
+def write_rollouts(folder: SweepFolder, judged: Sequence[JudgedRun]) -> None:
+    """Every rollout as a JSON line: skill, training seed, policy, alpha_bc (base: null), start, success, steps."""
+    lines = {}
+    for one in judged:
+        for policy, rollouts in one.rollouts.rollouts.items():
+            alpha = None if policy == BASE else one.run.alpha
+            for rollout in rollouts:
+                row = {"skill": one.run.skill, "seed": one.run.seed, "policy": policy, "alpha_bc": alpha}
+                row |= {"start": rollout.seed, "success": rollout.success, "steps": rollout.steps}
+                lines[one.run.trained, alpha, rollout.seed] = json.dumps(row)
+    write_text(folder.rollouts, "".join(line + "\n" for line in lines.values()))
+
+
+def _rollouts(folder: SweepFolder, name: str) -> list[Rollout]:
+    """Of the evaluation in a folder of the sweep."""
+    return [Rollout(**rollout) for rollout in read_json(folder.of(name).final / "evaluation.json")["rollouts"]]
+
+
+def _percent(interval: Interval) -> list[float]:
+    return [round(100 * interval.low, 2), round(100 * interval.high, 2)]

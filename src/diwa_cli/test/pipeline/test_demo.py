@@ -1,0 +1,140 @@
+"""The demo as a user meets it: interrupted, continued, finished; and its files with the other commands."""
+
+import json
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+
+from diwa_cli.pipeline.demo import curve_policies
+from diwa_cli.run_folder import PhaseLog, RunFolder
+
+DEMO = ["demo", "--preset", "debug", "--config", str(Path(__file__).parents[1] / "tiny.yaml")]
+
+
+def test_demo_interrupted_and_continued(diwa, interrupt_in_phase, tmp_path):
+    out = tmp_path / "demo"
+    interrupt_in_phase([*DEMO, "--out", out], "train_world_model")
+    assert not (out / "results.json").exists()
+    seconds = PhaseLog(out / "phases.json").seconds
+
+    ran = diwa(*DEMO, "--out", out)
+    assert ran.status == 0, ran.err
+    assert "[record_play] finished earlier" in ran.out
+    assert "[train_policy] diwa train-policy --demonstrations" in ran.out
+    assert PhaseLog(out / "phases.json").seconds["train_world_model"] >= seconds["train_world_model"]
+    check_results(out)
+    check_commands_on_its_files(diwa, out)
+    check_experiments(diwa, out)
+
+    ran = diwa(*DEMO, "--out", out)
+    assert ran.out.count("finished earlier") == 13
+    check_another_skill(diwa, out, tmp_path / "close")
+    ran = diwa(*DEMO, "--out", out, "--rollouts", "3")
+    assert (ran.status, "begun differently: demo.rollouts was 2, is 3" in ran.err) == (2, True)
+
+
+def check_results(out):
+    found = json.loads((out / "results.json").read_text())
+    assert found["skill"] == "open_drawer"
+    for policy in ("base", "finetuned"):
+        assert 0 <= found[policy]["successes"] <= found[policy]["rollouts"] == 2
+        low, high = found[policy]["interval"]
+        assert 0 <= low <= found[policy]["successes"] / 2 <= high <= 1
+    low, high = found["difference"]["interval"]
+    assert -100 <= low <= found["difference"]["points"] <= high <= 100
+    assert len(found["phases"]) == 13
+    assert all(seconds > 0 for seconds in found["phases"].values())
+    text = (out / "report.html").read_text()
+    assert "is not there" not in text
+    assert text.count("<video") == 2
+    assert (out / "before_after.png").stat().st_size > 1000
+    assert (out / "before_after.gif").stat().st_size > 1000
+
+
+def check_another_skill(diwa, out, other):
+    """One more skill on the same play and world model, and both in one table."""
+    ran = diwa(*DEMO, "--out", other, "--skill", "close_drawer", "--world-model-of", out)
+    assert ran.status == 0, ran.err
+    assert not (other / "world_model").exists()
+    assert "is not there" not in (other / "report.html").read_text()
+    ran = diwa("summary", out, other, "--out", other / "table.json")
+    assert ran.status == 0, ran.err
+    assert ran.out.count("world model of another run") == 1
+    first, second = json.loads((other / "table.json").read_text())
+    assert (first["skill"], second["skill"], second["own_world_model"]) == ("open_drawer", "close_drawer", False)
+    assert first["points"] == pytest.approx(first["finetuned"] - first["base"])
+
+    ran = diwa("summary", out, other / "table.json")
+    assert (ran.status, "holds no finished demo" in ran.err) == (2, True)
+    ran = diwa(*DEMO, "--out", other.with_name("x"), "--world-model-of", other.with_name("y"))
+    assert (ran.status, "has no trained world model" in ran.err) == (2, True)
+
+
+def check_experiments(diwa, out):
+    tiny = [*DEMO[1:], "--evaluate.rollouts", "2", "--evaluate.max-steps", "4", "--evaluate.workers", "1"]
+    results = {}
+    for name in ("world-model", "alpha-bc", "reward", "score"):
+        ran = diwa("experiment", name, out, *tiny, "--alphas", "0", "--dreams", "2", "--clips", "2")
+        assert ran.status == 0, ran.err
+        folder = Path(ran.out.splitlines()[-1])
+        results[name] = json.loads((folder / "result.json").read_text())
+    assert (out / "experiments/world_model/film.mp4").stat().st_size > 1000
+    assert len(results["world-model"]["open_loop_steps"]["psnr"]) > 10
+    assert list(results["alpha-bc"]["policies"]) == ["base", "0", "0.1"]
+    assert set(results["alpha-bc"]["dreams"]) == {"0", "0.1"}
+    assert (out / "experiments/alpha_bc/alpha_bc.svg").is_file()
+    assert list(results["reward"]["policies"]) == ["base", "classifier", "true labels"]
+    assert results["reward"]["verdicts"]["classifier"]["rollouts"] == 2
+    scored = results["score"]
+    assert [one["iteration"] for one in scored["checkpoints"]] == [0, 2, 4]
+    assert scored["spearman"]["fine-tuned"]["checkpoints"] == 2
+    assert set(scored["success"]) == {"base", "chosen", "last", "best"}
+    assert (out / "experiments/score/score.svg").is_file()
+    worse = [*tiny, "--clips", "2", "--degrade.early", "--degrade.data", "--degrade.noise", "0.5"]
+    ran = diwa("experiment", "degraded", out, *worse)
+    assert ran.status == 0, ran.err
+    rows = json.loads((out / "experiments/degraded/result.json").read_text())["rows"]
+    assert [row["world_model"] for row in rows] == ["as trained", "prior with noise of 0.5"]
+    assert rows[0]["finetuned"]["rollouts"] == 2
+    assert set(rows[1]["deviation"]) == {"base", "end"}
+
+
+def check_commands_on_its_files(diwa, out):
+    bundle = out / "skills" / "open_drawer"
+    ran = diwa("run-skill", "--skill", "open_drawer", "--checkpoint", bundle, "--max-steps", "2")
+    assert (ran.status, "open_drawer: ended by max_steps after 2 steps" in ran.out) == (0, True)
+    for name in ("world_model", "policy", "reward", "finetuned", "skills/open_drawer/policy"):
+        ran = diwa("inspect", out / name)
+        assert (ran.status, "checkpoint" in ran.out) == (0, True)
+    for name, phase in json.loads((out / "phases.json").read_text()).items():
+        ran = diwa(*shlex.split(phase["command"])[1:])  # the printed command is the same run: any change is refused
+        assert ran.status == 0, ran.err
+        assert ("finished, nothing to do" in ran.out) == name.startswith(("train", "finetune"))
+
+
+def test_the_curve_has_both_ends_and_checkpoints_between(tmp_path):
+    folder = RunFolder(tmp_path)
+    for iteration in range(10, 60, 10):
+        (folder.finetuned / "iterations" / f"{iteration:06d}").mkdir(parents=True)
+    assert list(curve_policies(folder, count=3)) == ["000000", "000020", "000050"]
+    assert list(curve_policies(folder, count=99)) == [f"{i:06d}" for i in range(0, 60, 10)]
+    last = folder.finetuned / "iterations" / "000050"
+    assert curve_policies(folder, count=2) == {"000000": folder.policy, "000050": last}
+
+
+def test_time_of_a_phase_adds_up_over_interruptions(tmp_path):
+    for _ in range(2):
+        log = PhaseLog(tmp_path / "phases.json")
+        try:
+            with log.running("work", "diwa work"):
+                time.sleep(0.05)
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            assert not log.is_done("work")
+    log = PhaseLog(tmp_path / "phases.json")
+    with log.running("work", "diwa work"):
+        time.sleep(0.05)
+    assert log.is_done("work")
+    assert log.seconds["work"] >= 0.15

@@ -1,0 +1,59 @@
+"""The pair of rollouts that goes into a README."""
+
+import numpy as np
+from PIL import Image
+
+from diwa_cli.report.before_after import COLUMNS, PAUSE, choose_pair, draw_pair, read_video
+from diwa_cli.video import HOLD, write_video
+
+NAMES = ("base", "finetuned")
+
+
+def evaluation(*results):
+    """(seed, base succeeded, fine-tuned succeeded) of each start."""
+    return {
+        "rollouts": [
+            {"policy": name, "seed": seed, "success": success}
+            for seed, *successes in results
+            for name, success in zip(NAMES, successes, strict=True)
+        ]
+    }
+
+
+def test_the_first_start_that_only_the_second_policy_solves(tmp_path):
+    found = evaluation((1, True, True), (2, False, True), (3, False, True), (4, False, False))
+    assert choose_pair(found, tmp_path, NAMES) is None
+    for seed in (1, 3):
+        for name in NAMES:
+            (tmp_path / f"{name}_{seed}.mp4").touch()
+    assert choose_pair(found, tmp_path, NAMES) == {name: tmp_path / f"{name}_3.mp4" for name in NAMES}
+    found = evaluation((1, True, True), (3, True, False))
+    assert choose_pair(found, tmp_path, NAMES)["base"] == tmp_path / "base_1.mp4"
+
+
+def test_strip_and_film_show_both_to_the_end_of_the_longer(tmp_path):
+    lengths = {"red": 8, "blue": 20}
+    for (name, length), color in zip(lengths.items(), ((200, 30, 30), (30, 30, 200)), strict=True):
+        frames = np.broadcast_to(np.array(color, np.uint8), (length, 208, 400, 3))
+        write_video(tmp_path / f"{name}.mp4", list(frames), 7.5)
+    frames, rate = read_video(tmp_path / "blue.mp4")
+    assert (frames.shape, rate) == ((20 + round(HOLD * 7.5), 208, 400, 3), 7.5)
+    assert np.abs(frames[-1, 100, 100].astype(int) - [30, 30, 200]).max() < 12
+
+    strip, film = tmp_path / "strip.png", tmp_path / "film.gif"
+    draw_pair({name: tmp_path / f"{name}.mp4" for name in lengths}, strip, film)
+    image = np.asarray(Image.open(strip).convert("RGB")).astype(int)
+    height, width = image.shape[:2]
+    assert width > COLUMNS * 50
+    upper, lower = image[height // 4, width * 3 // 4], image[height * 3 // 4, width * 3 // 4]
+    assert upper[0] > 150 > 80 > upper[2]
+    assert lower[2] > 150 > 80 > lower[0]
+    with Image.open(film) as gif:
+        assert gif.size == (400, 416)
+        shown = sum(duration(gif, frame) for frame in range(gif.n_frames))  # equal frames in a row become one
+    assert abs(shown - (len(frames) + PAUSE) / 7.5) < 0.3
+
+
+def duration(gif, frame):
+    gif.seek(frame)
+    return gif.info["duration"] / 1000

@@ -1,0 +1,270 @@
+"""Datasets at the control rate: built from bags into one HDF5 file, and loaded from it.
+
+Layout: attributes `spec`, `config`, `version`; `episodes/000000/{static, gripper, state, action, success, stamp,
+received[, scene_state]}`, with attributes for skill, source, labels, flagged ticks, clipping and success mark.
+Action row t leads from frame t to frame t+1; the last row holds (no motion) and is no training target.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from diwa_data.dataset.align import DatasetConfig, align_bag
+from diwa_data.dataset.checks import CURE, member, read_attributes, require_room, require_rows, require_values
+from diwa_data.dataset.file import build_file, open_file, read_spec, write_checksum
+from diwa_data.dataset.parts import BuildParts, build_parts
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.manifest import warn_unsealed
+from diwa_data.recording.bag_reader import find_bags
+from diwa_data.recording.bag_writer import tell_unfinished
+from diwa_data.recording.sidecar import SIDECAR, Sidecar
+from diwa_data.spec import ActionSpec, Spec, require_same
+
+_VECTORS = {"state": np.float32, "action": np.float32, "success": np.bool_, "stamp": np.float64, "received": np.float64}
+
+__all__ = ["Dataset", "DatasetConfig", "Episode", "build_dataset", "load_dataset"]
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """T ticks of one uninterrupted recording."""
+
+    name: str
+    """Number in the dataset, six digits."""
+    images: dict[str, np.ndarray]
+    """Camera name -> (T, 64, 64, 3) uint8 rgb; empty if loaded without images."""
+    state: np.ndarray
+    """(T, 10) float32: position, 6D rotation, gripper width; metres."""
+    action: np.ndarray
+    """(T, 7) float32 in [-1, 1], executed actions; row t leads to frame t+1, the last row holds."""
+    success: np.ndarray
+    """(T,) bool: at or after the operator's success mark."""
+    stamp: np.ndarray
+    """(T,) float64: capture time of the static frame, seconds."""
+    received: np.ndarray
+    """(T,) float64: when that frame arrived, seconds."""
+    scene_state: np.ndarray | None
+    """(T, N) float64, simulated robot only."""
+    attributes: dict[str, Any]
+    """skill, source, labels (dict), bag, flagged (tick indices), clipped, clipped_share, success_tick (-1: none)."""
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def target_position(self, spec: ActionSpec) -> np.ndarray:
+        """(T, 3) float32: where the commands had put the target by each frame, metres.
+
+        The hand's first position and the actions since: clipping delays motion and loses none. A robot that runs a
+        skill sums its own actions in the same way.
+        """
+        steps = self.action[:-1, :3] * np.float32(spec.max_pos)
+        return self.state[0, :3] + np.concatenate([np.zeros((1, 3), np.float32), np.cumsum(steps, 0)])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Episodes recorded under one spec."""
+
+    path: Path
+    spec: Spec
+    episodes: list[Episode]
+
+
+def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig, build: BuildParts = build_parts) -> None:
+    """Build the dataset `out` from bags, or folders of bags, of one spec.
+
+    Finished episodes survive an interruption in `.<out>.parts` and are taken up by the next run; another config or
+    spec is refused. A dataset that is complete already is left as it is, unless the bags or config differ: an error.
+    `build` does the work on each bag, by default in processes of this machine.
+    """
+    paths = find_bags(bags)
+    for folder in map(Path, bags):
+        if left := tell_unfinished(folder):
+            print(left)
+    spec = _common_spec(paths)
+    recordings = [BagRecording(path, config) for path in paths]
+    identity = _identity(recordings, spec, config)
+    skipped = build_file("build-dataset", "episodes", Path(out), recordings, identity, config.workers, build)
+    if skipped:
+        print(f"left out, no two good ticks in a row: {', '.join(skipped)}")
+
+
+@dataclass(frozen=True)
+class BagRecording:
+    """A bag that becomes one episode, or several where it has gaps."""
+
+    path: Path
+    config: DatasetConfig
+
+    @property
+    def part(self) -> str:
+        """Changes when the bag is recorded or annotated anew."""
+        files = [self.path / "metadata.yaml", self.path / SIDECAR]
+        written = [file.stat().st_mtime_ns if file.is_file() else 0 for file in files]
+        return hashlib.sha256(f"{self.path.resolve()} {written}".encode()).hexdigest()[:20] + ".h5"
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def absolute(self) -> BagRecording:
+        """As `Recording.absolute`."""
+        return BagRecording(self.path.resolve(), self.config)
+
+    def build(self, file: h5py.File, stopped: Callable[[], bool]) -> float:
+        """As `Recording.build`."""
+        return align_bag(self.path, file, self.config, stopped).seconds
+
+
+def load_dataset(path: Path, spec: Spec | None = None, images: bool = True) -> Dataset:
+    """The whole dataset in memory. Raises `DiwaError` if it was made for another `spec`, and as `open_file` does."""
+    path = Path(path)
+    with open_file(path) as file, damage_as_error(f"{path} cannot be read as a dataset", CURE):
+        stored = read_spec(file, path)
+        if spec is not None:
+            require_same(spec, stored, str(path))
+        return Dataset(path, stored, list(_episodes(file, path, stored, images)))
+
+
+def read_through(path: Path) -> None:
+    """Read a dataset whose checksum is not believed, an episode at a time. Raises as `load_dataset` does."""
+    with (
+        open_file(path, changed_by_hand=True) as file,
+        damage_as_error(f"{path} cannot be read as a dataset", CURE),
+    ):
+        for _ in _episodes(file, path, read_spec(file, path), images=True):
+            pass
+
+
+def _episodes(file: h5py.File, path: Path, spec: Spec, images: bool) -> Iterator[Episode]:
+    """All episodes, in order; the layout of all is checked before the first is read."""
+    groups = _groups(file, path)
+    arrays = {name: _arrays(group, spec, _where(path, name)) for name, group in groups.items()}
+    require_room(path, list(arrays.values()))
+    for name, group in groups.items():
+        yield _load_episode(group, arrays[name], spec, _where(path, name), images)
+
+
+@contextmanager
+def open_episode(path: Path, name: str) -> Iterator[Dataset]:
+    """One episode, its images still in the file, read as they are indexed. Raises as `load_dataset` does."""
+    path = Path(path)
+    with open_file(path) as file:
+        with damage_as_error(f"{path} cannot be read as a dataset", CURE):
+            groups = _groups(file, path)
+            if name not in groups:
+                raise DiwaError(f"{path} has no episode {name!r}: it has {min(groups)} to {max(groups)}")
+            spec = read_spec(file, path)
+            arrays = _arrays(groups[name], spec, _where(path, name))
+            episode = _load_episode(groups[name], arrays, spec, _where(path, name), images=False)
+            images = {camera.name: arrays[camera.name] for camera in spec.cameras}
+        yield Dataset(path, spec, [dataclasses.replace(episode, images=images)])
+
+
+def _where(path: Path, name: str) -> str:
+    return f"{path}: episode {name}"
+
+
+def _groups(file: h5py.File, path: Path) -> dict[str, h5py.Group]:
+    """All episodes, in order. Raises `DiwaError` if there are none."""
+    episodes = member(file, "episodes", h5py.Group, str(path))
+    groups = {name: member(episodes, name, h5py.Group, str(path)) for name in sorted(episodes)}
+    if not groups:
+        raise DiwaError(f"{path} holds no episode: {CURE}")
+    return groups
+
+
+def _arrays(group: h5py.Group, spec: Spec, where: str) -> dict[str, h5py.Dataset]:
+    """Everything that an episode holds by tick, unread, of the kind and shape that its spec says."""
+    optional = ["scene_state"] if "scene_state" in group else []
+    names = [*_VECTORS, *optional, *(camera.name for camera in spec.cameras)]
+    arrays = {name: member(group, name, h5py.Dataset, where) for name in names}
+    length = len(arrays["action"]) if arrays["action"].shape else 0
+    if length < 2:
+        raise DiwaError(f"{where} has {length} ticks, an episode has 2 or more: {CURE}")
+    widths = {"state": (spec.state_dim,), "action": (spec.action_dim,), "scene_state": (len(spec.scene_state),)}
+    for name in (*_VECTORS, *optional):
+        kind = "b" if name == "success" else "f"
+        require_rows(arrays[name], kind, (length, *widths.get(name, ())), f"{where}: {name}")
+    for camera in spec.cameras:
+        require_rows(arrays[camera.name], "u", (length, *camera.size, 3), f"{where}: {camera.name}")
+    return arrays
+
+
+def _load_episode(group: h5py.Group, arrays: dict[str, h5py.Dataset], spec: Spec, where: str, images: bool) -> Episode:
+    cameras = [camera.name for camera in spec.cameras]
+    rows = {name: stored[:] for name, stored in arrays.items() if name not in cameras}
+    vectors = {name: values.astype(_VECTORS.get(name, np.float64), copy=False) for name, values in rows.items()}
+    require_values(vectors, where)
+    return Episode(
+        name=group.name.split("/")[-1],
+        images={name: arrays[name][:] for name in cameras} if images else {},
+        attributes=read_attributes(group, len(vectors["action"]), where),
+        **{"scene_state": None} | vectors,
+    )
+
+
+def _common_spec(paths: list[Path]) -> Spec:
+    """The spec all bags share; raises naming the first that differs from the first bag's."""
+    sidecars = [Sidecar.read(path) for path in paths]
+    for path, sidecar in zip(paths, sidecars, strict=True):
+        require_same(sidecars[0].spec, sidecar.spec, str(path))
+    unsealed = [path for path, sidecar in zip(paths, sidecars, strict=True) if sidecar.files is None]
+    if unsealed:
+        warn_unsealed(f"{len(unsealed)} of {len(paths)} episodes ({unsealed[0]}, ...) are")
+    return sidecars[0].spec
+
+
+def _identity(recordings: list[BagRecording], spec: Spec, config: DatasetConfig) -> dict[str, Any]:
+    """What decides the result; the number of workers does not."""
+    settings = dataclasses.asdict(config)
+    del settings["workers"]
+    bags = hashlib.sha256("".join(each.part for each in recordings).encode()).hexdigest()  # attributes are small
+    return {"spec": json.loads(spec.to_json()), "config": settings, "bags": bags}
+
+
+def require_one_skill(episodes: Sequence[Episode], where: object) -> str:
+    """The skill that all demonstrations share; an error that lists them when there are several or none."""
+    skills = sorted({str(episode.attributes.get("skill", "")) for episode in episodes})
+    if len(skills) != 1 or not skills[0]:
+        found = ", ".join(skills) if any(skills) else "none"
+        raise DiwaError(f"{where} must hold demonstrations of one skill, found: {found}. Build one dataset a skill")
+    return skills[0]
+
+
+class Library:
+    """Datasets of one spec, each read once however many runs need it."""
+
+    def __init__(self, spec: Spec):
+        self._spec = spec
+        self._loaded: dict[Path, Dataset] = {}
+
+    def __call__(self, path: Path) -> Dataset:
+        """The dataset in the file; raises as `load_dataset` does."""
+        if path not in self._loaded:
+            self._loaded[path] = load_dataset(path, self._spec)
+        return self._loaded[path]
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._loaded.clear()
+
+
+def seal_dataset(path: Path) -> None:
+    """Make the checksum of a dataset anew. Raises `DiwaError` if it holds what `load_dataset` refuses."""
+    read_through(path)
+    write_checksum(path)

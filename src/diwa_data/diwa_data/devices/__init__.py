@@ -1,1 +1,0 @@
-"""What an operator holds: controllers behind `diwa_data.teleop.Device`. Switching them changes nothing downstream."""

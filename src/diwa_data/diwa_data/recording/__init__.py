@@ -1,0 +1,1 @@
+"""Recording: episodes as rosbag2 bags with a sidecar each."""

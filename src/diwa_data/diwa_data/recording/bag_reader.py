@@ -1,0 +1,290 @@
+"""Opening rosbag2 folders that may be damaged or made to harm: what they may name, how much memory they may take."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from rosbags.rosbag2 import Reader, ReaderError, storage_mcap, storage_sqlite3
+
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.images import image_of
+from diwa_data.pose import Pose
+from diwa_data.recording import messages
+from diwa_data.recording.bag_writer import tell_unfinished
+from diwa_data.recording.sidecar import SIDECAR, Sidecar
+from diwa_data.spec import Spec
+from diwa_data.ticks import Sample
+
+METADATA = "metadata.yaml"
+LARGEST_CHUNK = 64 << 20
+"""Bytes of the largest chunk of an MCAP file, unpacked; recorders close theirs at a few."""
+_LARGEST_OVERLAP = 512 << 20  # bytes of the chunks of one moment, which are unpacked together
+_LARGEST_METADATA = 4 << 20  # bytes
+_LARGEST_OTHER_MESSAGE = 1 << 20  # bytes of one that is no image
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def largest_message(spec: Spec) -> int:
+    """Bytes that a message of an episode recorded under `spec` has at most."""
+    return _LARGEST_OTHER_MESSAGE + max(4 * camera.record_size[0] * camera.record_size[1] for camera in spec.cameras)
+
+
+def open_reader(path: Path, sealed: Collection[str] | None, largest: int) -> Reader:
+    """A reader of the bag `path`, opened; its messages come from `read_messages`.
+
+    `sealed` names the files that have checksums, if any have. Raises `DiwaError` if the bag names a file outside of its
+    folder or without a checksum, and whatever rosbags and its libraries raise on damage.
+    """
+    _require_readable(path, sealed)
+    reader = Reader(path)
+    reader.open()
+    try:
+        for storage in reader.storage.storages:  # type: ignore[attr-defined]
+            if isinstance(storage, storage_mcap.McapReader):
+                _require_small_chunks(storage)
+            elif storage.dbconn:
+                storage.dbconn.limit(storage_sqlite3.apsw.SQLITE_LIMIT_LENGTH, largest)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+def read_messages(reader: Reader, connections: Collection[Any], largest: int) -> Iterator[tuple[Any, int, bytes]]:
+    """(connection, nanoseconds received, bytes) of the messages on `connections`, in the order they were received."""
+    bag: Any = reader.storage
+    packed = bag.metadata.compression_mode == "message"
+    bag.metadata = bag.metadata._replace(compression_mode=None)  # rosbags would unpack any number of bytes
+    for connection, timestamp, data in bag.messages(connections):
+        yield connection, timestamp, unpack(data, largest) if packed else data
+
+
+def unpack(data: bytes, largest: int) -> bytes:
+    """Unpack a zstd frame to at most `largest` bytes. Raises `ReaderError` if there are more."""
+    content = storage_mcap.zstd.ZstdDecompressor().decompress(data, max_length=largest + 1)
+    if len(content) > largest:
+        raise ReaderError(f"it unpacks to more than {largest} bytes")
+    return content
+
+
+def is_packed(data: bytes) -> bool:
+    """Whether these bytes are a zstd frame; serialised messages never begin like one."""
+    return data[:4] == _ZSTD_MAGIC
+
+
+def _require_readable(path: Path, sealed: Collection[str] | None) -> None:
+    """Raise `DiwaError` if metadata.yaml names a file elsewhere, or one that is packed as a whole.
+
+    Its aliases are refused: unfolded they know no end.
+    """
+    metadata = path / METADATA
+    if metadata.stat().st_size > _LARGEST_METADATA:
+        raise DiwaError(f"{metadata} has {metadata.stat().st_size / 1e6:.0f} MB: it is damaged or foreign")
+    text = metadata.read_text()
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _LOADER)):
+        raise DiwaError(f"{metadata} refers to itself, as no recorder writes it: it is damaged or foreign")
+    content = yaml.load(text, _LOADER)["rosbag2_bagfile_information"]
+    if str(content.get("compression_mode")).lower() == "file":  # rosbags would unpack any number of bytes to the disk
+        raise DiwaError(f"{path} is compressed as whole files: unpack it with 'ros2 bag convert'")
+    for name in content["relative_file_paths"]:
+        inside = PurePath(name)
+        if inside.is_absolute() or ".." in inside.parts or not inside.name:
+            raise DiwaError(f"{metadata} names {name!r}, which is outside of the bag: it is damaged or foreign")
+        if sealed is not None and inside.name not in sealed:
+            raise DiwaError(f"{metadata} names {name!r}, which has no checksum: it is damaged or foreign")
+
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _require_small_chunks(storage: storage_mcap.McapReader) -> None:
+    """Raise `ReaderError` if the chunks of one moment would not fit into memory."""
+    edges = [(chunk.message_start_time, 0, chunk.uncompressed_size) for chunk in storage.chunks]
+    edges += [(chunk.message_end_time, 1, -chunk.uncompressed_size) for chunk in storage.chunks]
+    together = 0
+    for _, _, size in sorted(edges):
+        together += size
+        if together > _LARGEST_OVERLAP:
+            raise ReaderError(f"chunks of one moment unpack to more than {_LARGEST_OVERLAP} bytes")
+
+
+def _unpack_zstd(data: bytes, size: int) -> bytes:
+    return unpack(data, min(size, LARGEST_CHUNK))
+
+
+def _unpack_lz4(data: bytes, size: int) -> bytes:
+    if 255 * len(data) > LARGEST_CHUNK:  # what a byte of it can stand for
+        raise ReaderError(f"an lz4 chunk of {len(data)} bytes may unpack to more than {LARGEST_CHUNK}")
+    return storage_mcap.lz4_decompress(data)
+
+
+storage_mcap.DECOMPRESSORS |= {"zstd": _unpack_zstd, "lz4": _unpack_lz4}  # rosbags' own unpack any number of bytes
+
+
+_HEADERLESS = {messages.GRIPPER_COMMAND, messages.EPISODE_EVENT, messages.SCENE_STATE}
+
+
+class BagMessage(NamedTuple):
+    """One serialised message."""
+
+    topic: str
+    sample: Sample
+    """`value` is the CDR bytes; `stamp` comes from the header, or equals `received` where there is none."""
+
+
+def find_bags(paths: Sequence[Path]) -> list[Path]:
+    """The episodes among `paths`: bags, and folders of bags at any depth (in order of name).
+
+    Raises `DiwaError` if a path does not exist or holds none.
+    """
+    bags: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DiwaError(f"{path} does not exist")
+        found = [path] if is_bag(path) else sorted(p.parent for p in path.rglob(METADATA))
+        found = [bag for bag in found if not any(part.startswith(".") for part in bag.relative_to(path).parts)]
+        if not found:
+            hint = tell_unfinished(path) if path.is_dir() else ""
+            raise DiwaError(f"{path} holds no finished episode (a folder with {METADATA}){'; ' * bool(hint)}{hint}")
+        bags += found
+    return bags
+
+
+def folder_size(path: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def is_bag(path: Path) -> bool:
+    """A folder that holds a rosbag2 recording, finished or not."""
+    return (path / METADATA).is_file() or (path / SIDECAR).is_file()
+
+
+def needed_topics(spec: Spec) -> list[str]:
+    """Topics without which no dataset can be built."""
+    images = [messages.image_topic(camera.name) for camera in spec.cameras]
+    robot = [messages.CURRENT_POSE, messages.TARGET_POSE, messages.JOINT_STATES, messages.GRIPPER_COMMAND]
+    return [*images, *robot, *([messages.SCENE_STATE] if spec.scene_state else [])]
+
+
+class Bag:
+    """An open episode; a context manager. Raises `DiwaError` if it is unfinished, truncated or damaged."""
+
+    def __init__(self, path: Path, sidecar: Sidecar | None = None):
+        """`sidecar` is believed instead of the one in the episode's folder."""
+        self.path = Path(path)
+        self.sidecar = Sidecar.read(self.path) if sidecar is None else sidecar
+        if not self.sidecar.complete or not (self.path / METADATA).is_file():
+            raise DiwaError(f"{self.path} was not finished: salvage it with 'diwa recover {self.path}'")
+        self.sidecar.require_files(self.path)
+        self._largest = largest_message(self.sidecar.spec)
+        with self._damage_as_error():
+            self._reader = open_reader(self.path, self.sidecar.files, self._largest)
+            self.topics = {connection.topic: connection.msgcount for connection in self._reader.connections}
+            """Topic -> number of messages."""
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    @property
+    def spec(self) -> Spec:
+        """The contract it was recorded under."""
+        return self.sidecar.spec
+
+    def require_topics(self, topics: Sequence[str]) -> None:
+        """Raise `DiwaError` naming the topics without a message, and those there are."""
+        missing = [topic for topic in topics if not self.topics.get(topic)]
+        if missing:
+            present = ", ".join(sorted(topic for topic, count in self.topics.items() if count)) or "none"
+            raise DiwaError(f"{self.path} has no message on {', '.join(missing)}; topics present: {present}")
+
+    def messages(self, topics: Sequence[str]) -> Iterator[BagMessage]:
+        """Messages of `topics` in the order they were received."""
+        connections = [connection for connection in self._reader.connections if connection.topic in topics]
+        if not connections:
+            return
+        with self._damage_as_error():
+            for connection, timestamp, data in read_messages(self._reader, connections, self._largest):
+                received = timestamp * 1e-9
+                stamp = received if connection.topic in _HEADERLESS else header_stamp(data)
+                yield BagMessage(connection.topic, Sample(data, stamp, received))
+
+    def _damage_as_error(self) -> AbstractContextManager[None]:
+        cure = f"salvage what is left with 'diwa recover {self.path}'"
+        return damage_as_error(f"{self.path} is truncated or damaged", cure)
+
+
+def read_episode(path: Path, topics: Sequence[str] | None = None) -> dict[str, list[Sample]]:
+    """All messages of an episode, decoded, by topic (default: every topic known here; images too).
+
+    Values: `Pose`, rgb image (H, W, 3), joints as the ROS message, gripper float, event str, scene state (N,).
+    """
+    with Bag(path) as bag:
+        known = [*messages.TYPES, *(messages.image_topic(camera.name) for camera in bag.spec.cameras)]
+        wanted = [topic for topic in bag.topics if topic in (known if topics is None else topics)]
+        streams: dict[str, list[Sample]] = {topic: [] for topic in wanted}
+        for topic, sample in bag.messages(wanted):
+            streams[topic].append(sample._replace(value=decode_value(topic, sample.value, f"{path}: {topic}")))
+        return streams
+
+
+def decode_value(topic: str, data: bytes, where: str) -> Any:
+    """The value of a serialised message. Raises `DiwaError` naming `where` on a NaN pose or a damaged message."""
+    message_type = messages.TYPES.get(topic, messages.IMAGE_TYPE)
+    with damage_as_error(f"{where}: message of {len(data)} bytes is no {message_type}", "find it with 'diwa inspect'"):
+        message = messages.decode(data, message_type)
+        if message_type == messages.IMAGE_TYPE:
+            return image_of(message)
+        if message_type == "geometry_msgs/msg/PoseStamped":
+            return _finite_pose(message, where)
+        if topic in (messages.JOINT_STATES, messages.CONTROLLER_JOY):
+            return message
+        return message.data
+
+
+def gripper_width(joints: Any, where: str) -> float:
+    """Metres between the fingers: the sum of the finger joints of a JointState."""
+    if len(joints.name) != len(joints.position):
+        raise DiwaError(f"{where}: {len(joints.name)} names of joints, but {len(joints.position)} positions")
+    fingers = [position for name, position in zip(joints.name, joints.position, strict=True) if "finger" in name]
+    width = float(np.sum(fingers))
+    if not fingers or not np.isfinite(width):
+        raise DiwaError(f"{where}: no finger joint with a finite position among {', '.join(joints.name)}")
+    return width
+
+
+def _finite_pose(message: Any, where: str) -> Pose:
+    p, q = message.pose.position, message.pose.orientation
+    position, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+    if not np.isfinite([*position, *quaternion]).all() or not np.linalg.norm(quaternion) > 1e-6:
+        raise DiwaError(
+            f"{where}: pose {position.tolist()} {quaternion.tolist()} is not finite: fix its publisher, or delete the "
+            "episode"
+        )
+    return Pose.from_quaternion(position, quaternion)
+
+
+def header_stamp(data: bytes | memoryview) -> float:
+    """Header stamp of a serialised message: CDR encapsulation (4 bytes), then sec, nanosec."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return seconds + nanoseconds * 1e-9
+
+
+def require_frame(data: bytes | memoryview, frame: str, topic: str) -> None:
+    """Raise `DiwaError` naming `topic` unless the header of a serialised pose says `frame`, the robot's base."""
+    (length,) = struct.unpack_from("<I" if data[1] & 1 else ">I", data, 12) if len(data) >= 16 else (0,)
+    found = bytes(data[16 : 16 + length]).rstrip(b"\0").decode(errors="replace")
+    if found != frame:
+        raise DiwaError(
+            f"{topic} is in the frame {found!r}, not in the robot's base {frame!r}: fix its publisher, or set "
+            "robot.base_frame in the robot file"
+        )

@@ -1,0 +1,182 @@
+"""Salvaging what a killed recorder or a full disk left: `diwa recover`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rosbags.rosbag2 import ReaderError, storage_mcap
+
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.files import remove
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import Bag, decode_value, is_packed, largest_message, unpack
+from diwa_data.recording.bag_writer import HIDDEN, BagWriter, is_running
+from diwa_data.recording.sidecar import SIDECAR, Sidecar
+
+_MAGIC = b"\x89MCAP0\r\n"
+_RECORD = struct.Struct("<BQ")  # opcode, length
+_CHUNK_HEAD = struct.Struct("<QQQII")  # first and last time, unpacked size, CRC, length of the compression's name
+_CHUNK, _DATA_END, _FOOTER = 0x06, 0x0F, 0x02
+_EMPTY_FOOTER = struct.pack("<BQQQI", _FOOTER, 20, 0, 0, 0) + _MAGIC
+_DAMAGED = ".damaged-"
+_Message = tuple[str, str, int, bytes]  # topic, type, nanoseconds received, serialised
+
+
+def recover(path: Path) -> list[Path]:
+    """Salvage every unfinished or truncated episode at or below `path`; returns the folders they became (MCAP).
+
+    A damaged bag is kept beside as `.damaged-<name>`. Raises `DiwaError` if there is nothing to salvage or, after all
+    others were, naming the episodes that are still being recorded or cannot be salvaged, whatever is wrong with
+    them.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DiwaError(f"{path} does not exist")
+    episodes = sorted(sidecar.parent for sidecar in path.rglob(SIDECAR))
+    broken = [e for e in episodes if not e.name.startswith(_DAMAGED) and _is_broken(e)]
+    if not broken:
+        raise DiwaError(f"nothing to recover at {path}: {len(episodes)} episodes are there, all whole")
+    recovered, errors = [], []
+    for episode in broken:
+        try:
+            with damage_as_error(f"{episode} cannot be salvaged", "delete the episode"):
+                recovered.append(_recover_episode(episode))
+        except DiwaError as error:
+            errors.append(str(error))
+    if errors:
+        done = f"; recovered: {', '.join(map(str, recovered))}" if recovered else ""
+        raise DiwaError("; ".join(errors) + done)
+    return recovered
+
+
+def _is_broken(episode: Path) -> bool:
+    if episode.parent.name.startswith(HIDDEN):
+        return True  # killed before it got its name, however whole it is
+    try:
+        with damage_as_error(str(episode), "salvage it"), Bag(episode) as bag:
+            for _ in bag.messages(list(bag.topics)):
+                pass
+    except DiwaError:
+        return True
+    return False
+
+
+def _recover_episode(episode: Path) -> Path:
+    """Set the broken folder aside as `.damaged-<name>` and copy its whole messages into a new bag of its name."""
+    unfinished = episode.parent.name.startswith(HIDDEN)
+    if unfinished and is_running(episode.parent):
+        raise DiwaError(f"{episode} is still being recorded: stop its recorder first")
+    storage = next((file for kind in ("mcap", "db3") for file in episode.glob(f"*.{kind}")), None)
+    if storage is None:
+        raise DiwaError(f"{episode} has neither an .mcap nor a .db3 file: delete {episode}")
+    found = Sidecar.read(episode)
+    sidecar = Sidecar(found.spec, found.labels | {"recovered": True}, annotations=found.annotations, complete=False)
+    folder = episode.parent.parent if unfinished else episode.parent
+    aside = folder / f"{_DAMAGED}{episode.name}"
+    if aside.exists():
+        raise DiwaError(f"{aside} is there from an earlier recovery: delete it and run again")
+    os.replace(episode, aside)
+    try:
+        bag = BagWriter(folder, episode.name, sidecar, "mcap")
+        try:
+            _copy_messages(aside / storage.name, bag, str(storage))
+        except BaseException:
+            bag.discard()
+            raise
+        recovered = bag.finish()
+    except BaseException:
+        episode.parent.mkdir(exist_ok=True)  # the new bag's writer has cleared unfinished ones of its name
+        os.replace(aside, episode)
+        raise
+    if unfinished:
+        remove(aside)
+        remove(episode.parent)
+    return recovered
+
+
+def _copy_messages(storage: Path, bag: BagWriter, where: str) -> None:
+    """Copy the whole messages of `storage` into `bag`; `where` names it in errors."""
+    largest = largest_message(bag.sidecar.spec)
+    read = _mcap(storage) if storage.suffix == ".mcap" else _sqlite3(storage, largest)
+    with damage_as_error(f"{where} cannot be salvaged", "delete the episode"):
+        for topic, message_type, timestamp, data in read:
+            received = timestamp * 1e-9
+            bag.write(topic, message_type, received, data)
+            if topic == messages.EPISODE_EVENT:
+                bag.sidecar.events.append((decode_value(topic, data, where), received))
+    if not bag.sidecar.topics:
+        raise DiwaError(f"{where} holds no whole message: delete the episode")
+
+
+def _mcap(storage: Path) -> Iterator[_Message]:
+    """The messages of all whole records, read without the index."""
+    with tempfile.TemporaryDirectory(dir=storage.parent) as folder:
+        copy = Path(folder) / "whole.mcap"
+        _copy_whole_records(storage, copy)
+        reader = storage_mcap.McapReader(copy)
+        reader.open()
+        with contextlib.closing(reader):
+            for connection, timestamp, data in reader.messages_scan(reader.connections):
+                yield connection.topic, connection.msgtype, timestamp, data
+
+
+def _sqlite3(storage: Path, largest: int) -> Iterator[_Message]:
+    """The messages that rosbag2 committed; `diwa record` commits at the end of an episode only."""
+    query = "SELECT name, type, timestamp, data FROM messages JOIN topics ON topics.id = topic_id ORDER BY timestamp"
+    with contextlib.closing(sqlite3.connect(f"file:{storage}?mode=ro", uri=True)) as connection:
+        for topic, message_type, timestamp, data in connection.execute(query):
+            whole = _unpacked(data, largest) if is_packed(data) else data
+            if whole is not None:
+                yield topic, message_type, timestamp, whole
+
+
+def _unpacked(data: bytes, largest: int) -> bytes | None:
+    """The message in a zstd frame; None if it is damaged."""
+    try:
+        return unpack(data, largest)
+    except (ReaderError, storage_mcap.zstd.ZstdError):
+        return None
+
+
+def _copy_whole_records(source: Path, copy: Path) -> None:
+    """The whole MCAP records of `source` up to the first incomplete one or its index, closed with an empty footer.
+
+    A chunk whose content is damaged is left out.
+    """
+    size = source.stat().st_size
+    with source.open("rb") as read, copy.open("wb") as write:
+        write.write(read.read(len(_MAGIC)))
+        while read.tell() + _RECORD.size <= size:
+            opcode, length = _RECORD.unpack(read.read(_RECORD.size))
+            if opcode in (_DATA_END, _FOOTER) or read.tell() + length > size:
+                break
+            record = read.read(length)
+            if opcode != _CHUNK or _is_whole_chunk(record):
+                write.write(_RECORD.pack(opcode, length) + record)
+        write.write(_EMPTY_FOOTER)
+
+
+def _is_whole_chunk(record: bytes) -> bool:
+    try:
+        _, _, unpacked, crc, named = _CHUNK_HEAD.unpack_from(record)
+        compression = record[_CHUNK_HEAD.size : _CHUNK_HEAD.size + named].decode()
+        storage_mcap.decompress(record[_CHUNK_HEAD.size + named + 8 :], compression, unpacked, crc)
+    except (ReaderError, storage_mcap.zstd.ZstdError, RuntimeError, ValueError, struct.error):
+        return False
+    return True
+
+
+def seal_episode(bag: Path) -> None:
+    """Make the checksums of a finished episode anew. Raises `DiwaError` if it is not finished, or cannot be read."""
+    sidecar = Sidecar.read(bag, changed_by_hand=True)
+    sidecar.seal(bag)
+    with Bag(bag, sidecar) as opened:
+        for _ in opened.messages(list(opened.topics)):
+            pass
+    sidecar.write(bag)

@@ -1,0 +1,283 @@
+"""A recording session: serialised messages and operator events in, finished episodes out. ROS-free.
+
+The recorder node only hands over what arrives. Between episodes nothing is written; the last message of latched
+topics is kept, so that an episode knows them from its first moment. Times are seconds received.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diwa_data.errors import DiwaError, unknown
+from diwa_data.files import free_mb, require_free
+from diwa_data.images import require_record_size
+from diwa_data.locks import FolderLock
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import decode_value, find_bags, is_bag, require_frame
+from diwa_data.recording.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name, tell_unfinished
+from diwa_data.recording.sidecar import Sidecar, TopicStatistics
+from diwa_data.spec import Spec, require_same
+
+DISCARDED = ".discarded-"
+"""Finished episodes that were discarded are renamed to this and their name."""
+_DISK_CHECK_EVERY = 1.0  # seconds
+_SLOWEST = 0.8  # share of the declared rate below which a camera is too slow to be recorded
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What a session writes, and when it stops by itself."""
+
+    folder: Path
+    """Folder of the episodes; an existing one continues."""
+    storage: Storage = "mcap"
+    """rosbag2 storage."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """Of every episode: source (play | demonstration), skill, operator, free ones."""
+    min_free_mb: float = 1000.0
+    """Free disk below which an episode is stopped, and none is started, megabytes."""
+    required: tuple[str, ...] = ()
+    """Topics that must be heard for an episode to start."""
+    base_frame: str = messages.BASE_FRAME
+    """Frame in which measured and target poses must be."""
+    max_silence: float = 1.5
+    """Seconds without a message after which a required topic counts as silent."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an operator wants to see once a second."""
+
+    episode: str
+    """Name of the running episode; empty between two."""
+    seconds: float
+    """Since it began; 0 between two."""
+    finished: int
+    """Episodes finished in this session."""
+    free_mb: float
+    """Free disk, megabytes."""
+    minutes_left: float
+    """Of recording, at the rate so far; infinite while unknown."""
+    rates: dict[str, float]
+    """Topic -> true messages per second since the last status."""
+    silent: dict[str, float]
+    """Required topics that are silent -> seconds since their last message; infinite if there was none."""
+
+    def line(self) -> str:
+        """All of it on one line."""
+        what = f"episode {self.episode} {self.seconds:6.1f} s" if self.episode else "waiting to start"
+        left = f", {self.minutes_left:.0f} min" if self.minutes_left < 1e6 else ""
+        rates = "  ".join(f"{topic.removeprefix('/diwa/')} {rate:.1f}" for topic, rate in sorted(self.rates.items()))
+        silent = f" | SILENT: {', '.join(sorted(self.silent))}" if self.silent else ""
+        return f"{what} | {self.finished} finished | {self.free_mb / 1000:.1f} GB free{left} | Hz: {rates}{silent}"
+
+
+class Session:
+    """Episodes of one recorder; a context manager, which finishes a running episode when it ends.
+
+    The folder is locked: two recorders never write into it at once.
+    """
+
+    def __init__(self, spec: Spec, config: SessionConfig, backend: Callable[[Path, Storage], Backend] = RosbagsBackend):
+        """Raises `DiwaError` if the folder is in use, holds episodes of another spec, or has too little free space."""
+        self.spec, self.config, self._backend = spec, config, backend
+        self._lock = FolderLock(config.folder)
+        self.unfinished = tell_unfinished(config.folder)
+        """What recorders that were killed left here, and how to save it; empty if nothing."""
+        self._finished: list[Path] = []
+        self._bag: BagWriter | None = None
+        infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
+        self._latched: dict[str, tuple[str, bytes] | None] = dict.fromkeys([messages.GRIPPER_COMMAND, *infos])
+        self._cameras = {messages.image_topic(camera.name): camera for camera in spec.cameras}
+        self._labels: dict[str, Any] = {}
+        self._bytes, self._recorded = 0, 0.0
+        self._seen: dict[str, TopicStatistics] = {}
+        self._heard: dict[str, float] = {}
+        self._faults: dict[str, str] = {}
+        self._rates: dict[str, float] = {}
+        self._checked = 0.0
+        try:
+            self._require_same_spec()
+            require_free(self.config.folder, self.config.min_free_mb)
+        except DiwaError:
+            self._lock.release()
+            raise
+
+    @property
+    def episode(self) -> str:
+        """Name of the running episode; empty between two."""
+        return self._bag.path.name if self._bag else ""
+
+    def numbers(self, topic: str) -> dict[str, float]:
+        """Count, largest gap (s) and, for cameras, estimated drops of a topic in the running episode."""
+        statistics = self._bag.sidecar.topics.get(topic) if self._bag else None
+        if statistics is None:
+            return {}
+        numbers = {"count": statistics.count, "largest_gap": round(statistics.largest_gap, 3)}
+        return numbers | ({"dropped": statistics.missing(self.spec.record_rate)} if topic in self._cameras else {})
+
+    def message(self, topic: str, message_type: str, received: float, data: bytes) -> str:
+        """Take in one message; returns what the operator must be told, mostly nothing.
+
+        Raises `DiwaError` when it cannot be written; the running episode is lost then, and no other.
+        """
+        fresh = received - self._heard.get(topic, -float("inf")) > self.config.max_silence
+        fault = self._check(topic, message_type, data) if fresh or topic in self._faults else ""
+        self._heard[topic] = received
+        self._seen.setdefault(topic, TopicStatistics()).add(received)
+        if topic in self._latched:
+            self._latched[topic] = (message_type, bytes(data))
+        if self._bag is None:
+            return fault
+        self._write(topic, message_type, received, data)
+        self._bytes += len(data)
+        if time.monotonic() - self._checked < _DISK_CHECK_EVERY:
+            return ""
+        self._checked = time.monotonic()
+        try:
+            require_free(self.config.folder, self.config.min_free_mb)
+        except DiwaError as error:
+            return f"{error}. {self._stop(received)}"
+        return fault
+
+    def label(self, labels: dict[str, Any]) -> None:
+        """Labels that the episodes from the next one on get besides the configured ones, which win."""
+        self._labels = labels
+
+    def event(self, name: str, received: float) -> str:
+        """An operator's event: start, stop, success or discard; returns what it did.
+
+        Raises `DiwaError` if no episode can start: required topics are silent or wrong, or the disk is nearly full.
+        """
+        actions = {"start": self._start, "stop": self._stop, "success": self._success, "discard": self._discard}
+        if name not in actions:
+            raise unknown("episode event", name, actions)
+        return actions[name](received)
+
+    def status(self, now: float) -> Status:
+        """How it goes; rates count from the last call."""
+        free = free_mb(self.config.folder)
+        seconds = now - self._begun if self._bag else 0.0
+        recorded = self._recorded + seconds
+        rate = self._bytes / recorded / 1e6 if recorded > 1.0 else 0.0
+        left = max(0.0, free - self.config.min_free_mb) / rate / 60 if rate else float("inf")
+        rates = {topic: seen.rate for topic, seen in self._seen.items() if topic not in self._latched}
+        self._seen, self._rates = {}, rates
+        return Status(self.episode, seconds, len(self._finished), free, left, rates, self._silent(now))
+
+    def close(self) -> str:
+        """Finish a running episode and let go of the folder."""
+        said = self._stop(self._last) if self._bag else ""
+        self._lock.release()
+        return said
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, received: float) -> str:
+        if self._bag:
+            return f"{self._bag.path.name} is being recorded already"
+        problems = self._slow() | {topic: f"nothing on {topic}" for topic in self._silent(received)} | self._faults
+        if problems:
+            raise DiwaError(f"cannot start: {'; '.join(problems.values())}")
+        require_free(self.config.folder, self.config.min_free_mb)
+        folder, labels = self.config.folder, self._labels | self.config.labels
+        sidecar = Sidecar(self.spec, labels, complete=False)
+        self._bag = BagWriter(folder, next_name(folder), sidecar, self.config.storage, self._backend)
+        self._begun = self._last = received
+        self._mark("start", received)
+        for topic, last in self._latched.items():
+            if last:
+                self._write(topic, last[0], received, last[1])
+        return f"recording {self._bag.path.name}"
+
+    def _stop(self, received: float) -> str:
+        if self._bag is None:
+            return "nothing is being recorded"
+        self._mark("stop", received)
+        bag, self._bag = self._bag, None
+        path = bag.finish()
+        self._finished.append(path)
+        self._recorded += received - self._begun
+        return f"finished {path.name}, {received - self._begun:.1f} s. Reset the scene, then start the next"
+
+    def _success(self, received: float) -> str:
+        if self._bag is None:
+            return "nothing is being recorded; mark a finished episode with 'diwa annotate'"
+        self._mark("success", received)
+        return f"{self._bag.path.name}: success at {received - self._begun:.1f} s"
+
+    def _discard(self, received: float) -> str:
+        """The running episode is deleted; between two, the last finished one is set aside."""
+        if self._bag:
+            bag, self._bag = self._bag, None
+            bag.discard()
+            return f"discarded {bag.path.name}"
+        if not self._finished:
+            return "nothing to discard in this session"
+        last = self._finished.pop()
+        aside = last.with_name(f"{DISCARDED}{last.name}-{time.time_ns()}")
+        os.replace(last, aside)
+        return f"discarded {last.name}; it is kept as {aside.name}"
+
+    def _mark(self, event: str, received: float) -> None:
+        assert self._bag is not None
+        data = messages.encode_string(event)
+        self._write(messages.EPISODE_EVENT, messages.TYPES[messages.EPISODE_EVENT], received, data)
+        self._bag.sidecar.events.append((event, received))
+
+    def _write(self, topic: str, message_type: str, received: float, data: bytes | memoryview) -> None:
+        assert self._bag is not None
+        self._last = received
+        try:
+            self._bag.write(topic, message_type, received, data)
+        except BaseException:
+            self._bag = None  # the writer has discarded it
+            raise
+
+    def _silent(self, now: float) -> dict[str, float]:
+        """Required topics that are silent, and for how long."""
+        ages = {topic: now - self._heard.get(topic, -float("inf")) for topic in self.config.required}
+        return {topic: age for topic, age in ages.items() if age > self.config.max_silence}
+
+    def _slow(self) -> dict[str, str]:
+        """Required cameras that were slow when `status` was last asked; a driver's default may be 5 Hz."""
+        rates = {topic: self._rates.get(topic, 0.0) for topic in self._cameras if topic in self.config.required}
+        declared = self.spec.record_rate
+        slow = {topic: rate for topic, rate in rates.items() if 0 < rate < _SLOWEST * declared}
+        return {topic: f"{topic} comes at {rate:.1f} Hz, not {declared:g}" for topic, rate in slow.items()}
+
+    def _check(self, topic: str, message_type: str, data: bytes) -> str:
+        """What is newly wrong with a topic's messages: no dataset could be built from them."""
+        before = self._faults.pop(topic, "")
+        expected = messages.IMAGE_TYPE if topic in self._cameras else messages.TYPES.get(topic, message_type)
+        if message_type != expected:
+            self._faults[topic] = f"{topic} is a {message_type}, not a {expected}"
+        else:
+            self._faults |= self._content(topic, data)
+        now = self._faults.get(topic, "")
+        return "" if now == before else now
+
+    def _content(self, topic: str, data: bytes) -> dict[str, str]:
+        """What is wrong with a message of the right type, under the name of its topic; empty if nothing is."""
+        try:
+            if topic in self._cameras:
+                require_record_size(decode_value(topic, data, topic), self._cameras[topic])
+            elif topic in (messages.CURRENT_POSE, messages.TARGET_POSE):
+                require_frame(data, self.config.base_frame, topic)
+        except DiwaError as error:
+            return {topic: str(error) if topic in str(error) else f"{topic}: {error}"}
+        return {}
+
+    def _require_same_spec(self) -> None:
+        if any(is_bag(path) and not path.name.startswith(".") for path in self.config.folder.iterdir()):
+            bag = find_bags([self.config.folder])[0]
+            require_same(self.spec, Sidecar.read(bag).spec, str(bag))

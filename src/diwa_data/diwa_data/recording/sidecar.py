@@ -1,0 +1,192 @@
+"""`episode.json` beside a bag: labels, spec, operator events and what happened on each topic."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diwa_data import __version__
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.files import read_object, write_json
+from diwa_data.manifest import changed, content_digest, file_digest, require_format
+from diwa_data.spec import Spec
+
+SIDECAR = "episode.json"
+FORMAT = 1
+"""Of sidecars; those without a number were written before 0.2."""
+_KEYS = ("version", "complete", "labels", "events", "annotations", "topics", "spec")
+_CURE = "delete the episode, or put the file back from a copy"
+
+
+@dataclass
+class TopicStatistics:
+    """Messages of one topic; times in seconds."""
+
+    count: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    largest_gap: float = 0.0
+
+    def add(self, received: float) -> None:
+        """Count one message."""
+        if self.count == 0:
+            self.first = received
+        else:
+            self.largest_gap = max(self.largest_gap, received - self.last)
+        self.last = received
+        self.count += 1
+
+    @property
+    def rate(self) -> float:
+        """True messages per second; 0 with fewer than two."""
+        return (self.count - 1) / (self.last - self.first) if self.last > self.first else 0.0
+
+    def missing(self, rate: float) -> int:
+        """Messages too few for `rate` Hz between the first and the last."""
+        return max(0, round((self.last - self.first) * rate) + 1 - self.count)
+
+
+@dataclass
+class Sidecar:
+    """Everything about an episode that is not in its messages."""
+
+    spec: Spec
+    labels: dict[str, Any] = field(default_factory=dict)
+    """source (play | demonstration), skill, seed, operator and free ones."""
+    events: list[tuple[str, float]] = field(default_factory=list)
+    """Operator events with the time they were received, seconds."""
+    annotations: dict[str, float | None] = field(default_factory=dict)
+    """Events marked afterwards: name -> when it was, seconds received, or None if it never was. They win."""
+    topics: dict[str, TopicStatistics] = field(default_factory=dict)
+    complete: bool = True
+    """False while recording, and after a kill."""
+    version: str = __version__
+    """Software that recorded it."""
+    files: dict[str, str] | None = field(default_factory=dict)
+    """Name of each other file of a finished bag -> its SHA-256; None if they were not taken (before 0.2)."""
+
+    def mark(self, event: str) -> float | None:
+        """When an event was first, seconds received: as annotated, or else as the operator marked it."""
+        if event in self.annotations:
+            return self.annotations[event]
+        return next((received for name, received in self.events if name == event), None)
+
+    def seal(self, bag: Path) -> None:
+        """Take the checksums of all other files in the bag's folder; `write` keeps them."""
+        self.files = {path.name: file_digest(path) for path in _other_files(bag)}
+
+    def require_files(self, bag: Path) -> None:
+        """Raise `DiwaError` if a file of a finished bag is not as it was when the checksums were taken."""
+        if self.files is None or not self.complete:
+            return
+        cure = f"salvage what is left with 'diwa recover {bag}'"
+        for name, digest in self.files.items():
+            if not (bag / name).is_file():
+                raise DiwaError(f"{name} of {bag} is truncated or damaged (it is missing): {cure}")
+            if file_digest(bag / name) != digest:
+                raise changed(f"{name} of {bag}", bag, cure)
+
+    def write(self, bag: Path) -> None:
+        """Write `episode.json` into the bag's folder, whole or not at all."""
+        images = {f"/diwa/{camera.name}/image" for camera in self.spec.cameras}
+        topics = {
+            topic: dataclasses.asdict(s)
+            | {"rate": round(s.rate, 3)}
+            | ({"dropped": s.missing(self.spec.record_rate)} if topic in images else {})
+            for topic, s in sorted(self.topics.items())
+        }
+        content = {
+            "format": FORMAT,
+            "version": self.version,
+            "complete": self.complete,
+            "labels": self.labels,
+            "events": self.events,
+            "annotations": self.annotations,
+            "topics": topics,
+            "spec": json.loads(self.spec.to_json()),
+            "files": self.files or {},
+        }
+        write_json(bag / SIDECAR, content | {"sha256": content_digest(content)})
+
+    @classmethod
+    def read(cls, bag: Path, changed_by_hand: bool = False) -> Sidecar:
+        """The sidecar of a bag. Raises `DiwaError` if it is missing, damaged or changed since it was written.
+
+        `changed_by_hand` believes a change of it.
+        """
+        path = bag / SIDECAR
+        if not path.is_file():
+            raise DiwaError(f"{bag} has no {SIDECAR}: is it an episode of `diwa record`?")
+        content = read_object(path, _CURE)
+        sealed = "format" in content
+        if sealed:
+            require_format(content["format"], FORMAT, str(path))
+        _require_keys(content, ("format", *_KEYS, "files", "sha256") if sealed else _KEYS, path)
+        if sealed and content.pop("sha256") != content_digest(content) and not changed_by_hand:
+            raise changed(str(path), bag, _CURE)
+        with damage_as_error(f"{path} is damaged", _CURE):
+            return cls(
+                spec=Spec.from_plain(content["spec"], f"{path}: spec"),
+                labels=_object(content["labels"]),
+                events=[(_text(name), _seconds(received)) for name, received in content["events"]],
+                annotations={
+                    name: None if received is None else _seconds(received)
+                    for name, received in _object(content.get("annotations", {})).items()
+                },
+                topics={topic: _statistics(values) for topic, values in _object(content["topics"]).items()},
+                complete=_instance(content["complete"], bool),
+                version=_text(content["version"]),
+                files={_file_name(name): _text(digest) for name, digest in content["files"].items()}
+                if sealed
+                else None,
+            )
+
+
+def _other_files(bag: Path) -> list[Path]:
+    return sorted(path for path in bag.iterdir() if path.is_file() and path.name != SIDECAR)
+
+
+def _require_keys(content: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
+    """An unknown key is a known one that was damaged."""
+    missing = {*keys} - {*content, "annotations"}  # the oldest have no annotations
+    unknown = {*content} - {*keys}
+    if missing or unknown:
+        what = [f"no {key}" for key in sorted(missing)] + [f"unknown key {key!r}" for key in sorted(unknown)]
+        raise DiwaError(f"{path} is damaged ({', '.join(what)[:200]}): {_CURE}")
+
+
+def _statistics(values: Any) -> TopicStatistics:
+    count = _instance(values["count"], int)
+    if isinstance(count, bool) or count < 0:
+        raise ValueError(f"count {count!r}")
+    return TopicStatistics(count, *(_seconds(values[key]) for key in ("first", "last", "largest_gap")))
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{str(value)[:40]!r} is no time")
+    return float(value)
+
+
+def _file_name(value: str) -> str:
+    if value != Path(value).name:
+        raise ValueError(f"{value!r} is no file of the episode")
+    return value
+
+
+def _text(value: Any) -> str:
+    return _instance(value, str)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return _instance(value, dict)
+
+
+def _instance(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{str(value)[:40]!r} is no {kind.__name__}")
+    return value

@@ -1,0 +1,1 @@
+"""Teleoperation: the clutch and the devices that people hold."""

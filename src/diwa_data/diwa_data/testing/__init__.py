@@ -1,0 +1,1 @@
+"""Small synthetic recordings for tests and benchmarks; no part of the API."""

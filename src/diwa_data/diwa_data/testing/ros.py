@@ -1,0 +1,231 @@
+"""Nodes in processes of their own, and the topics of an imaginary robot that can be stalled, broken and changed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from diwa_data.pose import Pose
+from diwa_data.recording import messages
+from diwa_data.ros.topics import hear, publisher
+from diwa_data.testing.synthetic import JOINTS, READY, synthetic_image, synthetic_pose
+
+T = TypeVar("T")
+
+SIZE = (40, 48)
+"""Height and width of its images, pixels."""
+PARAMETERS = tuple(f"robot.{camera}.record_size:=[{SIZE[0]},{SIZE[1]}]" for camera in ("static", "gripper"))
+"""What nodes must be told to expect them."""
+
+
+@contextmanager
+def own_domain() -> Iterator[int]:
+    """A ROS domain from 80 to 101 that no other test here uses, nor did of late: nodes that were killed linger."""
+    locks = {Path(tempfile.gettempdir()) / f"diwa_domain_{number}.lock": number for number in range(80, 102)}
+    for path in sorted(locks, key=lambda path: path.stat().st_mtime if path.exists() else 0.0):
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield locks[path]
+            path.touch()
+            return
+    raise RuntimeError("all ROS domains from 80 to 101 are in use")
+
+
+class Program:
+    """A program in its own process group, and what it and its children have said."""
+
+    def __init__(self, domain: int, *command: str):
+        """Run `command` in a ROS domain."""
+        environment = os.environ | {"ROS_DOMAIN_ID": str(domain)}
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, text: str, seconds: float = 15.0) -> str:
+        """The first line said from now on, or before, that holds `text`."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for line in list(self.said):
+                if text in line:
+                    return line
+            time.sleep(0.02)
+        raise AssertionError(f"{text!r} was not said within {seconds} s, but:\n" + "\n".join(self.said))
+
+    def forget(self) -> None:
+        """Only what is said from now on counts."""
+        self.said.clear()
+
+    def kill(self) -> None:
+        """As `kill -9`, of its children too."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def end(self) -> None:
+        """Ctrl-C, so that what it has to write is written, and `kill -9` after 5 s."""
+        if self.running:
+            with suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGINT)
+                self._process.wait(5)
+        self.kill()
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Send a signal to all of them, as a terminal does; the exit status."""
+        os.killpg(self._process.pid, number)
+        return self.wait()
+
+    def wait(self, seconds: float = 15.0) -> int:
+        """The exit status, once it has ended."""
+        status = self._process.wait(seconds)
+        self._reader.join(5)
+        return status
+
+    @property
+    def running(self) -> bool:
+        """It has not ended."""
+        return self._process.poll() is None
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.said.append(line.rstrip())
+
+
+class NodeProcess(Program):
+    """A node in its own process."""
+
+    def __init__(self, module: str, domain: int, *parameters: str):
+        """Run `python -m module` with ROS parameters `name:=value` in a domain."""
+        words = [word for parameter in parameters for word in ("-p", parameter)]
+        super().__init__(domain, sys.executable, "-m", module, "--ros-args", *words)
+
+
+class Topics:
+    """Publishes and hears topics from a thread of this process."""
+
+    def __init__(self, domain: int):
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = Node("test", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._publishers: dict[str, Callable[[memoryview], None]] = {}
+        self._calls: queue.Queue[tuple[Callable[[], Any], Future]] = queue.Queue()
+        self.heard: dict[str, list] = {}
+        self._open = True
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def publish(self, topic: str, data: memoryview, qos: object = 10) -> None:
+        """Publish serialised `data`."""
+        if topic not in self._publishers:
+            self._publishers[topic] = self.call(lambda: publisher(self.node, topic, qos))
+        self._publishers[topic](data)
+
+    def call(self, make: Callable[[], T]) -> T:
+        """`make()` in the thread that spins: what adds to the node must not come in between."""
+        done: Future[T] = Future()
+        self._calls.put((make, done))
+        return done.result(timeout=10)
+
+    def hear(self, topic: str) -> list:
+        """A list that fills with the values of a topic."""
+        self.heard[topic] = []
+        self.call(lambda: hear(self.node, topic, self.heard[topic].append))
+        return self.heard[topic]
+
+    def event(self, name: str) -> None:
+        """An operator's event."""
+        self.publish(messages.EPISODE_EVENT, messages.encode_string(name))
+
+    def close(self) -> None:
+        self._open = False
+        self._thread.join()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def _spin(self) -> None:
+        while self._open:
+            self._executor.spin_once(timeout_sec=0.05)
+            while not self._calls.empty():
+                make, done = self._calls.get()
+                done.set_result(make())
+
+
+class SyntheticRobot:
+    """Publishes what a robot and its cameras do, at 30 Hz, until it is closed."""
+
+    def __init__(self, topics: Topics, qos: object = 10, silent: Collection[str] = ()):
+        self._topics, self._qos = topics, qos
+        self.silent = set(silent)
+        """Topics that are left out."""
+        self.stamp_offset = 0.0
+        """Added to the cameras' header stamps, seconds."""
+        self.frozen_stamp: float | None = None
+        """What all cameras' header stamps say, if they are frozen."""
+        self.size = SIZE
+        """Height and width of what its cameras send."""
+        self.encoding = b"rgb8"
+        """What its cameras call it; four letters."""
+        self.pose: Callable[[float], Pose] = synthetic_pose
+        self.frames = 0
+        self._open = True
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._open = False
+        self._thread.join()
+
+    def _run(self) -> None:
+        begun = time.monotonic()
+        while self._open:
+            time.sleep(max(0.0, begun + self.frames / 30 - time.monotonic()))
+            self._frame(time.time(), time.monotonic() - begun)
+            self.frames += 1
+
+    def _frame(self, now: float, elapsed: float) -> None:
+        pose = self.pose(elapsed)
+        self._send(messages.CURRENT_POSE, messages.encode_pose(pose, now))
+        self._send(messages.TARGET_POSE, messages.encode_pose(pose, now))
+        self._send(messages.JOINT_STATES, messages.encode_joints(JOINTS, READY, np.zeros(9), now))
+        if self.frames % 30 == 0:
+            self._send(messages.GRIPPER_COMMAND, messages.encode_float(1.0))
+        stamp = now + self.stamp_offset if self.frozen_stamp is None else self.frozen_stamp
+        for camera in ("gripper", "static"):
+            image = messages.encode_image(synthetic_image(elapsed, *self.size), stamp, f"{camera}_camera")
+            named = bytes(image).replace(b"rgb8\0", self.encoding + b"\0", 1)
+            self._send(messages.image_topic(camera), memoryview(named))
+
+    def _send(self, topic: str, data: memoryview) -> None:
+        if topic not in self.silent:
+            self._topics.publish(topic, data, self._qos)

@@ -1,0 +1,1 @@
+"""Looking at recordings: cards, contact sheets and Rerun."""

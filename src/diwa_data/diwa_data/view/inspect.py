@@ -1,0 +1,209 @@
+"""`diwa inspect`: a text card of a bag, a folder of bags, a dataset or a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diwa_data.dataset.align import DatasetConfig, bag_ticks, read_marks
+from diwa_data.dataset.dataset import Dataset, load_dataset
+from diwa_data.errors import DiwaError
+from diwa_data.files import read_object
+from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
+from diwa_data.pose import action_sequence
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import Bag, decode_value, find_bags, folder_size, is_bag, needed_topics
+from diwa_data.recording.bag_writer import tell_unfinished
+from diwa_data.recording.sidecar import Sidecar, TopicStatistics
+from diwa_data.spec import Spec
+from diwa_data.ticks import Tick
+
+IDLE = 0.02
+"""An action is idle if it moves less than this share of full scale on every axis and keeps the gripper."""
+
+
+def inspect_path(path: Path) -> str:
+    """The card of whatever lies at `path`. Raises `DiwaError` if that is nothing we know."""
+    path = Path(path)
+    if not path.exists():
+        raise DiwaError(f"{path} does not exist")
+    if path.is_file():
+        return _dataset_card(load_dataset(path, images=False))
+    if is_bag(path):
+        return _bag_card(path)
+    if (path / "spec.json").is_file():
+        return _checkpoint_card(path)
+    return _folder_card(path)
+
+
+def idle_share(actions: np.ndarray) -> float:
+    """Share of the actions (T, 7) in which nothing happens (see `IDLE`)."""
+    if len(actions) == 0:
+        return 0.0
+    switched = np.diff(actions[:, 6], prepend=actions[0, 6]) != 0
+    return float(((np.abs(actions[:, :6]) < IDLE).all(axis=1) & ~switched).mean())
+
+
+def _bag_card(path: Path) -> str:
+    with Bag(path) as bag:
+        statistics = {topic: TopicStatistics() for topic in bag.topics}
+        for topic, sample in bag.messages(list(bag.topics)):
+            statistics[topic].add(sample.received)
+        sidecar = bag.sidecar
+        lines = [f"bag {path}: {folder_size(path) / 1e6:.1f} MB, recorded by diwa {sidecar.version}"]
+        lines += list(filter(None, [_unsealed([sidecar])]))
+        lines += [*_labels(sidecar.labels), "streams:", *_streams(statistics, bag.spec)]
+        first = min((values.first for values in statistics.values()), default=0.0)
+        events = ", ".join(f"{name} at {received - first:.2f} s" for name, received in sidecar.events) or "none"
+        lines += [f"events: {events}", *_annotations(sidecar, first)]
+        missing = [topic for topic in needed_topics(bag.spec) if not bag.topics.get(topic)]
+        if missing:
+            lines += [f"no dataset can be built from it: no message on {', '.join(missing)}"]
+        else:
+            lines += _motion(list(bag_ticks(bag, DatasetConfig(), read_marks(bag))), bag)
+        lines += spec_lines(bag.spec)
+    return "\n".join(lines)
+
+
+def _unsealed(sidecars: Sequence[Sidecar]) -> str:
+    """A line about the episodes whose damage would not be seen."""
+    count = sum(sidecar.files is None for sidecar in sidecars)
+    return (
+        f"without checksums: {count} of {len(sidecars)} (recorded before 0.2); 'diwa seal' adds them" if count else ""
+    )
+
+
+def _annotations(sidecar: Sidecar, first: float) -> list[str]:
+    said = {name: "taken back" if at is None else f"at {at - first:.2f} s" for name, at in sidecar.annotations.items()}
+    return [f"annotated: {', '.join(f'{name} {what}' for name, what in said.items())}"] if said else []
+
+
+def _streams(statistics: dict[str, TopicStatistics], spec: Spec) -> list[str]:
+    images = {messages.image_topic(camera.name) for camera in spec.cameras}
+    rows = [f"  {'topic':28} {'count':>8} {'rate':>9} {'largest gap':>12} {'dropped':>8}"]
+    for topic, values in sorted(statistics.items()):
+        dropped = str(values.missing(spec.record_rate)) if topic in images else ""
+        gap = f"{values.largest_gap * 1e3:.0f} ms"
+        rows.append(f"  {topic:28} {values.count:8} {values.rate:6.2f} Hz {gap:>12} {dropped:>8}".rstrip())
+    return rows
+
+
+def _motion(ticks: Sequence[Tick], bag: Bag) -> list[str]:
+    """Ticks, flagged ones, clipping and idle share, as a dataset of this bag would have them."""
+    spec, total, clipped, idle = bag.spec, 0, 0, 0.0
+    segments = sorted({tick.segment for tick in ticks})
+    for segment in segments:
+        rows = [tick.samples for tick in ticks if tick.segment == segment]
+        values = {
+            topic: [decode_value(topic, row[topic].value, f"{bag.path}: {topic}") for row in rows]
+            for topic in (messages.TARGET_POSE, messages.GRIPPER_COMMAND)
+        }
+        grippers = np.array(values[messages.GRIPPER_COMMAND])
+        sequence = action_sequence(values[messages.TARGET_POSE], grippers, spec.action)
+        total += len(sequence.actions)
+        clipped += int(sequence.clipped.sum())
+        idle += idle_share(sequence.actions) * len(sequence.actions)
+    flagged = sum(tick.flagged for tick in ticks)
+    return [
+        f"ticks at {spec.rate:g} Hz: {len(ticks)} in {len(segments)} segment(s), {flagged} flagged",
+        f"actions: {total}, clipped {_share(clipped, total)}, idle {_share(idle, total)}",
+    ]
+
+
+def _folder_card(path: Path) -> str:
+    bags = find_bags([path])
+    sidecars = [Sidecar.read(bag) for bag in bags]
+    clock = [messages.image_topic(sidecar.spec.cameras[0].name) for sidecar in sidecars]
+    frames = [sidecar.topics.get(topic, TopicStatistics()) for sidecar, topic in zip(sidecars, clock, strict=True)]
+    seconds = sum(values.last - values.first for values in frames)
+    lines = [
+        f"{len(bags)} bags in {path}: {seconds / 60:.1f} minutes, {sum(map(folder_size, bags)) / 1e6:.1f} MB",
+        *_counts([sidecar.labels for sidecar in sidecars]),
+        f"success marks: {sum(s.mark('success') is not None for s in sidecars)} of {len(bags)}",
+    ]
+    rates = [values.rate for values in frames]
+    gaps = [values.largest_gap for values in frames]
+    worst = int(np.argmax(gaps))
+    gap = f"largest gap {gaps[worst] * 1e3:.0f} ms in {bags[worst].name}"
+    lines += [f"{clock[0]}: {min(rates):.2f} to {max(rates):.2f} Hz, {gap}"]
+    lines += list(filter(None, [tell_unfinished(path), _unsealed(sidecars)]))
+    return "\n".join(lines + spec_lines(sidecars[0].spec))
+
+
+def _dataset_card(dataset: Dataset) -> str:
+    episodes = dataset.episodes
+    actions = [episode.action[:-1] for episode in episodes]
+    ticks, moves = sum(map(len, episodes)), sum(map(len, actions))
+    flagged = sum(len(episode.attributes["flagged"]) for episode in episodes)
+    clipped = sum(episode.attributes["clipped"] for episode in episodes)
+    idle = sum(idle_share(a) * len(a) for a in actions)
+    hours = ticks / dataset.spec.rate / 3600
+    lengths = [len(episode) / dataset.spec.rate for episode in episodes]
+    scale = np.abs(np.concatenate(actions)).mean(axis=0)
+    return "\n".join(
+        [
+            f"dataset {dataset.path}: {len(episodes)} episodes, {ticks} ticks at {dataset.spec.rate:g} Hz "
+            f"({hours:.2f} h), {dataset.path.stat().st_size / 1e6:.1f} MB",
+            *_counts([episode.attributes for episode in episodes]),
+            f"episode length: {min(lengths):.1f} to {max(lengths):.1f} s, median {np.median(lengths):.1f} s",
+            f"success marks: {sum(e.attributes['success_tick'] >= 0 for e in episodes)} of {len(episodes)}",
+            f"ticks flagged {_share(flagged, ticks)}",
+            f"actions clipped {_share(clipped, moves)}, idle {_share(idle, moves)}",
+            f"mean |action|: position {_row(scale[:3])}, rotation {_row(scale[3:6])} of full scale",
+            *spec_lines(dataset.spec),
+        ]
+    )
+
+
+def _checkpoint_card(path: Path) -> str:
+    cure = "make the checkpoint again, or copy it from elsewhere"
+    weights, size = path / CHECKPOINT_FILES[0], "no weights yet"
+    if weights.is_file():
+        size = f"{weights.stat().st_size / 1e6:.1f} MB"
+        require_sealed(path, CHECKPOINT_FILES, cure)
+    contents = {name: read_object(path / f"{name}.json", cure) for name in ("config", "metrics")}
+    lines = [f"checkpoint {path}: {size}"]
+    for name, content in contents.items():
+        lines += [f"{name}:"] + [f"  {key}: {_brief(value)}" for key, value in content.items()]
+    spec = Spec.from_plain(read_object(path / "spec.json", cure), f"{path}/spec.json")
+    return "\n".join(lines + spec_lines(spec))
+
+
+def _labels(labels: dict[str, Any]) -> list[str]:
+    return ["labels: " + (", ".join(f"{key} {_brief(value)}" for key, value in labels.items()) or "none")]
+
+
+def _counts(labels: Sequence[dict[str, Any]]) -> list[str]:
+    counts = Counter((str(label.get("source", "")), str(label.get("skill", ""))) for label in labels)
+    return [f"  {number:5} {source or 'unlabelled'} {skill}".rstrip() for (source, skill), number in counts.items()]
+
+
+def spec_lines(spec: Spec) -> list[str]:
+    """The contract's cameras, rates and action scale, in a line."""
+    cameras = ", ".join(
+        f"{c.name} {c.record_size[0]}x{c.record_size[1]} -> {c.size[0]}x{c.size[1]}" for c in spec.cameras
+    )
+    action = spec.action
+    return [
+        f"spec: {spec.robot}; {cameras}; {spec.record_rate:g} -> {spec.rate:g} Hz; "
+        f"action {action.max_pos:g} m, {action.max_rot:g} rad, {action.frame} frame, {action.rotation}"
+    ]
+
+
+def _brief(value: Any) -> str:
+    """A value on one line; long ones end in an ellipsis."""
+    text = json.dumps(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _row(values: np.ndarray) -> str:
+    return " ".join(f"{value:.2f}" for value in values)
+
+
+def _share(part: float, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.1f} %"

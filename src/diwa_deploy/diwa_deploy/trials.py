@@ -1,0 +1,80 @@
+"""Policies against each other on a real robot, blind: who is next is shuffled, and told to nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diwa_data.errors import DiwaError
+from diwa_data.files import read_object, require_output, write_json
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of one policy."""
+
+    policy: str
+    success: bool
+    """What the operator saw."""
+    believed: bool
+    """The classifier ended it."""
+    reason: str
+    """Why it ended."""
+    steps: int
+    """Control ticks."""
+
+
+class Comparison:
+    """`rollouts` trials of each policy, in blocks that hold each once, in random order; a file that continues."""
+
+    def __init__(self, path: Path, skill: str, policies: Sequence[str], rollouts: int, seed: int):
+        """Raises `DiwaError` if `path` holds another comparison, or is damaged."""
+        self._path = Path(path)
+        require_output(self._path)
+        self._about: dict[str, Any] = {
+            "skill": skill, "policies": list(policies), "rollouts": rollouts, "seed": seed,
+        }  # fmt: skip
+        self.trials: list[Trial] = []
+        if self._path.exists():
+            self._continue()
+        blocks = [np.random.default_rng((seed, block)).permutation(len(policies)) for block in range(rollouts)]
+        self._order = [policies[index] for block in blocks for index in block]
+
+    @property
+    def left(self) -> int:
+        """Trials to go."""
+        return len(self._order) - len(self.trials)
+
+    @property
+    def next(self) -> str:
+        """The policy of the next trial."""
+        return self._order[len(self.trials)]
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial of `next`."""
+        assert trial.policy == self.next
+        self.trials.append(trial)
+        content = {**self._about, "trials": [asdict(trial) for trial in self.trials]}
+        write_json(self._path, content)
+
+    def _continue(self) -> None:
+        found = read_comparison(self._path)
+        for name, value in self._about.items():
+            if found[name] != value:
+                cure = "go on with the same, or name another file"
+                raise DiwaError(f"{self._path} has {name} {found[name]!r}, not {value!r}: {cure}")
+        self.trials = [Trial(**trial) for trial in found["trials"]]
+
+
+def read_comparison(path: Path) -> dict[str, Any]:
+    """What a comparison's file holds. Raises `DiwaError` if it is missing or damaged."""
+    found = read_object(Path(path), "name the file of a comparison")
+    try:
+        [Trial(**trial) for trial in found["trials"]]
+        return {name: found[name] for name in ("skill", "policies", "rollouts", "seed", "trials")}
+    except (KeyError, TypeError) as error:
+        raise DiwaError(f"{path} is no comparison, or damaged ({error})") from error

@@ -1,0 +1,1 @@
+"""Training runs, checkpoints and devices: everything that is not the method."""

@@ -1,0 +1,226 @@
+"""Checkpoints: folders of `weights.safetensors`, `config.json`, `spec.json`, `metrics.json`; nothing is pickled.
+
+A folder is a checkpoint once its weights are there: they are written last, under another name first. `manifest.json`
+holds the checksums of all four.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from diwa_data import __version__
+from diwa_data.config import from_mapping
+from diwa_data.errors import DiwaError
+from diwa_data.files import atomic_path, read_object, write_json
+from diwa_data.manifest import CHECKPOINT_FILES, file_digest, require_format, require_sealed, write_manifest
+from diwa_data.spec import Spec, require_same
+from diwa_learning.core.tensor_file import SCALE, encode_tensors, read_weights
+
+Phase = Literal["world_model", "guard", "policy", "reward", "finetune"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+COMMANDS = {
+    "world_model": "diwa train-world-model",
+    "guard": "diwa train-guard",
+    "policy": "diwa train-policy",
+    "reward": "diwa train-reward",
+    "finetune": "diwa finetune",
+}
+WEIGHTS, CONFIG, SPEC, METRICS = CHECKPOINT_FILES
+FORMAT = 1
+"""Of checkpoints; those without a number were written before 0.2."""
+REMAKE = "make the checkpoint again, or copy it from elsewhere"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, read."""
+
+    path: Path
+    phase: Phase
+    weights: dict[str, Tensor]
+    """As saved, on the CPU; those of a compact checkpoint as float32."""
+    config: dict[str, Any]
+    """The phase's whole configuration; `config_as` makes it a dataclass."""
+    spec: Spec
+    metrics: dict[str, Any]
+    world_model_hash: str | None
+    """Hash of the world model it was trained on; None for a world model itself."""
+    hash: str
+    """Of its own weights."""
+
+    @property
+    def skill(self) -> str:
+        """The skill that it is for. Raises `DiwaError` if its metrics name none."""
+        skill = self.metrics.get("skill")
+        if not isinstance(skill, str):
+            raise DiwaError(f"{self.path / METRICS} names no skill: {REMAKE}")
+        return skill
+
+    def config_as(self, cls: type[T]) -> T:
+        """The configuration as the dataclass `cls`."""
+        return from_mapping(cls, self.config, f"{self.path / CONFIG}: config")
+
+
+def save_checkpoint(
+    path: Path,
+    phase: Phase,
+    weights: Mapping[str, Tensor],
+    config: Any,
+    spec: Spec,
+    metrics: Mapping[str, Any],
+    world_model_hash: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the checkpoint folder `path`; other files in it stay. `config` is the phase's dataclass, `inputs` names
+    what it was trained on.
+
+    Raises `DiwaError` when the disk is full; the folder then is no checkpoint.
+    """
+    write_checkpoint(Path(path), make_header(phase, config, world_model_hash, inputs), spec, metrics, weights)
+
+
+def make_header(
+    phase: Phase, config: Any, world_model_hash: str | None, inputs: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What `config.json` holds: what the folder is, before and after it is finished."""
+    return {
+        "format": FORMAT,
+        "phase": phase,
+        "software": f"diwa-ros2 {__version__}, torch {torch.__version__}",
+        "world_model": world_model_hash,
+        "inputs": dict(inputs or {}),
+        "config": dataclasses.asdict(config),
+    }
+
+
+def write_header(path: Path, header: Mapping[str, Any], spec: Spec) -> None:
+    """Write `spec.json` and `config.json`."""
+    with atomic_path(path / SPEC) as temporary:
+        temporary.write_text(spec.to_json() + "\n")
+    write_json(path / CONFIG, header)
+
+
+def write_checkpoint(
+    path: Path, header: Mapping[str, Any], spec: Spec, metrics: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    """Write all files of a checkpoint, its manifest last but one, its weights last."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / WEIGHTS).unlink(missing_ok=True)
+    write_header(path, header, spec)
+    write_json(path / METRICS, dict(metrics))
+    data = encode_tensors(weights, {"phase": header["phase"]})
+    write_manifest(path, CHECKPOINT_FILES, {WEIGHTS: hashlib.sha256(data).hexdigest()})
+    with atomic_path(path / WEIGHTS) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """`config.json` of a checkpoint or unfinished run: phase, software, world_model, inputs, config."""
+    header = read_object(path / CONFIG, f"{REMAKE}, unless {path} is another folder than you meant")
+    if "format" in header:
+        require_format(header["format"], FORMAT, str(path / CONFIG))
+    if header.get("phase") not in PHASES or not isinstance(header.get("config"), dict):
+        raise DiwaError(f"{path / CONFIG} is not the configuration of a checkpoint; is this the right folder?")
+    return header
+
+
+def load_checkpoint(
+    path: Path,
+    phase: Phase,
+    spec: Spec | None = None,
+    world_model_hash: str | None = None,
+    sealed: bool = True,
+) -> Checkpoint:
+    """Read a finished checkpoint of `phase`.
+
+    Raises `DiwaError` when it is missing, unfinished, damaged, changed since it was written (but with `sealed` false),
+    of another phase, of another `spec`, or trained on another world model than `world_model_hash`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DiwaError(f"no checkpoint folder {path}; make one with `{COMMANDS[phase]} --out {path}`")
+    header = read_header(path)
+    if header["phase"] != phase:
+        raise DiwaError(f"{path} is a {header['phase']} checkpoint, a {phase} checkpoint is needed")
+    if not (path / WEIGHTS).is_file():
+        raise DiwaError(f"{path} has no {WEIGHTS}: its training is unfinished; run `{COMMANDS[phase]}` again")
+    if sealed:
+        require_sealed(path, CHECKPOINT_FILES, REMAKE)
+    saved_spec = read_spec(path)
+    if spec is not None:
+        require_same(spec, saved_spec, str(path))
+    trained_on = header.get("world_model")
+    if world_model_hash is not None and trained_on != world_model_hash:
+        raise DiwaError(
+            f"{path} was trained on world model {trained_on}, but this one is {world_model_hash}: "
+            f"use the world model it was trained on, or run `{COMMANDS[phase]}` again"
+        )
+    weights = read_weights(path / WEIGHTS, REMAKE)
+    metrics = read_object(path / METRICS, REMAKE)
+    return Checkpoint(path, phase, weights, header["config"], saved_spec, metrics, trained_on, weights_hash(path))
+
+
+def read_spec(path: Path) -> Spec:
+    """`spec.json` of a checkpoint or unfinished run."""
+    return Spec.from_plain(read_object(path / SPEC, REMAKE), str(path / SPEC))
+
+
+def is_finished(path: Path) -> bool:
+    """Whether `path` holds a complete checkpoint."""
+    return (Path(path) / WEIGHTS).is_file()
+
+
+def weights_hash(path: Path) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the checkpoint's weights file."""
+    return file_digest(Path(path) / WEIGHTS)[:16]
+
+
+def seal_checkpoint(path: Path) -> None:
+    """Write the manifest of a finished checkpoint anew, for files of 0.1 and for such as were changed by hand.
+
+    Raises `DiwaError` when they are no checkpoint.
+    """
+    load_checkpoint(path, read_header(path)["phase"], sealed=False)
+    write_manifest(path, CHECKPOINT_FILES)
+
+
+TRAINING_ONLY = ("decoder_in.", "decoders.", "state_decoder.", "component_decoder.", "critic.")
+"""What tensors begin with that no robot needs."""
+SMALL = 1024
+"""Tensors of fewer numbers stay as they are."""
+
+
+def write_compact(checkpoint: Checkpoint, out: Path, world_model_hash: str | None = None) -> str:
+    """Write a checkpoint to the folder `out` for deployment, bound to the world model `world_model_hash`.
+
+    Returns the hash of what was written: its numbers are rounded, so it is another model than the one it is made of.
+    """
+    header = read_header(checkpoint.path) | {"world_model": world_model_hash, "format": FORMAT}
+    metrics = {name: value for name, value in checkpoint.metrics.items() if name != "history"}
+    needed = {name: t for name, t in checkpoint.weights.items() if not name.startswith(TRAINING_ONLY)}
+    write_checkpoint(out, header, checkpoint.spec, metrics, compact(needed))
+    return weights_hash(out)
+
+
+def compact(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every matrix as int8 with the scales (rows,) of its rows beside it; other tensors as they are."""
+    found = {}
+    for name, tensor in weights.items():
+        if tensor.ndim < 2 or tensor.numel() < SMALL:
+            found[name] = tensor
+            continue
+        rows = tensor.float().flatten(1)
+        scale = rows.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+        found[name] = (rows / scale[:, None]).round().to(torch.int8).view(tensor.shape)
+        found[name + SCALE] = scale
+    return found

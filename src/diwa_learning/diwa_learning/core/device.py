@@ -1,0 +1,80 @@
+"""Learning rates that change during a training."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import resource
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""`auto` is bfloat16 where the device multiplies it, else float32, of which bfloat16 would be an emulation."""
+
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Of processors that multiply bfloat16 (x86: flags, ARM: features of /proc/cpuinfo)."""
+
+TENSOR_CORES = (8, 0)
+"""Compute capability from which GPUs do (Ampere)."""
+
+
+def is_half(precision: Precision, device: torch.device) -> bool:
+    """Whether it means bfloat16 on this device."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= TENSOR_CORES
+    return cpu_multiplies_bfloat16()
+
+
+@cache
+def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether all processors of this machine do; no where the system does not say."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return False
+    flags = [set(line.partition(":")[2].split()) for line in lines if line.lower().startswith(("flags", "features"))]
+    return bool(flags) and all(each & BFLOAT16_FLAGS for each in flags)
+
+
+def reuse_freed_memory() -> None:
+    """Let glibc keep large freed blocks for the next step instead of handing them back to the kernel.
+
+    Without it a third of a training step on the CPU is page faults of activations. Other C libraries: no effect.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def peak_memory() -> float:
+    """Most memory so far, GiB: allocated on the GPU where there is one, else resident on the host."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def cosine(step: int, steps: int, first: float, last: float) -> float:
+    """Learning rate of `step`: half a cosine from `first` at step 0 to `last` at step `steps` - 1."""
+    progress = step / max(steps - 1, 1)
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def compute_device() -> torch.device:
+    """Where training computes: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

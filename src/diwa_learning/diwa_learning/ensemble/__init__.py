@@ -1,0 +1,1 @@
+"""The ensemble whose disagreement says where dreams are guesses."""

@@ -1,0 +1,114 @@
+"""The guard's training: an ensemble of priors on filtered recordings, and its disagreement on held-out ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diwa_data.dataset.dataset import Episode, Library
+from diwa_data.errors import DiwaError
+from diwa_learning.core.capture import adam, step
+from diwa_learning.core.checkpoint import load_checkpoint
+from diwa_learning.core.device import compute_device, set_learning_rate
+from diwa_learning.core.run import TrainingRun, require_run_folder
+from diwa_learning.core.tensor_file import build
+from diwa_learning.ensemble.disagreement import Guard, GuardConfig
+from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.latents import draw_stretches, embed_clips, gumbel_noise, imagined_states, whole
+from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.replay import fingerprint, split_held_out
+from diwa_learning.world_model.rssm import categorical_kl, shift_actions
+
+CLIPS = 16
+"""Recordings filtered or imagined at a time."""
+
+
+@dataclass(frozen=True)
+class LoadedGuard:
+    """A trained guard in evaluation mode."""
+
+    guard: Guard
+    hash: str
+    """Of its weights."""
+
+
+def train_guard(datasets: Sequence[Path], world_model: Path, out: Path, config: GuardConfig) -> None:
+    """Train a guard for dreams of `world_model`; leaves a `guard` checkpoint.
+
+    Args:
+        datasets: HDF5 files; those that the world model was trained on.
+
+    Raises `DiwaError` for fewer than two members, and for a dataset of another spec.
+    """
+    if config.members < 2:
+        raise DiwaError(f"a guard of {config.members} members cannot disagree: take 2 or more")
+    require_run_folder(out)
+    world = load_world_model(world_model, compute_device())
+    library = Library(world.spec)
+    loaded = [library(path) for path in datasets]
+    inputs = {"datasets": [fingerprint(dataset) for dataset in loaded]}
+    with TrainingRun(out, "guard", config, world.spec, world.hash, inputs) as run:
+        if run.finished:
+            return
+        training, held_out = split_held_out(loaded, config.held_out, run.rng)
+        h, target = filtered_frames(world.model, training)
+        guard = Guard(config, world.model.rssm.config).to(world.model.device)
+        optimizer = adam(guard.members, config.learning_rate)
+        resamples = torch.randint(len(h), (config.members, len(h)), device=h.device)
+        run.track(guard=guard, adam=optimizer)
+        for update in run.steps(config.updates):
+            set_learning_rate(optimizer, config.learning_rate * (1 - update / config.updates))
+            drawn = torch.randint(len(h), (config.members, config.batch_size), device=h.device)
+            rows = resamples.gather(1, drawn)
+            loss = categorical_kl(target[rows], guard.logits(h[rows])).mean(-1)
+            step(optimizer, loss)
+            run.watch(loss=loss.mean())
+            if update % config.log_every == 0:
+                run.log(update, {"loss": loss.mean()})
+        run.finish(guard.state_dict(), calibrate(guard, world.model, held_out, config))
+
+
+@torch.no_grad()
+def filtered_frames(model: WorldModel, episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
+    """h (B, D) of every frame and the logits (B, C, K) of its posterior."""
+    states, posteriors = [], []
+    for clips in embed_clips(model, [whole(episode) for episode in episodes]).split(CLIPS):
+        previous = shift_actions(clips.actions, model.null_action)
+        observed = model.rssm.observe(clips.embeds, previous, torch.zeros_like(clips.valid))
+        states.append(observed.states.h[clips.valid])
+        posteriors.append(observed.posterior_logits[clips.valid])
+    return torch.cat(states), torch.cat(posteriors)
+
+
+@torch.no_grad()
+def calibrate(guard: Guard, model: WorldModel, episodes: Sequence[Episode], config: GuardConfig) -> dict[str, float]:
+    """Set what is usual from pieces of recordings, imagined under their actions; returns it."""
+    rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
+    parts = draw_stretches(episodes, config.stretches, config.context + config.horizon, rng)
+    found = []
+    for clips in embed_clips(model, parts).split(CLIPS):
+        noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=generator)
+        h = imagined_states(model, clips, noise, config.context).h
+        imagined = h[:, config.context :][clips.valid[:, config.context :]]
+        found.append(guard.disagreement(imagined))
+    disagreement = torch.cat(found)
+    if len(disagreement) < 2:
+        raise DiwaError(
+            f"no held-out recording is longer than the guard's context of {config.context} frames: lower it"
+        )
+    guard.mean.copy_(disagreement.mean())
+    guard.std.copy_(disagreement.std())
+    return {"mean": float(guard.mean), "std": float(guard.std)}
+
+
+def load_guard(path: Path, model: WorldModel, world_model_hash: str) -> LoadedGuard:
+    """The guard of a checkpoint; `DiwaError` when it is of another phase, spec or world model."""
+    checkpoint = load_checkpoint(path, "guard", model.spec, world_model_hash)
+    config = checkpoint.config_as(GuardConfig)
+    guard = build(lambda: Guard(config, model.rssm.config), checkpoint.weights, path)
+    return LoadedGuard(guard.to(model.device).eval().requires_grad_(False), checkpoint.hash)

@@ -1,0 +1,158 @@
+"""One stage of training by name, with defaults for what it needs: checkpoints of earlier stages and its own folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diwa_data.config import DEFAULT_PRESET, SECTIONS, from_mapping, load_parameters, merged
+from diwa_data.dataset.dataset import load_dataset, require_one_skill
+from diwa_data.errors import DiwaError, unknown
+from diwa_data.files import expanded, home
+from diwa_learning.ensemble.disagreement import GuardConfig
+from diwa_learning.ensemble.train import train_guard
+from diwa_learning.finetune.train import FinetuneConfig, finetune
+from diwa_learning.policy.train import PolicyConfig, train_policy
+from diwa_learning.reward.classifier import RewardConfig
+from diwa_learning.reward.train import train_reward
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.train import train_world_model
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "world_model": (),
+    "guard": ("world_model",),
+    "policy": ("skill", "world_model"),
+    "reward": ("skill", "world_model", "play"),
+    "finetune": ("skill", "world_model", "play", "policy", "reward", "guard"),
+}
+"""Stage -> what it uses beside its datasets."""
+SHARED = ("world_model", "guard")
+"""Stages that serve all skills, and take several datasets."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Checkpoints of earlier stages; empty = where `folder` says that they are."""
+
+    world_model: str = ""
+    """Of stage world_model."""
+    policy: str = ""
+    """Of stage policy."""
+    reward: str = ""
+    """Of stage reward."""
+    guard: str = ""
+    """Of stage guard; used only where fine-tuning needs one (`FinetuneConfig.needs_guard`)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A stage, what it trains on and how."""
+
+    stage: str = ""
+    """world_model, guard, policy, reward or finetune."""
+    preset: str = DEFAULT_PRESET
+    """Shipped preset under the settings of the stages."""
+    dataset: str = ""
+    """HDF5 files of `diwa build-dataset`, separated by commas or spaces; the other stages take one: demonstrations."""
+    play: str = ""
+    """HDF5 file with play, for more negatives (reward) or start states (finetune)."""
+    skill: str = ""
+    """Skill that the demonstrations must be of; empty = theirs."""
+    out: str = ""
+    """Checkpoint folder, in which an interrupted training continues; empty = `folder`."""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    """What earlier stages left."""
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    """Settings of stage world_model."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Settings of stage guard."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """Settings of stage policy."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """Settings of stage reward."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Settings of stage finetune."""
+
+
+def train_config(given: Mapping[str, Any], where: str) -> TrainConfig:
+    """`given`, nested plain values, over the preset named in it; `where` names their source in errors.
+
+    Sections of the configuration that belong to other commands are left out, so that a whole preset may be given.
+    """
+    fields = {one.name for one in dataclasses.fields(TrainConfig)}
+    own = {key: value for key, value in given.items() if key in fields or key not in SECTIONS}
+    preset = load_parameters(str(own.get("preset", DEFAULT_PRESET)))
+    shipped = {stage: preset[stage] for stage in NEEDS if stage in preset}
+    return from_mapping(TrainConfig, merged(shipped, own), where)
+
+
+def train(config: TrainConfig) -> Path:
+    """Train one stage; the folder of its checkpoint. An interrupted training in it continues.
+
+    Raises `DiwaError` for an unknown stage, missing, superfluous or unfitting inputs, and as the stages do.
+    """
+    require_inputs(config)
+    datasets, play = paths(config.dataset), expanded(config.play) if config.play else None
+    demonstrations = datasets[0]
+    skill = "" if config.stage in SHARED else demonstrated_skill(demonstrations, config.skill)
+    out = expanded(config.out) if config.out else folder(config.stage, skill)
+    world_model, policy, reward, guard = (
+        expanded(given) if given else folder(stage, skill)
+        for stage, given in dataclasses.asdict(config.checkpoints).items()
+    )
+    guard_or_none = guard if config.checkpoints.guard or config.finetune.needs_guard else None
+    stages: dict[str, Callable[[], None]] = {
+        "world_model": lambda: train_world_model(datasets, out, config.world_model),
+        "guard": lambda: train_guard(datasets, world_model, out, config.guard),
+        "policy": lambda: train_policy(demonstrations, world_model, out, config.policy),
+        "reward": lambda: train_reward(demonstrations, play, world_model, out, config.reward),
+        "finetune": lambda: finetune(
+            policy, reward, world_model, demonstrations, play, out, config.finetune, guard_or_none
+        ),
+    }
+    stages[config.stage]()
+    return out
+
+
+def folder(stage: str, skill: str = "") -> Path:
+    """Default folder of a checkpoint: `$DIWA_HOME/runs/world_model` (or `guard`), or `$DIWA_HOME/runs/SKILL/STAGE`."""
+    runs = home() / "runs"
+    return runs / stage if stage in SHARED else runs / skill / {"finetune": "finetuned"}.get(stage, stage)
+
+
+def require_inputs(config: TrainConfig) -> None:
+    """Raise `DiwaError` unless the stage exists and has been given a dataset, and nothing that it does not use."""
+    if config.stage not in NEEDS:
+        raise unknown("stage", config.stage, NEEDS)
+    given = {"skill": config.skill, "play": config.play, **dataclasses.asdict(config.checkpoints)}
+    unused = [name for name, value in given.items() if value and name not in NEEDS[config.stage]]
+    if unused:
+        uses = ", ".join(("dataset", *NEEDS[config.stage]))
+        raise DiwaError(f"stage {config.stage} has no use for {', '.join(unused)}: it takes {uses}")
+    count = len(paths(config.dataset))
+    if not count or (config.stage not in SHARED and count > 1):
+        takes = "one or more files" if config.stage in SHARED else "one file with demonstrations of one skill"
+        raise DiwaError(f"stage {config.stage} takes {takes} as dataset, given: {config.dataset or 'none'}")
+
+
+def demonstrated_skill(demonstrations: Path, expected: str) -> str:
+    """The skill of a dataset; `DiwaError` if it is another than `expected`, which may be empty."""
+    skill = require_one_skill(load_dataset(demonstrations, images=False).episodes, demonstrations)
+    if expected not in ("", skill):
+        raise DiwaError(f"{demonstrations} holds demonstrations of {skill}, not of {expected}")
+    return skill
+
+
+def paths(text: str) -> list[Path]:
+    """Paths separated by commas or spaces; quotes keep both."""
+    words = shlex.shlex(text, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    words.whitespace += ","
+    try:
+        return [expanded(word) for word in words]
+    except ValueError as error:
+        raise DiwaError(f"{text!r} is no list of paths: {error}") from error

@@ -1,0 +1,1 @@
+"""Diffusion and Gaussian policies, and behaviour cloning."""

@@ -1,0 +1,97 @@
+"""Which policy there is: its configuration, and reading it back from `policy` and `finetune` checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from diwa_data.config import from_mapping
+from diwa_data.errors import DiwaError
+from diwa_data.spec import Spec
+from diwa_learning.core.checkpoint import Checkpoint, load_checkpoint, read_header
+from diwa_learning.core.run import Stateful
+from diwa_learning.core.tensor_file import build
+from diwa_learning.policy.base import ChainPolicy, FinetunedPolicy
+from diwa_learning.policy.diffusion import DiffusionPolicy
+from diwa_learning.policy.gaussian import GaussianPolicy
+
+PREFIX = "policy."
+
+
+@dataclass(frozen=True)
+class PolicyNetConfig:
+    """Kind and sizes of a policy."""
+
+    kind: Literal["diffusion", "gaussian"] = "diffusion"
+    """`diffusion` is DiWA's; `gaussian` the unimodal one of Table S.6."""
+    width: int = 512
+    """Units of each hidden layer."""
+    denoising_steps: int = 20
+    """K, steps from noise to actions; a Gaussian policy takes one whatever this says."""
+    chunk: int = 4
+    """H, actions predicted and executed at a time."""
+
+    def __post_init__(self) -> None:
+        for name, largest in (("width", 10**6), ("denoising_steps", 1000), ("chunk", 1000)):
+            if not 1 <= getattr(self, name) <= largest:
+                raise DiwaError(f"policy.net.{name} is {getattr(self, name)}; it must lie in [1, {largest}]")
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A policy in evaluation mode with what it was made for."""
+
+    policy: ChainPolicy
+    net: PolicyNetConfig
+    skill: str
+    checkpoint: Checkpoint
+
+
+def make_policy(net: PolicyNetConfig, feature_dim: int, action_dim: int) -> ChainPolicy:
+    """A policy with fresh weights."""
+    if net.kind == "gaussian":
+        return GaussianPolicy(feature_dim, net.width, net.chunk, action_dim)
+    return DiffusionPolicy(feature_dim, net.width, net.denoising_steps, net.chunk, action_dim)
+
+
+def describe(net: PolicyNetConfig, skill: str, trained_steps: int) -> dict[str, Any]:
+    """What a checkpoint's metrics say of its policy; `trained_steps` is 0 before fine-tuning."""
+    return {"skill": skill, "policy": dataclasses.asdict(net), "trained_steps": trained_steps}
+
+
+def policy_weights(policy: Stateful) -> dict[str, Tensor]:
+    """The policy's tensors under the names they have in checkpoints."""
+    return {PREFIX + name: tensor for name, tensor in policy.state_dict().items()}
+
+
+def load_policy(path: Path, spec: Spec, world_model_hash: str, feature_dim: int) -> LoadedPolicy:
+    """The policy of a `policy` checkpoint, or base and trained copy of a `finetune` checkpoint.
+
+    Raises `DiwaError` when it is of another phase, spec or world model.
+    """
+    path = Path(path)
+    finetuned = path.is_dir() and read_header(path)["phase"] == "finetune"
+    checkpoint = load_checkpoint(path, "finetune" if finetuned else "policy", spec, world_model_hash)
+    where = f"{path}/metrics.json"
+    if "policy" not in checkpoint.metrics:
+        raise DiwaError(f"{where} does not describe the policy; the checkpoint is damaged: make it again")
+    net = from_mapping(PolicyNetConfig, checkpoint.metrics["policy"], where)
+    steps = checkpoint.metrics.get("trained_steps", 0)
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < finetuned:
+        raise DiwaError(f"{where}: trained_steps is {steps!r:.100}, no number of steps; make the checkpoint again")
+
+    def make() -> ChainPolicy:
+        policy = make_policy(net, feature_dim, spec.action_dim)
+        return FinetunedPolicy(policy, steps) if finetuned else policy
+
+    policy = build(make, _of_policy(checkpoint.weights), path)
+    return LoadedPolicy(policy.eval().requires_grad_(False), net, checkpoint.skill, checkpoint)
+
+
+def _of_policy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(PREFIX): tensor for name, tensor in weights.items() if name.startswith(PREFIX)}

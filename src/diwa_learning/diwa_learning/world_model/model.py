@@ -1,0 +1,358 @@
+"""The world model: encoders, RSSM and decoders, and its loss (METHOD section 1, Eq. 10-11 of the paper)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diwa_data.errors import DiwaError
+from diwa_data.spec import Spec
+from diwa_learning.core.device import is_half
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.networks import (
+    ImageDecoder,
+    ImageEncoder,
+    PrincipalComponents,
+    dense,
+    require_image_size,
+    to_network,
+)
+from diwa_learning.world_model.replay import Batch
+from diwa_learning.world_model.rssm import RSSM, State, balanced_kl, entropy, gumbel
+
+
+@dataclass(frozen=True)
+class Draws:
+    """For B sequences of T frames. Rows are independent, so that several processes can share one batch."""
+
+    weight: Tensor
+    """(B, T) share of each frame in a mean over all valid frames of the batch; 0 where padded."""
+    reset: Tensor
+    """(B, T) bool: h, z and the previous action are zeroed before this step."""
+    noise: Tensor
+    """(B, T, C, K) Gumbel noise of the posterior samples."""
+    frames: Tensor
+    """(B, N) different frames of each sequence to decode; valid ones before padded ones; N = T is all of them."""
+    imagined_weight: Tensor
+    """(B, S * I) as `weight`, over the frames 1 to S * I alone; imagination takes I steps from every I-th frame."""
+    imagined_noise: Tensor
+    """(B, S, I, C, K) Gumbel noise of the prior samples; S = 0 without imagination."""
+
+
+def draw(valid: Tensor, config: WorldModelConfig) -> Draws:
+    """Draw from torch's global generator of the device of `valid` (B, T) bool; sizes depend on shapes alone."""
+    (rows, length), device = valid.shape, valid.device
+    latent = (config.rssm.categoricals, config.rssm.classes)
+    steps = config.imagined_steps
+    starts = len(range(0, length - steps, steps)) if steps else 0
+    count = max(1, round(config.decode_fraction * length))
+    keys = torch.rand(rows, length, device=device).masked_fill(~valid, 2.0)
+    return Draws(
+        weight=_shares(valid),
+        reset=torch.rand(rows, length, device=device) < config.reset_probability,
+        noise=gumbel(torch.empty(rows, length, *latent, device=device)),
+        frames=keys.argsort(1)[:, :count],
+        imagined_weight=_shares(valid[:, 1 : 1 + starts * steps]),
+        imagined_noise=gumbel(torch.empty(rows, starts, steps, *latent, device=device)),
+    )
+
+
+def _shares(valid: Tensor) -> Tensor:
+    return valid / valid.sum().clamp(min=1)
+
+
+STATE_STD_FLOOR = 0.01
+IMAGE_STD_FLOOR = 0.01
+POSITION = slice(0, 3)
+"""Where the hand's position stands in the state, metres."""
+STATE_WIDTH = 400
+"""Hidden units of the decoders of vectors."""
+
+
+def vector_decoder(feature_dim: int, outputs: int) -> nn.Sequential:
+    """(..., F) -> (..., outputs)."""
+    return nn.Sequential(dense(feature_dim, STATE_WIDTH), nn.Linear(STATE_WIDTH, outputs))
+
+
+@dataclass(frozen=True)
+class WorldModelLoss:
+    """Loss of one batch, means over B and T."""
+
+    total: Tensor
+    """beta * kl + image + weighted robot_state + weighted components; the only one with a gradient."""
+    kl: Tensor
+    """KL(posterior || prior), nats."""
+    image: Tensor
+    """Half the squared error summed over the pixels of all cameras."""
+    robot_state: Tensor
+    """Half the mean squared error of the state as it is decoded (`WorldModel.relative`); 0 without its decoder."""
+    components: Tensor
+    """Half the mean squared error of the images' principal components; 0 without them."""
+    posterior_entropy: Tensor
+    """Nats, summed over categoricals."""
+
+
+class WorldModel(nn.Module):
+    """Encodes frames, steps the RSSM, decodes features. Action and state sizes come from `spec`.
+
+    The state is the robot's; the hybrid variant (`scene_state`) has the scene state behind it. Images and state are
+    normalised by the training data's statistics, which are part of the weights. Without decoders (`decodes` false) it
+    filters, as on a robot, and neither learns nor dreams.
+    """
+
+    state_mean: Tensor
+    state_std: Tensor
+    null_action: Tensor
+    """(A,) what stands before the first frame of a sequence."""
+
+    def __init__(self, config: WorldModelConfig, spec: Spec, decodes: bool = True):
+        super().__init__()
+        require_image_size(spec.cameras)
+        if config.scene_state and not spec.scene_state:
+            raise DiwaError(f"robot {spec.robot!r} has no scene state: set world_model.scene_state to false")
+        self.config, self.spec = config, spec
+        self.state_dim = spec.state_dim + len(spec.scene_state) * config.scene_state
+        self._seen = slice(0 if config.robot_state else spec.state_dim, self.state_dim)
+        names = [camera.name for camera in spec.cameras]
+        self.encoders = nn.ModuleDict({name: ImageEncoder(config.depth) for name in names})
+        code_dim = 32 * config.depth
+        self.fusion = dense(code_dim * len(names), code_dim)
+        # A few numbers beside hundreds: each group counts as much as those from the first update on.
+        component_dim, target_dim = config.image_components * len(names), 3 * config.target
+        lag_dim = 3 * (config.target and config.robot_state)
+        groups = [self._seen.stop - self._seen.start, component_dim, lag_dim, target_dim]
+        self.embed_dim = code_dim + sum(groups)
+        last = self.embed_dim - target_dim - lag_dim
+        self._components = slice(last - component_dim, last)
+        self.rssm = RSSM(config.rssm, self.embed_dim, spec.action_dim, target_dim)
+        with torch.no_grad():
+            for group in self.rssm.embed_in.weight[:, code_dim:].split(groups, dim=1):
+                group *= (code_dim / max(group.shape[1], 1)) ** 0.5
+        self.components = nn.ModuleDict(
+            {
+                camera.name: PrincipalComponents(config.image_components, 3 * math.prod(camera.size))
+                for camera in spec.cameras
+            }
+            if config.image_components
+            else {}
+        )
+        self.decodes = decodes
+        if decodes:
+            feature_dim = self.rssm.feature_dim
+            self.decoder_in = nn.Linear(feature_dim, code_dim)
+            self.decoders = nn.ModuleDict({name: ImageDecoder(config.depth) for name in names})
+            self.state_decoder = vector_decoder(feature_dim, self.state_dim) if config.robot_state_weight else None
+            self.component_decoder = vector_decoder(feature_dim, component_dim) if config.image_components else None
+        for camera in spec.cameras:
+            self.register_buffer(f"{camera.name}_mean", torch.zeros(*camera.size, 3))
+            self.register_buffer(f"{camera.name}_std", torch.ones(()))
+        self.register_buffer("state_mean", torch.zeros(self.state_dim))
+        self.register_buffer("state_std", torch.ones(self.state_dim))
+        self.register_buffer("null_action", torch.from_numpy(spec.action.null), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return self.null_action.device
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of `State.features`."""
+        return self.rssm.feature_dim
+
+    def set_state_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Normalise states by these (state_dim,) statistics of the training data; std is floored at 0.01."""
+        self.state_mean.copy_(mean)
+        self.state_std.copy_(std.clamp(min=STATE_STD_FLOOR))
+        self.rssm.target_step.copy_(self.spec.action.max_pos / self.state_std[POSITION][: self.rssm.target_dim])
+
+    def set_image_statistics(self, images: Mapping[str, Tensor]) -> None:
+        """Encode and decode what differs from the mean of these frames, camera -> (N, H, W, 3) uint8."""
+        for name, frames in images.items():
+            pixels, (mean, std) = to_network(frames), self._statistics(name)
+            mean.copy_(pixels.mean(0))
+            std.copy_((pixels - mean).square().mean().sqrt().clamp(min=IMAGE_STD_FLOOR))
+            if name in self.components:
+                components = self.components[name]
+                assert isinstance(components, PrincipalComponents)
+                components.fit((pixels - mean) / std)
+
+    def normalise(self, state: Tensor) -> Tensor:
+        """State (..., S) by the statistics of the training data."""
+        return (state - self.state_mean) / self.state_std
+
+    def relative(self, state: Tensor, target: Tensor) -> Tensor:
+        """What is decoded of states (..., S): normalised; a model that is told the target has the hand relative to it.
+
+        Then a hand's place counts in units of `max_lead` from the commanded position (..., 3) in metres: where commands
+        have put the target is known, and what is left of the hand's place are millimetres, not the width of a table.
+        """
+        state = self.normalise(state)
+        return torch.cat([self._lag(state, target), state[..., POSITION.stop :]], -1) if self.config.target else state
+
+    def _lag(self, state: Tensor, target: Tensor) -> Tensor:
+        """Hand of normalised states (..., S) less the commanded position (..., 3) in metres, in units of `max_lead`."""
+        hand = state[..., POSITION] * self.state_std[POSITION] + self.state_mean[POSITION]
+        return (hand - target) / self.config.max_lead
+
+    def embed(self, images: Mapping[str, Tensor], state: Tensor, target: Tensor) -> Tensor:
+        """Frames -> embedding (B, ..., E).
+
+        Camera -> (B, ..., H, W, 3) uint8, state (B, ..., S), commanded position (B, ..., 3) in metres.
+        """
+        leading = state.shape[:-1]
+        pixels = {
+            name: to_network(images[name].flatten(end_dim=len(leading) - 1), *self._statistics(name))
+            for name in self.encoders
+        }
+        codes = [encoder(pixels[name]) for name, encoder in self.encoders.items()]
+        parts = [self.fusion(torch.cat(codes, -1)).unflatten(0, leading)]
+        normalised = self.normalise(state)
+        if self.config.robot_state or self.config.scene_state:
+            parts.append(normalised[..., self._seen])
+        parts += [project(pixels[name]).unflatten(0, leading) for name, project in self.components.items()]
+        if self.config.target:
+            parts += [self._lag(normalised, target)] if self.config.robot_state else []
+            parts.append((target - self.state_mean[POSITION]) / self.state_std[POSITION])
+        embed = torch.cat(parts, -1)
+        assert embed.shape == (*leading, self.embed_dim), embed.shape
+        return embed
+
+    def decode(self, features: Tensor) -> dict[str, Tensor]:
+        """Features (B, ..., F) -> camera -> (B, ..., H, W, 3) float32 in [-0.5, 0.5]."""
+        leading = features.shape[:-1]
+        images = self._reconstruct(features.flatten(end_dim=-2))
+        return {
+            name: image.float().clamp(-0.5, 0.5).permute(0, 2, 3, 1).unflatten(0, leading)
+            for name, image in images.items()
+        }
+
+    def decode_state(self, state: State) -> Tensor:
+        """Model states (..., ...) -> robot states (..., S) in their own units; needs `robot_state_weight` above 0."""
+        assert self.state_decoder is not None, "this world model has no decoder of the state"
+        decoded = self.state_decoder(state.features)
+        robot = decoded * self.state_std + self.state_mean
+        if not self.config.target:
+            return robot
+        hand = self.target_place(state) + decoded[..., POSITION] * self.config.max_lead
+        return torch.cat([hand, robot[..., POSITION.stop :]], -1)
+
+    def target_place(self, state: State) -> Tensor:
+        """Where the commands have put the target (..., 3), metres."""
+        return state.target * self.state_std[POSITION] + self.state_mean[POSITION]
+
+    def executed(self, state: State, action: Tensor) -> Tensor:
+        """What the robot executes of an action (N, A) in `state`: its target leads the hand by no more than `max_lead`.
+
+        Against something solid the hand stays behind and the target stops (ROBOT's anti-windup). A model that is not
+        told the target knows nothing of it.
+        """
+        if not self.config.target or self.state_decoder is None:
+            return action
+        step, target = self.spec.action.max_pos, self.target_place(state)
+        hand = self.decode_state(state)[..., POSITION]
+        lead = target + step * action[..., :3] - hand
+        lead = lead * (self.config.max_lead / lead.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+        moved = ((hand + lead - target) / step).clamp(-1.0, 1.0)
+        return torch.cat([moved, action[..., 3:]], -1)
+
+    def loss(self, batch: Batch, draws: Draws | None = None) -> WorldModelLoss:
+        """Loss of a batch; padded frames do not count. `draws` are drawn here when None.
+
+        With the draws of a larger batch, of which these are some rows: their part of its loss.
+        """
+        config = self.config
+        draws = draw(batch.valid, config) if draws is None else draws
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_half(config.precision, self.device)):
+            embeds = self.embed(batch.images, batch.state, batch.target)
+            observed = self.rssm.observe(embeds, batch.previous_actions, draws.reset, draws.noise)
+            image_loss = self._image_loss(observed.states.features, batch.images, draws)
+            state_loss, component_loss = self._vector_losses(observed.states, embeds, batch, draws)
+        prior, posterior = observed.prior_logits, observed.posterior_logits
+        kl = (draws.weight * balanced_kl(posterior, prior, config.kl_balance)).sum()
+        return WorldModelLoss(
+            config.beta * kl
+            + image_loss
+            + config.robot_state_weight * state_loss
+            + config.component_weight * component_loss,
+            kl.detach(),
+            image_loss.detach(),
+            state_loss.detach(),
+            component_loss.detach(),
+            (draws.weight * entropy(posterior.detach())).sum(),
+        )
+
+    def _image_loss(self, features: Tensor, images: Mapping[str, Tensor], draws: Draws) -> Tensor:
+        """Half the squared error of the drawn frames, in float32; each stands for as many as its row has for one."""
+        (rows, length), weight = draws.weight.shape, draws.weight
+        features, images = features.flatten(0, 1), {name: image.flatten(0, 1) for name, image in images.items()}
+        if draws.frames.shape[1] < length:
+            drawn = weight.gather(1, draws.frames)
+            weight = drawn * (weight.sum(1) / drawn.sum(1))[:, None]
+            frames = (length * torch.arange(rows, device=features.device)[:, None] + draws.frames).flatten()
+            features = features.index_select(0, frames)
+            images = {name: image.index_select(0, frames) for name, image in images.items()}
+        loss = features.new_zeros((), dtype=torch.float32)
+        for name, image in self._reconstruct(features).items():
+            with torch.autocast(features.device.type, enabled=False):
+                target = to_network(images[name])
+            loss = loss + 0.5 * (F.mse_loss(image, target, reduction="none").sum((1, 2, 3)) * weight.flatten()).sum()
+        return loss
+
+    def _vector_losses(self, states: State, embeds: Tensor, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Half the mean squared errors of states and image components decoded from posterior `states` (B, T).
+
+        Those decoded from imagined states are added. Imagination drifts where the prior's samples do; what they do to
+        the hand and to the furniture can be learned without decoding images.
+        """
+        state_loss = component_loss = draws.weight.new_zeros(())
+        if self.state_decoder is None and self.component_decoder is None:
+            return state_loss, component_loss
+        seen = (self.relative(batch.state, batch.target), embeds[..., self._components].detach().float(), draws.weight)
+        looks = [(states, seen)]
+        if draws.imagined_noise.numel():
+            looks.append(self._imagined(states, seen, batch, draws))
+        for found, (state, components, weight) in looks:
+            features = found.features
+            if self.state_decoder is not None:
+                error = F.mse_loss(self.state_decoder(features).float(), state, reduction="none").mean(-1)
+                state_loss = state_loss + 0.5 * (error * weight).sum()
+            if self.component_decoder is not None:
+                error = F.mse_loss(self.component_decoder(features).float(), components, reduction="none").mean(-1)
+                component_loss = component_loss + 0.5 * (error * weight).sum()
+        return state_loss, component_loss
+
+    def _imagined(
+        self, states: State, seen: tuple[Tensor, Tensor, Tensor], batch: Batch, draws: Draws
+    ) -> tuple[State, tuple[Tensor, Tensor, Tensor]]:
+        """States (B * S, I, ...) after 1 to I steps from every I-th of `states`, and what was `seen` then."""
+        starts, steps = draws.imagined_noise.shape[1:3]
+
+        def ahead(part: Tensor) -> Tensor:
+            """(B, T, ...) -> (B * S, I, ...): the frames after each start."""
+            return part[:, 1 : 1 + starts * steps].unflatten(1, (starts, steps)).flatten(0, 1)
+
+        begin = states[:, : starts * steps : steps].map(lambda part: part.flatten(0, 1))
+        imagined = self.rssm.imagine(begin, ahead(batch.previous_actions), draws.imagined_noise.flatten(0, 1))
+        state, components, _ = seen
+        weight = draws.imagined_weight.unflatten(1, (starts, steps)).flatten(0, 1)
+        return imagined, (ahead(state), ahead(components), weight)
+
+    def _reconstruct(self, features: Tensor) -> dict[str, Tensor]:
+        """(N, F) -> camera -> (N, 3, H, W), unbounded."""
+        code = self.decoder_in(features)
+        images = {}
+        for name, decoder in self.decoders.items():
+            mean, std = self._statistics(name)
+            images[name] = decoder(code).float() * std + mean
+        return images
+
+    def _statistics(self, camera: str) -> tuple[Tensor, Tensor]:
+        """Mean image (3, H, W) and standard deviation (a number) of a camera, as pixels in [-0.5, 0.5]."""
+        mean, std = self.get_buffer(f"{camera}_mean"), self.get_buffer(f"{camera}_std")
+        return mean.permute(2, 0, 1), std  # in memory like the images, or the difference is slow

@@ -1,0 +1,335 @@
+"""Recurrent state-space model with discrete latents (DreamerV2; METHOD section 1).
+
+Step t consumes the executed action a_{t-1} that led to observation t:
+    h_t = GRU(h_{t-1}, ELU(LN(W_z z_{t-1} + W_a a_{t-1})))
+    prior p(z_t | h_t), posterior q(z_t | h_t, e_t); z_t is sampled, always.
+
+A model that is told the target has, beside a_{t-1}, where that action put the commanded position: observed with every
+frame, summed up from the actions in imagination. Nothing is learned about it, so it does not drift. The networks get
+it by waves too (`place_code`): centimetres decide whether a hand meets a handle, and the table is a metre wide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LoopLinear:
+    """x_t (B, I) -> codes_t + x_t W^T (B, O), for t = 0 to T - 1 in this order.
+
+    Autograd alone would add up T products of B rows each, reading and writing all of W's gradient every time, in the
+    precision of autocast; here one product over all B * T rows does it.
+
+    Args:
+        weight: (O, I) W.
+        codes: (B, T, O) what is added at each step, such as projected inputs or a bias; of the type of the products.
+    """
+
+    def __init__(self, weight: Tensor, codes: Tensor):
+        self._inputs: list[Tensor] = []
+        self._codes = _WeightGradient.apply(codes, weight, self._inputs).unbind(1)
+        self._weight = weight.detach().to(codes.dtype).t()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The next step's result."""
+        x, code = x.to(self._weight.dtype), self._codes[len(self._inputs)]
+        self._inputs.append(x.detach())
+        return torch.addmm(code, x, self._weight)
+
+
+class _WeightGradient(torch.autograd.Function):
+    """`codes` as they are; backward also forms the weight's gradient, as that of the codes is that of the products."""
+
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor, weight: Tensor, inputs: list[Tensor]) -> Tensor:
+        ctx.inputs, ctx.dtype = inputs, weight.dtype
+        return codes.view_as(codes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (gradient,) = gradients  # (B, T, O)
+        inputs = torch.stack(ctx.inputs, 1)  # (B, T, I)
+        return gradient, (gradient.flatten(0, 1).t() @ inputs.flatten(0, 1)).to(ctx.dtype), None
+
+
+PLACE_WAVES = 4
+"""Waves of a coordinate in `place_code`."""
+
+
+@dataclass(frozen=True)
+class RSSMConfig:
+    """Sizes of the recurrent state-space model."""
+
+    recurrent: int = 1024
+    """Numbers in the recurrent state h."""
+    categoricals: int = 32
+    """Categorical variables in the stochastic latent z."""
+    classes: int = 32
+    """Classes of each."""
+    hidden: int = 1000
+    """Width of the GRU's input and of the hidden layer of prior and posterior."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Model state s = (h, z)."""
+
+    h: Tensor
+    """(..., D) recurrent state."""
+    z: Tensor
+    """(..., C*K) one-hot samples, flat."""
+    target: Tensor
+    """(..., P) where the commands so far have put the target, normalised; P is 0 in a model that is not told."""
+
+    @property
+    def features(self) -> Tensor:
+        """(..., D + C*K): h first."""
+        return torch.cat([self.h, self.z], -1)
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.h, self.z, self.target
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> State:
+        """The same change to all parts."""
+        return State(*map(change, self.parts()))
+
+    def __getitem__(self, index) -> State:
+        """Index the leading axes of all parts."""
+        return self.map(lambda part: part[index])
+
+    def where(self, keep: Tensor) -> State:
+        """Zero h and z of the states whose `keep` (...) is false."""
+        return State(self.h * keep[..., None], self.z * keep[..., None], self.target)
+
+    @staticmethod
+    def stack(states: Sequence[State], dim: int) -> State:
+        return State(*(torch.stack(same, dim) for same in zip(*(s.parts() for s in states), strict=True)))
+
+    @staticmethod
+    def cat(states: Sequence[State], dim: int = 0) -> State:
+        return State(*(torch.cat(same, dim) for same in zip(*(s.parts() for s in states), strict=True)))
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Result of filtering a batch of sequences."""
+
+    states: State
+    """Posterior states, (B, T, ...)."""
+    prior_logits: Tensor
+    """(B, T, C, K) before seeing frame t."""
+    posterior_logits: Tensor
+    """(B, T, C, K) after seeing it."""
+
+
+class RSSM(nn.Module):
+    """D = config.recurrent, C = config.categoricals, K = config.classes, E = embed_dim, A = action_dim, P = target_dim.
+
+    An embedding ends with the P numbers of the target.
+    """
+
+    target_step: Tensor
+    """(P,) how far one unit of each of the first P numbers of an action moves the target."""
+
+    def __init__(self, config: RSSMConfig, embed_dim: int, action_dim: int, target_dim: int = 0):
+        super().__init__()
+        self.config, self.embed_dim, self.action_dim = config, embed_dim, action_dim
+        self.target_dim = target_dim
+        self.latent_dim = config.categoricals * config.classes
+        self.feature_dim = config.recurrent + self.latent_dim
+        hidden = config.hidden
+        self.action_in = nn.Linear(action_dim + target_dim * (1 + 2 * PLACE_WAVES), hidden)
+        self.register_buffer("target_step", torch.ones(target_dim))
+        self.latent_in = nn.Linear(self.latent_dim, hidden, bias=False)
+        self.input_norm = nn.LayerNorm(hidden)
+        self.gru = nn.GRUCell(hidden, config.recurrent)
+        self.prior_head = nn.Sequential(
+            nn.Linear(config.recurrent, hidden), nn.LayerNorm(hidden), nn.ELU(), nn.Linear(hidden, self.latent_dim)
+        )
+        self.embed_in = nn.Linear(embed_dim, hidden)
+        self.recurrent_in = nn.Linear(config.recurrent, hidden, bias=False)
+        self.posterior_head = nn.Sequential(nn.LayerNorm(hidden), nn.ELU(), nn.Linear(hidden, self.latent_dim))
+
+    def initial(self, batch: int) -> State:
+        """Zero state of `batch` rows."""
+        like = self.action_in.weight
+        return State(
+            *(like.new_zeros(batch, size) for size in (self.config.recurrent, self.latent_dim, self.target_dim))
+        )
+
+    def recur(self, state: State, action: Tensor, target: Tensor) -> Tensor:
+        """(B, ...) state, the executed action (B, A) taken in it and the target (B, P) it led to -> next h (B, D)."""
+        return self._recur(state, self.action_in(torch.cat([action, place_code(target)], -1)))
+
+    def move_target(self, state: State, action: Tensor) -> Tensor:
+        """The target (B, P) after an executed action (B, A)."""
+        return state.target + action[..., : self.target_dim] * self.target_step
+
+    def seen_target(self, embeds: Tensor) -> Tensor:
+        """The target (..., P) that embeddings (..., E) end with."""
+        return embeds[..., self.embed_dim - self.target_dim :].float()
+
+    def prior(self, h: Tensor) -> Tensor:
+        """(..., D) -> float32 logits (..., C, K) of z before its observation."""
+        return self._logits(self.prior_head(h))
+
+    def posterior(self, h: Tensor, embed: Tensor) -> Tensor:
+        """(..., D), (..., E) -> float32 logits (..., C, K) of z given its observation."""
+        return self._posterior(h, self.embed_in(embed))
+
+    def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Sample z (..., C*K) by the Gumbel-max trick, gradients straight through the probabilities.
+
+        `noise` (..., C, K) is the Gumbel noise to use; drawn here when None.
+        """
+        noise = gumbel(logits) if noise is None else noise
+        hard = torch.zeros_like(logits).scatter_(-1, (logits + noise).argmax(-1, keepdim=True), 1.0)
+        probabilities = logits.softmax(-1)
+        return (hard + (probabilities - probabilities.detach())).flatten(-2)
+
+    def filter(self, state: State, previous_action: Tensor, embed: Tensor, noise: Tensor | None = None) -> State:
+        """One posterior step: state (B, ...), executed action (B, A), embedding of the new frame (B, E)."""
+        target = self.seen_target(embed)
+        h = self.recur(state, previous_action, target)
+        return State(h, self.sample(self.posterior(h, embed), noise), target)
+
+    def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        """One prior step: the state (B, ...) that the executed action (B, A) leads to."""
+        target = self.move_target(state, action)
+        h = self.recur(state, action, target)
+        return State(h, self.sample(self.prior(h), noise), target)
+
+    def observe(self, embeds: Tensor, previous_actions: Tensor, reset: Tensor, noise: Tensor | None = None) -> Observed:
+        """Filter sequences from the zero state.
+
+        Args:
+            embeds: (B, T, E) of the frames.
+            previous_actions: (B, T, A), executed; entry t led to frame t, entry 0 is the null action.
+            reset: (B, T) bool; true zeroes h, z and the previous action before step t.
+            noise: (B, T, C, K) Gumbel noise of the posterior samples; drawn here when None.
+        """
+        batch, length = reset.shape
+        assert embeds.shape == (batch, length, self.embed_dim), embeds.shape
+        assert previous_actions.shape == (batch, length, self.action_dim), previous_actions.shape
+        keep = (~reset).to(previous_actions.dtype)
+        targets = self.seen_target(embeds)
+        # projections of all steps at once
+        action_codes = self.action_in(torch.cat([previous_actions * keep[..., None], place_code(targets)], -1))
+        embed_codes = self.embed_in(embeds)
+        noise = gumbel(self._empty_logits(batch, length)) if noise is None else noise
+        steps = _Steps(self, action_codes, embed_codes)
+        state, states, posteriors = self.initial(batch), [], []
+        for keep_t, noise_t, target in zip(keep.unbind(1), noise.unbind(1), targets.unbind(1), strict=True):
+            h, flat = steps.next(state.where(keep_t))
+            posteriors.append(self._logits(flat))
+            state = State(h, self.sample(posteriors[-1], noise_t), target)
+            states.append(state)
+        stacked = State.stack(states, 1)
+        return Observed(stacked, self.prior(stacked.h), torch.stack(posteriors, 1))
+
+    def imagine(self, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
+        """States (B, T, ...) that the executed actions (B, T, A) lead to from `state` (B, ...) without observations."""
+        batch, length, _ = actions.shape
+        noise = gumbel(self._empty_logits(batch, length)) if noise is None else noise
+        states = []
+        for t in range(length):
+            state = self.imagine_step(state, actions[:, t], noise[:, t])
+            states.append(state)
+        return State.stack(states, 1)
+
+    def _recur(self, state: State, action_code: Tensor) -> Tensor:
+        x, cell = F.elu(self.input_norm(self.latent_in(state.z) + action_code)), self.gru
+        gates_x, gates_h = F.linear(x, cell.weight_ih, cell.bias_ih), F.linear(state.h, cell.weight_hh, cell.bias_hh)
+        return gru(gates_x, gates_h, state.h)  # the cell's own forward would return h in autocast's type on a GPU
+
+    def _posterior(self, h: Tensor, embed_code: Tensor) -> Tensor:
+        return self._logits(self.posterior_head(self.recurrent_in(h) + embed_code))
+
+    def _logits(self, flat: Tensor) -> Tensor:
+        return flat.float().unflatten(-1, (self.config.categoricals, self.config.classes))
+
+    def _empty_logits(self, batch: int, length: int) -> Tensor:
+        return self.action_in.weight.new_empty(batch, length, self.config.categoricals, self.config.classes)
+
+
+class _Steps:
+    """`RSSM.recur` and `RSSM.posterior` from one step to the next, the gradients of their weights after the last."""
+
+    def __init__(self, rssm: RSSM, action_codes: Tensor, embed_codes: Tensor):
+        gru, leading = rssm.gru, action_codes.shape[:2]
+        norm, activation, logits = rssm.posterior_head
+        dtype = action_codes.dtype
+        assert isinstance(logits, nn.Linear)
+        self._input_norm, self._posterior = rssm.input_norm, nn.Sequential(norm, activation)
+        self._latent = LoopLinear(rssm.latent_in.weight, action_codes)
+        self._gates_x = LoopLinear(gru.weight_ih, gru.bias_ih.to(dtype).expand(*leading, -1))
+        self._gates_h = LoopLinear(gru.weight_hh, gru.bias_hh.to(dtype).expand(*leading, -1))
+        self._recurrent = LoopLinear(rssm.recurrent_in.weight, embed_codes)
+        self._logits = LoopLinear(logits.weight, logits.bias.to(dtype).expand(*leading, -1))
+
+    def next(self, state: State) -> tuple[Tensor, Tensor]:
+        """State (B, ...) -> next h (B, D), logits of its posterior (B, C*K)."""
+        x = F.elu(self._input_norm(self._latent(state.z)))
+        h = gru(self._gates_x(x), self._gates_h(state.h), state.h)
+        return h, self._logits(self._posterior(self._recurrent(h)))
+
+
+def gru(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
+    """Next h (B, D) from what `nn.GRUCell` makes of its input and of h, (B, 3 * D) each."""
+    reset_x, update_x, new_x = gates_x.chunk(3, -1)
+    reset_h, update_h, new_h = gates_h.chunk(3, -1)
+    new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+    return new + torch.sigmoid(update_x + update_h) * (h - new)
+
+
+def place_code(place: Tensor) -> Tensor:
+    """A normalised place (..., P) -> (..., 9 P): itself, and sine and cosine of each number's waves.
+
+    They are 4, 2, 1 and 0.5 standard deviations long (Tancik et al. 2020): of hand positions that spread over 10 cm, a
+    centimetre turns the last one's phase by 72 degrees.
+    """
+    waves = place.new_tensor([2.0**wave for wave in range(PLACE_WAVES)]) * (math.pi / 2)
+    phase = (place[..., None] * waves).flatten(-2)
+    return torch.cat([place, phase.sin(), phase.cos()], -1)
+
+
+def gumbel(like: Tensor) -> Tensor:
+    """Standard Gumbel noise of the shape, type and device of `like`."""
+    return -torch.empty_like(like).exponential_().log_()
+
+
+def shift_actions(actions: Tensor, null: Tensor) -> Tensor:
+    """Actions (B, T, A) that lead away from frames -> those that led to them: null (A,) first, the last one dropped."""
+    first = null.to(actions).expand(actions.shape[0], 1, -1)
+    return torch.cat([first, actions[:, :-1]], 1)
+
+
+def categorical_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """KL(p || q) of (..., C, K) logits, summed over the C categoricals -> (...), nats."""
+    p_log, q_log = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
+    return (p_log.exp() * (p_log - q_log)).sum((-2, -1))
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of (..., C, K) logits, summed over the C categoricals -> (...), nats."""
+    log = logits.log_softmax(-1)
+    return -(log.exp() * log).sum((-2, -1))
+
+
+def balanced_kl(posterior_logits: Tensor, prior_logits: Tensor, balance: float) -> Tensor:
+    """balance * KL(sg(q) || p) + (1 - balance) * KL(q || sg(p)) -> (...), nats; its value is KL(q || p).
+
+    With balance 0.8 the prior learns four times as fast as the posterior is held back (DreamerV2, section 2.2;
+    Eq. 11 of the paper prints the factor on the other term).
+    """
+    posterior, prior = posterior_logits.log_softmax(-1), prior_logits.log_softmax(-1)
+    train_prior = (posterior.detach().exp() * (posterior.detach() - prior)).sum((-2, -1))
+    train_posterior = (posterior.exp() * (posterior - prior.detach())).sum((-2, -1))
+    return balance * train_prior + (1 - balance) * train_posterior

@@ -1,0 +1,233 @@
+"""Phase 1: learn the world model from play and demonstrations (METHOD section 1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from diwa_data.dataset.dataset import Dataset, load_dataset
+from diwa_data.errors import DiwaError
+from diwa_data.spec import require_same
+from diwa_learning.core.capture import Captured, map_tensors
+from diwa_learning.core.device import cosine, is_half, peak_memory, set_learning_rate
+from diwa_learning.core.distributed import ALONE, Processes, processes
+from diwa_learning.core.run import TrainingRun, require_run_folder
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import Draws, WorldModel, WorldModelLoss, draw
+from diwa_learning.world_model.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, open_loop, save_filmstrip
+from diwa_learning.world_model.replay import Batch, Replay, fingerprint, split_held_out
+
+
+@torch.no_grad()
+def training_flops(model: WorldModel) -> float:
+    """Floating point operations of an update, per frame: three times those of the loss; products alone count."""
+    shape, spec, device = (1, model.config.sequence_length), model.spec, model.device
+    images = {c.name: torch.zeros(*shape, *c.size, 3, dtype=torch.uint8, device=device) for c in spec.cameras}
+    state, target, actions = (
+        torch.zeros(*shape, size, device=device) for size in (model.state_dim, 3, spec.action_dim)
+    )
+    valid = torch.ones(shape, dtype=torch.bool, device=device)
+    with FlopCounterMode(display=False) as counter:
+        model.loss(Batch(images, state, target, actions, valid))
+    return 3 * counter.get_total_flops() / shape[1]
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16, size: int = 8192) -> float:
+    """Operations per second of the best of several products of two large matrices."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        _wait(device)
+        started = time.perf_counter()
+        left @ right
+        _wait(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+SHORT_CHECK, FULL_CHECK = 4, 16
+"""Held-out clips of the checks during training, and of the one at its end."""
+STATISTICS_FRAMES = 2000
+"""Frames, evenly over all, that the mean images come from."""
+
+
+def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelConfig) -> None:
+    """Train on all `datasets` and leave the checkpoint, its curves and the open-loop filmstrip in `out`.
+
+    An interrupted run continues; a finished one is left as it is. Raises `DiwaError` for datasets of different specs,
+    damaged ones or (hybrid variant) ones without scene state, for a loss that is no number, and for an `out` that
+    holds something else.
+    """
+    require_run_folder(out)
+    loaded = load_datasets(datasets)
+    if config.scene_state:
+        require_scene_state(loaded)
+    spec, inputs = loaded[0].spec, {"datasets": [fingerprint(dataset) for dataset in loaded]}
+    with processes() as group, TrainingRun(out, "world_model", config, spec, inputs=inputs, processes=group) as run:
+        if run.finished:
+            return
+        training, held_out = split_held_out(loaded, config.held_out, run.rng)
+        replay = Replay(training, spec, config.sequence_length, hybrid=config.scene_state)
+        clips = Replay(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1, hybrid=config.scene_state)
+        del loaded, training, held_out  # a GPU takes their frames
+        model = WorldModel(config, spec)
+        model.set_state_statistics(*replay.state_statistics())
+        model.set_image_statistics(replay.some_images(STATISTICS_FRAMES))
+        optimizer = adamw(model.to(group.device), config)
+        sampler = Sampler(replay.to(group.device), config, group)
+        if group.main:
+            data = f"{replay.frames:,} frames, {clips.frames:,} held out"
+            print(f"world_model: {describe_model(model)} in {arithmetic(model)}, {data}")
+        run.track(model=model, optimizer=optimizer)
+
+        per_step = config.batch_size * config.sequence_length
+        step_gradients: Callable[[Batch, Draws], WorldModelLoss] = partial(gradients, model)
+        for step in run.steps(config.updates, "frames", per_step):
+            rate = cosine(step, config.updates, config.learning_rate, config.final_learning_rate)
+            set_learning_rate(optimizer, rate)
+            batch, draws = sampler.sample(run.rng)
+            if config.graphs and not isinstance(step_gradients, Captured):
+                step_gradients = Captured(step_gradients, batch, draws)
+            loss = step_gradients(batch, draws)
+            norm = update(model, optimizer, config.gradient_clip, group)
+            run.watch(loss=loss.total, gradient_norm=norm)
+            if step % config.log_every == 0:
+                run.log(step, curves(loss, norm, group))
+            if (step + 1) % config.check_every == 0 and step + 1 < config.updates and group.main:
+                run.add(step, summary_scalars(check(model, clips.spread(SHORT_CHECK).to(group.device), run)))
+        if group.main:
+            finish(run, model, replay, clips, per_step)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Batches and draws of one process: it draws the whole batch's, as all of them do, and takes its rows."""
+
+    replay: Replay
+    config: WorldModelConfig
+    group: Processes
+
+    def sample(self, rng: np.random.Generator) -> tuple[Batch, Draws]:
+        """The next batch's rows of this process, and what is drawn for them."""
+        episode, start = self.replay.draw(self.config.batch_size, rng)
+        draws, rows = draw(self.replay.valid(episode, start), self.config), self.group.rows(self.config.batch_size)
+        return self.replay.gather(episode[rows], start[rows]), map_tensors(draws, lambda drawn: drawn[rows])
+
+
+def load_datasets(paths: Sequence[Path]) -> list[Dataset]:
+    """Load datasets that must share one spec."""
+    if not paths:
+        raise DiwaError("no dataset given: name one or more files made by `diwa build-dataset`")
+    loaded = [load_dataset(path) for path in paths]
+    for dataset in loaded[1:]:
+        require_same(loaded[0].spec, dataset.spec, str(dataset.path))
+    return loaded
+
+
+def require_scene_state(datasets: Sequence[Dataset]) -> None:
+    """Raise `DiwaError` naming the first dataset in which an episode has no scene state."""
+    for dataset in datasets:
+        if not dataset.spec.scene_state or any(episode.scene_state is None for episode in dataset.episodes):
+            raise DiwaError(
+                f"{dataset.path} holds no scene state, which the hybrid variant needs and only the simulated robot "
+                "records: set world_model.scene_state to false (--no-scene-state), or name another dataset"
+            )
+
+
+def adamw(model: nn.Module, config: WorldModelConfig) -> torch.optim.AdamW:
+    """AdamW with the decoupled weight decay of the paper."""
+    return torch.optim.AdamW(
+        model.parameters(), config.learning_rate, eps=config.adam_eps, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def gradients(model: WorldModel, batch: Batch, draws: Draws) -> WorldModelLoss:
+    """Loss of a batch; its gradients are left in the model."""
+    model.zero_grad(set_to_none=True)
+    loss = model.loss(batch, draws)
+    loss.total.backward()
+    return map_tensors(loss, Tensor.detach)
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, clip: float, group: Processes = ALONE) -> torch.Tensor:
+    """One optimiser step from the gradients of all processes; returns their norm before clipping."""
+    group.sum([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip, foreach=True)
+    optimizer.step()
+    return norm
+
+
+def curves(loss: WorldModelLoss, norm: Tensor, group: Processes) -> dict[str, Tensor]:
+    """What the learning curves show of one update, of all processes together."""
+    parts = torch.stack([loss.total, loss.kl, loss.image, loss.robot_state, loss.components, loss.posterior_entropy])
+    group.sum([parts])
+    names = ("loss", "kl", "image_loss", "robot_state_loss", "component_loss", "posterior_entropy")
+    return {**dict(zip(names, parts.cpu(), strict=True)), "gradient_norm": norm}
+
+
+def finish(run: TrainingRun, model: WorldModel, replay: Replay, clips: Replay, per_step: int) -> None:
+    """Check the model at length and leave it as a checkpoint."""
+    frames_per_s = run.step * per_step / max(run.seconds, 1e-9)
+    final = clips.spread(FULL_CHECK).to(run.processes.device)
+    result = check(model, final, run)
+    metrics = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "frames": replay.frames,
+        "held_out_frames": clips.frames,
+        "frames_per_s": round(frames_per_s, 1),
+        "arithmetic": arithmetic(model),
+        "peak_memory_gib": round(peak_memory(), 3),
+        "action_kl": action_check(model, final),
+        **result.summary(),
+    }
+    if run.processes.device.type == "cuda":
+        needed = frames_per_s * training_flops(model) / run.processes.size
+        metrics["mfu"] = round(needed / matmul_peak(run.processes.device), 4)
+    run.finish(model.state_dict(), metrics)
+    print(f"world_model: {run.out} done, {frames_per_s:,.0f} frames/s, {describe(result)}")
+
+
+def check(model: WorldModel, clips: Batch, run: TrainingRun) -> OpenLoop:
+    """Imagine held-out clips and draw the longest as `open_loop.png`."""
+    result = open_loop(model.eval(), clips)
+    model.train()
+    longest = int(clips.valid.sum(1).argmax())
+    save_filmstrip(run.out / "open_loop.png", clips, result.imagined, longest)
+    return result
+
+
+def summary_scalars(result: OpenLoop) -> dict[str, float]:
+    """The means of an open-loop check."""
+    return {name: value for name, value in result.summary().items() if isinstance(value, float)}
+
+
+def arithmetic(model: WorldModel) -> str:
+    """Of its matrix products on this machine."""
+    return "bfloat16" if is_half(model.config.precision, model.device) else "float32"
+
+
+def describe_model(model: nn.Module) -> str:
+    """Its size in a few words."""
+    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters"
+
+
+def describe(result: OpenLoop) -> str:
+    """The open-loop check in a few words."""
+    means = result.summary()
+    return (
+        f"open loop over {len(means['open_loop_steps']['psnr'])} steps: PSNR {means['open_loop_psnr']:.1f} dB "
+        f"(a still picture: {means['open_loop_still_psnr']:.1f}), SSIM {means['open_loop_ssim']:.3f}"
+    )

@@ -1,0 +1,56 @@
+"""Which recorded frames dreams begin with."""
+
+import numpy as np
+import pytest
+import torch
+
+from diwa_data.errors import DiwaError
+from diwa_learning.finetune.start_states import StartConfig, draw_frames, start_states
+from diwa_learning.reward.classifier import RewardClassifier
+from diwa_learning.world_model.latents import Part, embed_clips, filtered_states, gumbel_noise, last_states
+
+
+def test_frames_come_evenly_from_all_or_from_the_first_ones(toy_files):
+    episodes = toy_files.demonstrations.episodes
+    rng = np.random.default_rng(0)
+    some = draw_frames(episodes, 200, rng, 1, 4)
+    assert {index for _, index in some} == {1, 2, 3}
+    assert draw_frames([episodes[0]], 3, rng, first=len(episodes[0])) == []
+    anywhere = draw_frames(episodes, 400, rng)
+    assert all(0 <= index < len(episode) for episode, index in anywhere)
+    assert len({id(episode) for episode, _ in anywhere}) == len(episodes)
+    assert draw_frames([], 3, rng) == []
+
+
+def test_starts_that_are_a_success_are_dropped(toy_files, toy_reward):
+    model, classifier = toy_files.world.model, toy_reward.classifier
+    config = StartConfig(count=200, first_share=0.0, play_share=0.0)
+    starts = start_states(model, classifier, toy_files.demonstrations.episodes, [], config, seed=0)
+    assert 0 < len(starts.h) < 200
+    assert (classifier.probability(starts.features) <= classifier.threshold).all()
+
+
+def test_no_start_left_is_an_error(toy_files):
+    model = toy_files.world.model
+    yes = RewardClassifier(model.feature_dim, 4)
+    yes.threshold.fill_(-1.0)
+    with pytest.raises(DiwaError, match="calls all 10 start frames a success"):
+        start_states(model, yes, toy_files.demonstrations.episodes, [], StartConfig(count=10), seed=0)
+
+
+def test_a_start_is_filtered_from_its_context(toy_files):
+    model, episode = toy_files.world.model, toy_files.demonstrations.episodes[0]
+    noise = gumbel_noise(model.rssm, 3, 4, generator=torch.Generator().manual_seed(0))
+    parts = [Part(episode, 2, 6), Part(episode, 5, 6), Part(episode, 0, 2)]
+    found = last_states(model, parts, noise, batch=2)
+    for row, part in enumerate(parts):
+        alone = filtered_states(model, embed_clips(model, [part]), noise[row : row + 1, : part.length])
+        torch.testing.assert_close(found.features[row], alone.features[0, -1])
+
+
+def test_a_seed_fixes_the_bank(toy_files, toy_reward):
+    model, classifier = toy_files.world.model, toy_reward.classifier
+    demos, play = toy_files.demonstrations.episodes, toy_files.play.episodes
+    banks = [start_states(model, classifier, demos, play, StartConfig(count=20), seed=s) for s in (1, 1, 2)]
+    assert torch.equal(banks[0].features, banks[1].features)
+    assert banks[0].h.shape != banks[2].h.shape or not torch.equal(banks[0].h, banks[2].h)

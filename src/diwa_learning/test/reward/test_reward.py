@@ -1,0 +1,92 @@
+"""The classifier's losses, labels and threshold."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diwa_learning.reward.classifier import (
+    NEGATIVE,
+    POSITIVE,
+    UNUSED,
+    RewardClassifier,
+    choose_threshold,
+    demonstration_labels,
+    nt_xent,
+    score_at,
+)
+
+
+def test_nt_xent_of_three_items_by_hand():
+    """Items 0 and 1 share a label, item 2 has none of its own: two anchors, each without itself in either part."""
+    embeds = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    labels = torch.tensor([1, 1, 0])
+    s01, s02, s12 = 0.6 / 0.5, 0.0, 0.8 / 0.5
+    anchor0 = -(s01 - math.log(math.exp(s01) + math.exp(s02)))
+    anchor1 = -(s01 - math.log(math.exp(s01) + math.exp(s12)))
+    assert nt_xent(embeds, labels, 0.5).item() == pytest.approx((anchor0 + anchor1) / 2, rel=1e-5)
+
+
+def test_nt_xent_without_any_positive_pair_is_zero_and_finite():
+    embeds = torch.eye(2).requires_grad_()
+    loss = nt_xent(embeds, torch.tensor([0, 1]), 0.5)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(embeds.grad).all()
+
+
+def test_probability_is_the_softmax_of_the_success_logit():
+    torch.manual_seed(0)
+    classifier, features = RewardClassifier(5, 8), torch.randn(3, 5)
+    logits = classifier.logits(features)
+    assert torch.allclose(classifier.probability(features), (logits[:, 1] - logits[:, 0]).sigmoid())
+
+
+def test_loss_separates_two_clouds():
+    torch.manual_seed(0)
+    labels = torch.arange(64) % 2
+    features = torch.randn(64, 5) + 2.0 * labels[:, None]
+    classifier = RewardClassifier(5, 16)
+    adam = torch.optim.Adam(classifier.parameters(), 1e-2)
+    for _ in range(60):
+        loss = classifier.loss(features, labels, 0.5)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    score = score_at(0.5, classifier.probability(features).detach().numpy(), labels.numpy())
+    assert score.precision > 0.95
+    assert score.recall > 0.95
+
+
+def test_labels_leave_out_the_second_before_the_mark(toy_files):
+    episode = toy_files.demonstrations.episodes[0]
+    success = np.zeros(len(episode), bool)
+    success[20:] = True
+    labels = demonstration_labels(replace(episode, success=success), rate=7.5, margin=1.0)
+    assert (labels[20:] == POSITIVE).all()
+    assert (labels[:13] == NEGATIVE).all()  # tick 12 is 8 ticks, 1.07 s, before the mark
+    assert (labels[13:20] == UNUSED).all()
+
+
+def test_threshold_takes_the_best_recall_at_the_wanted_precision():
+    probability = np.array([0.9, 0.8, 0.7, 0.6, 0.2])
+    label = np.array([1, 1, 0, 1, 0])
+    strict = choose_threshold(probability, label, 0.95)
+    assert strict.value == pytest.approx(0.75)
+    assert strict.reached
+    assert choose_threshold(probability, label, 0.75).value == pytest.approx(0.4)
+    assert choose_threshold(probability, label, 0.75, lowest=0.5).value == 0.5
+    assert choose_threshold(probability, label, 0.95, lowest=0.5).value == pytest.approx(0.75)
+    assert score_at(0.75, probability, label).recall == pytest.approx(2 / 3)
+
+
+def test_threshold_never_parts_equal_scores():
+    chosen = choose_threshold(np.array([0.9, 0.9, 0.1]), np.array([1, 0, 1]), 0.95)
+    assert not chosen.reached
+    assert chosen.value == pytest.approx(0.05)  # calling all success has the best precision, 2 of 3
+
+
+def test_threshold_of_separable_scores_lies_midway():
+    assert choose_threshold(np.array([0.2, 0.8]), np.array([0, 1]), 0.95).value == pytest.approx(0.5)

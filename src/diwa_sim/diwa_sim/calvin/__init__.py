@@ -1,0 +1,1 @@
+"""CALVIN's environment and its start states."""

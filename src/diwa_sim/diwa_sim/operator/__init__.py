@@ -1,0 +1,1 @@
+"""The scripted operator and the recording of its episodes."""

@@ -1,0 +1,125 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diwa_data.errors import DiwaError
+from diwa_data.recording import messages
+from diwa_data.recording.bag_reader import read_episode
+from diwa_data.recording.bag_writer import HIDDEN
+from diwa_data.recording.recorder import RecordConfig
+from diwa_data.recording.sidecar import Sidecar
+from diwa_data.teleop.clutch import MotionLimits, TeleopConfig
+from diwa_sim.operator.record import record
+from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.tasks import StartConfig
+
+PLAY = RecordConfig(minutes=0.1, episode_seconds=3.0, workers=1, seed=7)
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return record(tmp_path_factory.mktemp("bags"), RecordConfig(skill="turn_on_led", episodes=2, workers=2))
+
+
+def test_demonstrations_carry_streams_events_and_what_replay_needs(
+    demonstrations: list[Path], robot: SimulatedPanda
+) -> None:
+    sidecar = Sidecar.read(demonstrations[1])
+    assert sidecar.complete
+    assert sidecar.spec == robot.spec
+    assert [name for name, _ in sidecar.events] == ["start", "success", "stop"]
+    labels = sidecar.labels
+    assert (labels["source"], labels["skill"], labels["index"]) == ("demonstration", "turn_on_led", 1)
+    streams = read_episode(demonstrations[1])
+    robot.reset(labels["skill"], labels["seed"])
+    first = robot.observe()
+    for camera in robot.spec.cameras:
+        np.testing.assert_array_equal(streams[messages.image_topic(camera.name)][0].value, first.images[camera.name])
+    np.testing.assert_array_equal(streams[messages.SCENE_STATE][0].value, robot.scene_state())
+    np.testing.assert_allclose(streams[messages.TARGET_POSE][0].value.position, robot.target_pose.position)
+    frames = np.array([sample.received for sample in streams[messages.image_topic("static")]])
+    np.testing.assert_allclose(np.diff(frames), 1 / 30, atol=1e-6)
+    targets = np.array([sample.received for sample in streams[messages.TARGET_POSE]])
+    np.testing.assert_allclose(np.diff(targets), 1 / 60, atol=1e-6)
+
+
+def test_an_episode_depends_on_its_number_only_and_a_second_run_continues(tmp_path: Path) -> None:
+    first = record(tmp_path / "a", PLAY)
+    assert [path.name for path in first] == ["000000", "000001"]
+    written = first[0].joinpath("metadata.yaml").stat().st_mtime_ns
+    longer = dataclasses.replace(PLAY, minutes=0.15)
+    again = record(tmp_path / "a", longer)
+    assert len(again) == 3
+    assert first[0].joinpath("metadata.yaml").stat().st_mtime_ns == written, "finished episodes are kept"
+    other = record(tmp_path / "b", dataclasses.replace(longer, workers=2))
+    for here, there in zip(again, other, strict=True):
+        one, two = read_episode(here), read_episode(there)
+        assert one.keys() == two.keys()
+        for topic in (messages.SCENE_STATE, messages.image_topic("static"), messages.image_topic("gripper")):
+            assert len(one[topic]) == len(two[topic]) == 91
+            assert all(np.array_equal(a.value, b.value) for a, b in zip(one[topic], two[topic], strict=True))
+    assert Sidecar.read(again[0]).labels["source"] == "play"
+
+
+def test_a_changed_config_is_refused_by_name(tmp_path: Path) -> None:
+    record(tmp_path, dataclasses.replace(PLAY, minutes=0.05))
+    with pytest.raises(DiwaError, match=r"record\.seed = 7, not 8"):
+        record(tmp_path, dataclasses.replace(PLAY, seed=8))
+    with pytest.raises(DiwaError, match=r"sim\.start"):
+        record(tmp_path, PLAY, SimConfig(StartConfig(spread_yaw=0.1)))
+
+
+def test_bad_requests_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DiwaError, match="fly"):
+        record(tmp_path / "a", RecordConfig(skill="fly"))
+    with pytest.raises(DiwaError, match="no SteamVR; try --device scripted "):
+        record(tmp_path / "a", RecordConfig(device="vive"))
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_operator_who_always_fails_is_an_error(tmp_path: Path) -> None:
+    caged = MotionLimits(workspace_low=(0.2, -0.5, 0.2))  # no handle is that high up
+    config = RecordConfig(skill="open_drawer", episodes=1, workers=1, teleop=TeleopConfig(limits=caged))
+    with pytest.raises(DiwaError, match="failed 8 times at open_drawer"):
+        record(tmp_path, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_ctrl_c_leaves_nothing_half_written_and_a_second_run_continues(tmp_path: Path) -> None:
+    config = "RecordConfig(minutes=2, episode_seconds=4, seed=3)"
+    code = (
+        "from pathlib import Path; from diwa_data.recording.recorder import RecordConfig\n"
+        "from diwa_sim.operator.record import record\n"
+        f"if __name__ == '__main__': record(Path({str(tmp_path)!r}), {config})"
+    )
+    script = tmp_path.with_suffix(".py")
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("0*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert errors.decode().rstrip().endswith("KeyboardInterrupt")
+    finished = sorted(path.name for path in tmp_path.iterdir())
+    assert all(name == "record.json" or Sidecar.read(tmp_path / name).complete for name in finished)
+    count = len(finished) - 1
+    assert 0 < count < 30
+    record(tmp_path, RecordConfig(minutes=(count + 1) * 4 / 60, episode_seconds=4, seed=3, workers=1))
+    assert len(list(tmp_path.iterdir())) >= count + 1
+
+
+def test_recording_by_hand_begins_with_what_a_killed_recorder_left(tmp_path: Path) -> None:
+    """Recording its number anew would delete the episode that a person has played."""
+    left = tmp_path / f"{HIDDEN}000003-77" / "000003"
+    left.mkdir(parents=True)
+    with pytest.raises(DiwaError, match=rf"1 unfinished: 000003; save with 'diwa recover {tmp_path}', or delete"):
+        record(tmp_path, RecordConfig(device="keyboard", skill="open_drawer"))
+    assert left.is_dir()
