@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diwa_data.bags import Bag, needed_topics
-from diwa_data.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.recording.bag_reader import Bag, needed_topics
 from diwa_data.robot import Observation
-from diwa_data.synthetic import synthetic_image, synthetic_pose
+from diwa_data.testing.synthetic import synthetic_image, synthetic_pose
 from diwa_deploy.bundle import load_bundle
 from diwa_deploy.start_region import StartRegion
 from diwa_learning.agent import load_agent
-from diwa_learning.checkpoint import load_checkpoint, load_world_model, read_header
+from diwa_learning.core.checkpoint import load_checkpoint, read_header
+from diwa_learning.world_model.checkpoint import load_world_model
 
 FILES = Path(__file__).parent / "files_0_1"
 

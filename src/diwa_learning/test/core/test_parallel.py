@@ -35,7 +35,7 @@ SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 import test_parallel as here
-from diwa_learning import train_world_model as phase
+from diwa_learning.world_model import train as phase
 
 play, out, dies, stops = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 plain, updates = phase.update, []
