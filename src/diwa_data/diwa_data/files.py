@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -171,10 +171,7 @@ def read_json(path: Path, cure: str) -> Any:
 
 def read_object(path: Path, cure: str) -> dict[str, Any]:
     """As `read_json`, of a file that must hold an object."""
-    value = read_json(path, cure)
-    if not isinstance(value, dict):
-        raise DiwaError(f"{path} is damaged (it holds no JSON object): {cure}")
-    return value
+    return parse_object(read_bytes(path, cure), str(path), cure)
 
 
 def read_bytes(path: Path, cure: str) -> bytes:
@@ -200,10 +197,47 @@ def parse_json(text: str | bytes, where: str, cure: str) -> Any:
     return value
 
 
+def parse_object(text: str | bytes, where: str, cure: str) -> dict[str, Any]:
+    """As `parse_json`, of a text that must hold an object."""
+    value = parse_json(text, where, cure)
+    if not isinstance(value, dict):
+        raise DiwaError(f"{where} is damaged (it holds no JSON object): {cure}")
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, whole or not at all; what JSON does not know is written as its text."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, default=str) + "\n")
+
+
+def as_json(value: Any) -> Any:
+    """`value` as it will be when `read_json` reads what `write_json` wrote."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def require_same_settings(
+    where: object, earlier: Any, now: Any, free: Collection[str] = (), otherwise: str = "choose another folder"
+) -> None:
+    """Raise `DiwaError` if what goes on at `where` was begun with other settings than it goes on with `now`.
+
+    It names every value that differs, by its dotted path, and ends in `otherwise`. Both are compared as JSON has them;
+    values whose paths are in `free` may change.
+    """
+    changes = [
+        f"{path} was {a!r}, is {b!r}" for path, a, b in _differences("", earlier, as_json(now)) if path not in free
+    ]
+    if changes:
+        raise DiwaError(f"{where} was begun differently: {'; '.join(changes)}. Restore that, or {otherwise}")
+
+
+def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted path, old, new) of every leaf in which two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
+    elif old != new:
+        yield path, old, new
 
 
 def _require_plain(value: Any) -> None:

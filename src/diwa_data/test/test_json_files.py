@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import parse_json, read_json, read_object, write_json
+from diwa_data.files import parse_json, read_json, read_object, require_same_settings, write_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats(allow_nan=False) | st.text(),
@@ -65,3 +65,15 @@ def test_missing_foreign_and_huge_files(tmp_path: Path) -> None:
         file.truncate(10**12)  # sparse
     with pytest.raises(DiwaError, match="1000000 MB, at most 200 are read"):
         read_json(tmp_path / "x.json", "write it again")
+
+
+def test_what_was_begun_with_other_settings_is_refused() -> None:
+    earlier = {"seed": 1, "sim": {"size": [2, 3], "name": "table"}, "workers": 2}
+    require_same_settings("runs/a", earlier, earlier | {"sim": {"size": (2, 3), "name": Path("table")}})
+    require_same_settings("runs/a", earlier, earlier | {"workers": 4}, free=("workers",))
+    with pytest.raises(
+        DiwaError,
+        match=r"^runs/a was begun differently: sim\.size was \[2, 3\], is \[2, 4\]; sim\.name was 'table', is None; "
+        r"alpha was None, is 0\.5\. Restore that, or choose another folder$",
+    ):
+        require_same_settings("runs/a", earlier, earlier | {"sim": {"size": (2, 4)}, "alpha": 0.5})

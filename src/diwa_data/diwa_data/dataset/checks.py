@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import parse_json
+from diwa_data.files import parse_object
 
 CURE = "build it again, or find the bag with 'diwa inspect'"
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
@@ -115,10 +115,7 @@ def read_attributes(group: h5py.Group, length: int, where: str) -> dict[str, Any
         raise DiwaError(f"{where}: a flagged tick or the success tick {mark} is outside of its {length} ticks: {CURE}")
     if attributes["clipped"] < 0 or not 0 <= attributes["clipped_share"] <= 1:
         raise DiwaError(f"{where}: clipped is {attributes['clipped']}, {attributes['clipped_share']}: {CURE}")
-    labels = parse_json(attributes["labels"], f"{where}: labels", CURE)
-    if not isinstance(labels, dict):
-        raise DiwaError(f"{where}: labels are {str(labels)[:60]!r}, no JSON object: {CURE}")
-    return attributes | {"labels": labels}
+    return attributes | {"labels": parse_object(attributes["labels"], f"{where}: labels", CURE)}
 
 
 def read_text(attributes: h5py.AttributeManager, key: str, where: str) -> str:

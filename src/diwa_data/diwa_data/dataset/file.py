@@ -23,10 +23,11 @@ from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import (
     atomic_path,
     full_disk_as_error,
-    parse_json,
+    parse_object,
     read_object,
     remove,
     require_output,
+    require_same_settings,
     require_space,
     write_json,
 )
@@ -140,29 +141,16 @@ def build_file(
 
 def _require_identical(out: Path, identity: dict[str, Any]) -> None:
     with open_file(out) as file:
-        built = parse_json(read_text(file.attrs, "identity", str(out)), f"{out}: identity", CURE)
-    if not isinstance(built, dict):
-        raise DiwaError(f"{out} does not say what it was made of: delete it or choose another --out")
-    different = [key for key in identity if built.get(key) != identity[key]]
-    if different:
-        what = " and ".join(different)
-        raise DiwaError(f"{out} exists, made with other {what}: delete it or choose another --out")
+        built = parse_object(read_text(file.attrs, "identity", str(out)), f"{out}: identity", CURE)
+    require_same_settings(out, built, identity, otherwise="delete it, or choose another --out")
 
 
 def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
     """Make the folder of finished parts, or refuse one that another spec or config began."""
     settings = {key: identity[key] for key in ("spec", "config")}
-    state = parts / "settings.json"
+    state, cure = parts / "settings.json", "delete the folder to start anew"
     if state.is_file():
-        begun = read_object(state, f"delete {parts} to start anew")
-        for key, value in settings.items():
-            if (old := begun.get(key)) != value:
-                old = old if isinstance(old, dict) else {}
-                changed = [f"{k} {old.get(k)!r}, now {v!r}" for k, v in value.items() if old.get(k) != v]
-                raise DiwaError(
-                    f"{parts} was begun with another {key} ({'; '.join(changed)}): "
-                    "use that one again, or delete the folder to start anew"
-                )
+        require_same_settings(parts, read_object(state, cure), settings, otherwise=cure)
         return
     require_ours(parts, "begun dataset", state.name)
     write_json(state, settings)

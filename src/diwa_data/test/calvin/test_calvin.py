@@ -250,7 +250,7 @@ def test_importing_again_is_a_no_op_and_other_pieces_are_refused(copy: Path, tmp
     import_calvin(copy, out, config)
     assert "complete already" in capsys.readouterr().out
     assert out.stat().st_mtime_ns == written
-    with pytest.raises(DiwaError, match="made with other config"):
+    with pytest.raises(DiwaError, match="begun differently: config"):
         import_calvin(copy, out, CalvinImportConfig(skill="open_drawer", count=1, workers=1))
 
 

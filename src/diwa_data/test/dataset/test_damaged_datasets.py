@@ -194,7 +194,7 @@ def twice(file: h5py.File) -> None:
         (all_rows(slice(0, 1)), "000000 has 1 ticks, an episode has 2 or more"),
         (lambda file: [file["episodes"].pop(name) for name in list(file["episodes"])], "holds no episode"),
         (attribute("labels", "{'a'"), "labels is damaged"),
-        (attribute("labels", "[1]"), "labels are '.1.', no JSON object"),
+        (attribute("labels", "[1]"), "labels is damaged .it holds no JSON object"),
         (attribute("labels", 3.5), "labels is '3.5', which is no str"),
         (attribute("labels", h5py.Empty("S1")), "labels is .* which is no str"),
         (attribute("skill", [1, 2]), "skill is '.1, 2.', which is no str"),

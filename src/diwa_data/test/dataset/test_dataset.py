@@ -147,9 +147,9 @@ def test_building_again_is_a_no_op_and_other_input_is_refused(
 ) -> None:
     build_dataset([recorded], built, DatasetConfig(workers=2))
     assert "is complete already" in capsys.readouterr().out
-    with pytest.raises(DiwaError, match="made with other config"):
+    with pytest.raises(DiwaError, match=r"config\.max_age was 0\.2, is 0\.3\. Restore that, or delete it"):
         build_dataset([recorded], built, DatasetConfig(max_age=0.3))
-    with pytest.raises(DiwaError, match="made with other bags"):
+    with pytest.raises(DiwaError, match="begun differently: bags was "):
         build_dataset([recorded / "000000"], built, ONE)
 
 
@@ -163,7 +163,7 @@ def test_a_bad_bag_stops_the_build_and_a_second_run_continues(bags: Path, tmp_pa
     assert not out.exists()
     parts = list((tmp_path / ".D.h5.parts").glob("*.h5"))
     assert len(parts) == 1
-    with pytest.raises(DiwaError, match=r"begun with another config \(max_age 0\.2, now 0\.3\)"):
+    with pytest.raises(DiwaError, match=r"config\.max_age was 0\.2, is 0\.3\. Restore that, or delete the folder"):
         build_dataset([bags], out, DatasetConfig(max_age=0.3, workers=1))
     storage.write_bytes(whole)
     with h5py.File(parts[0], "a") as file:

@@ -47,7 +47,7 @@ def test_play_can_get_a_mark(bags, tmp_path):
 def test_a_dataset_of_other_marks_is_not_taken_for_this_one(bags, tmp_path):
     success_ticks(bags / "000000", tmp_path / "d.h5")
     annotate(bags / "000000", 1.0)
-    with pytest.raises(DiwaError, match="made with other bags"):
+    with pytest.raises(DiwaError, match="begun differently: bags was "):
         success_ticks(bags / "000000", tmp_path / "d.h5")
 
 

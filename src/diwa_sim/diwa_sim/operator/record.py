@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import multiprocessing
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import read_object, remove, write_json
+from diwa_data.files import read_object, remove, require_same_settings, write_json
 from diwa_data.locks import FolderLock
 from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
@@ -169,19 +168,13 @@ def _work(index: int) -> float:
 
 def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None:
     """Keep the config beside the episodes; refuse to mix episodes of two."""
-    fields = {"record": dataclasses.asdict(config), "sim": dataclasses.asdict(sim)}
+    settings = {"record": dataclasses.asdict(config), "sim": dataclasses.asdict(sim)}
     for name in _FREE:
-        del fields["record"][name]
-    fields = json.loads(json.dumps(fields))
+        del settings["record"][name]
     path = out / "record.json"
     if not path.exists():
-        write_json(path, fields)
+        write_json(path, settings)
         return
-    before = read_object(path, "record into another folder")
-    for section, values in fields.items():
-        for name, value in values.items():
-            if before.get(section, {}).get(name) != value:
-                raise DiwaError(
-                    f"{out} holds episodes with {section}.{name} = {before.get(section, {}).get(name)!r}, not "
-                    f"{value!r}: go on with the same, or record into another folder"
-                )
+    earlier = read_object(path, "record into another folder")
+    known = {section: {name: earlier.get(section, {}).get(name) for name in settings[section]} for section in settings}
+    require_same_settings(out, known, settings, otherwise="record into another folder")
