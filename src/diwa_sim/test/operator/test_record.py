@@ -70,7 +70,7 @@ def test_an_episode_depends_on_its_number_only_and_a_second_run_continues(tmp_pa
 
 def test_a_changed_config_is_refused_by_name(tmp_path: Path) -> None:
     record(tmp_path, dataclasses.replace(PLAY, minutes=0.05))
-    with pytest.raises(DiwaError, match=r"record\.seed = 7, not 8"):
+    with pytest.raises(DiwaError, match=r"record\.seed was 7, is 8"):
         record(tmp_path, dataclasses.replace(PLAY, seed=8))
     with pytest.raises(DiwaError, match=r"sim\.start"):
         record(tmp_path, PLAY, SimConfig(StartConfig(spread_yaw=0.1)))
