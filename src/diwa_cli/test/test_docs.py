@@ -1,0 +1,85 @@
+"""The documentation against the code: every setting, its default and its value in each preset."""
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from diwa_data.config import load_section, presets
+from diwa_data.dataset.align import DatasetConfig
+from diwa_learning.ensemble.disagreement import GuardConfig
+from diwa_learning.finetune.dppo import DPPOConfig
+from diwa_learning.finetune.train import FinetuneConfig
+from diwa_learning.policy.train import PolicyConfig
+from diwa_learning.reward.classifier import RewardConfig
+from diwa_learning.world_model.config import WorldModelConfig
+
+SOURCE = Path(__file__).parents[2]
+DOCS = SOURCE.parent / "docs"
+SECTIONS = {
+    "dataset": DatasetConfig,
+    "world_model": WorldModelConfig,
+    "guard": GuardConfig,
+    "policy": PolicyConfig,
+    "reward": RewardConfig,
+    "finetune": FinetuneConfig,
+    "dppo": DPPOConfig,
+}
+
+
+def table_rows(page: Path, first: str) -> list[dict[str, str]]:
+    """Rows of the tables of a page whose first column is headed `first`: heading -> cell, without backticks."""
+    found, names = [], None
+    for line in page.read_text().splitlines():
+        cells = [cell.strip().replace("`", "") for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells or cells[0] == first:
+            names = cells
+        elif names and set(cells[0]) != {"-"}:
+            found.append(dict(zip(names, cells, strict=True)))
+    return found
+
+
+def settings(config, prefix: str) -> dict:
+    """Dotted name -> value of every field, nested ones too."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{prefix}.{field.name}"
+        found |= settings(value, name) if dataclasses.is_dataclass(value) else {name: value}
+    return found
+
+
+def numbers(value) -> list[float]:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+    return [float(each) for each in values]
+
+
+def says(cell: str, value) -> bool:
+    """Whether a cell shows a value."""
+    if value is None or isinstance(value, bool | str):
+        return cell.lower() == str(value).lower()
+    return [float(word) for word in cell.replace(",", "").split()] == numbers(value)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_method_page_holds_every_setting_with_its_value_in_each_preset(section):
+    rows = [row for row in table_rows(DOCS / "method.md", "setting") if row["setting"].split(".")[0] == section]
+    default = settings(SECTIONS[section](), section)
+    assert sorted(row["setting"] for row in rows) == sorted(default)
+    for preset in presets():
+        values = settings(load_section(SECTIONS[section], section, preset), section)
+        for row in rows:
+            name = row["setting"]
+            assert says(row["default"], default[name]), f"{name} is {default[name]}, not {row['default']}"
+            same = values[name] == default[name] and not row[preset]
+            assert same or says(row[preset], values[name]), f"{name} in {preset} is {values[name]}, not {row[preset]}"
+
+
+def test_method_page_holds_the_numbers_that_are_no_settings():
+    rows = table_rows(DOCS / "method.md", "number")
+    assert len(rows) >= 10
+    for row in rows:
+        name, source = row["number"].split(":")[0], (SOURCE / "diwa_learning/diwa_learning" / row["file"]).read_text()
+        (value,) = re.findall(rf"^{name}(?:: \w+)? = (.+)$", source, re.MULTILINE)
+        assert says(row["value"], ast.literal_eval(value)), f"{name} is {value}, not {row['value']}"
