@@ -1,4 +1,4 @@
-"""Learning rates that change during a training."""
+"""Where and how training computes: the device, its arithmetic and memory, compiled functions, optimiser steps."""
 
 from __future__ import annotations
 
@@ -6,25 +6,51 @@ import ctypes
 import math
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """`auto` is bfloat16 where the device multiplies it, else float32, of which bfloat16 would be an emulation."""
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Of processors that multiply bfloat16 (x86: flags, ARM: features of /proc/cpuinfo)."""
+"""Flags of processors that multiply bfloat16 (x86: flags, ARM: features in /proc/cpuinfo)."""
 
 TENSOR_CORES = (8, 0)
-"""Compute capability from which GPUs do (Ampere)."""
+"""Compute capability from which GPUs multiply it (Ampere)."""
+
+
+def compute_device() -> torch.device:
+    """Where training computes: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compiled(function: Callable[P, T], device: torch.device) -> Callable[P, T]:
+    """On a GPU, `function` with its kernels, backward pass included, in CUDA graphs: one launch for thousands of them.
+
+    There the result is overwritten by the next call, and random numbers must be drawn outside. On the CPU it is
+    `function` itself; so it is on a GPU with `TORCHDYNAMO_DISABLE=1` in the environment.
+    """
+    return torch.compile(function, mode="reduce-overhead", dynamic=False) if device.type == "cuda" else function
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One optimiser step on a scalar loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
 
 
 def is_half(precision: Precision, device: torch.device) -> bool:
-    """Whether it means bfloat16 on this device."""
+    """Whether this precision means bfloat16 on this device."""
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":
@@ -34,7 +60,7 @@ def is_half(precision: Precision, device: torch.device) -> bool:
 
 @cache
 def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether all processors of this machine do; no where the system does not say."""
+    """Whether all processors of this machine multiply bfloat16; false where the system does not say."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -73,8 +99,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def compute_device() -> torch.device:
-    """Where training computes: the GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -92,7 +92,7 @@ class TrainingRun:
         reuse_freed_memory()
         self.rng = np.random.default_rng(config.seed)
         torch.manual_seed(config.seed)
-        self._tracked: dict[str, Stateful] = {}
+        self._tracked: dict[str, Stateful | torch.Generator] = {}
         self._watched: dict[str, Tensor] = {}
         self._note, self._interrupted = "", 0.0  # when it was, of the monotonic clock; 0 = it was not
         self._writer: Any = None
@@ -128,14 +128,17 @@ class TrainingRun:
         """Step at which an interrupted run continues; 0 for a new one."""
         return load_state(self._state_file)["step"] if self._state_file.is_file() else 0
 
-    def track(self, **parts: Stateful) -> None:
+    def track(self, **parts: Stateful | torch.Generator) -> None:
         """Name the objects whose state the run saves; restores them if an earlier run was interrupted."""
         self._tracked = parts
         if not self._state_file.is_file():
             return
         saved = load_state(self._state_file)
         for name, part in parts.items():
-            part.load_state_dict(saved["parts"][name])
+            if isinstance(part, torch.Generator):
+                part.set_state(saved["parts"][name]["state"])
+            else:
+                part.load_state_dict(saved["parts"][name])
         self.step, self.seconds = saved["step"], saved["seconds"]
         self.history = {name: [(int(s), v) for s, v in curve] for name, curve in saved["history"].items()}
         self.rng.bit_generator.state = saved["numpy"]
@@ -236,7 +239,7 @@ class TrainingRun:
         if not self.processes.main:
             return
         state = {
-            "parts": {name: part.state_dict() for name, part in self._tracked.items()},
+            "parts": {name: _state(part) for name, part in self._tracked.items()},
             "step": self.step,
             "seconds": self.seconds,
             "history": self.history,
@@ -298,6 +301,10 @@ class TrainingRun:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _state(part: Stateful | torch.Generator) -> dict[str, Any]:
+    return {"state": part.get_state()} if isinstance(part, torch.Generator) else part.state_dict()
 
 
 def require_run_folder(out: Path) -> None:

@@ -19,7 +19,7 @@ from diwa_learning.core.tensor_file import load_state, save_state
 
 @dataclass(frozen=True)
 class ToyConfig:
-    """A regression with dropout, so that both generators matter."""
+    """A regression with dropout and noise, so that all generators matter."""
 
     width: int = 8
     updates: int = 20
@@ -36,11 +36,13 @@ def train(out, config=ToyConfig(), kill_at=None, interrupt_at=None, inputs=None,
         )
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.updates)
-        run.track(model=model, optimizer=optimizer, schedule=schedule)
+        generator = torch.Generator().manual_seed(config.seed)
+        run.track(model=model, optimizer=optimizer, schedule=schedule, generator=generator)
         for step in run.steps(config.updates):
             if step == kill_at:
                 raise MemoryError
             inputs_ = torch.from_numpy(run.rng.normal(size=(16, 4))).float()
+            inputs_ += 0.1 * torch.randn(16, 4, generator=generator)
             loss = (model(inputs_) - inputs_.sum(1, keepdim=True)).square().mean()
             optimizer.zero_grad()
             loss.backward()

@@ -1,9 +1,9 @@
-"""Which machines multiply bfloat16."""
+"""Which machines multiply bfloat16, and where functions are compiled."""
 
 import pytest
 import torch
 
-from diwa_learning.core.device import cpu_multiplies_bfloat16, is_half
+from diwa_learning.core.device import compiled, cpu_multiplies_bfloat16, is_half, step
 
 AVX2 = "processor\t: 0\nflags\t\t: fpu sse2 avx avx2 fma\n\nprocessor\t: 1\nflags\t\t: fpu sse2 avx avx2 fma\n"
 BF16 = AVX2.replace("fma", "fma avx512f avx512_bf16")
@@ -28,3 +28,22 @@ def test_only_auto_asks_the_processor():
     assert not is_half("float32", cpu)
     assert is_half("bfloat16", cpu)
     assert is_half("auto", cpu) == cpu_multiplies_bfloat16()
+
+
+def test_functions_are_compiled_on_a_gpu_alone(monkeypatch):
+    def double(x):
+        return 2 * x
+
+    asked = {}
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.update(options) or function)
+    assert compiled(double, torch.device("cpu")) is double
+    assert asked == {}
+    compiled(double, torch.device("cuda"))
+    assert asked["mode"] == "reduce-overhead"
+
+
+def test_a_step_follows_its_own_gradient_alone():
+    x = torch.nn.Parameter(torch.tensor(1.0))
+    for _ in range(2):
+        step(torch.optim.SGD([x], 0.25), x**2)
+    assert x.item() == 0.25
