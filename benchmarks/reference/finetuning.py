@@ -1,4 +1,4 @@
-"""Dreams and PPO written straight from METHOD sections 2 to 4, plainly: what ours is measured against.
+"""Dreams and PPO written plainly from the paper (S.2.2 to S.2.4) and docs/method.md: what ours is measured against.
 
 Every denoising step concatenates chunk, time and features into one layer; every entry of a minibatch brings its own
 features and scores the frozen policy anew; lists are stacked at the end; float32, plain Adam. One run.
@@ -144,7 +144,7 @@ def update(
     minibatch: int,
     alpha_bc: float,
 ) -> None:
-    """The PPO epochs of one iteration with METHOD's defaults."""
+    """The PPO epochs of one iteration with the paper's settings (docs/method.md)."""
     gamma, lam = 0.999, 0.95
     with torch.no_grad():
         value, following = critic(done.features), critic(done.next_features)

@@ -1,4 +1,4 @@
-"""The world model of METHOD section 1, written plainly: what training at speed is measured against.
+"""The world model (paper S.2.1, docs/method.md), written plainly: what training at speed is measured against.
 
 Float32, images as contiguous NCHW floats, the whole recurrent step inside the loop over time, AdamW one parameter at a
 time. Modules bear the names of `diwa_learning`'s, so that weights can be copied.

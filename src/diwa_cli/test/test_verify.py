@@ -1,4 +1,4 @@
-"""The long checks of METHOD section 6, on the files that `make demo` left: `make verify`."""
+"""The long ones of the checks in docs/method.md, on the files that `make demo` left: `make verify`."""
 
 import json
 import os

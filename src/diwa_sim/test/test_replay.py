@@ -24,7 +24,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_check_08_dataset_actions_replayed_open_loop_succeed(dataset: Path) -> None:
-    """METHOD 6, check 8, reduced: gripper sign, scale, frame and timing."""
+    """docs/method.md, check 8, reduced: gripper sign, scale, frame and timing."""
     results = replay(dataset)
     assert len(results) == 6
     assert success_shares(results) == dict.fromkeys(sorted(SKILLS), 1.0)

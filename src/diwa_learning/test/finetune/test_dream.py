@@ -1,4 +1,4 @@
-"""Dreams on the toy task's world model; METHOD section 6, check 7 (reduced)."""
+"""Dreams on the toy task's world model; docs/method.md, check 7 (reduced)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Fine-tuning: chain indexing, the BC term, the reward signal, and the phase itself (METHOD section 6, 4, 5, 10)."""
+"""Fine-tuning: chain indexing, the BC term, the reward signal and the phase itself; docs/method.md, checks 4, 5, 10."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""PPO's pure functions against hand-computed cases; METHOD section 6, check 6."""
+"""PPO's pure functions against hand-computed cases; docs/method.md, check 6."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Chains, the diffusion schedule and the Gaussian policy; METHOD section 6, checks 4 and 9."""
+"""Chains, the diffusion schedule and the Gaussian policy; docs/method.md, checks 4 and 9."""
 
 import math
 

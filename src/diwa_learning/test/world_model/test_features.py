@@ -1,4 +1,4 @@
-"""Filtering and imagining recorded frames; one path for training and deployment (METHOD section 6, check 3)."""
+"""Filtering and imagining recorded frames; one path for training and deployment (docs/method.md, check 3)."""
 
 import itertools
 from dataclasses import replace
