@@ -8,17 +8,16 @@ import functools
 import inspect
 import io
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
-from diwa_data.config import DEFAULT_PRESET, from_mapping, load_parameters, load_section, merged
+from diwa_data.config import DEFAULT_PRESET, Job, Source, load_parameters
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_new, require_output, require_output_folder
 
@@ -38,28 +37,6 @@ HELP = f"""
 
 All defaults shown are those of the preset: --preset debug|laptop|paper|calvin ({DEFAULT_PRESET} unless named), then
 --config FILE.yaml over it, then flags over both."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where the defaults of a run come from."""
-
-    preset: str = DEFAULT_PRESET
-    """Shipped preset."""
-    config: Path | None = None
-    """YAML file whose keys override the preset's."""
-
-    def section(self, cls: type[T], name: str) -> T:
-        """The section `name` as a `cls`: dataclass defaults, then the preset, then the file."""
-        if self.config is None:
-            return load_section(cls, name, self.preset)
-        both = merged(load_parameters(self.preset).get(name, {}), load_parameters(self.config).get(name, {}))
-        return from_mapping(cls, both, f"{self.config}: {name}")  # what is wrong is not the shipped preset's fault
-
-    def flags(self) -> list[str]:
-        """The flags that give this source again."""
-        config = [] if self.config is None else ["--config", str(self.config)]
-        return ["--preset", self.preset, *config]
 
 
 def split_source(args: list[str]) -> tuple[Source, list[str]]:
@@ -100,6 +77,22 @@ def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
         raise
 
 
+def run_job(job: type[Job], args: list[str]) -> int:
+    """Parse `args` into a job, with the source's settings as defaults, and run it; its status."""
+    source, rest = split_source(args)
+    defaults = source.section(get_type_hints(job)["config"], job.section)
+    config: tuple[str, Any, Any] = ("config", Flags[type(defaults)], defaults)  # type: ignore[misc]
+    flags = dataclasses.make_dataclass(job.__name__, [config], bases=(job,), frozen=True)
+
+    def command(given: Any) -> None:
+        require_output_folder(given.out)
+        given.run()
+
+    command.__annotations__["given"] = Annotated[flags, tyro.conf.arg(name="")]
+    command.__doc__ = f"{job.__doc__}{HELP}"
+    return call(command, job.command_name, rest)
+
+
 def output_checks(parameter: inspect.Parameter) -> list[Callable[[Path], None]]:
     """The checks of a parameter whose type is `OutputFile`, `OutputFolder` or `NewFolder`, or one of them or None."""
     kinds = [parameter.annotation, *get_args(parameter.annotation)]
@@ -109,6 +102,7 @@ def output_checks(parameter: inspect.Parameter) -> list[Callable[[Path], None]]:
 def _refuse_empty(values: Iterable[Any]) -> None:
     """Raise `DiwaError` if an empty path is among `values`: as a path it is the folder where we are."""
     for value in values:
+        value = vars(value) if isinstance(value, Job) else value
         paths = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
         if Path() in paths:
             raise DiwaError("a path is empty: name a file or folder (is a variable of the shell unset?)")
@@ -134,41 +128,8 @@ def wait_for_enter(question: str) -> None:
         raise DiwaError("this command asks questions: run it in a terminal") from error
 
 
-def command_line(name: str, source: Source, config: Any, section: str, **paths: Any) -> str:
-    """The shell command of this call: paths, preset, and a flag for each field in which `config` differs from it.
-
-    A path named `_` stands without a flag; a list is several values.
-    """
-    words = ["diwa", name]
-    for key, value in paths.items():
-        values = [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
-        words += values if key == "_" else [f"--{_dashed(key)}", *values]
-    words += source.flags()
-    words += _differing_flags(config, source.section(type(config), section), "")
-    return shlex.join(words)
-
-
-def _differing_flags(config: Any, default: Any, prefix: str) -> list[str]:
-    words: list[str] = []
-    for field in dataclasses.fields(config):
-        value, usual, name = getattr(config, field.name), getattr(default, field.name), prefix + _dashed(field.name)
-        if value == usual:
-            continue
-        if dataclasses.is_dataclass(value) and type(value) is type(usual):
-            words += _differing_flags(value, usual, f"{name}.")
-        elif isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--{prefix}no-{_dashed(field.name)}")
-        else:
-            words += [f"--{name}", *(str(v) for v in (value if isinstance(value, tuple) else (value,)))]
-    return words
-
-
 _OUTPUT_CHECKS = (require_output, require_output_folder, require_new)
 
 
 def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(command).parameters.values())
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")

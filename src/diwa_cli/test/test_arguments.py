@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from diwa_cli.arguments import Flags, Source, call, command_line, split_source, wait_for_enter
+from diwa_cli.arguments import Flags, call, split_source, wait_for_enter
 from diwa_cli.evaluation.run_skill import RunSkillConfig
 from diwa_cli.pipeline.demo import DemoConfig, Settings
-from diwa_data.config import SECTIONS, load_parameters, presets
+from diwa_data.config import SECTIONS, Source, command_line, load_parameters, presets
 from diwa_data.errors import DiwaError
 from diwa_learning.world_model.config import WorldModelConfig
 

@@ -7,9 +7,11 @@ are errors that list the known ones.
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import dacite
 import yaml
@@ -25,6 +27,53 @@ SECTIONS = (
 
 DEFAULT_PRESET = "laptop"
 """Where none is named."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the defaults of a run come from."""
+
+    preset: str = DEFAULT_PRESET
+    """Shipped preset."""
+    config: Path | None = None
+    """YAML file whose keys override the preset's."""
+
+    def section(self, cls: type[T], name: str) -> T:
+        """The section `name` as a `cls`: dataclass defaults, then the preset, then the file."""
+        if self.config is None:
+            return load_section(cls, name, self.preset)
+        both = merged(load_parameters(self.preset).get(name, {}), load_parameters(self.config).get(name, {}))
+        return from_mapping(cls, both, f"{self.config}: {name}")  # what is wrong is not the shipped preset's fault
+
+    def flags(self) -> list[str]:
+        """The flags that give this source again."""
+        config = [] if self.config is None else ["--config", str(self.config)]
+        return ["--preset", self.preset, *config]
+
+
+class Job:
+    """One piece of work: a frozen dataclass of its inputs, its `config` and where it goes, `out`.
+
+    The command line, the training node, demos, sweeps and experiments are made of jobs. A field that is None is left
+    out of the command.
+    """
+
+    command_name: ClassVar[str]
+    """The command that does it, after `diwa`."""
+    section: ClassVar[str]
+    """Section of the presets that holds its `config`."""
+    config: Any
+    out: Path
+
+    def run(self) -> Any:
+        """Do it, or go on with it where it was interrupted; a finished one is left as it is."""
+        raise NotImplementedError
+
+    def command(self, source: Source) -> str:
+        """The shell command that does it, with flags for what differs from `source`."""
+        names = [field.name for field in dataclasses.fields(self) if field.name != "config"]  # type: ignore[arg-type]
+        paths = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return command_line(self.command_name, source, self.config, self.section, **paths)
 
 
 def presets() -> list[str]:
@@ -104,6 +153,39 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = merged(result[key], value) if both else value
     return result
+
+
+def command_line(name: str, source: Source, config: Any, section: str, **paths: Any) -> str:
+    """The shell command of this call: paths, preset, and a flag for each field in which `config` differs from it.
+
+    A path named `_` stands without a flag; a list is several values.
+    """
+    words = ["diwa", name]
+    for key, value in paths.items():
+        values = [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
+        words += values if key == "_" else [f"--{_dashed(key)}", *values]
+    words += source.flags()
+    words += _differing_flags(config, source.section(type(config), section), "")
+    return shlex.join(words)
+
+
+def _differing_flags(config: Any, default: Any, prefix: str) -> list[str]:
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        value, usual, name = getattr(config, field.name), getattr(default, field.name), prefix + _dashed(field.name)
+        if value == usual:
+            continue
+        if dataclasses.is_dataclass(value) and type(value) is type(usual):
+            words += _differing_flags(value, usual, f"{name}.")
+        elif isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--{prefix}no-{_dashed(field.name)}")
+        else:
+            words += [f"--{name}", *(str(v) for v in (value if isinstance(value, tuple) else (value,)))]
+    return words
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _to_float(value: Any) -> Any:

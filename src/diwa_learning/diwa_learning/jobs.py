@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diwa_data.config import DEFAULT_PRESET, SECTIONS, from_mapping, load_parameters, merged
+from diwa_data.config import DEFAULT_PRESET, SECTIONS, Job, from_mapping, load_parameters, merged
 from diwa_data.dataset.dataset import load_dataset, require_one_skill
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import expanded, home
 from diwa_learning.ensemble.disagreement import GuardConfig
-from diwa_learning.ensemble.train import train_guard
-from diwa_learning.finetune.train import FinetuneConfig, finetune
-from diwa_learning.policy.train import PolicyConfig, train_policy
+from diwa_learning.ensemble.train import GuardJob
+from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
+from diwa_learning.policy.train import PolicyConfig, PolicyJob
 from diwa_learning.reward.classifier import RewardConfig
-from diwa_learning.reward.train import train_reward
+from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.train import train_world_model
+from diwa_learning.world_model.train import WorldModelJob
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "world_model": (),
@@ -96,7 +96,7 @@ def train(config: TrainConfig) -> Path:
     Raises `DiwaError` for an unknown stage, missing, superfluous or unfitting inputs, and as the stages do.
     """
     require_inputs(config)
-    datasets, play = paths(config.dataset), expanded(config.play) if config.play else None
+    datasets, play = tuple(paths(config.dataset)), expanded(config.play) if config.play else None
     demonstrations = datasets[0]
     skill = "" if config.stage in SHARED else demonstrated_skill(demonstrations, config.skill)
     out = expanded(config.out) if config.out else folder(config.stage, skill)
@@ -105,16 +105,14 @@ def train(config: TrainConfig) -> Path:
         for stage, given in dataclasses.asdict(config.checkpoints).items()
     )
     guard_or_none = guard if config.checkpoints.guard or config.finetune.needs_guard else None
-    stages: dict[str, Callable[[], None]] = {
-        "world_model": lambda: train_world_model(datasets, out, config.world_model),
-        "guard": lambda: train_guard(datasets, world_model, out, config.guard),
-        "policy": lambda: train_policy(demonstrations, world_model, out, config.policy),
-        "reward": lambda: train_reward(demonstrations, play, world_model, out, config.reward),
-        "finetune": lambda: finetune(
-            policy, reward, world_model, demonstrations, play, out, config.finetune, guard_or_none
-        ),
+    jobs: dict[str, Job] = {
+        "world_model": WorldModelJob(datasets, out, config.world_model),
+        "guard": GuardJob(datasets, world_model, out, config.guard),
+        "policy": PolicyJob(demonstrations, world_model, out, config.policy),
+        "reward": RewardJob(demonstrations, world_model, out, play, config.reward),
+        "finetune": FinetuneJob(policy, reward, world_model, demonstrations, out, play, guard_or_none, config.finetune),
     }
-    stages[config.stage]()
+    jobs[config.stage].run()
     return out
 
 

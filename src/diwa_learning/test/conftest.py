@@ -17,8 +17,8 @@ from diwa_data.dataset.dataset import Episode
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.finetune.learner import Finetuner
-from diwa_learning.policy.train import train_policy
-from diwa_learning.reward.train import LoadedReward, load_reward, train_reward
+from diwa_learning.policy.train import PolicyJob
+from diwa_learning.reward.train import LoadedReward, RewardJob, load_reward
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.replay import Batch
@@ -144,7 +144,9 @@ def toy_files(tmp_path_factory) -> toy.ToyFiles:
 def toy_policy_path(toy_files, tmp_path_factory) -> Path:
     """A policy of the toy task."""
     out = tmp_path_factory.mktemp("policy") / "run"
-    train_policy(toy_files.demonstrations_path, toy_files.world_model_path, out, toy.POLICY)
+    PolicyJob(
+        demonstrations=toy_files.demonstrations_path, world_model=toy_files.world_model_path, out=out, config=toy.POLICY
+    ).run()
     return out
 
 
@@ -152,7 +154,13 @@ def toy_policy_path(toy_files, tmp_path_factory) -> Path:
 def toy_reward_path(toy_files, tmp_path_factory) -> Path:
     """A reward of the toy task."""
     out = tmp_path_factory.mktemp("reward") / "run"
-    train_reward(toy_files.demonstrations_path, toy_files.play_path, toy_files.world_model_path, out, toy.REWARD)
+    RewardJob(
+        demonstrations=toy_files.demonstrations_path,
+        world_model=toy_files.world_model_path,
+        out=out,
+        play=toy_files.play_path,
+        config=toy.REWARD,
+    ).run()
     return out
 
 

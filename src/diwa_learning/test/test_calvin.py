@@ -11,14 +11,14 @@ from diwa_data.spec import CALVIN
 from diwa_data.testing.calvin import write_calvin
 from diwa_learning.reward.decoder import recorded_margin
 from diwa_learning.world_model.checkpoint import load_world_model
-from diwa_learning.world_model.train import train_world_model
+from diwa_learning.world_model.train import WorldModelJob
 
 
 def test_imported_play_trains_a_world_model(tiny_config, tmp_path):
     folder = write_calvin(tmp_path / "data", [40, 30], [("open_drawer", 2, 25)])
     import_calvin(folder, tmp_path / "play.h5", CalvinImportConfig(episode_frames=14, workers=1))
     config = dataclasses.replace(tiny_config, scene_state=True, robot_state_weight=1.0)
-    train_world_model([tmp_path / "play.h5"], tmp_path / "world_model", config)
+    WorldModelJob(datasets=(tmp_path / "play.h5",), out=tmp_path / "world_model", config=config).run()
     loaded = load_world_model(tmp_path / "world_model")
     assert loaded.spec == CALVIN
     assert all(torch.isfinite(weight).all() for weight in loaded.model.state_dict().values())

@@ -17,7 +17,7 @@ from diwa_learning.core.device import cosine
 from diwa_learning.finetune.train import FinetuneConfig
 from diwa_learning.policy import train as policy_phase
 from diwa_learning.policy.checkpoint import PolicyNetConfig, load_policy
-from diwa_learning.policy.train import PolicyConfig, make_pairs, train_policy, update_average
+from diwa_learning.policy.train import PolicyConfig, PolicyJob, make_pairs, update_average
 from diwa_learning.reward import train as reward_phase
 from diwa_learning.reward.classifier import NEGATIVE, UNUSED, RewardClassifier, RewardConfig, demonstration_labels
 from diwa_learning.reward.data import (
@@ -29,7 +29,7 @@ from diwa_learning.reward.data import (
     play_latents,
     screen_play,
 )
-from diwa_learning.reward.train import train_reward
+from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.latents import Part, draw_stretches, embed_clips
 
 
@@ -86,9 +86,12 @@ class TestPolicy:
     def test_checkpoint_holds_the_average_and_not_the_last_weights(self, toy_files, toy_policy_path, tmp_path):
         loaded = load_policy(toy_policy_path, Spec(), toy_files.world.hash, toy_files.world.model.feature_dim)
         assert loaded.skill == "open_drawer"
-        train_policy(
-            toy_files.demonstrations_path, toy_files.world_model_path, tmp_path / "p", replace(POLICY, ema_start=10**6)
-        )
+        PolicyJob(
+            demonstrations=toy_files.demonstrations_path,
+            world_model=toy_files.world_model_path,
+            out=tmp_path / "p",
+            config=replace(POLICY, ema_start=10**6),
+        ).run()
         last = load_checkpoint(tmp_path / "p", "policy").weights  # never averaged: the last weights themselves
         mine = loaded.checkpoint.weights
         assert any(not torch.equal(mine[name], last[name]) for name in mine)
@@ -96,25 +99,35 @@ class TestPolicy:
         assert losses[-1] < 0.7 * losses[0]
 
     def test_a_killed_run_continues_to_the_same_bits(self, toy_files, toy_policy_path, tmp_path, monkeypatch):
-        arguments = (toy_files.demonstrations_path, toy_files.world_model_path, tmp_path / "p", POLICY)
+        job = PolicyJob(toy_files.demonstrations_path, toy_files.world_model_path, tmp_path / "p", POLICY)
         die_at_call(monkeypatch, policy_phase, "train_epoch", 17)
         with pytest.raises(MemoryError):
-            train_policy(*arguments)
+            job.run()
         monkeypatch.undo()
-        train_policy(*arguments)
+        job.run()
         assert_same(
             load_checkpoint(tmp_path / "p", "policy").weights, load_checkpoint(toy_policy_path, "policy").weights
         )
 
     def test_gaussian_policy_trains_too(self, toy_files, tmp_path):
         config = replace(POLICY, net=PolicyNetConfig(kind="gaussian", width=16), epochs=5)
-        train_policy(toy_files.demonstrations_path, toy_files.world_model_path, tmp_path / "g", config)
+        PolicyJob(
+            demonstrations=toy_files.demonstrations_path,
+            world_model=toy_files.world_model_path,
+            out=tmp_path / "g",
+            config=config,
+        ).run()
         loaded = load_policy(tmp_path / "g", Spec(), toy_files.world.hash, toy_files.world.model.feature_dim)
         assert loaded.policy.steps == 1
 
     def test_play_is_refused_as_demonstrations(self, toy_files, tmp_path):
         with pytest.raises(DiwaError, match="demonstrations of one skill, found: none"):
-            train_policy(toy_files.play_path, toy_files.world_model_path, tmp_path / "p", POLICY)
+            PolicyJob(
+                demonstrations=toy_files.play_path,
+                world_model=toy_files.world_model_path,
+                out=tmp_path / "p",
+                config=POLICY,
+            ).run()
 
 
 class TestReward:
@@ -135,13 +148,8 @@ class TestReward:
         assert math.isclose(metrics["threshold"], toy_reward.classifier.threshold.item(), rel_tol=1e-6)
 
     def test_a_killed_run_continues_to_the_same_bits(self, toy_files, toy_reward_path, tmp_path, monkeypatch):
-        arguments = (
-            toy_files.demonstrations_path,
-            toy_files.play_path,
-            toy_files.world_model_path,
-            tmp_path / "r",
-            REWARD,
-        )
+        files = (toy_files.demonstrations_path, toy_files.world_model_path)
+        job = RewardJob(*files, tmp_path / "r", toy_files.play_path, REWARD)
         saves = []
         real = reward_phase.TrainingRun.save
         monkeypatch.setattr(reward_phase.TrainingRun, "save", lambda run: (real(run), saves.append(run.step)))
@@ -154,10 +162,10 @@ class TestReward:
 
         monkeypatch.setattr(reward_phase.TrainingRun, "log", dies)
         with pytest.raises(MemoryError):
-            train_reward(*arguments)
+            job.run()
         assert saves  # it continues from the middle
         monkeypatch.undo()
-        train_reward(*arguments)
+        job.run()
         assert_same(
             load_checkpoint(tmp_path / "r", "reward").weights, load_checkpoint(toy_reward_path, "reward").weights
         )
@@ -165,13 +173,21 @@ class TestReward:
     @pytest.mark.parametrize(("lowest", "warns"), [(0.5, False), (1.0, True)])
     def test_a_reward_blind_to_imagined_successes_is_warned_of(self, toy_files, tmp_path, capsys, lowest, warns):
         config = replace(REWARD, lowest_threshold=lowest)
-        train_reward(toy_files.demonstrations_path, None, toy_files.world_model_path, tmp_path / "r", config)
+        RewardJob(
+            demonstrations=toy_files.demonstrations_path,
+            world_model=toy_files.world_model_path,
+            out=tmp_path / "r",
+            config=config,
+        ).run()
         assert ("warning: it misses 100 % of what succeeds" in capsys.readouterr().out) == warns
 
     def test_without_play(self, toy_files, tmp_path):
-        train_reward(
-            toy_files.demonstrations_path, None, toy_files.world_model_path, tmp_path / "r", replace(REWARD, epochs=2)
-        )
+        RewardJob(
+            demonstrations=toy_files.demonstrations_path,
+            world_model=toy_files.world_model_path,
+            out=tmp_path / "r",
+            config=replace(REWARD, epochs=2),
+        ).run()
         history = json.loads((tmp_path / "r" / "metrics.json").read_text())["history"]
         assert "screen_loss" not in history
         assert len(history["loss"]) == 2

@@ -3,25 +3,13 @@
 import dataclasses
 from pathlib import Path
 
-from diwa_cli.arguments import Flags, OutputFolder, call, split_source
+from diwa_cli.arguments import Flags, OutputFolder, call, run_job, split_source
 
 
 def train_world_model(args: list[str]) -> int:
-    from diwa_learning.world_model import train as phase
+    from diwa_learning.world_model.train import WorldModelJob
 
-    source, rest = split_source(args)
-    defaults = source.section(phase.WorldModelConfig, "world_model")
-
-    def command(datasets: list[Path], out: OutputFolder, config: Flags[phase.WorldModelConfig] = defaults) -> None:
-        """Train a world model on datasets of play and demonstrations.
-
-        Args:
-            datasets: HDF5 files of `diwa build-dataset`.
-            out: Checkpoint folder; an interrupted training in it continues.
-        """
-        phase.train_world_model(datasets, out, config)
-
-    return call(command, "train-world-model", rest)
+    return run_job(WorldModelJob, args)
 
 
 def evaluate_world_model(args: list[str]) -> int:
@@ -49,105 +37,27 @@ def evaluate_world_model(args: list[str]) -> int:
 
 
 def train_guard(args: list[str]) -> int:
-    from diwa_learning.ensemble import train as phase
+    from diwa_learning.ensemble.train import GuardJob
 
-    source, rest = split_source(args)
-    defaults = source.section(phase.GuardConfig, "guard")
-
-    def command(
-        datasets: list[Path], world_model: Path, out: OutputFolder, config: Flags[phase.GuardConfig] = defaults
-    ) -> None:
-        """Train a guard of a world model's dreams: an ensemble of priors that disagrees where the model guesses.
-
-        Args:
-            datasets: HDF5 files that the world model was trained on.
-            world_model: Checkpoint folder of `diwa train-world-model`.
-            out: Checkpoint folder; an interrupted training in it continues.
-        """
-        phase.train_guard(datasets, world_model, out, config)
-
-    return call(command, "train-guard", rest)
+    return run_job(GuardJob, args)
 
 
 def train_policy(args: list[str]) -> int:
-    from diwa_learning.policy import train as phase
+    from diwa_learning.policy.train import PolicyJob
 
-    source, rest = split_source(args)
-    defaults = source.section(phase.PolicyConfig, "policy")
-
-    def command(
-        demonstrations: Path, world_model: Path, out: OutputFolder, config: Flags[phase.PolicyConfig] = defaults
-    ) -> None:
-        """Train a policy to imitate the demonstrations of one skill.
-
-        Args:
-            demonstrations: HDF5 file with demonstrations of one skill.
-            world_model: Checkpoint folder of `diwa train-world-model`.
-            out: Checkpoint folder; an interrupted training in it continues.
-        """
-        phase.train_policy(demonstrations, world_model, out, config)
-
-    return call(command, "train-policy", rest)
+    return run_job(PolicyJob, args)
 
 
 def train_reward(args: list[str]) -> int:
-    from diwa_learning.reward import train as phase
+    from diwa_learning.reward.train import RewardJob
 
-    source, rest = split_source(args)
-    defaults = source.section(phase.RewardConfig, "reward")
-
-    def command(
-        demonstrations: Path,
-        world_model: Path,
-        out: OutputFolder,
-        play: Path | None = None,
-        config: Flags[phase.RewardConfig] = defaults,
-    ) -> None:
-        """Train the success classifier of one skill, which gives the reward in dreams.
-
-        With --kind decoder, a hybrid world model's own decoder takes its place: only its scores are measured.
-
-        Args:
-            demonstrations: HDF5 file with demonstrations of one skill.
-            world_model: Checkpoint folder of `diwa train-world-model`.
-            out: Checkpoint folder; an interrupted training in it continues.
-            play: HDF5 file with play, for more negatives.
-        """
-        phase.train_reward(demonstrations, play, world_model, out, config)
-
-    return call(command, "train-reward", rest)
+    return run_job(RewardJob, args)
 
 
 def finetune(args: list[str]) -> int:
-    from diwa_learning.finetune import train as phase
+    from diwa_learning.finetune.train import FinetuneJob
 
-    source, rest = split_source(args)
-    defaults = source.section(phase.FinetuneConfig, "finetune")
-
-    def command(
-        policy: Path,
-        reward: Path,
-        world_model: Path,
-        demonstrations: Path,
-        out: OutputFolder,
-        play: Path | None = None,
-        guard: Path | None = None,
-        config: Flags[phase.FinetuneConfig] = defaults,
-    ) -> None:
-        """Fine-tune a policy by PPO inside the world model's dreams, without any simulator or robot.
-
-        Args:
-            policy: Checkpoint folder of `diwa train-policy`.
-            reward: Checkpoint folder of `diwa train-reward`.
-            world_model: Checkpoint folder of `diwa train-world-model`.
-            demonstrations: HDF5 file with demonstrations of the skill: dreams start from their frames.
-            out: Checkpoint folder; an interrupted training in it continues.
-            play: HDF5 file with play: dreams start from its frames too.
-            guard: Checkpoint folder of `diwa train-guard`: says where dreams should not be believed.
-        """
-        phase.finetune(policy, reward, world_model, demonstrations, play, out, config, guard)
-
-    return call(command, "finetune", rest)
+    return run_job(FinetuneJob, args)
 
 
 def dppo(args: list[str]) -> int:

@@ -26,15 +26,15 @@ from diwa_data.dataset.file import copy_episodes
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import is_finished, load_checkpoint, read_header, save_checkpoint
 from diwa_learning.ensemble.disagreement import GuardConfig
-from diwa_learning.ensemble.train import train_guard
+from diwa_learning.ensemble.train import GuardJob
 from diwa_learning.finetune.selection import before, scores
-from diwa_learning.finetune.train import FinetuneConfig, finetune
-from diwa_learning.policy.train import PolicyConfig, train_policy
+from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
+from diwa_learning.policy.train import PolicyConfig, PolicyJob
 from diwa_learning.reward.classifier import RewardConfig
-from diwa_learning.reward.train import train_reward
+from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.replay import held_out_of
-from diwa_learning.world_model.train import train_world_model
+from diwa_learning.world_model.train import WorldModelJob
 from diwa_sim.table import SimConfig
 
 AS_TRAINED = "as trained"
@@ -108,12 +108,17 @@ def world_models(run: RunFolder, play: Play, out: Path, config: DegradeConfig) -
     found: dict[str, Callable[[Path], None]] = {}
     for share in config.early:
         fewer = dataclasses.replace(settings, updates=max(1, round(share * settings.updates)))
-        found[f"{100 * share:g} % of the updates"] = partial(train_world_model, [play.trained], config=fewer)
+        found[f"{100 * share:g} % of the updates"] = partial(retrain, (play.trained,), config=fewer)
     for share in config.data:
         found[f"{100 * share:g} % of the play"] = partial(train_on_part, play, share, out, config=settings)
     for deviations in config.noise:
         found[f"prior with noise of {deviations:g}"] = partial(add_noise, run.world_model, deviations)
     return found
+
+
+def retrain(datasets: tuple[Path, ...], out: Path, config: WorldModelConfig) -> None:
+    """Train a world model on `datasets`."""
+    WorldModelJob(datasets, out, config).run()
 
 
 def train_on_part(play: Play, share: float, folder: Path, out: Path, config: WorldModelConfig) -> None:
@@ -122,7 +127,7 @@ def train_on_part(play: Play, share: float, folder: Path, out: Path, config: Wor
     if not part.is_file():
         names = [episode.name for episode in load_dataset(play.trained).episodes]
         copy_episodes(play.trained, names[: max(2, round(share * len(names)))], part)
-    train_world_model([part], out, config)
+    retrain((part,), out, config)
 
 
 def add_noise(world_model: Path, deviations: float, out: Path) -> None:
@@ -144,10 +149,11 @@ def learn(run: RunFolder, worse: RunFolder) -> None:
     reward = load_checkpoint(run.reward, "reward").config_as(RewardConfig)
     guard = load_checkpoint(run.guard, "guard").config_as(GuardConfig)
     tuning = load_checkpoint(run.finetuned, "finetune").config_as(FinetuneConfig)
-    train_policy(demonstrations, model, worse.policy, policy)
-    train_reward(demonstrations, play, model, worse.reward, reward)
-    train_guard([play], model, worse.guard, guard)
-    finetune(worse.policy, worse.reward, model, demonstrations, play, worse.finetuned, tuning, worse.guard)
+    PolicyJob(demonstrations, model, worse.policy, policy).run()
+    RewardJob(demonstrations, model, worse.reward, play, reward).run()
+    GuardJob((play,), model, worse.guard, guard).run()
+    files = (worse.policy, worse.reward, model, demonstrations, worse.finetuned, play, worse.guard)
+    FinetuneJob(*files, tuning).run()
 
 
 def measure(

@@ -30,10 +30,10 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import write_json
 from diwa_data.locks import FolderLock
 from diwa_learning.core.checkpoint import is_finished, load_checkpoint
-from diwa_learning.finetune.train import FinetuneConfig, finetune
+from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.reward.classifier import RewardConfig
 from diwa_learning.reward.data import dreamt_success
-from diwa_learning.reward.train import CHUNK, load_reward, train_reward
+from diwa_learning.reward.train import CHUNK, RewardJob, load_reward, train_rewards
 from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.latents import embed_clips, whole
 from diwa_sim.table import SimConfig
@@ -92,7 +92,8 @@ def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) 
             raise DiwaError(f"episode {episode.name} has no scene_state: only simulated recordings know the truth")
         return np.array([is_done(skill, state) for state in episode.scene_state])
 
-    train_reward(run.demonstrations, run.play, run.world_model, true_reward, settings, truth)
+    job = RewardJob(run.demonstrations, run.world_model, true_reward, run.play, settings)
+    train_rewards([job], run.world_model, truth)
     finetune_again(run, true_reward, tuned, finetune_config(run))
     policies = {"base": run.policy, "classifier": run.finetuned, "true labels": tuned}
     setting = Setting(skill, run.world_model, run.reward, config.evaluate.max_steps, config.evaluate.limits, sim)
@@ -185,7 +186,8 @@ def finetune_config(run: RunFolder) -> FinetuneConfig:
 def finetune_again(run: RunFolder, reward: Path, out: Path, config: FinetuneConfig) -> None:
     """Fine-tune the run's base policy, on the run's data and models, with another classifier or configuration."""
     guard = run.guard if config.needs_guard else None
-    finetune(run.policy, reward, run.world_model, run.demonstrations, run.play, out, config, guard)
+    files = (run.policy, reward, run.world_model, run.demonstrations, out, run.play, guard)
+    FinetuneJob(*files, config).run()
 
 
 def judge(

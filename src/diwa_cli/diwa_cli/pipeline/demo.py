@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diwa_cli.arguments import Source, command_line
 from diwa_cli.doctor import versions
 from diwa_cli.evaluation.evaluate import EvaluateConfig
 from diwa_cli.pipeline.bundles import UNITS, start_region
 from diwa_cli.pipeline.jobs import Phase, PhaseMaker, claim
 from diwa_cli.report.run import write_report
 from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder, read_json
+from diwa_data.config import Source, command_line
 from diwa_data.dataset.dataset import DatasetConfig
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_output, write_json

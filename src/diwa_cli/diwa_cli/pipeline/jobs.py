@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diwa_cli.arguments import Source, command_line
 from diwa_cli.doctor import machine, versions
 from diwa_cli.evaluation.dppo import match_in_simulator
 from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate
 from diwa_cli.evaluation.replay import replay_dataset
 from diwa_cli.run_folder import PhaseLog, RunFolder
+from diwa_data.config import Source, command_line
 from diwa_data.dataset.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.files import write_json
@@ -24,14 +24,14 @@ from diwa_data.locks import require_ours
 from diwa_data.recording.recorder import RecordConfig
 from diwa_learning.core.run import differences
 from diwa_learning.ensemble.disagreement import GuardConfig
-from diwa_learning.ensemble.train import train_guard
+from diwa_learning.ensemble.train import GuardJob
 from diwa_learning.finetune.dppo import DPPOConfig
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob, finetune_runs
 from diwa_learning.policy.train import PolicyConfig, PolicyJob, train_policies
 from diwa_learning.reward.classifier import RewardConfig
 from diwa_learning.reward.train import RewardJob, train_rewards
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.train import train_world_model
+from diwa_learning.world_model.train import WorldModelJob
 from diwa_sim.operator.record import record
 from diwa_sim.table import SimConfig
 
@@ -111,7 +111,7 @@ class PhaseMaker:
     ) -> Phase:
         """The world model on `datasets`."""
         command = self._line("train-world-model", config, "world_model", datasets=list(datasets), out=out)
-        run = partial(train_world_model, datasets, out, config)
+        run = WorldModelJob(tuple(datasets), out, config).run
         return Phase(name, command, out, run, tuple(after), ALL_CORES, learns=True)
 
     def guard(
@@ -125,7 +125,7 @@ class PhaseMaker:
     ) -> Phase:
         """The guard of the world model's dreams."""
         command = self._line("train-guard", config, "guard", datasets=list(datasets), world_model=world_model, out=out)
-        run = partial(train_guard, datasets, world_model, out, config)
+        run = GuardJob(tuple(datasets), world_model, out, config).run
         return Phase(name, command, out, run, tuple(after), learns=True)
 
     def policy(
@@ -140,7 +140,7 @@ class PhaseMaker:
         """The base policy."""
         paths = {"demonstrations": demonstrations, "world_model": world_model, "out": out}
         command = self._line("train-policy", config, "policy", **paths)
-        run = Training(train_policies, PolicyJob(demonstrations, out, config), world_model)
+        run = Training(train_policies, PolicyJob(demonstrations, world_model, out, config), world_model)
         return Phase(name, command, out, run, tuple(after), learns=True)
 
     def reward(
@@ -156,7 +156,7 @@ class PhaseMaker:
         """The success classifier."""
         paths = {"demonstrations": demonstrations, "world_model": world_model, "play": play, "out": out}
         command = self._line("train-reward", config, "reward", **paths)
-        run = Training(train_rewards, RewardJob(demonstrations, play, out, config), world_model)
+        run = Training(train_rewards, RewardJob(demonstrations, world_model, out, play, config), world_model)
         return Phase(name, command, out, run, tuple(after), learns=True)
 
     def finetune(
@@ -176,7 +176,7 @@ class PhaseMaker:
         paths = {"policy": policy, "reward": reward, "demonstrations": demonstrations, "world_model": world_model}
         paths |= {"play": play, **({"guard": guard} if guard else {}), "out": out}
         command = self._line("finetune", config, "finetune", **paths)
-        job = FinetuneJob(policy, reward, demonstrations, play, out, config, guard)
+        job = FinetuneJob(policy, reward, world_model, demonstrations, out, play, guard, config)
         run = Training(finetune_runs, job, world_model)
         return Phase(name, command, out, run, tuple(after), learns=True)
 

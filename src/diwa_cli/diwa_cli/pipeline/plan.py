@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from diwa_cli.arguments import Source
 from diwa_cli.evaluation.evaluate import EvaluateConfig
 from diwa_cli.pipeline.demo import DemoConfig, Settings
 from diwa_cli.pipeline.jobs import Phase, PhaseMaker
 from diwa_cli.run_folder import BASE, FINETUNED, Run, SweepFolder
+from diwa_data.config import Source
 from diwa_data.errors import DiwaError
 from diwa_data.skills import SKILLS, require_skill
 

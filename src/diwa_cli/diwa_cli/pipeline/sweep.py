@@ -10,7 +10,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from diwa_cli.arguments import Source, command_line
 from diwa_cli.doctor import machine, versions
 from diwa_cli.pipeline.bundles import write_sweep_bundles
 from diwa_cli.pipeline.execute import Outcome, run_here
@@ -21,6 +20,7 @@ from diwa_cli.pipeline.results import UNITS, JudgedRun, judged_runs, run_row, sk
 from diwa_cli.pipeline.reuse import reuse
 from diwa_cli.report.sweep import write_sweep_report
 from diwa_cli.run_folder import RunFolder, SweepFolder
+from diwa_data.config import Source, command_line
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_output, write_json
 from diwa_data.locks import FolderLock

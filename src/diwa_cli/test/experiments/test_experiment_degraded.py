@@ -38,7 +38,7 @@ def test_each_is_named_after_how_it_is_worse(checkpoints, tmp_path, monkeypatch)
     run.world_model.symlink_to(checkpoints.world_model)
     trained: dict[Path, WorldModelConfig] = {}
     monkeypatch.setattr(
-        "diwa_cli.experiments.degraded.train_world_model", lambda datasets, out, config: trained.update({out: config})
+        "diwa_cli.experiments.degraded.retrain", lambda datasets, out, config: trained.update({out: config})
     )
     play, config = Play(tmp_path / "a.h5", tmp_path / "b.h5"), DegradeConfig(early=(0.25,), data=(0.1,), noise=(0.3, 1))
     made = world_models(run, play, tmp_path, config)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from diwa_cli.arguments import Source
 from diwa_cli.evaluation.evaluate import Evaluation
 from diwa_cli.evaluation.rollouts import Rollout
 from diwa_cli.pipeline.jobs import claim
@@ -16,6 +15,7 @@ from diwa_cli.pipeline.reuse import reuse
 from diwa_cli.pipeline.sweep import identity
 from diwa_cli.report.sweep import write_sweep_report
 from diwa_cli.run_folder import Run, SweepFolder
+from diwa_data.config import Source
 from diwa_data.errors import DiwaError
 from diwa_data.skills import SKILLS
 from diwa_deploy.bundle import load_bundle

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diwa_data.config import Job
 from diwa_data.dataset.dataset import Episode, Library
 from diwa_data.errors import DiwaError
 from diwa_learning.core.capture import adam, step
@@ -37,20 +39,39 @@ class LoadedGuard:
     """Of its weights."""
 
 
-def train_guard(datasets: Sequence[Path], world_model: Path, out: Path, config: GuardConfig) -> None:
-    """Train a guard for dreams of `world_model`; leaves a `guard` checkpoint.
+@dataclass(frozen=True)
+class GuardJob(Job):
+    """Train a guard of a world model's dreams: an ensemble of priors that disagrees where the model guesses."""
 
-    Args:
-        datasets: HDF5 files; those that the world model was trained on.
+    command_name: ClassVar[str] = "train-guard"
+    section: ClassVar[str] = "guard"
+
+    datasets: tuple[Path, ...]
+    """HDF5 files that the world model was trained on."""
+    world_model: Path
+    """Checkpoint folder of `diwa train-world-model`."""
+    out: Path
+    """Checkpoint folder; an interrupted training in it continues."""
+    config: GuardConfig = field(default_factory=GuardConfig)
+    """Sizes and schedule."""
+
+    def run(self) -> None:
+        """Train, or continue."""
+        train_guard(self)
+
+
+def train_guard(job: GuardJob) -> None:
+    """Train a guard for dreams of the job's world model; leaves a `guard` checkpoint.
 
     Raises `DiwaError` for fewer than two members, and for a dataset of another spec.
     """
+    config, out = job.config, job.out
     if config.members < 2:
         raise DiwaError(f"a guard of {config.members} members cannot disagree: take 2 or more")
     require_run_folder(out)
-    world = load_world_model(world_model, compute_device())
+    world = load_world_model(job.world_model, compute_device())
     library = Library(world.spec)
-    loaded = [library(path) for path in datasets]
+    loaded = [library(path) for path in job.datasets]
     inputs = {"datasets": [fingerprint(dataset) for dataset in loaded]}
     with TrainingRun(out, "guard", config, world.spec, world.hash, inputs) as run:
         if run.finished:

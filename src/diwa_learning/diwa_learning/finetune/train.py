@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from diwa_data.config import Job
 from diwa_data.dataset.dataset import Library, require_one_skill
 from diwa_data.errors import DiwaError
 from diwa_learning.core.device import compute_device
@@ -74,30 +75,32 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneJob:
-    """One run of fine-tuning: checkpoint folders, datasets, where it goes, and how."""
+class FinetuneJob(Job):
+    """Fine-tune a policy by PPO inside the world model's dreams, without any simulator or robot."""
+
+    command_name: ClassVar[str] = "finetune"
+    section: ClassVar[str] = "finetune"
 
     policy: Path
+    """Checkpoint folder of `diwa train-policy`."""
     reward: Path
+    """Checkpoint folder of `diwa train-reward`."""
+    world_model: Path
+    """Checkpoint folder of `diwa train-world-model`."""
     demonstrations: Path
-    play: Path | None
+    """HDF5 file with demonstrations of the skill: dreams start from their frames."""
     out: Path
-    config: FinetuneConfig
+    """Checkpoint folder; an interrupted training in it continues."""
+    play: Path | None = None
+    """HDF5 file with play: dreams start from its frames too."""
     guard: Path | None = None
+    """Checkpoint folder of `diwa train-guard`: says where dreams should not be believed."""
+    config: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Sizes and schedule."""
 
-
-def finetune(
-    policy: Path,
-    reward: Path,
-    world_model: Path,
-    demonstrations: Path,
-    play: Path | None,
-    out: Path,
-    config: FinetuneConfig,
-    guard: Path | None = None,
-) -> None:
-    """Fine-tune `policy` fully offline; leave a `finetune` checkpoint holding the frozen and the trained policy."""
-    finetune_runs([FinetuneJob(policy, reward, demonstrations, play, out, config, guard)], world_model)
+    def run(self) -> None:
+        """Fine-tune, or continue; leaves a `finetune` checkpoint that holds the frozen and the trained policy."""
+        finetune_runs([self], self.world_model)
 
 
 def finetune_runs(jobs: Sequence[FinetuneJob], world_model: Path) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from diwa_data.config import Job
 from diwa_data.dataset.dataset import Episode, Library, require_one_skill
 from diwa_data.errors import DiwaError
 from diwa_learning.core.capture import CapturedEach, gradients
@@ -74,17 +75,24 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class PolicyJob:
-    """One run of imitation: a dataset with demonstrations of one skill, where it goes, and how."""
+class PolicyJob(Job):
+    """Train a policy to imitate the demonstrations of one skill."""
+
+    command_name: ClassVar[str] = "train-policy"
+    section: ClassVar[str] = "policy"
 
     demonstrations: Path
+    """HDF5 file with demonstrations of one skill."""
+    world_model: Path
+    """Checkpoint folder of `diwa train-world-model`."""
     out: Path
-    config: PolicyConfig
+    """Checkpoint folder; an interrupted training in it continues."""
+    config: PolicyConfig = field(default_factory=PolicyConfig)
+    """Sizes and schedule."""
 
-
-def train_policy(demonstrations: Path, world_model: Path, out: Path, config: PolicyConfig) -> None:
-    """Train a policy on the demonstrations of one skill and leave a `policy` checkpoint with its averaged weights."""
-    train_policies([PolicyJob(demonstrations, out, config)], world_model)
+    def run(self) -> None:
+        """Train, or continue; leaves a `policy` checkpoint with the averaged weights."""
+        train_policies([self], self.world_model)
 
 
 def train_policies(jobs: Sequence[PolicyJob], world_model: Path) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from diwa_data.config import Job
 from diwa_data.dataset.dataset import Library, require_one_skill
 from diwa_learning.core.capture import adam
 from diwa_learning.core.checkpoint import Checkpoint, load_checkpoint
@@ -66,38 +68,40 @@ class LoadedReward:
 
 
 @dataclass(frozen=True)
-class RewardJob:
-    """One run: demonstrations of one skill, play or none, where it goes, and how."""
+class RewardJob(Job):
+    """Train the success classifier of one skill, which gives the reward in dreams.
+
+    With --kind decoder, a hybrid world model's own decoder takes its place: only its scores are measured.
+    """
+
+    command_name: ClassVar[str] = "train-reward"
+    section: ClassVar[str] = "reward"
 
     demonstrations: Path
-    play: Path | None
+    """HDF5 file with demonstrations of one skill."""
+    world_model: Path
+    """Checkpoint folder of `diwa train-world-model`."""
     out: Path
-    config: RewardConfig
-    truth: Truth | None = None
-    """Takes the place of the operator's marks, to measure what they cost: only a simulator has one."""
+    """Checkpoint folder; an interrupted training in it continues."""
+    play: Path | None = None
+    """HDF5 file with play, for more negatives."""
+    config: RewardConfig = field(default_factory=RewardConfig)
+    """Sizes and schedule."""
+
+    def run(self) -> None:
+        """Train, or continue; leaves a `reward` checkpoint with weights, threshold and held-out scores."""
+        train_rewards([self], self.world_model)
 
 
-def train_reward(
-    demonstrations: Path,
-    play: Path | None,
-    world_model: Path,
-    out: Path,
-    config: RewardConfig,
-    truth: Truth | None = None,
-) -> None:
-    """Train the classifier of one skill; leave a `reward` checkpoint with weights, threshold and held-out scores.
+def train_rewards(jobs: Sequence[RewardJob], world_model: Path, truth: Truth | None = None) -> None:
+    """Train many classifiers on one world model, those of one form stacked; each leaves what it would leave alone.
 
-    A decoder is taken from the world model and scored on the same latents, labelled by their recorded scene state.
+    `truth` takes the place of the operator's marks, to measure what they cost: only a simulator has one.
     """
-    train_rewards([RewardJob(demonstrations, play, out, config, truth)], world_model)
-
-
-def train_rewards(jobs: Sequence[RewardJob], world_model: Path) -> None:
-    """Train many classifiers on one world model, those of one form stacked; each leaves what it would leave alone."""
     world = load_world_model(world_model, compute_device())
     if any(job.config.kind == "decoder" for job in jobs):
         require_scene_decoder(world.model, world_model)
-    train_together(jobs, world, prepare, train)
+    train_together(jobs, world, partial(prepare, truth=truth), train)
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,9 @@ class Member:
         return dataclasses.replace(config, seed=0), self.data.batches(config), self.data.screening(config), alone
 
 
-def prepare(job: RewardJob, world: LoadedWorldModel, library: Library, runs: ExitStack) -> Member | None:
+def prepare(
+    job: RewardJob, world: LoadedWorldModel, library: Library, runs: ExitStack, truth: Truth | None
+) -> Member | None:
     """Claim the job's folder and make its latents and networks; None when it is finished."""
     model, config = world.model, job.config
     demos, plays = library(job.demonstrations), library(job.play) if job.play else None
@@ -128,7 +134,7 @@ def prepare(job: RewardJob, world: LoadedWorldModel, library: Library, runs: Exi
     run = runs.enter_context(TrainingRun(job.out, "reward", config, world.spec, world.hash, inputs))
     if run.finished:
         return None
-    truth, decoder = job.truth, None
+    decoder = None
     if config.kind == "decoder":
         decoder = decoded_reward(model, skill, demos.episodes, config.seed)
         truth = truth or (lambda episode: recorded_margin(episode, skill, world.spec) >= 0)

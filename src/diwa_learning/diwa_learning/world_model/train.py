@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from diwa_data.config import Job
 from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import require_same
@@ -64,15 +66,35 @@ STATISTICS_FRAMES = 2000
 """Frames, evenly over all, that the mean images come from."""
 
 
-def train_world_model(datasets: Sequence[Path], out: Path, config: WorldModelConfig) -> None:
-    """Train on all `datasets` and leave the checkpoint, its curves and the open-loop filmstrip in `out`.
+@dataclass(frozen=True)
+class WorldModelJob(Job):
+    """Train a world model on datasets of play and demonstrations."""
+
+    command_name: ClassVar[str] = "train-world-model"
+    section: ClassVar[str] = "world_model"
+
+    datasets: tuple[Path, ...]
+    """HDF5 files of `diwa build-dataset`."""
+    out: Path
+    """Checkpoint folder; an interrupted training in it continues."""
+    config: WorldModelConfig = field(default_factory=WorldModelConfig)
+    """Sizes and schedule."""
+
+    def run(self) -> None:
+        """Train, or continue."""
+        train_world_model(self)
+
+
+def train_world_model(job: WorldModelJob) -> None:
+    """Train on all datasets and leave the checkpoint, its curves and the open-loop filmstrip in `job.out`.
 
     An interrupted run continues; a finished one is left as it is. Raises `DiwaError` for datasets of different specs,
     damaged ones or (hybrid variant) ones without scene state, for a loss that is no number, and for an `out` that
     holds something else.
     """
+    out, config = job.out, job.config
     require_run_folder(out)
-    loaded = load_datasets(datasets)
+    loaded = load_datasets(job.datasets)
     if config.scene_state:
         require_scene_state(loaded)
     spec, inputs = loaded[0].spec, {"datasets": [fingerprint(dataset) for dataset in loaded]}

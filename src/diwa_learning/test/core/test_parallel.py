@@ -13,7 +13,7 @@ from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.core.distributed import ALONE, Processes
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.rssm import RSSMConfig
-from diwa_learning.world_model.train import train_world_model
+from diwa_learning.world_model.train import WorldModelJob
 
 CONFIG = WorldModelConfig(
     depth=2,
@@ -83,7 +83,7 @@ def assert_close(a, b):
 
 
 def test_two_processes_reach_the_weights_of_one_also_when_they_were_killed(tmp_path, play):
-    train_world_model([play], tmp_path / "one", CONFIG)
+    WorldModelJob(datasets=(play,), out=tmp_path / "one", config=CONFIG).run()
     done = two(tmp_path, play, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("world_model: ") == 1 + done.stdout.count("frames, ")

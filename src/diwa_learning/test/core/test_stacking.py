@@ -153,9 +153,9 @@ class TestPhases:
     def test_policies(self, toy_files, tmp_path):
         configs = [replace(POLICY, epochs=8, seed=seed) for seed in (0, 1)]
         demos, model = toy_files.demonstrations_path, toy_files.world_model_path
-        train_policies([PolicyJob(demos, tmp_path / f"s{c.seed}", c) for c in configs], model)
+        train_policies([PolicyJob(demos, model, tmp_path / f"s{c.seed}", c) for c in configs], model)
         for config in configs:
-            train_policies([PolicyJob(demos, tmp_path / f"a{config.seed}", config)], model)
+            train_policies([PolicyJob(demos, model, tmp_path / f"a{config.seed}", config)], model)
             self.close("policy", tmp_path / f"s{config.seed}", tmp_path / f"a{config.seed}")
         first, second = (load_checkpoint(tmp_path / f"s{c.seed}", "policy").weights for c in configs)
         assert not torch.allclose(first["policy.trunk.hidden.weight"], second["policy.trunk.hidden.weight"])
@@ -163,16 +163,19 @@ class TestPhases:
     def test_rewards(self, toy_files, tmp_path):
         configs = [replace(REWARD, epochs=2, seed=seed) for seed in (0, 1)]
         demos, play, model = toy_files.demonstrations_path, toy_files.play_path, toy_files.world_model_path
-        train_rewards([RewardJob(demos, play, tmp_path / f"s{c.seed}", c) for c in configs], model)
+        train_rewards([RewardJob(demos, model, tmp_path / f"s{c.seed}", play, c) for c in configs], model)
         for config in configs:
-            train_rewards([RewardJob(demos, play, tmp_path / f"a{config.seed}", config)], model)
+            train_rewards([RewardJob(demos, model, tmp_path / f"a{config.seed}", play, config)], model)
             self.close("reward", tmp_path / f"s{config.seed}", tmp_path / f"a{config.seed}")
 
     def jobs(self, files, policy, reward, folder, iterations=4):
         first = replace(FINETUNE, iterations=iterations)
         configs = [first, replace(first, seed=1, alpha_bc=1.0)]
         demos, play = files.demonstrations_path, files.play_path
-        return [FinetuneJob(policy, reward, demos, play, folder / str(c.seed), c) for c in configs]
+        return [
+            FinetuneJob(policy, reward, files.world_model_path, demos, folder / str(c.seed), play, None, c)
+            for c in configs
+        ]
 
     def test_finetuning(self, toy_files, toy_policy_path, toy_reward_path, tmp_path):
         together = self.jobs(toy_files, toy_policy_path, toy_reward_path, tmp_path / "together")

@@ -12,10 +12,10 @@ from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.core.stacking import Stream, Streams
 from diwa_learning.ensemble import train as module
 from diwa_learning.ensemble.disagreement import Guard, GuardConfig
-from diwa_learning.ensemble.train import load_guard, train_guard
+from diwa_learning.ensemble.train import GuardJob, load_guard
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.start_states import start_states
-from diwa_learning.finetune.train import FinetuneJob, finetune, finetune_runs
+from diwa_learning.finetune.train import FinetuneJob, finetune_runs
 from diwa_learning.policy.checkpoint import load_policy
 from diwa_learning.world_model.rssm import RSSMConfig
 
@@ -54,7 +54,12 @@ def test_deviation_is_in_standard_deviations():
 @pytest.fixture(scope="module")
 def guard_path(toy_files, tmp_path_factory):
     out = tmp_path_factory.mktemp("guard") / "run"
-    train_guard([toy_files.play_path, toy_files.demonstrations_path], toy_files.world_model_path, out, CONFIG)
+    GuardJob(
+        datasets=(toy_files.play_path, toy_files.demonstrations_path),
+        world_model=toy_files.world_model_path,
+        out=out,
+        config=CONFIG,
+    ).run()
     return out
 
 
@@ -82,17 +87,13 @@ def test_a_killed_training_continues_to_the_same_bits(guard_path, toy_files, tmp
         return learn(*args)
 
     learn = module.step
-    arguments = (
-        [toy_files.play_path, toy_files.demonstrations_path],
-        toy_files.world_model_path,
-        tmp_path / "x",
-        CONFIG,
-    )
+    datasets = (toy_files.play_path, toy_files.demonstrations_path)
+    job = GuardJob(datasets, toy_files.world_model_path, tmp_path / "x", CONFIG)
     with monkeypatch.context() as patch:
         patch.setattr(module, "step", dies)
         with pytest.raises(MemoryError):
-            train_guard(*arguments)
-    train_guard(*arguments)
+            job.run()
+    job.run()
     one, other = (load_checkpoint(path, "guard").weights for path in (guard_path, tmp_path / "x"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -122,10 +123,12 @@ def test_a_dream_pays_for_deviation_and_not_for_less_than_usual(guard, toy_files
 
 def test_runs_with_a_guard_are_stacked(guard_path, toy_files, toy_policy_path, toy_reward_path, tmp_path):
     first = replace(toy.FINETUNE, iterations=4, dream=replace(toy.FINETUNE.dream, penalty=0.05))
-    files = (toy_policy_path, toy_reward_path, toy_files.demonstrations_path, toy_files.play_path)
+    files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path)
 
     def job(folder, seed):
-        return FinetuneJob(*files, tmp_path / folder / str(seed), replace(first, seed=seed), guard_path)
+        return FinetuneJob(
+            *files, tmp_path / folder / str(seed), toy_files.play_path, guard_path, replace(first, seed=seed)
+        )
 
     finetune_runs([job("together", 0), job("together", 1)], toy_files.world_model_path)
     finetune_runs([job("alone", 1)], toy_files.world_model_path)
@@ -141,24 +144,34 @@ class TestRefused:
 
     def test_one_member(self, toy_files, tmp_path):
         with pytest.raises(DiwaError, match="a guard of 1 members cannot disagree"):
-            train_guard([toy_files.play_path], toy_files.world_model_path, tmp_path / "x", replace(CONFIG, members=1))
+            GuardJob(
+                datasets=(toy_files.play_path,),
+                world_model=toy_files.world_model_path,
+                out=tmp_path / "x",
+                config=replace(CONFIG, members=1),
+            ).run()
 
     def test_a_penalty_without_a_guard(self, toy_files, toy_policy_path, toy_reward_path, tmp_path):
         config = replace(toy.FINETUNE, dream=replace(toy.FINETUNE.dream, penalty=0.1))
-        files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path, None)
+        files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path)
         with pytest.raises(DiwaError, match=r"dream\.penalty of 0\.1 needs a guard: make one with `diwa train-guard`"):
-            finetune(*files, tmp_path / "x", config)
+            FinetuneJob(*files, tmp_path / "x", config=config).run()
 
     def test_recordings_shorter_than_the_context(self, toy_files, tmp_path):
         config = replace(CONFIG, context=100, updates=1)
         with pytest.raises(DiwaError, match="no held-out recording is longer than the guard's context of 100 frames"):
-            train_guard([toy_files.play_path], toy_files.world_model_path, tmp_path / "x", config)
+            GuardJob(
+                datasets=(toy_files.play_path,),
+                world_model=toy_files.world_model_path,
+                out=tmp_path / "x",
+                config=config,
+            ).run()
 
     @pytest.mark.parametrize("kl", [0.0, -0.01])
     def test_a_divergence_that_cannot_be_reached(self, toy_files, toy_policy_path, toy_reward_path, tmp_path, kl):
-        files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path, None)
+        files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path)
         with pytest.raises(DiwaError, match=f"a target_kl of {kl:g} cannot be reached: choose one above 0"):
-            finetune(*files, tmp_path / "x", replace(toy.FINETUNE, target_kl=kl))
+            FinetuneJob(*files, tmp_path / "x", config=replace(toy.FINETUNE, target_kl=kl)).run()
 
     def test_a_guard_of_another_world_model(self, guard_path, toy_files):
         with pytest.raises(DiwaError, match="was trained on world model"):

@@ -16,7 +16,7 @@ from diwa_learning.core.stacking import Stream, Streams, stack
 from diwa_learning.finetune import ppo
 from diwa_learning.finetune.imagination import DreamConfig, Rollout
 from diwa_learning.finetune.learner import BCWeight, Critic, Finetuner
-from diwa_learning.finetune.train import FinetuneConfig, finetune
+from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.policy.base import Exploration, FinetunedPolicy
 from diwa_learning.policy.checkpoint import PolicyNetConfig, load_policy, make_policy
 
@@ -166,7 +166,15 @@ def test_alpha_follows_the_divergence():
 
 
 def run(files, policy, reward, out, config=toy.FINETUNE):
-    finetune(policy, reward, files.world_model_path, files.demonstrations_path, files.play_path, out, config)
+    FinetuneJob(
+        policy=policy,
+        reward=reward,
+        world_model=files.world_model_path,
+        demonstrations=files.demonstrations_path,
+        out=out,
+        play=files.play_path,
+        config=config,
+    ).run()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import toy
 
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.ensemble.disagreement import GuardConfig
-from diwa_learning.ensemble.train import train_guard
+from diwa_learning.ensemble.train import GuardJob
 from diwa_learning.finetune.loop import iteration_folder
 from diwa_learning.finetune.selection import choose, scores
 from diwa_learning.finetune.train import FinetuneJob, Member, finetune_runs
@@ -41,7 +41,7 @@ def test_the_search_ends_after_so_many_that_are_no_better():
 @pytest.fixture(scope="module")
 def guard_path(toy_files, tmp_path_factory):
     out = tmp_path_factory.mktemp("guard") / "run"
-    train_guard([toy_files.play_path], toy_files.world_model_path, out, GUARD)
+    GuardJob(datasets=(toy_files.play_path,), world_model=toy_files.world_model_path, out=out, config=GUARD).run()
     return out
 
 
@@ -51,8 +51,8 @@ def job(guard_path, toy_files, toy_policy_path, toy_reward_path):
 
     def make(out, seed=0, **changes):
         config = replace(toy.FINETUNE, iterations=8, checkpoint_every=2, result="best", seed=seed, **changes)
-        files = (toy_policy_path, toy_reward_path, toy_files.demonstrations_path, toy_files.play_path)
-        return FinetuneJob(*files, out, config, guard_path)
+        files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path)
+        return FinetuneJob(*files, out, toy_files.play_path, guard_path, config)
 
     return make
 

@@ -17,10 +17,8 @@ def rewards(toy_files, tmp_path_factory):
     """Two rewards from images, trained in one call."""
     out = tmp_path_factory.mktemp("images")
     config = replace(toy.REWARD, kind="images", epochs=6, latent_samples=1, imagined_every=16, play_segments=16)
-    jobs = [
-        RewardJob(toy_files.demonstrations_path, toy_files.play_path, out / str(seed), replace(config, seed=seed))
-        for seed in (0, 1)
-    ]
+    files = (toy_files.demonstrations_path, toy_files.world_model_path)
+    jobs = [RewardJob(*files, out / str(seed), toy_files.play_path, replace(config, seed=seed)) for seed in (0, 1)]
     train_rewards(jobs, toy_files.world_model_path)
     return [load_reward(job.out, toy_files.world) for job in jobs]
 

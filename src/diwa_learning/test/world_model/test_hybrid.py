@@ -17,14 +17,14 @@ from diwa_learning.finetune.start_states import start_states
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.reward.classifier import RewardConfig
 from diwa_learning.reward.decoder import LEAST_ERROR, DecodedReward
-from diwa_learning.reward.train import load_reward, train_reward
+from diwa_learning.reward.train import RewardJob, load_reward
 from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.latents import embed_clips, filtered_states, gumbel_noise, whole
 from diwa_learning.world_model.open_loop import open_loop
 from diwa_learning.world_model.replay import Replay
 from diwa_learning.world_model.rssm import RSSMConfig
-from diwa_learning.world_model.train import train_world_model
+from diwa_learning.world_model.train import WorldModelJob
 
 SPEC = Spec(scene_state=("drawer", "bulb"))
 HYBRID = WorldModelConfig(
@@ -71,7 +71,7 @@ def files(tmp_path_factory, write_dataset, make_episode):
     paths = folder / "demonstrations.h5", folder / "play.h5", folder / "world_model"
     write_dataset(paths[0], demonstrations, SPEC)
     write_dataset(paths[1], play, SPEC)
-    train_world_model(list(paths[:2]), paths[2], HYBRID)
+    WorldModelJob(datasets=tuple(paths[:2]), out=paths[2], config=HYBRID).run()
     return paths
 
 
@@ -79,7 +79,7 @@ def files(tmp_path_factory, write_dataset, make_episode):
 def reward_path(files, tmp_path_factory):
     demonstrations, play, world_model = files
     out = tmp_path_factory.mktemp("reward") / "run"
-    train_reward(demonstrations, play, world_model, out, REWARD)
+    RewardJob(demonstrations=demonstrations, world_model=world_model, out=out, play=play, config=REWARD).run()
     return out
 
 
@@ -111,7 +111,7 @@ def test_a_dataset_without_scene_state_is_named(tmp_path, files, make_episode, w
     silent = write_dataset(tmp_path / "silent.h5", [make_episode(9), make_episode(9, 1)], SPEC)
     for path in (real, silent):
         with pytest.raises(DiwaError, match=rf"{path.name} holds no scene state.*--no-scene-state"):
-            train_world_model([path], tmp_path / "out", HYBRID)
+            WorldModelJob(datasets=(path,), out=tmp_path / "out", config=HYBRID).run()
     assert not (tmp_path / "out").exists()
     damaged = replace(make_episode(9), scene_state=np.zeros((9, 3)))
     with pytest.raises(DiwaError, match=r"scene_state has shape \(9, 3\), its spec says \(9, 2\)"):
@@ -139,7 +139,8 @@ def test_the_decoded_reward_is_scored_like_the_classifier(files, reward_path, ca
     assert metrics["imagined"].keys() == metrics["filtered"].keys()
     assert metrics["dreams"]["idle"] < metrics["dreams"]["demonstrated"]
     assert LEAST_ERROR < float(load_checkpoint(reward_path, "reward").weights["error"]) < 0.03
-    train_reward(*files, reward_path, REWARD)
+    demonstrations, play, world_model = files
+    RewardJob(demonstrations, world_model, reward_path, play, REWARD).run()
     assert "is finished" in capsys.readouterr().out
 
 
@@ -175,9 +176,12 @@ def test_decoders_of_several_skills_judge_stacked_as_they_do_alone(files):
 
 def test_a_world_model_without_scene_state_is_refused(toy_files, tmp_path):
     with pytest.raises(DiwaError, match=r"decodes no scene state.*--kind classifier"):
-        train_reward(
-            toy_files.demonstrations_path, None, toy_files.world_model_path, tmp_path / "r", replace(REWARD, epochs=2)
-        )
+        RewardJob(
+            demonstrations=toy_files.demonstrations_path,
+            world_model=toy_files.world_model_path,
+            out=tmp_path / "r",
+            config=replace(REWARD, epochs=2),
+        ).run()
     assert not (tmp_path / "r").exists()
 
 

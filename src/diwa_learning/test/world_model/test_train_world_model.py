@@ -16,7 +16,7 @@ from diwa_learning.world_model.model import WorldModel, draw
 from diwa_learning.world_model.open_loop import action_check
 from diwa_learning.world_model.replay import Replay
 from diwa_learning.world_model.rssm import RSSMConfig
-from diwa_learning.world_model.train import adamw, gradients, train_world_model, update
+from diwa_learning.world_model.train import WorldModelJob, adamw, gradients, update
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_phase_leaves_a_checkpoint_with_metrics_and_a_filmstrip(
     tmp_path, play, demonstrations, tiny_config, capsys
 ):
     out = tmp_path / "world_model"
-    train_world_model([play, demonstrations], out, tiny_config)
+    WorldModelJob(datasets=(play, demonstrations), out=out, config=tiny_config).run()
     world_model = load_world_model(out)
     assert world_model.spec == Spec()
     metrics = load_checkpoint(out, "world_model").metrics
@@ -73,12 +73,12 @@ def test_the_phase_leaves_a_checkpoint_with_metrics_and_a_filmstrip(
     assert not (out / "resume").exists()
     assert 0.5 < float(world_model.model.state_std.mean()) < 1.5  # of the training frames
     assert "frames/s" in capsys.readouterr().out
-    train_world_model([play, demonstrations], out, tiny_config)
+    WorldModelJob(datasets=(play, demonstrations), out=out, config=tiny_config).run()
     assert "is finished" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, play, tiny_config, monkeypatch):
-    train_world_model([play], tmp_path / "straight", tiny_config)
+    WorldModelJob(datasets=(play,), out=tmp_path / "straight", config=tiny_config).run()
     calls = 0
 
     def killed(*args):
@@ -90,9 +90,9 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, play, tiny_c
 
     monkeypatch.setattr("diwa_learning.world_model.train.update", killed)
     with pytest.raises(MemoryError):
-        train_world_model([play], tmp_path / "killed", tiny_config)
+        WorldModelJob(datasets=(play,), out=tmp_path / "killed", config=tiny_config).run()
     assert (tmp_path / "killed" / "resume" / "state.safetensors").is_file()
-    train_world_model([play], tmp_path / "killed", tiny_config)
+    WorldModelJob(datasets=(play,), out=tmp_path / "killed", config=tiny_config).run()
     straight, killed_ = (load_checkpoint(tmp_path / name, "world_model") for name in ("straight", "killed"))
     assert straight.hash == killed_.hash
     assert straight.metrics["open_loop_steps"] == killed_.metrics["open_loop_steps"]
@@ -100,19 +100,21 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, play, tiny_c
 
 def test_a_changed_configuration_or_dataset_is_refused(tmp_path, play, demonstrations, tiny_config):
     out = tmp_path / "world_model"
-    train_world_model([play], out, tiny_config)
+    WorldModelJob(datasets=(play,), out=out, config=tiny_config).run()
     with pytest.raises(DiwaError, match=r"config\.rssm\.hidden was 10, is 11"):
-        train_world_model([play], out, replace(tiny_config, rssm=replace(tiny_config.rssm, hidden=11)))
+        WorldModelJob(
+            datasets=(play,), out=out, config=replace(tiny_config, rssm=replace(tiny_config.rssm, hidden=11))
+        ).run()
     with pytest.raises(DiwaError, match=r"inputs\.datasets was .*play\.h5.*demonstrations\.h5"):
-        train_world_model([play, demonstrations], out, tiny_config)
+        WorldModelJob(datasets=(play, demonstrations), out=out, config=tiny_config).run()
 
 
 def test_datasets_of_different_specs_are_refused(tmp_path, play, make_episode, write_dataset, tiny_config):
     other = write_dataset(tmp_path / "other.h5", [make_episode(9)], replace(Spec(), rate=15.0))
     with pytest.raises(DiwaError, match=r"other\.h5 was made for another .*spec\.rate is 15\.0, expected 7\.5"):
-        train_world_model([play, other], tmp_path / "out", tiny_config)
+        WorldModelJob(datasets=(play, other), out=tmp_path / "out", config=tiny_config).run()
     with pytest.raises(DiwaError, match="no dataset given"):
-        train_world_model([], tmp_path / "out", tiny_config)
+        WorldModelJob(datasets=(), out=tmp_path / "out", config=tiny_config).run()
     assert not (tmp_path / "out").exists()
 
 
@@ -121,19 +123,19 @@ def test_a_nan_in_a_dataset_is_refused(tmp_path, make_episode, write_dataset, ti
     episode.state[4, 2] = np.nan
     bad = write_dataset(tmp_path / "bad.h5", [episode, make_episode(9)])
     with pytest.raises(DiwaError, match="state is not finite at tick 4"):
-        train_world_model([bad], tmp_path / "out", tiny_config)
+        WorldModelJob(datasets=(bad,), out=tmp_path / "out", config=tiny_config).run()
 
 
 def test_a_loss_that_explodes_names_the_step_and_leaves_no_checkpoint(tmp_path, play, tiny_config):
     config = replace(tiny_config, learning_rate=1e30)
     with pytest.raises(DiwaError, match=r"world_model: loss is (nan|inf) at step \d"):
-        train_world_model([play], tmp_path / "out", config)
+        WorldModelJob(datasets=(play,), out=tmp_path / "out", config=config).run()
     assert not (tmp_path / "out" / "weights.safetensors").exists()
     assert json.loads((tmp_path / "out" / "config.json").read_text())["config"]["learning_rate"] == 1e30
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path, play, tiny_config):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train_world_model([play], tmp_path / name, replace(tiny_config, seed=seed))
+        WorldModelJob(datasets=(play,), out=tmp_path / name, config=replace(tiny_config, seed=seed)).run()
     a, b, c = (load_checkpoint(tmp_path / name, "world_model").hash for name in "abc")
     assert a == b != c
