@@ -16,22 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.stats import binomtest, t
 
-TUNING_SEEDS = range(5_000_000_000, 6_000_000_000)
-"""For choosing settings."""
-CURVE_SEEDS = range(6_000_000_000, 7_000_000_000)
-"""For learning curves."""
 DPPO_SEEDS = range(7_000_000_000, 8_000_000_000)
-"""For the baseline that trains in the simulator."""
-FINAL_SEEDS = range(8_000_000_000, 9_000_000_000)
-"""For the figure that is reported."""
-SEEDS = {"tuning": TUNING_SEEDS, "curve": CURVE_SEEDS, "final": FINAL_SEEDS}
-"""Of evaluations, by name."""
-
-
-Z_95 = 1.959963984540054
-"""Two-sided 95 % quantile of the standard normal distribution."""
+"""Start states for the baseline that trains in the simulator."""
+SEEDS = {
+    "tuning": range(5_000_000_000, 6_000_000_000),
+    "curve": range(6_000_000_000, 7_000_000_000),
+    "final": range(8_000_000_000, 9_000_000_000),
+}
+"""Start states of evaluations: for choosing settings, for learning curves, for the figure that is reported."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +67,17 @@ class PairedDifference:
 
 
 def wilson(successes: int, rollouts: int) -> Interval:
-    """Wilson's 95 % score interval of a rate: (2x + z^2 -+ z sqrt(z^2 + 4x(1 - x/n))) / (2(n + z^2))."""
-    if not 0 <= successes <= rollouts or rollouts == 0:
-        raise ValueError(f"{successes} successes of {rollouts} rollouts")
-    z2 = Z_95 * Z_95
-    center = 2 * successes + z2
-    spread = Z_95 * math.sqrt(z2 + 4 * successes * (1 - successes / rollouts))
-    scale = 2 * (rollouts + z2)
-    return Interval(max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale))
+    """Wilson's 95 % score interval of a rate."""
+    found = binomtest(successes, rollouts).proportion_ci(method="wilson")
+    return Interval(float(found.low), float(found.high))
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
     """Rate of `second` minus rate of `first` (both of length n, same start at each index), Newcombe's method 10."""
     if len(first) != len(second) or not first:
         raise ValueError(f"pairs are needed, got {len(first)} and {len(second)} results")
-    pairs = list(zip(first, second, strict=True))
-    both, neither = sum(a and b for a, b in pairs), sum(not a and not b for a, b in pairs)
-    only_first, only_second = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-    n = len(pairs)
+    a, b, n = np.array(first, bool), np.array(second, bool), len(first)
+    both, only_first, only_second, neither = (int(found.sum()) for found in (a & b, a & ~b, b & ~a, ~a & ~b))
     rate_1, rate_2 = (both + only_first) / n, (both + only_second) / n
     wilson_1, wilson_2 = wilson(both + only_first, n), wilson(both + only_second, n)
     phi = _correlation(both, only_first, only_second, neither)
@@ -129,7 +116,7 @@ def difference_over_seeds(first: Sequence[Sequence[bool]], second: Sequence[Sequ
     one, two = _matrix(first), _matrix(second)
     if one.shape != two.shape:
         raise ValueError(f"pairs are needed, got {one.shape} and {two.shape} results (seeds, starts)")
-    pooled = paired_difference([bool(v) for v in one.flat], [bool(v) for v in two.flat])
+    pooled = paired_difference(one.ravel().tolist(), two.ravel().tolist())
     return _over_seeds(two - one, pooled.interval, -1.0)
 
 
@@ -159,7 +146,7 @@ def crossed_interval(values: np.ndarray) -> Interval:
     ms_both = ((values - rows - columns + mean) ** 2).sum() / ((seeds - 1) * (starts - 1))
     extra = max(ms_starts - ms_both, 0.0)
     freedom = min((seeds - 1) * (1 + extra / max(ms_seeds, 1e-12)) ** 2, 1e9)
-    half = float(stdtrit(freedom, 0.975) * math.sqrt((ms_seeds + extra) / values.size))
+    half = float(t.ppf(0.975, freedom) * math.sqrt((ms_seeds + extra) / values.size))
     return Interval(float(mean) - half, float(mean) + half)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from diwa_cli.statistics import (
-    Z_95,
     Interval,
     SuccessRate,
     crossed_interval,
@@ -27,8 +26,8 @@ def test_wilson_gives_newcombes_published_intervals(successes, rollouts, low, hi
 
 
 def test_wilson_by_hand_for_half_of_four():
-    z2 = Z_95**2
-    half = Z_95 * math.sqrt(z2 + 4) / (2 * (4 + z2))
+    z = 1.959963984540054  # two-sided 95 % quantile of the standard normal distribution
+    half = z * math.sqrt(z**2 + 4) / (2 * (4 + z**2))
     assert wilson(2, 4).low == pytest.approx(0.5 - half)
     assert wilson(2, 4).high == pytest.approx(0.5 + half)
 
@@ -42,7 +41,7 @@ def test_wilson_at_the_ends_stays_inside():
 
 @pytest.mark.parametrize("case", [(-1, 3), (4, 3), (0, 0)])
 def test_wilson_refuses_impossible_counts(case):
-    with pytest.raises(ValueError, match="rollouts"):
+    with pytest.raises(ValueError, match="must"):
         wilson(*case)
 
 
