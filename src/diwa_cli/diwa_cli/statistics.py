@@ -30,7 +30,7 @@ SEEDS = {
 
 @dataclass(frozen=True)
 class Interval:
-    """Two-sided 95 % confidence interval; fractions."""
+    """Two-sided 95 % confidence interval, in the unit of what it is about."""
 
     low: float
     high: float

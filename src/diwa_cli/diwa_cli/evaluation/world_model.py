@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diwa_cli import figures as plots
-from diwa_cli.figures import Curve
+from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import write_text
 from diwa_cli.video import failure_as_warning, write_video
 from diwa_data.config import require_at_least, require_seed
@@ -108,7 +107,7 @@ def write_curve(path: Path, curves: dict[str, np.ndarray], label: str) -> None:
         name: Curve((np.flatnonzero(~np.isnan(curve)) + 1).tolist(), curve[~np.isnan(curve)].tolist())
         for name, curve in curves.items()
     }
-    write_text(path, plots.lines(points, "imagined step", label))
+    write_text(path, lines(points, "imagined step", label))
 
 
 def write_film(path: Path, clips: Batch, imagined: dict[str, torch.Tensor], clip: int, spec: Spec) -> None:

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from diwa_cli import figures as plots
 from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, summary
 from diwa_cli.evaluation.world_model import EvaluateWorldModelConfig, evaluate_world_model
-from diwa_cli.figures import Curve
+from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, write_text
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.dataset.file import copy_episodes
@@ -196,4 +195,4 @@ def drawing(rows: Sequence[dict[str, Any]]) -> str:
     }
     found = {name: Curve(error, y) for name, y in curves.items()}
     score = Curve(error, [row["score"]["end"] for row in ranked])
-    return plots.lines(found, "hand error in imagination, mm", "success, %", scores=score)
+    return lines(found, "hand error in imagination, mm", "success, %", scores=score)

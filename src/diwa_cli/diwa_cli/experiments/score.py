@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from diwa_cli import figures as plots
 from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate
+from diwa_cli.figures import against_truth
 from diwa_cli.run_folder import RunFolder, write_text
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import Checkpoint, load_checkpoint
@@ -113,7 +113,7 @@ def drawing(judged: Sequence[Judged]) -> str:
         "success in dreams, %": [100 * one.dream_success for one in judged],
         "offline score": [one.score for one in judged],
     }
-    return plots.against_truth(panels, truth, skills)
+    return against_truth(panels, truth, skills)
 
 
 def correlation(values: Sequence[float], truth: Sequence[float]) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diwa_cli.figures import VariantBar, variant_bars
+from diwa_cli.figures import Bar, bars
 from diwa_cli.report import page as markdown
 from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder, damaged_run, read_json, write_text
 from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
@@ -62,7 +62,7 @@ def compare(folders: Sequence[Path], names: Sequence[str], out: Path | None, fig
         about = {v.name: {"folder": str(v.folder), "command": v.command} for v in variants}
         write_json(out, {"units": UNITS, "variants": about, "rows": rows})
     if figure:
-        write_text(figure, variant_bars({found["skill"]: bars(found) for found in rows}))
+        write_text(figure, drawing(rows))
     return table(rows)
 
 
@@ -166,9 +166,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown.table(head, lines)
 
 
-def bars(found: dict[str, Any]) -> dict[str, VariantBar]:
-    """Of one row of the figure."""
-    return {name: VariantBar(one[BASE], one[FINETUNED]) for name, one in found["variants"].items()}
+def drawing(rows: Sequence[dict[str, Any]]) -> str:
+    """A bar for each skill and variant, after dreaming, with a line where it was after imitation."""
+    shown = {
+        row["skill"].replace("_", " "): {
+            name: Bar(one[FINETUNED], mark=one[BASE]) for name, one in row["variants"].items()
+        }
+        for row in rows
+    }
+    return bars(shown, "success after dreaming, %", mark="after imitation")
 
 
 def _points(names: tuple[str, str], found: SeedMean) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diwa_cli import figures as plots
-from diwa_cli.figures import Curve
+from diwa_cli import figures
+from diwa_cli.figures import DREAM, Curve, clock, lines, percent, success_bars
+from diwa_cli.figures import FINETUNED as TUNED
 from diwa_cli.report import page
 from diwa_cli.report.before_after import choose_pair, draw_pair
 from diwa_cli.report.page import Figure, Table, drawing
@@ -50,8 +51,8 @@ def time_spent(folder: RunFolder) -> Figure | None:
 def phase_bars(seconds: dict[str, float], what: str) -> Figure:
     """How long each of several phases or stages (`what`) took."""
     seconds = {name.replace("_", " "): value for name, value in seconds.items()}
-    spoken = ", ".join(f"{name} {plots.clock(value)}" for name, value in seconds.items())
-    return drawing(plots.phase_bars(seconds), f"Time of each {what}: {spoken}")
+    spoken = ", ".join(f"{name} {clock(value)}" for name, value in seconds.items())
+    return drawing(figures.phase_bars(seconds), f"Time of each {what}: {spoken}")
 
 
 def reproduce(folder: RunFolder, description: dict[str, Any]) -> dict[str, Any] | None:
@@ -103,7 +104,23 @@ def fine_tuning(folder: RunFolder) -> dict[str, Any] | None:
     dream = history(metrics, "dream_success") or Curve([], [])
     scores = {int(iteration): score for iteration, score in metrics.get("scores", {}).items()}
     spoken = ", ".join(f"iteration {step}: {100 * rate.rate:.0f} %" for step, rate in truth.items())
-    drawn = plots.learning_curve(dream, truth, scores, metrics.get("iteration", 0))
+    curves = {
+        "in dreams (classifier)": Curve(dream.x, [100 * y for y in dream.y]),
+        "in the simulator (oracle), 95 % interval": Curve(
+            list(truth),
+            [100 * rate.rate for rate in truth.values()],
+            [percent(rate.interval) for rate in truth.values()],
+        ),
+    }
+    drawn = lines(
+        {name: curve for name, curve in curves.items() if len(curve.x)} or curves,
+        "fine-tuning iteration",
+        "success, %",
+        scores=Curve(list(scores), list(scores.values())) if scores else None,
+        chosen=metrics.get("iteration", 0) if scores else None,
+        colors=(DREAM, TUNED),
+        wide=True,
+    )
     return {
         "curve": drawing(drawn, f"Learning curve; true success {spoken or 'missing'}"),
         "selected": selected(metrics, scores, truth) if scores else "",
@@ -217,7 +234,7 @@ def charts(metrics: dict[str, Any], *wanted: tuple[Any, ...]) -> list[Figure]:
 def figure(curves: dict[str, Curve], xlabel: str, ylabel: str, caption: str, log: bool = False) -> Figure:
     """A small drawing of curves (label -> points)."""
     last = ", ".join(f"{label} ends at {curve.y[-1]:.4g}" for label, curve in curves.items())
-    return drawing(plots.lines(curves, xlabel, ylabel, log), f"{ylabel} over {xlabel}: {last}", caption)
+    return drawing(lines(curves, xlabel, ylabel, log), f"{ylabel} over {xlabel}: {last}", caption)
 
 
 LABELS = {BASE: "after imitation", FINETUNED: "after dreaming"}
@@ -279,7 +296,7 @@ def key_numbers(evaluation: dict[str, Any], folder: RunFolder) -> list[tuple[str
         found.append(("0", "robot actions to fine-tune"))
     phases = read_json(folder.phases) or {}
     if phases:
-        found.append((plots.clock(sum(phase["seconds"] for phase in phases.values())), "for the whole run"))
+        found.append((clock(sum(phase["seconds"] for phase in phases.values())), "for the whole run"))
     return found
 
 
@@ -308,7 +325,7 @@ def result(evaluation: dict[str, Any]) -> dict[str, Any]:
         "points": signed(difference["points"]),
         "low": signed(low),
         "high": signed(high),
-        "bars": drawing(plots.success_bars(rates), f"Bars of success: {spoken}"),
+        "bars": drawing(success_bars(rates), f"Bars of success: {spoken}"),
         "rates": Table(["policy", "successes", "%", "95 % interval"], rows),
         "pairs": Table(["start states where", "number"], pairs),
     }

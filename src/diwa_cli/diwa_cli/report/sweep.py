@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from diwa_cli.figures import Bar, Curve, DreamtBar, SeedCurve, dreamt_bars, seed_curves, skill_bars
+from diwa_cli.figures import DREAM, POLICIES, Bar, Curve, bars, lines
+from diwa_cli.figures import FINETUNED as TUNED
 from diwa_cli.report.page import Figure, Table, drawing, write_page
 from diwa_cli.report.run import history, machine, phase_bars, signed, world_model
 from diwa_cli.run_folder import BASE, FINETUNED, Run, SweepFolder, damaged_run, read_json, read_metrics
@@ -23,20 +25,22 @@ def alphas(folder: SweepFolder, found: dict[str, Any]) -> dict[str, Any] | None:
     rows = groups(found["skills"])
     if len(rows) < 2:
         return None
-    bars, cells = {}, []
+    shown, cells = {}, []
     for alpha, group in rows.items():
         dream, kl = (mean(of_runs(folder, group, name)) for name in ("dream_success", "bc_kl"))
         truth = over_skills(group)
-        bars[f"{alpha:g}"] = DreamtBar(100 * dream, truth)
-        cells.append([f"{alpha:g}", f"{100 * dream:.1f}", f"{truth.mean:.1f}", f"{truth.low:.1f} to {truth.high:.1f}",
-                      f"{kl:.3f}"])  # fmt: skip
+        shown[f"{alpha:g}"] = {"in dreams": Bar(100 * dream), "in the simulator": truth}
+        ends = _span([truth.interval.low, truth.interval.high]) if truth.interval else ""
+        cells.append([f"{alpha:g}", f"{100 * dream:.1f}", f"{truth.value:.1f}", ends, f"{kl:.3f}"])
     spoken = "; ".join(
-        f"{name}: {bar.dream:.0f} % in dreams, {bar.truth.mean:.0f} % true" for name, bar in bars.items()
+        f"{name}: {pair['in dreams'].value:.0f} % in dreams, {pair['in the simulator'].value:.0f} % true"
+        for name, pair in shown.items()
     )
+    about = "success at each alpha_BC, % (line: 95 % interval of the mean; dots: skills)"
     head = ["alpha_BC", "in dreams, %", "in the simulator, %", "95 %", "KL to the base policy"]
     return {
         "rows": Table(head, cells),
-        "bars": drawing(dreamt_bars(bars), f"Bars of success by alpha_BC, {spoken}"),
+        "bars": drawing(bars(shown, about, (DREAM, TUNED)), f"Bars of success by alpha_BC, {spoken}"),
     }
 
 
@@ -67,7 +71,7 @@ def over_skills(group: Sequence[dict[str, Any]]) -> Bar:
     """Success in the simulator, a dot a skill."""
     rates = [row[FINETUNED] for row in group]
     ends = interval_of_mean(rates, [Interval(*row["finetuned_interval"]) for row in group])
-    return Bar(mean(rates), ends.low, ends.high, rates)
+    return Bar(mean(rates), ends, rates)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -116,8 +120,12 @@ def failed(found: dict[str, Any]) -> Table | None:
 def result(found: dict[str, Any]) -> dict[str, Any]:
     """Mean rates, table and bars over skills, and the table of runs."""
     rows = found["skills"]
-    bars = {label(row, rows): (_bar(found, row, BASE), _bar(found, row, FINETUNED)) for row in rows}
-    spoken = "; ".join(f"{name}: {before.mean:.0f} % to {after.mean:.0f} %" for name, (before, after) in bars.items())
+    shown = {
+        label(row, rows): {"after imitation": _bar(found, row, BASE), "after dreaming": _bar(found, row, FINETUNED)}
+        for row in rows
+    }
+    spoken = "; ".join(f"{label(row, rows)}: {row[BASE]:.0f} % to {row[FINETUNED]:.0f} %" for row in rows)
+    drawn = bars(shown, "success, % (line: 95 % interval; dots: seeds)", POLICIES)
     head = ["skill", "alpha_BC", "seeds", "base, %", "95 %", "fine-tuned, %", "95 %", "difference, points", "95 %"]
     cells = [
         [row["skill"], f"{row['alpha_bc']:g}", " ".join(map(str, row["seeds"])), f"{row[BASE]:.1f}",
@@ -138,7 +146,7 @@ def result(found: dict[str, Any]) -> dict[str, Any]:
         "starts": rows[0]["rollouts"],
         **{policy: f"{sum(row[policy] for row in rows) / len(rows):.0f}" for policy in (BASE, FINETUNED)},
         "rows": Table(head, cells),
-        "bars": drawing(skill_bars(bars), f"Bars of success, {spoken}"),
+        "bars": drawing(drawn, f"Bars of success, {spoken}"),
         "every": Table(head_runs, runs),
     }
 
@@ -197,15 +205,14 @@ def label(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 
 def _bar(found: dict[str, Any], row: dict[str, Any], policy: str) -> Bar:
-    low, high = row[f"{policy}_interval"]
-    return Bar(row[policy], low, high, [run[policy] for run in _runs(found, row)])
+    return Bar(row[policy], Interval(*row[f"{policy}_interval"]), [run[policy] for run in _runs(found, row)])
 
 
 def _runs(found: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
     return [run for run in found["runs"] if (run["skill"], run["alpha_bc"]) == (row["skill"], row["alpha_bc"])]
 
 
-def _curve(folder: SweepFolder, found: dict[str, Any], row: dict[str, Any], seed: int) -> SeedCurve | None:
+def _curve(folder: SweepFolder, found: dict[str, Any], row: dict[str, Any], seed: int) -> tuple[Curve, Curve] | None:
     name = Run(row["skill"], seed, row["alpha_bc"]).name
     metrics = read_metrics(folder.of(name).finetuned) or {}
     dream = history(metrics, "dream_success")
@@ -213,12 +220,21 @@ def _curve(folder: SweepFolder, found: dict[str, Any], row: dict[str, Any], seed
         return None
     run = next(run for run in _runs(found, row) if run["seed"] == seed)
     result = metrics.get("iteration", dream.x[-1] + 1)
-    return SeedCurve(Curve(dream.x, [100 * y for y in dream.y]), Curve([0, result], [run[BASE], run[FINETUNED]]))
+    return Curve(dream.x, [100 * y for y in dream.y]), Curve([0, result], [run[BASE], run[FINETUNED]])
 
 
-def _drawn(name: str, curves: dict[int, SeedCurve]) -> Figure:
-    ends = ", ".join(f"seed {seed} {curve.dream.y[-1]:.0f} %" for seed, curve in curves.items())
-    return drawing(seed_curves(curves), f"Learning curves of {name}; dreams end at {ends}")
+def _drawn(name: str, curves: dict[int, tuple[Curve, Curve]]) -> Figure:
+    ends = ", ".join(f"seed {seed} {dream.y[-1]:.0f} %" for seed, (dream, _) in curves.items())
+    dreams, truths = (_joined(some) for some in zip(*curves.values(), strict=True))
+    shown = {"in dreams": dreams, "in the simulator": dataclasses.replace(truths, marked=True)}
+    drawn = lines(shown, "fine-tuning iteration", "success, %", colors=(DREAM, TUNED))
+    return drawing(drawn, f"Learning curves of {name}; dreams end at {ends}")
+
+
+def _joined(curves: Sequence[Curve]) -> Curve:
+    """Several lines as one that breaks between them."""
+    gap = float("nan")
+    return Curve([x for curve in curves for x in (*curve.x, gap)], [y for curve in curves for y in (*curve.y, gap)])
 
 
 def _films(folder: SweepFolder, row: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diwa_cli import figures as plots
-from diwa_cli.figures import Curve, success_bars
+from diwa_cli.figures import Bar, Curve, success_bars
 from diwa_cli.report import run as report
 from diwa_cli.report import sweep as report_sweep
 from diwa_cli.report.page import Table, drawing, render
 from diwa_cli.report.trials import write_comparison
 from diwa_cli.run_folder import RunFolder, SweepFolder
-from diwa_cli.statistics import SuccessRate
+from diwa_cli.statistics import Interval, SuccessRate
 from diwa_deploy.trials import Comparison, Trial
 
 DOCS = Path(__file__).parents[4] / "docs"
@@ -176,15 +176,22 @@ def test_a_drawing_is_xml_whatever_its_labels_are(text):
 
 def test_the_offline_score_has_an_axis_of_its_own(monkeypatch):
     monkeypatch.setattr(plots, "svg", lambda figure: figure)
-    dream, scores = Curve([0, 1], [0.2, 0.9]), {0: -0.4, 10: 1.2}
-    for figure in (
-        plots.learning_curve(dream, {0: SuccessRate(1, 2)}, scores, 10),
-        plots.lines({"after dreaming": dream}, "x", "success, %", scores=Curve(list(scores), list(scores.values()))),
-    ):
-        left, right = figure.axes
-        assert (left.get_ylabel(), right.get_ylabel()) == ("success, %", "offline score")
-        assert list(right.lines[0].get_ydata()) == [-0.4, 1.2]
-        assert right.get_ylim()[0] < -0.4 < 1.2 < right.get_ylim()[1]
+    dream, scores = Curve([0, 1], [20, 90]), Curve([0, 10], [-0.4, 1.2])
+    left, right = plots.lines({"after dreaming": dream}, "x", "success, %", scores=scores, chosen=10).axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("success, %", "offline score")
+    assert list(right.lines[0].get_ydata()) == [-0.4, 1.2]
+    assert right.get_ylim()[0] < -0.4 < 1.2 < right.get_ylim()[1]
+
+
+def test_a_legend_names_each_series_once(monkeypatch):
+    monkeypatch.setattr(plots, "svg", lambda figure: figure)
+    group = {"a": Bar(50, Interval(40, 60), [45, 55], mark=30), "b": Bar(70, mark=20)}
+    (axes,) = plots.bars({"one": group, "two": group}, "success, %", mark="before").axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["before", "a", "b"]
+    assert [bar.get_width() for bar in axes.patches] == [50, 70, 50, 70]
+    colors = [bar.get_facecolor() for bar in axes.patches]
+    assert colors[:2] == colors[2:]
+    assert colors[0] != colors[1]
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.html")), ids=lambda page: page.name)
