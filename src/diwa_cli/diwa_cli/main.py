@@ -42,7 +42,7 @@ COMMANDS = {
     "sweep": ("commands.run", "skills x seeds x alpha_BC, from nothing to one report; on this machine or on Ray"),
     "summary": ("commands.run", "the results of several demos as one table"),
     "compare": ("commands.run", "sweeps that differ in one thing, on what they have in common"),
-    "experiment": ("commands.run", "what limits a run's gain: world model, alpha_BC or reward"),
+    "experiment": ("commands.run", "what limits a run's gain: world model, reward or the choice of a checkpoint"),
     "doctor": ("commands.run", "what is installed from where, graphics, threads, disk"),
 }
 """Name -> module of `diwa_cli` with the function of that name, and what it does."""

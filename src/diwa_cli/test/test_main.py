@@ -83,6 +83,11 @@ def test_version(diwa):
         (["evaluate", *EVALUATE, "--max-steps", "0"], "max_steps is 0; it must be 1 or more"),
         (["evaluate", *EVALUATE, "--workers", "0"], "workers is 0; it must be 1 or more"),
         (["evaluate", *EVALUATE, "--rollouts", "-3"], "choose 1 to "),
+        (
+            ["experiment", "world-model", "runs/demo"],
+            "is gone: `diwa evaluate-world-model --world-model RUN/world_model",
+        ),
+        (["experiment", "alpha-bc", "runs/demo", "--alphas", "0"], "is gone: `diwa sweep --alphas 0 0.5 2"),
         (["experiment", "score", "nowhere"], "nowhere is no finished run"),
         (["run-skill", "--skill", "open_drawer", "--video", "."], ". is a folder, which is never replaced"),
         (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of open_drawer, close_drawer"),

@@ -272,27 +272,30 @@ def sweep(args: list[str]) -> int:
 
 
 def experiment(args: list[str]) -> int:
-    from diwa_cli.experiments import reward as experiments
+    from diwa_cli.experiments import experiment as experiments
+    from diwa_data.errors import DiwaError
     from diwa_sim.table import SimConfig
 
     source, rest = split_source(args)
+    if rest and rest[0] in experiments.REPLACED:
+        raise DiwaError(f"`diwa experiment {rest[0]}` is gone: {experiments.REPLACED[rest[0]]}")
     defaults, sim = source.section(experiments.ExperimentConfig, "experiment"), source.section(SimConfig, "sim")
 
     def command(
-        name: Positional[Literal["world-model", "alpha-bc", "reward", "score", "degraded"]],
+        name: Positional[Literal["reward", "score", "degraded"]],
         run: Positional[Path],
         config: Flags[experiments.ExperimentConfig] = defaults,
     ) -> None:
         """Find out what limits the gain of a finished run.
 
-        world-model: imagine held-out clips and compare. alpha-bc: fine-tune with other weights of the BC term. reward:
-        fine-tune with a classifier that learned from the simulator's own labels. score: roll out every checkpoint, and
-        see how well the offline score ranks them. degraded: do it all again on world models made worse on purpose.
+        reward: fine-tune with a classifier that learned from the simulator's own labels. score: roll out every
+        checkpoint, and see how well the offline score ranks them. degraded: do it all again on world models made worse
+        on purpose.
 
         Args:
             name: Which experiment.
-            run: Folder of a finished `diwa demo` or of one run of a sweep (SWEEP/SKILL/seed_N/alpha_A), for world-model
-                and score of a sweep too; results go to `experiments/` in it.
+            run: Folder of a finished `diwa demo` or of one run of a sweep (SWEEP/SKILL/seed_N/alpha_A), for score of a
+                sweep too; results go to `experiments/` in it.
         """
         print(experiments.experiment(name, run, config, sim))
 

@@ -1,6 +1,6 @@
 """Ranking and choosing among checkpoints, by hand."""
 
-from diwa_cli.experiments.score import Judged, dreamt, ranking, selection
+from diwa_cli.experiments.experiment import Judged, dreamt, ranking, selection
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import Checkpoint
 from diwa_learning.finetune.train import FinetuneConfig
@@ -15,18 +15,18 @@ JUDGED = [
 
 
 def test_ranks_against_the_truth():
-    found = ranking(JUDGED)["spearman"]
-    assert found["all"] == {"checkpoints": 5, "score": 1.0, "dream_success": 0.1}  # 1 - 6 * 18 / (5 * 24)
-    assert found["fine-tuned"] == {"checkpoints": 3, "score": 1.0, "dream_success": -1.0}
+    assert ranking(JUDGED) == {"checkpoints": 5, "score": 1.0, "dream_success": 0.1}  # 1 - 6 * 18 / (5 * 24)
+    tuned = [one for one in JUDGED if one.iteration]
+    assert ranking(tuned) == {"checkpoints": 3, "score": 1.0, "dream_success": -1.0}
 
 
 def test_where_all_are_equal_there_is_no_correlation():
-    found = ranking([Judged("a", "open_drawer", n, 1.0, 0.1 * n, 0.5) for n in range(3)])["spearman"]
-    assert found["all"]["score"] is None
+    found = ranking([Judged("a", "open_drawer", n, 1.0, 0.1 * n, 0.5) for n in range(3)])
+    assert found["score"] is None
 
 
 def test_what_choosing_gains_is_a_mean_over_runs():
-    found = selection(JUDGED, chosen={"a": 5, "b": 10})["success"]
+    found = selection(JUDGED, chosen={"a": 5, "b": 10})
     assert found == {"base": 35.0, "chosen": 85.0, "last": 70.0, "best": 85.0}
 
 

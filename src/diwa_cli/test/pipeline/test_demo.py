@@ -75,16 +75,11 @@ def check_another_skill(diwa, out, other):
 def check_experiments(diwa, out):
     tiny = [*DEMO[1:], "--evaluate.rollouts", "2", "--evaluate.max-steps", "4", "--evaluate.workers", "1"]
     results = {}
-    for name in ("world-model", "alpha-bc", "reward", "score"):
-        ran = diwa("experiment", name, out, *tiny, "--alphas", "0", "--dreams", "2", "--clips", "2")
+    for name in ("reward", "score"):
+        ran = diwa("experiment", name, out, *tiny, "--dreams", "2")
         assert ran.status == 0, ran.err
         folder = Path(ran.out.splitlines()[-1])
         results[name] = json.loads((folder / "result.json").read_text())
-    assert (out / "experiments/world_model/film.mp4").stat().st_size > 1000
-    assert len(results["world-model"]["open_loop_steps"]["psnr"]) > 10
-    assert list(results["alpha-bc"]["policies"]) == ["base", "0", "0.1"]
-    assert set(results["alpha-bc"]["dreams"]) == {"0", "0.1"}
-    assert (out / "experiments/alpha_bc/alpha_bc.svg").is_file()
     assert list(results["reward"]["policies"]) == ["base", "classifier", "true labels"]
     assert results["reward"]["verdicts"]["classifier"]["rollouts"] == 2
     scored = results["score"]

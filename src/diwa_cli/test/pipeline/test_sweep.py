@@ -245,12 +245,12 @@ def check_results(out, found):
 
 def check_experiment(diwa, out):
     """A run of a sweep is a finished run; the sweep itself says which it has."""
-    tiny = [*SWEEP[1:5], "--alphas", "0", "--evaluate.rollouts", "2", "--evaluate.max-steps", "4"]
-    ran = diwa("experiment", "alpha-bc", out / "open_drawer/seed_0/alpha_0.5", *tiny)
+    tiny = [*SWEEP[1:5], "--evaluate.rollouts", "2", "--evaluate.max-steps", "4"]
+    ran = diwa("experiment", "reward", out / "open_drawer/seed_0/alpha_0.5", *tiny)
     assert ran.status == 0, ran.err
-    result = json.loads((out / "open_drawer/seed_0/alpha_0.5/experiments/alpha_bc/result.json").read_text())
-    assert list(result["policies"]) == ["base", "0", "0.5"]
-    ran = diwa("experiment", "alpha-bc", out, *tiny)
+    result = json.loads((out / "open_drawer/seed_0/alpha_0.5/experiments/reward/result.json").read_text())
+    assert list(result["policies"]) == ["base", "classifier", "true labels"]
+    ran = diwa("experiment", "reward", out, *tiny)
     assert (ran.status, f"name one of its runs, such as {out}/open_drawer/seed_0/alpha_0.1" in ran.err) == (2, True)
 
 

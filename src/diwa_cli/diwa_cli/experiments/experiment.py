@@ -1,0 +1,233 @@
+"""`diwa experiment`: what limits the gain of a run, measured on its own files (docs/laptop.md).
+
+Each experiment leaves its numbers (result.json) and pictures in `<run>/experiments/`. The simulator's oracle judges, on
+the tuning seeds; nothing of it reaches a run's policies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, start_seeds, summary
+from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
+from diwa_cli.experiments.degraded import DegradeConfig, degraded
+from diwa_cli.figures import against_truth
+from diwa_cli.run_folder import RunFolder, SweptRun, read_json, write_text
+from diwa_data.dataset.dataset import Episode
+from diwa_data.errors import DiwaError
+from diwa_data.files import write_json
+from diwa_data.locks import FolderLock
+from diwa_learning.core.checkpoint import Checkpoint, is_finished, load_checkpoint
+from diwa_learning.finetune.selection import before, scores
+from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
+from diwa_learning.reward.classifier import RewardConfig
+from diwa_learning.reward.data import dreamt_success
+from diwa_learning.reward.train import CHUNK, RewardJob, load_reward, train_rewards
+from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.latents import embed_clips, whole
+from diwa_sim.table import SimConfig
+from diwa_sim.tasks import is_done
+
+REPLACED = {
+    "world-model": "`diwa evaluate-world-model --world-model RUN/world_model --dataset RUN/play.h5 --out DIR` does it",
+    "alpha-bc": "`diwa sweep --alphas 0 0.5 2 --world-model-of RUN` compares dreams with the truth for each alpha_BC",
+}
+"""Experiments of earlier versions, and the commands that replace them."""
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Settings of `diwa experiment`."""
+
+    clips: int = 16
+    """Held-out clips that each world model imagines."""
+    dreams: int = 16
+    """Dreams of each rollout's actions."""
+    degrade: DegradeConfig = field(default_factory=DegradeConfig)
+    """How world models are made worse."""
+    evaluate: EvaluateConfig = field(default_factory=partial(EvaluateConfig, seeds="tuning", videos=0))
+    """Rollouts that measure success."""
+
+
+def experiment(name: str, run: Path, config: ExperimentConfig, sim: SimConfig) -> Path:
+    """Do one experiment on what is finished in the folder `run`; an interrupted one continues. Returns its folder."""
+    folder = finished_run(name, run)
+    out = folder.path / "experiments" / name
+    with FolderLock(out):
+        if name == "degraded":
+            found = degraded(folder, out, config.degrade, config.clips, config.evaluate, sim)
+        else:
+            found = (reward if name == "reward" else score)(folder, out, config, sim)
+        write_json(out / "result.json", found)
+    return out
+
+
+def finished_run(name: str, path: Path) -> RunFolder:
+    """A demo, one run of a sweep, or to compare scores a whole sweep. Raises `DiwaError` for anything else."""
+    folder = RunFolder(path)
+    if (
+        path.is_dir()
+        and len(path.resolve().parts) > 3
+        and SweptRun(path).sweep.is_sweep
+        and is_finished(folder.finetuned)
+    ):
+        return SweptRun(path)
+    if read_json(folder.results) is None:
+        raise DiwaError(f"{path} is no finished run: `diwa demo --out {path}` makes one")
+    if folder.is_sweep and name != "score":
+        example = min(path.glob("*/seed_*/alpha_*"), default=path / "SKILL" / "seed_N" / "alpha_A")
+        raise DiwaError(f"{path} is a sweep: name one of its runs, such as {example}")
+    return folder
+
+
+def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
+    """The cost of the classifier's errors: its verdicts on dreams of real rollouts, and fine-tuning with a true one.
+
+    The true one has the same form and learns from the same latents, labelled by the simulator.
+    """
+    tuned = load_checkpoint(run.finetuned, "finetune")
+    settings = dataclasses.replace(load_checkpoint(run.reward, "reward").config_as(RewardConfig), kind="classifier")
+    classifiers = {"classifier": run.reward, "true labels": out / "true_reward"}
+
+    def truth(episode: Episode) -> np.ndarray:
+        if episode.scene_state is None:
+            raise DiwaError(f"episode {episode.name} has no scene_state: only simulated recordings know the truth")
+        return np.array([is_done(tuned.skill, state) for state in episode.scene_state])
+
+    true_reward = classifiers["true labels"]
+    job = RewardJob(run.demonstrations, run.world_model, true_reward, run.play, settings)
+    train_rewards([job], run.world_model, truth)
+    again = tuned.config_as(FinetuneConfig)
+    guard = run.guard if again.needs_guard else None
+    files = (run.policy, true_reward, run.world_model, run.demonstrations, out / "finetuned", run.play, guard)
+    FinetuneJob(*files, again).run()
+    policies = {"base": run.policy, "classifier": run.finetuned, "true labels": out / "finetuned"}
+    setting = Setting(tuned.skill, run.world_model, run.reward, config.evaluate.max_steps, config.evaluate.limits, sim)
+    taped = tape_rollouts(run.policy, start_seeds(config.evaluate), setting)
+    verdicts = {name: dream_verdicts(run, path, taped, config.dreams) for name, path in classifiers.items()}
+    judged = dataclasses.replace(config.evaluate, skill=tuned.skill)
+    found = summary(evaluate(policies, run.world_model, run.reward, out / "evaluation", judged, sim), judged)
+    return {"verdicts": verdicts, "policies": found["policies"], "differences": found["differences"]}
+
+
+def dream_verdicts(run: RunFolder, reward: Path, taped: Sequence[Episode], dreams: int) -> dict[str, Any]:
+    """Dreams from the first frames of taped rollouts, under the actions that were executed.
+
+    `precision` and `recall` of the classifier's verdict on a dream against the oracle's on the rollout.
+    """
+    world = load_world_model(run.world_model)
+    loaded = load_reward(reward, world)
+    context = loaded.checkpoint.config_as(RewardConfig).context
+    clips = embed_clips(world.model, [whole(episode) for episode in taped])
+    generator = torch.Generator().manual_seed(0)
+    dreamt = dreamt_success(world.model, loaded.classifier, clips, context, CHUNK, dreams, generator).numpy()
+    true = np.array([episode.success.any() for episode in taped])
+    return {
+        "true_success": float(true.mean()),
+        "dreamt_success": float(dreamt.mean()),
+        "precision": float(dreamt[true].sum() / max(dreamt.sum(), 1e-9)),
+        "recall": float(dreamt[true].mean()) if true.any() else None,
+        "rollouts": len(taped),
+    }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A checkpoint: what its dreams say of it, and how often it succeeds in the simulator; fractions."""
+
+    run: str
+    skill: str
+    iteration: int
+    """0 for the policy before fine-tuning."""
+    dream_success: float
+    score: float
+    truth: float
+
+
+def score(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
+    """Roll out every kept checkpoint of a demo, or of all runs of a sweep, on the same tuning starts.
+
+    Returns Spearman's rank correlations with true success, the mean success of the checkpoints that fine-tuning chose,
+    of the last ones and of the best, and every checkpoint.
+    """
+    judged: list[Judged] = []
+    chosen: dict[str, int] = {}
+    for name, trained, checkpoint in finetunings(run):
+        chosen[name] = checkpoint.metrics["iteration"]
+        paths = {int(path.name): path for path in sorted((checkpoint.path / "iterations").iterdir())}
+        dreams = dreamt(checkpoint, list(paths))
+        policies = {f"{n}": trained.policy if n == 0 else paths[n] for n in dreams}
+        setting = dataclasses.replace(config.evaluate, skill=checkpoint.skill)
+        result = evaluate(policies, run.world_model, trained.reward, out / "evaluation" / name, setting, sim)
+        judged += [Judged(name, setting.skill, n, *dreams[n], result.rate(f"{n}").rate) for n in dreams]
+    if not judged:
+        raise DiwaError(f"{run.path} holds no fine-tuning whose dreams had a guard: set finetune.result to best")
+    panels = {
+        "success in dreams, %": [100 * one.dream_success for one in judged],
+        "offline score": [one.score for one in judged],
+    }
+    drawing = against_truth(panels, [100 * one.truth for one in judged], [one.skill for one in judged])
+    write_text(out / "score.svg", drawing)
+    return {
+        "spearman": {"all": ranking(judged), "fine-tuned": ranking([one for one in judged if one.iteration])},
+        "success": selection(judged, chosen),
+        "checkpoints": [dataclasses.asdict(one) for one in judged],
+    }
+
+
+def finetunings(run: RunFolder) -> Iterator[tuple[str, RunFolder, Checkpoint]]:
+    """(name, folder of its base and classifier, its checkpoint) of each run of a demo or sweep that was scored."""
+    places = [("run", run, run.finetuned)]
+    for path in sorted(run.path.glob("*/seed_*/alpha_*/finetuned")):
+        places.append((str(path.parent.relative_to(run.path)), RunFolder(path.parents[1]), path))
+    for name, trained, finetuned in places:
+        if finetuned.is_dir() and "scores" in (checkpoint := load_checkpoint(finetuned, "finetune")).metrics:
+            yield name, trained, checkpoint
+
+
+def dreamt(checkpoint: Checkpoint, kept: Sequence[int]) -> dict[int, tuple[float, float]]:
+    """Iterations done -> dream success and score, of the base (0) and of every policy that is not the base any more."""
+    first, curves = checkpoint.config_as(FinetuneConfig).base_iterations, checkpoint.metrics["history"]
+    success, score = [value for _, value in curves["dream_success"]], scores(curves, first)
+    found = {n: (before(success, n), before(score, n)) for n in kept if n >= first}
+    return {0: (float(np.mean(success[:first])), float(np.mean(score[:first])))} | found
+
+
+def ranking(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Spearman's correlations with true success; None where one side is the same for all."""
+
+    def correlation(values: Sequence[float]) -> float | None:
+        if len(set(values)) < 2 or len(set(truth)) < 2:
+            return None
+        return round(float(spearmanr(values, truth).statistic), 3)
+
+    truth = [one.truth for one in judged]
+    return {
+        "checkpoints": len(judged),
+        "score": correlation([one.score for one in judged]),
+        "dream_success": correlation([one.dream_success for one in judged]),
+    }
+
+
+def selection(judged: Sequence[Judged], chosen: dict[str, int]) -> dict[str, float]:
+    """Mean true success over runs, percent."""
+    runs: dict[str, dict[int, float]] = defaultdict(dict)
+    for one in judged:
+        runs[one.run][one.iteration] = one.truth
+    means = {
+        "base": [truth[0] for truth in runs.values()],
+        "chosen": [truth[chosen[name]] for name, truth in runs.items()],
+        "last": [truth[max(truth)] for truth in runs.values()],
+        "best": [max(truth.values()) for truth in runs.values()],
+    }
+    return {name: round(100 * float(np.mean(values)), 1) for name, values in means.items()}
