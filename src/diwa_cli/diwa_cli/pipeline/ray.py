@@ -6,6 +6,7 @@ and the sweep's folder under the same path, on a shared file system: files are w
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def connected(address: str) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         raise DiwaError(f"--ray needs Ray: {how_to_install('scale')}") from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
         raise DiwaError(
             f"no Ray at {address!r} ({error}): use `--ray local`, or start a cluster with `ray start`"
