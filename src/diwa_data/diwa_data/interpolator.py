@@ -273,13 +273,32 @@ class Interpolator:
         return np.array(ramp.at_time(ramp.duration)[0])
 
     def _keeps_within(self, ramp: Trajectory) -> bool:
-        """All that would be published on the ramp is in the box and below the tilt limit."""
+        """All that would be published on the ramp is in the box, below the tilt limit, and turns slowly enough.
+
+        As the tilt grows, the hand turns faster at the same speeds of its coordinates: these may be within their limits
+        now and beyond them a step later, sooner than they can be lowered.
+        """
         times = np.arange(0.0, ramp.duration + self._dt, self._dt)
-        published = np.array([ramp.at_time(time)[0] for time in times])  # (T, 6)
+        published = np.array([self._state[0], *(ramp.at_time(time)[0] for time in times)])  # (T, 6)
         low, high = published[:, :3].min(0), published[:, :3].max(0)
         if (low < self._low - _TOLERANCE).any() or (high > self._high + _TOLERANCE).any():
             return False
-        return bool(np.hypot(published[:, 3], published[:, 4]).max() <= self.limits.max_tilt + _TOLERANCE)
+        if np.hypot(published[:, 3], published[:, 4]).max() > self.limits.max_tilt + _TOLERANCE:
+            return False
+        return self._turns_within(published[:, 3:])
+
+    def _turns_within(self, angles: np.ndarray) -> bool:
+        """Whether no step between neighbours of `tilt_and_yaw` (T, 3) turns the hand too fast.
+
+        With k as in `turning_stretch`, below 0.73, a step turns it by at most sqrt(1 + k) of the norm of the change.
+        """
+        most = self.limits.max_rotation_speed * self._dt * (1 + _TOLERANCE)
+        fast = np.flatnonzero(1.32 * np.linalg.norm(np.diff(angles, axis=0), axis=1) > most)
+        if not fast.size:
+            return True
+        quaternions = np.array([quaternion_of(each) for each in angles[: fast[-1] + 2].tolist()])
+        chord = float(np.linalg.norm(np.diff(quaternions, axis=0), axis=1).max())
+        return 4 * math.asin(min(1.0, chord / 2)) <= most
 
     def _goal_now(self, fastest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The goal now, its velocity, and the goal one step from now, (6,) each."""

@@ -250,6 +250,9 @@ _SCALE = st.floats(-1.0, 1.0).map(lambda power: 10.0**power)
 
 
 @settings(max_examples=40, deadline=None)
+@example(
+    (3.6959368807216744, 2.9634380940541787, 2.780161434402478, 1.037712471288209, 5.0, 0.7367590663028634), 2.0, 121
+)
 @given(st.tuples(*[_SCALE] * 6), st.floats(0.05, LARGEST_TILT), st.integers(0, 1000))
 def test_no_choice_of_limits_makes_them_break(scales, max_tilt, seed) -> None:
     """Each a tenth to ten times its default; what no motion can keep is refused."""
