@@ -1,4 +1,4 @@
-"""The documentation against the code: every setting, its default and its value in each preset."""
+"""The documentation against the code: settings, files, sections and commands that it names."""
 
 import ast
 import dataclasses
@@ -83,3 +83,57 @@ def test_method_page_holds_the_numbers_that_are_no_settings():
         name, source = row["number"].split(":")[0], (SOURCE / "diwa_learning/diwa_learning" / row["file"]).read_text()
         (value,) = re.findall(rf"^{name}(?:: \w+)? = (.+)$", source, re.MULTILINE)
         assert says(row["value"], ast.literal_eval(value)), f"{name} is {value}, not {row['value']}"
+
+
+def rooms() -> dict[str, list[str]]:
+    """The import rule as `test_project.py` keeps it."""
+    tree = ast.parse((Path(__file__).parent / "test_project.py").read_text())
+    return next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "ROOMS"
+    )
+
+
+def test_architecture_page_has_the_import_rule():
+    page = (DOCS / "architecture.md").read_text()
+    for package, levels in rooms().items():
+        rule = " <- ".join(level.replace(" ", ", ") or "ground" for level in levels)
+        assert re.search(rf"^{package} +{rule}$", page, re.MULTILINE), f"{package}: {rule}"
+
+
+WALKS = re.findall(
+    r"^## (From .+?)\n(.*?)(?=^## |\Z)", (DOCS / "architecture.md").read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.mark.parametrize(("name", "text"), WALKS, ids=lambda value: value.split("\n")[0][:30])
+def test_a_walk_is_short_names_what_there_is_and_never_comes_back_to_a_room(name, text):
+    stations = [line for line in text.splitlines() if re.match(r"\d+\. ", line)]
+    assert 3 < len(stations) < 12
+    visited = []
+    for station in stations:
+        package, *inside = re.match(r"\d+\. `([\w/]+)\.py`", station)[1].split("/")
+        path = SOURCE / package / package / "/".join(inside)
+        defined = {
+            node.name
+            for node in ast.walk(ast.parse(path.with_suffix(".py").read_text()))
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+        named = re.findall(r"`(\w+)\(\)`", station)
+        assert named
+        assert [function for function in named if function not in defined] == [], path
+        listed = any(inside[0] in level.split() for level in rooms()[package])
+        room = (package, inside[0] if listed else "")
+        if room not in visited[-1:]:
+            assert room not in visited, f"{name} comes back to {room}: {station}"
+            visited.append(room)
+
+
+def test_there_are_four_walks():
+    assert [name for name, _ in WALKS] == [
+        "From image to action",
+        "From controller to robot",
+        "From bag to policy loss",
+        "From reward to PPO loss",
+    ]
