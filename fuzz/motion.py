@@ -17,11 +17,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diwa_data.interpolator import Interpolator
-from diwa_data.motion import MotionLimits, limit_goal, use_of_limits
+from diwa_data.motion import MotionLimits, SafetyFilter, limit_goal, use_of_limits
 from diwa_data.pose import DOWN, Pose
 from diwa_data.spec import Spec
 from diwa_data.teleop.clutch import ControllerState, TeleopConfig, Teleoperator
-from diwa_deploy.safety import SafetyFilter
 from diwa_deploy.target import ArmedTarget
 
 LIMITS, SPEC, RATE = MotionLimits(), Spec(), 60.0

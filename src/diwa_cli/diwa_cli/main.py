@@ -47,7 +47,7 @@ COMMANDS = {
 }
 """Name -> module of `diwa_cli` with the function of that name, and what it does."""
 
-SIMULATOR = ("mujoco", "gymnasium_robotics")
+SIMULATOR = ("mujoco", "gymnasium", "gymnasium_robotics")
 """Packages of the optional dependencies `sim`."""
 
 

@@ -19,11 +19,12 @@ MAY_IMPORT = {
         "numpy", "h5py", "scipy", "cv2", "rosbags", "yaml", "dacite", "rich", "openvr", "aiohttp", "cryptography",
         "rerun", "pyarrow", "imageio_ffmpeg", "ruckig",
     },
-    "diwa_sim": {"numpy", "scipy", "mujoco", "OpenGL", "diwa_data"},
+    "diwa_sim": {"numpy", "scipy", "mujoco", "OpenGL", "gymnasium", "diwa_data"},
     "diwa_learning": {"numpy", "torch", "safetensors", "tensorboard", "matplotlib", "diwa_data"},
     "diwa_deploy": {"numpy", "torch", "diwa_data", "diwa_learning"},
     "diwa_cli": {
         "numpy", "scipy", "torch", "tyro", "rich", "matplotlib", "PIL", "imageio_ffmpeg", "cv2", "ray", "jinja2",
+        "gymnasium",
         "diwa_data", "diwa_sim", "diwa_learning", "diwa_deploy",
     },
 }  # fmt: skip

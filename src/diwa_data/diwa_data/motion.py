@@ -1,6 +1,7 @@
-"""Limits on the motion of the hand, and the goals that keep to them: pure functions of poses.
+"""Limits on the motion of the hand, and the goals that keep to them.
 
-A policy or an operator moves the *goal*; what is published follows it (`diwa_data.interpolator`).
+A policy or an operator moves the *goal*; what is published follows it and keeps speed, acceleration, jerk and lead
+(`diwa_data.interpolator`). What was executed is read from the published target afterwards, as in datasets.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.pose import Pose, from_tilt_and_yaw, rotation_distance, tilt_and_yaw
+from diwa_data.pose import (
+    ExecutedActions,
+    Pose,
+    from_tilt_and_yaw,
+    integrate,
+    interpolate,
+    relative_action,
+    rotation_distance,
+    tilt_and_yaw,
+)
 from diwa_data.robot_config import PlausibleConfig
 from diwa_data.spec import Spec
 
@@ -242,3 +252,79 @@ class BelievedPose:
         if turned > self._config.jitter_rot + gap * self._config.max_rotation_speed:
             return f"the measured rotation jumped by {turned:.2f} rad in {gap:.3f} s"
         return ""
+
+
+STEP_TOLERANCE = 1e-6
+"""How far beyond [-1, 1] an action may be without counting as an intervention."""
+
+
+@dataclass(frozen=True)
+class SafeCommand:
+    """What the arm is told."""
+
+    goal: Pose
+    """Absolute hand pose to be at one tick from now."""
+    gripper: float
+    """+1 opens, -1 closes."""
+    action: np.ndarray
+    """(7,) float32: the action from the last goal to this one."""
+    interventions: tuple[str, ...]
+    """Limits that changed the action: finite, step, workspace, tilt, windup."""
+
+
+class SafetyFilter:
+    """Stands between a policy's action and the goal that the arm is told: step, box and tilt are limited.
+
+    Each limit that intervenes is named. Executed actions are read from the published target.
+    """
+
+    def __init__(self, limits: MotionLimits, spec: Spec):
+        self._limits, self._spec = limits, spec
+        self._goal: Pose | None = None
+
+    def reset(self, target: Pose, gripper: float | None = None) -> np.ndarray:
+        """Start from the published `target`; the null action (7,), which stands before the first observation.
+
+        `gripper` is the last command to it, open if None.
+        """
+        if not is_finite(target):
+            raise ValueError(f"the target {target} is not finite")
+        self._goal, self._executed = target, ExecutedActions(target, self._spec.action)
+        self._gripper = self._spec.action.gripper_open if gripper is None else gripper
+        return self._spec.action.null
+
+    def executed(self, target: Pose) -> np.ndarray:
+        """(7,) float32: the action that led from the last published target asked about to this one, as in datasets."""
+        return self._executed.read(target, self._gripper)
+
+    def step(self, action: np.ndarray, target: Pose) -> SafeCommand:
+        """The goal after one raw action (7,); one that is not finite holds the published `target`.
+
+        The goal begins at most one lead ahead of `target`: a blocked arm does not wind it up.
+        """
+        if self._goal is None:
+            raise RuntimeError("reset the safety filter before its first step")
+        action = np.asarray(action, float)
+        if not np.isfinite(action).all():
+            return self._command(target, target, ("finite",))
+        interventions: tuple[str, ...] = ()
+        clamped = self._spec.action.executed(action)
+        if np.abs(action[:6]).max() > 1 + STEP_TOLERANCE:
+            interventions = ("step",)
+        self._gripper = float(clamped[6])
+        start, wound_up = self._near(target)
+        limited = limit_goal(integrate(start, clamped, self._spec.action), self._limits)
+        return self._command(start, limited.pose, interventions + wound_up + limited.interventions)
+
+    def _near(self, target: Pose) -> tuple[Pose, tuple[str, ...]]:
+        """The goal, drawn back to within one lead of the published target."""
+        assert self._goal is not None
+        ahead = lead(self._goal, target, self._limits)
+        if ahead <= 1.0 + STEP_TOLERANCE:
+            return self._goal, ()
+        return interpolate(target, self._goal, 1.0 / ahead), ("windup",)
+
+    def _command(self, start: Pose, goal: Pose, interventions: tuple[str, ...]) -> SafeCommand:
+        self._goal = goal
+        action = relative_action(start, goal, self._gripper, self._spec.action)
+        return SafeCommand(goal, self._gripper, action, interventions)

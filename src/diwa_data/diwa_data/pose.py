@@ -102,6 +102,26 @@ def integrate(start: Pose, action: np.ndarray, spec: ActionSpec) -> Pose:
     return Pose(start.position + action[:3] * spec.max_pos, rotation)
 
 
+class ExecutedActions:
+    """Reads the actions that led from one published target to the next.
+
+    Each delta is taken from the integrated, clipped target, so that clipping delays motion but loses none.
+    """
+
+    def __init__(self, target: Pose, spec: ActionSpec):
+        self.reached, self._spec = target, spec
+        """The first target, moved by all actions read so far."""
+        self.clipped = False
+        """The last action could not hold all of its motion."""
+
+    def read(self, target: Pose, gripper: float) -> np.ndarray:
+        """(7,) float32: the action that led to `target`; `gripper` is the last command to the gripper there."""
+        self.clipped = bool(np.abs(scaled_delta(self.reached, target, self._spec)).max() > 1.0 + 1e-6)
+        action = relative_action(self.reached, target, gripper, self._spec)
+        self.reached = integrate(self.reached, action, self._spec)
+        return action
+
+
 @dataclass(frozen=True)
 class ActionSequence:
     """Executed actions of a recording: `actions` (T-1, 7) float32, `clipped` (T-1,) bool."""
@@ -111,18 +131,16 @@ class ActionSequence:
 
 
 def action_sequence(targets: list[Pose], grippers: np.ndarray, spec: ActionSpec) -> ActionSequence:
-    """Actions between consecutive commands at T ticks.
+    """Actions between consecutive targets at T ticks.
 
-    Each delta is taken from the integrated, clipped target, so that clipping delays motion but loses none.
     `grippers` (T,) are the last gripper commands at the ticks; action t carries the one at t+1.
     """
-    reached = targets[0]
+    executed = ExecutedActions(targets[0], spec)
     actions = np.empty((len(targets) - 1, 7), np.float32)
     clipped = np.zeros(len(targets) - 1, bool)
     for t, target in enumerate(targets[1:]):
-        clipped[t] = np.abs(scaled_delta(reached, target, spec)).max() > 1.0 + 1e-6
-        actions[t] = relative_action(reached, target, grippers[t + 1], spec)
-        reached = integrate(reached, actions[t], spec)
+        actions[t] = executed.read(target, grippers[t + 1])
+        clipped[t] = executed.clipped
     return ActionSequence(actions, clipped)
 
 

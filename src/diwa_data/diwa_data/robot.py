@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,39 +56,22 @@ class Environment(Robot, Protocol):
         """The skill's oracle has been true at least once since `reset`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Frames:
-    """Control ticks of several robots as the networks see them; `...` is (N,), or (N, H) for H ticks of each."""
-
-    images: dict[str, np.ndarray]
-    """Camera name -> rgb images (..., 64, 64, 3) uint8."""
-    state: np.ndarray
-    """Robot states (..., 10) float32."""
-    scene_state: np.ndarray | None
-    """(..., M) as named by `spec.scene_state`; None where nothing measures it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Played:
-    """What chunks of H actions led to in N environments."""
-
-    frames: Frames
-    """(N, H): after each action."""
-    executed: np.ndarray
-    """(N, H, 7) float32: the actions after all safety limits."""
-    success: np.ndarray
-    """(N,) bool: the oracle has been true at least once since the reset."""
-
-
 class VectorEnvironment(Protocol):
-    """N environments of one skill that play a chunk at a time, within the robot's safety limits: for DPPO."""
+    """N environments of one skill within the robot's safety limits: what DPPO uses of `gymnasium.vector.VectorEnv`.
 
-    spec: Spec
-    count: int
+    Observations are those of `diwa/Table-v0`, with a first axis N. None starts anew by itself.
+    """
+
+    num_envs: int
     """N."""
 
-    def reset(self, rows: np.ndarray, seeds: np.ndarray) -> Frames:
-        """Start the environments `rows` (M,) anew from `seeds` (M,); their first frames (M,). Same seed, same start."""
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """An attribute of each; `contract` is its `Spec`."""
 
-    def play(self, actions: np.ndarray) -> Played:
-        """Execute chunks of raw actions (N, H, 7)."""
+    def reset(self, *, seed: list[int | None], options: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start those in `options["reset_mask"]` (N,) bool anew; same seed, same start."""
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One tick of raw actions (N, 7); `terminated` (N,) says which have succeeded since they started."""

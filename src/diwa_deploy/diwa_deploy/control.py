@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from diwa_data.motion import SafetyFilter
 from diwa_data.robot import Observation, Robot
-from diwa_deploy.safety import SafetyFilter
 
 OPEN_WIDTH = 0.07
 """Metres between fingers that count as open where the last command is not known; else the gripper is kept closed."""

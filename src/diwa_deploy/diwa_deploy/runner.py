@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from diwa_data.motion import MotionLimits
+from diwa_data.motion import MotionLimits, SafetyFilter
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation, Robot
 from diwa_data.spec import Spec
 from diwa_deploy.bundle import CARD, find_bundle
 from diwa_deploy.control import ControlResult, SuccessRule, Tick, control_loop
-from diwa_deploy.safety import SafetyFilter
 from diwa_deploy.start_region import StartRegion
 from diwa_learning.agent import load_agent
 

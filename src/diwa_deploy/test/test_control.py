@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from diwa_data.motion import MotionLimits
+from diwa_data.motion import MotionLimits, SafetyFilter
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_deploy.control import SuccessRule, control_loop
-from diwa_deploy.safety import SafetyFilter
 
 START = Pose(np.array([0.5, 0.0, 0.3]), Rotation.from_euler("x", np.pi))
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from diwa_data.dataset.dataset import Dataset, load_dataset
-from diwa_data.robot import Frames, Played
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import save_checkpoint
 from diwa_learning.finetune.dppo import DPPOConfig
@@ -81,24 +80,26 @@ DPPO = DPPOConfig(
 
 
 class LineEnvironments:
-    """The task itself, as a `VectorEnvironment`: what `Played` and `Frames` say of N hands on their lines."""
+    """The task itself, as a `VectorEnvironment` of N hands on their lines."""
 
     def __init__(self, count: int):
-        self.spec, self.count = Spec(), count
+        self.contract, self.num_envs = Spec(), count
         self.x, self.succeeded = np.zeros(count), np.zeros(count, bool)
 
-    def reset(self, rows: np.ndarray, seeds: np.ndarray) -> Frames:
-        self.x[rows] = [np.random.default_rng(seed).uniform(0.0, 0.2) for seed in seeds]
-        self.succeeded[rows] = False
-        return line_frames(self.x[rows])
+    def get_attr(self, name: str) -> tuple:
+        return (getattr(self, name),) * self.num_envs
 
-    def play(self, actions: np.ndarray) -> Played:
-        executed, places = self.spec.action.executed(actions), []
-        for action in executed.swapaxes(0, 1):
-            self.x = np.clip(self.x + SPEED * action[:, 0], 0, 1)
-            self.succeeded |= self.x > GOAL
-            places.append(self.x)
-        return Played(line_frames(np.stack(places, axis=1)), executed, self.succeeded.copy())
+    def reset(self, *, seed: list[int], options: dict) -> tuple:
+        for row in np.flatnonzero(options["reset_mask"]):
+            self.x[row], self.succeeded[row] = np.random.default_rng(seed[row]).uniform(0.0, 0.2), False
+        return line_observation(self.x), {}
+
+    def step(self, actions: np.ndarray) -> tuple:
+        executed = self.contract.action.executed(actions)
+        self.x = np.clip(self.x + SPEED * executed[:, 0], 0, 1)
+        self.succeeded = self.succeeded | (self.x > GOAL)
+        observed = line_observation(self.x) | {"executed": executed}
+        return observed, self.succeeded.astype(float), self.succeeded, np.zeros_like(self.succeeded), {}
 
 
 class ConstantPolicy(ChainPolicy):
@@ -181,10 +182,10 @@ def picture(x: float, size: int = 64) -> np.ndarray:
     return image
 
 
-def line_frames(x: np.ndarray) -> Frames:
-    """What the networks see of hands at x (...)."""
-    images = np.stack([picture(each) for each in x.flatten()]).reshape(*x.shape, 64, 64, 3)
-    return Frames({"static": images, "gripper": images}, robot_states(x.flatten()).reshape(*x.shape, 10), None)
+def line_observation(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Cameras and states of hands at x (N,)."""
+    images = np.stack([picture(each) for each in x])
+    return {"static": images, "gripper": images, "state": robot_states(x)}
 
 
 def robot_states(x: np.ndarray) -> np.ndarray:

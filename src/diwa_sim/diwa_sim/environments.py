@@ -1,11 +1,20 @@
-"""The simulated environments by their configuration."""
+"""The simulated environments: by their configuration, and as `gymnasium` environments.
+
+`import diwa_sim` registers `diwa/Table-v0` and `diwa/Calvin-v0`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from diwa_data.motion import MotionLimits
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+
+from diwa_data.images import preprocess_observation
+from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.skills import require_skill
 from diwa_sim.calvin.environment import CalvinConfig, CalvinEnvironment
 from diwa_sim.table import SimConfig, SimulatedPanda
 
@@ -30,3 +39,66 @@ def open_environment(config: SimConfig | CalvinConfig, limits: MotionLimits) -> 
     Raises `DiwaError` where CALVIN's is not installed.
     """
     return CalvinEnvironment(config) if isinstance(config, CalvinConfig) else SimulatedPanda(config, limits)
+
+
+class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+    """One skill of a simulated robot behind the safety filter, as the control loop runs it.
+
+    An observation holds what the networks see: an image (64, 64, 3) per camera, `state` (10,), `scene_state` and
+    `executed` (7,), the action that led to it after all limits. An action (7,) is relative (`diwa_data.pose`). The
+    reward is 1 and the episode is terminated once the skill is done. A seed fixes the start.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
+
+    def __init__(
+        self,
+        skill: str,
+        config: SimConfig | CalvinConfig | None = None,
+        limits: MotionLimits | None = None,
+        render_mode: str | None = None,
+    ):
+        """Our table unless `config` is of CALVIN's environment. Raises `DiwaError` for an unknown skill."""
+        self.skill, self.render_mode, limits = require_skill(skill), render_mode, limits or MotionLimits()
+        self._robot = open_environment(config or SimConfig(), limits)
+        self.contract = spec = self._robot.spec
+        """Cameras, state, action and rate."""
+        self._safety = SafetyFilter(limits, spec)
+        spaces: dict[str, gymnasium.Space[Any]] = {
+            "state": Box(-np.inf, np.inf, (10,), np.float32),
+            "scene_state": Box(-np.inf, np.inf, (len(spec.scene_state),), np.float64),
+            "executed": Box(-1, 1, (7,), np.float32),
+        }
+        images = {camera.name: Box(0, 255, (*camera.size, 3), np.uint8) for camera in spec.cameras}
+        self.observation_space: gymnasium.Space[Any] = Dict(images | spaces)
+        self.action_space = Box(-1, 1, (7,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start as `diwa evaluate` does from the same seed; without one, from the next random number."""
+        super().reset(seed=seed)
+        self._robot.reset(self.skill, int(self.np_random.integers(2**32)) if seed is None else seed)
+        self._seen = self._robot.observe()
+        return self._observation(self._safety.reset(self._seen.target)), {"is_success": False}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """One control tick. A number beyond its bounds is clipped; an action of NaN holds."""
+        command = self._safety.step(action, self._seen.target)
+        self._robot.command(command.goal, command.gripper)
+        self._seen, success = self._robot.observe(), self._robot.succeeded()
+        observation = self._observation(self._safety.executed(self._seen.target))
+        return observation, float(success), success, False, {"is_success": success}
+
+    def render(self) -> np.ndarray:
+        """The first camera's image (H, W, 3) uint8 at its `record_size`."""
+        return self._seen.images[self.contract.cameras[0].name]
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._robot.close()
+
+    def _observation(self, executed: np.ndarray) -> dict[str, np.ndarray]:
+        frame = preprocess_observation(self._seen, self.contract)
+        assert frame.scene_state is not None
+        return frame.images | {"state": frame.state, "scene_state": frame.scene_state, "executed": executed}

@@ -18,13 +18,12 @@ from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, full_disk_as_error, parse_json, read_bytes
 from diwa_data.images import Frame, preprocess_observation
-from diwa_data.motion import MotionLimits
+from diwa_data.motion import MotionLimits, SafetyFilter
 from diwa_data.pose import Pose, action_sequence
 from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Agent, Tick, control_loop
-from diwa_deploy.safety import SafetyFilter
 from diwa_learning.agent import load_agent
 from diwa_sim.calvin.environment import CalvinConfig
 from diwa_sim.environments import open_environment

@@ -2,22 +2,26 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from diwa_cli.evaluation.dppo import checkpoints_by_steps, first_to_reach, text
-from diwa_cli.evaluation.environments import SimulatedEnvironments, Task, parallel_environments
+from diwa_cli.evaluation.environments import Task, parallel_environments
 from diwa_cli.statistics import DPPO_SEEDS, SEEDS, SuccessRate
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits
-from diwa_deploy.safety import SafetyFilter
+from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.spec import Spec
 from diwa_learning.agent import Agent, Unjudged
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.core.stacking import Stream, Streams
@@ -26,7 +30,9 @@ from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
 from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.tasks import SCENE_STATE
 
+SPEC = Spec(robot="panda_sim", scene_state=SCENE_STATE)
 TASK = Task("open_drawer", MotionLimits(), SimConfig())
 SMALL = ["--preset", "debug", "--ppo.trained-steps", "1", "--iterations", "6"]
 
@@ -34,32 +40,36 @@ SMALL = ["--preset", "debug", "--ppo.trained-steps", "1", "--iterations", "6"]
 @pytest.fixture(scope="module")
 def environments():
     """Three, in this process."""
-    found = SimulatedEnvironments(TASK, 3)
+    make = partial(gymnasium.make, "diwa/Table-v0", skill="open_drawer")
+    found = SyncVectorEnv([make] * 3, autoreset_mode=AutoresetMode.DISABLED)
     yield found
     found.close()
 
 
 def assert_same(one, two):
-    for name, image in one.images.items():
-        np.testing.assert_array_equal(image, two.images[name])
-    np.testing.assert_array_equal(one.state, two.state)
-    np.testing.assert_array_equal(one.scene_state, two.scene_state)
+    assert set(one) == set(two)
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name])
 
 
 def test_processes_give_what_one_process_gives(environments):
     rng = np.random.default_rng(0)
-    seeds, chunks = DPPO_SEEDS.start + np.arange(4), rng.uniform(-2, 2, (2, 3, 2, 7)).astype(np.float32)
+    seeds, actions = (DPPO_SEEDS.start + np.arange(4)).tolist(), rng.uniform(-2, 2, (4, 3, 7)).astype(np.float32)
     with parallel_environments(TASK, 3, workers=2) as parallel:
-        assert (parallel.count, parallel.spec) == (3, environments.spec)
-        assert_same(parallel.reset(np.arange(3), seeds[:3]), environments.reset(np.arange(3), seeds[:3]))
-        for chunk in chunks:
-            one, two = parallel.play(chunk), environments.play(chunk)
-            assert_same(one.frames, two.frames)
-            np.testing.assert_array_equal(one.executed, two.executed)
-            np.testing.assert_array_equal(one.success, two.success)
-        assert_same(parallel.reset(np.array([2]), seeds[3:]), environments.reset(np.array([2]), seeds[3:]))
-        assert two.frames.images["static"].shape == (3, 2, 64, 64, 3)
-        assert (two.success.dtype, two.success.tolist()) == (np.bool_, [False] * 3)
+        assert (parallel.num_envs, parallel.get_attr("contract")) == (3, (SPEC,) * 3)
+        assert_same(parallel.reset(seed=seeds[:3])[0], environments.reset(seed=seeds[:3])[0])
+        for action in actions:
+            one, two = parallel.step(action), environments.step(action)
+            assert_same(one[0], two[0])
+            for number in (1, 2, 3):
+                np.testing.assert_array_equal(one[number], two[number])
+        last = [
+            each.reset(seed=[0, 0, seeds[3]], options={"reset_mask": np.array([False, False, True])})[0]
+            for each in (parallel, environments)
+        ]
+        assert_same(*last)
+        assert last[0]["static"].shape == (3, 64, 64, 3)
+        assert (one[2].dtype, one[2].tolist()) == (np.bool_, [False] * 3)
 
 
 @pytest.mark.parametrize("hybrid", [False, True])
@@ -68,9 +78,9 @@ def test_features_are_those_of_the_agent_on_the_same_start(environments, checkpo
     config = load_checkpoint(checkpoints.world_model, "world_model").config_as(WorldModelConfig)
     torch.manual_seed(1)
     config = dataclasses.replace(config, scene_state=hybrid, target=True, robot_state_weight=1.0)
-    model = WorldModel(config, environments.spec).eval()
+    model = WorldModel(config, SPEC).eval()
     policy = make_policy(PolicyNetConfig(width=8, denoising_steps=2), model.feature_dim, 7)
-    agent, sizes = Agent(model.requires_grad_(False), policy, Unjudged(), environments.spec), model.rssm.config
+    agent, sizes = Agent(model.requires_grad_(False), policy, Unjudged(), SPEC), model.rssm.config
     sampling = DPPOConfig(envs=3, chunks=1, horizon=1)
     source = EnvironmentRollouts(model, environments, DPPO_SEEDS, 1, sampling, Streams([Stream(5)]))
     rollout = source.rollout(policy)
@@ -80,7 +90,7 @@ def test_features_are_those_of_the_agent_on_the_same_start(environments, checkpo
     first = again.gumbel(3, sizes.categoricals, sizes.classes)
     again.normal(3, policy.steps + 1, policy.chunk, policy.action_dim)
     noise = [first, *(again.gumbel(3, sizes.categoricals, sizes.classes) for _ in range(policy.chunk))]
-    robot, safety = SimulatedPanda(), SafetyFilter(MotionLimits(), environments.spec)
+    robot, safety = SimulatedPanda(), SafetyFilter(MotionLimits(), SPEC)
     for row, seed in enumerate(seeds):
         robot.reset("open_drawer", int(seed))
         agent.reset(0)
@@ -90,25 +100,32 @@ def test_features_are_those_of_the_agent_on_the_same_start(environments, checkpo
             executed = safety.executed(observation.target) if tick else executed
             features.append(agent.filter(observation, executed, noise[tick][row : row + 1]))
             if raw is not None:
-                command = safety.step(environments.spec.action.executed(raw), observation.target)
+                command = safety.step(SPEC.action.executed(raw), observation.target)
                 robot.command(command.goal, command.gripper)
         torch.testing.assert_close(rollout.features[row, 0], features[0][0], atol=1e-4, rtol=0)
         torch.testing.assert_close(rollout.next_features[row, 0], features[-1][0], atol=1e-4, rtol=0)
     robot.close()
 
 
-def test_a_killed_process_is_one_error():
+def reset_with_one_killed():
     with parallel_environments(TASK, 2, workers=2) as parallel:
-        os.kill(parallel._workers[1]._process.pid, signal.SIGKILL)
-        with pytest.raises(DiwaError, match=r"ended \(exit code -9.*fewer --workers or --envs"):
-            parallel.reset(np.arange(2), np.arange(2))
-    assert not any(worker._process.is_alive() for worker in parallel._workers)
+        os.kill(parallel.processes[1].pid, signal.SIGKILL)
+        parallel.reset(seed=[0, 1])
 
 
-def test_an_error_in_a_process_arrives_as_itself():
-    task = Task("fly", MotionLimits(), SimConfig())
-    with parallel_environments(task, 1, workers=1) as parallel, pytest.raises(DiwaError, match="unknown skill 'fly'"):
-        parallel.reset(np.arange(1), np.arange(1))
+def test_a_killed_process_is_one_error():
+    before = multiprocessing.active_children()
+    with pytest.raises(DiwaError, match=r"ended \(exit code -9.*fewer --envs"):
+        reset_with_one_killed()
+    assert multiprocessing.active_children() == before
+
+
+def test_an_error_in_a_process_arrives_as_itself(recwarn, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    message = "no off-screen rendering with disable"
+    with pytest.raises(DiwaError, match=message), parallel_environments(TASK, 1, workers=1) as parallel:
+        parallel.reset(seed=[0])
+    assert not recwarn
 
 
 def test_no_process_outlives_a_killed_parent():
@@ -120,7 +137,7 @@ from diwa_data.motion import MotionLimits
 from diwa_sim.table import SimConfig
 if __name__ == "__main__":
     with parallel_environments(Task("open_drawer", MotionLimits(), SimConfig()), 2, 2) as parallel:
-        print(*[worker._process.pid for worker in parallel._workers], flush=True)
+        print(*[process.pid for process in parallel.processes], flush=True)
         time.sleep(60)
 """
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diwa_data.motion import MotionLimits
-from diwa_data.robot import Frames, Played, VectorEnvironment
+from diwa_data.robot import VectorEnvironment
 from diwa_data.spec import require_same
 from diwa_learning.core.device import compute_device
 from diwa_learning.core.run import TrainingRun, require_run_folder
@@ -81,26 +81,26 @@ class EnvironmentRollouts:
         config: DPPOConfig,
         draws: Streams,
     ):
-        require_same(model.spec, environments.spec, "the environment")
+        require_same(model.spec, environments.get_attr("contract")[0], "the environment")
         self.model, self.environments, self.seeds = model, environments, seeds
         self.trained_steps, self.config, self.draws = trained_steps, config, draws
 
     @torch.no_grad()
     def rollout(self, policy: ChainPolicy) -> Rollout:
         """One iteration of `policy`; what still goes on at its end is cut."""
-        config, draws, count = self.config, self.draws, self.environments.count
+        config, draws, count = self.config, self.draws, self.environments.num_envs
         shape = (count, config.chunks)
         rollout = empty_rollout(shape, self.model.feature_dim, policy, self.trained_steps, draws.device)
-        rows, seeds = np.arange(count), self._draw_seeds()
-        belief = self._begin(self.environments.reset(rows, seeds), self._draw_noise())
+        everyone = torch.ones(count, dtype=torch.bool, device=draws.device)
+        seeds, noise = self._draw_seeds(), self._draw_noise()
+        belief = self._begin(everyone, seeds, noise)
         age = torch.zeros(count, dtype=torch.int64, device=draws.device)
         for t in range(config.chunks):
             features = belief.state.features
             noise = draws.normal(count, policy.steps + 1, policy.chunk, policy.action_dim)
             sample = policy.explore(features, noise, config.exploration)
-            played = self.environments.play(sample.actions.cpu().numpy())
-            belief, age = self._follow(belief, played), age + 1
-            success = self._tensor(played.success)
+            belief, succeeded = self._play(belief, sample.actions.cpu().numpy())
+            success, age = self._tensor(succeeded), age + 1
             done = success | (age >= config.horizon) | (t == config.chunks - 1)
             rollout.features[:, t], rollout.next_features[:, t] = features, belief.state.features
             rollout.chains[:, t] = sample.chains[:, -self.trained_steps - 1 :]
@@ -112,39 +112,44 @@ class EnvironmentRollouts:
 
     def _restart(self, belief: Belief, done: Tensor) -> Belief:
         """Ended environments start anew; as many numbers are drawn however many they are."""
-        seeds, noise, rows = self._draw_seeds(), self._draw_noise(), done.nonzero()[:, 0]
-        if not len(rows):
+        seeds, noise = self._draw_seeds(), self._draw_noise()
+        if not done.any():
             return belief
-        which = rows.cpu().numpy()
-        return belief.replaced(rows, self._begin(self.environments.reset(which, seeds[which]), noise[rows]))
+        return belief.replaced(done.nonzero()[:, 0], self._begin(done, seeds, noise[done]))
 
-    def _begin(self, frames: Frames, noise: Tensor) -> Belief:
-        """Beliefs (M, ...) after first frames (M,), as deployment begins: from the zero state with the null action."""
-        images, state = self._tensors(frames)
+    def _begin(self, which: Tensor, seeds: list[int | None], noise: Tensor) -> Belief:
+        """Start the environments `which` (N,) anew; their beliefs (M, ...) begin from the zero state, as deployment's.
+
+        `seeds` are of all N, `noise` (M, C, K) of the M that begin.
+        """
+        observed, _ = self.environments.reset(seed=seeds, options={"reset_mask": which.cpu().numpy()})
+        images, state = self._tensors({name: value[which.cpu().numpy()] for name, value in observed.items()})
         null = self.model.null_action.expand(len(state), -1)
         return follow(self.model, unseen(self.model, state), images, state, null, noise)
 
-    def _follow(self, belief: Belief, played: Played) -> Belief:
-        """Beliefs (N, ...) after a chunk, filtered at every control tick."""
-        (images, states), executed = self._tensors(played.frames), self._tensor(played.executed)
-        for tick in range(executed.shape[1]):
-            seen = {name: image[:, tick] for name, image in images.items()}
-            belief = follow(self.model, belief, seen, states[:, tick], executed[:, tick], self._draw_noise())
-        return belief
+    def _play(self, belief: Belief, chunks: np.ndarray) -> tuple[Belief, np.ndarray]:
+        """Beliefs after the `chunks` (N, H, 7), filtered at every control tick, and who has succeeded (N,) bool."""
+        for actions in chunks.swapaxes(0, 1):
+            observed, _, succeeded, _, _ = self.environments.step(actions)
+            images, state = self._tensors(observed)
+            belief = follow(self.model, belief, images, state, self._tensor(observed["executed"]), self._draw_noise())
+        return belief, succeeded
 
-    def _draw_seeds(self) -> np.ndarray:
-        """(N,) int64."""
-        share = self.draws.uniform(self.environments.count).double().cpu().numpy()
-        return self.seeds.start + (share * len(self.seeds)).astype(np.int64)
+    def _draw_seeds(self) -> list[int | None]:
+        """N seeds of starts."""
+        share = self.draws.uniform(self.environments.num_envs).double().cpu().numpy()
+        return (self.seeds.start + (share * len(self.seeds)).astype(np.int64)).tolist()
 
     def _draw_noise(self) -> Tensor:
         """(N, C, K) Gumbel."""
         sizes = self.model.rssm.config
-        return self.draws.gumbel(self.environments.count, sizes.categoricals, sizes.classes)
+        return self.draws.gumbel(self.environments.num_envs, sizes.categoricals, sizes.classes)
 
-    def _tensors(self, frames: Frames) -> tuple[dict[str, Tensor], Tensor]:
-        state = model_state(frames.state, frames.scene_state, self.model.config.scene_state)
-        return {name: self._tensor(image) for name, image in frames.images.items()}, self._tensor(state)
+    def _tensors(self, observed: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
+        """Images (N, 64, 64, 3) by camera, and the state (N, S) that the model knows."""
+        state = model_state(observed["state"], observed.get("scene_state"), self.model.config.scene_state)
+        images = {camera.name: self._tensor(observed[camera.name]) for camera in self.model.spec.cameras}
+        return images, self._tensor(state)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.draws.device)

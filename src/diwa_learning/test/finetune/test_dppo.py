@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toy import DPPO, RIGHT, STILL, ConstantPolicy, LineEnvironments, line_frames
+from toy import DPPO, RIGHT, STILL, ConstantPolicy, LineEnvironments, line_observation
 
 from diwa_data.config import load_section
 from diwa_data.errors import DiwaError
@@ -27,9 +27,10 @@ PRACTICE = Practice(lambda skill, count: nullcontext(LineEnvironments(count)), S
 class Noted(LineEnvironments):
     """Remembers the seeds that it was started from."""
 
-    def reset(self, rows, seeds):
-        self.started = [*getattr(self, "started", []), *zip(rows.tolist(), seeds.tolist(), strict=True)]
-        return super().reset(rows, seeds)
+    def reset(self, *, seed, options):
+        rows = np.flatnonzero(options["reset_mask"]).tolist()
+        self.started = [*getattr(self, "started", []), *((row, seed[row]) for row in rows)]
+        return super().reset(seed=seed, options=options)
 
 
 def rollouts(toy_files, environments, **changes):
@@ -64,8 +65,8 @@ def test_bookkeeping_of_episodes_that_are_cut(toy_files):
 def test_only_what_ended_starts_anew(toy_files):
     """The hands differ in pace, so that episodes end at different times."""
     environments = Noted(3)
-    paced = environments.play
-    environments.play = lambda actions: paced(actions * np.array([1, 2, 0.5], np.float32)[:, None, None])
+    paced = environments.step
+    environments.step = lambda actions: paced(actions * np.array([1, 2, 0.5], np.float32)[:, None])
     rollout = rollouts(toy_files, environments, chunks=6, horizon=6).rollout(ConstantPolicy(RIGHT))
     assert rollout.age.tolist() == [[1, 2, 3, 1, 2, 3], [1, 2, 1, 2, 1, 2], [1, 2, 3, 4, 5, 6]]
     assert [row for row, _ in environments.started] == [0, 1, 2, 1, 0, 1]
@@ -93,12 +94,12 @@ def test_filtering_environments_is_filtering_a_recording(toy_files):
     clips = embed_clips(model, [whole(episode)])
     noise = Streams([Stream(0)]).gumbel(1, len(episode), *model.rssm.initial(1).z.view(1, 4, 8).shape[1:])
     expected = filtered_states(model, clips, noise)
-    frames = [line_frames(episode.state[t : t + 1, 0].astype(float)) for t in range(len(episode))]
-    belief = unseen(model, torch.from_numpy(frames[0].state))
+    frames = [line_observation(episode.state[t : t + 1, 0].astype(float)) for t in range(len(episode))]
+    belief = unseen(model, torch.from_numpy(frames[0]["state"]))
     for t, frame in enumerate(frames):
         action = model.null_action[None] if t == 0 else torch.from_numpy(episode.action[t - 1 : t])
-        images = {name: torch.from_numpy(image) for name, image in frame.images.items()}
-        belief = follow(model, belief, images, torch.from_numpy(frame.state), action, noise[:, t])
+        images = {name: torch.from_numpy(frame[name]) for name in ("static", "gripper")}
+        belief = follow(model, belief, images, torch.from_numpy(frame["state"]), action, noise[:, t])
         assert torch.equal(belief.state.z, expected.z[:, t])
         torch.testing.assert_close(belief.state.h, expected.h[:, t], atol=1e-4, rtol=0)
 
@@ -168,7 +169,7 @@ def test_a_run_continues_on_the_same_environments_alone(tuned, toy_files, toy_po
 def test_environments_of_another_robot_are_refused(toy_files, toy_policy_path, tmp_path):
     def other(skill, count):
         environments = LineEnvironments(count)
-        environments.spec = Spec(robot="other")
+        environments.contract = Spec(robot="other")
         return nullcontext(environments)
 
     with pytest.raises(DiwaError, match=r"spec\.robot"):

@@ -17,7 +17,7 @@ import numpy as np
 from diwa_data.calvin.format import pose_of
 from diwa_data.errors import DiwaError
 from diwa_data.motion import is_finite
-from diwa_data.pose import Pose, integrate, relative_action
+from diwa_data.pose import ExecutedActions, Pose
 from diwa_data.robot import Observation
 from diwa_data.skills import goal_of, require_skill
 from diwa_data.spec import CALVIN
@@ -55,11 +55,11 @@ class CalvinEnvironment:
         start = self._start(require_skill(skill), seed)
         self._take(self._environment.reset(robot_obs=start.robot, scene_obs=start.scene), ticks=0)
         self._goal, self._begun, self._succeeded = goal_of(skill, self.spec.robot), self._scene, False
-        self._target = pose_of(np.asarray(self._latest["robot_obs"], float))
+        self._executed = ExecutedActions(pose_of(np.asarray(self._latest["robot_obs"], float)), self.spec.action)
 
     def observe(self) -> Observation:
         """Images of both cameras, measured pose, gripper width and scene state now."""
-        return observation_of(self._latest, self._target, self._ticks / self.spec.rate)
+        return observation_of(self._latest, self._executed.reached, self._ticks / self.spec.rate)
 
     def command(self, goal: Pose, gripper: float) -> None:
         """Move the target towards `goal`, at most one full-scale action, over one tick of 1/30 s.
@@ -68,8 +68,7 @@ class CalvinEnvironment:
         """
         if not is_finite(goal):
             raise DiwaError(f"the goal {goal.position}, {goal.quaternion} is not finite")
-        action = relative_action(self._target, goal, gripper, self.spec.action)
-        self._target = integrate(self._target, action, self.spec.action)
+        action = self._executed.read(goal, gripper)
         self._take(self._environment.step(action.astype(float))[0], self._ticks + 1)
         done = self._goal.achieved(self.spec.scene_state, self._begun, self._scene)
         self._succeeded = self._succeeded or bool(done)

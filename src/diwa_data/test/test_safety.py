@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.interpolator import Interpolator
-from diwa_data.motion import MotionLimits, outside, use_of_limits
+from diwa_data.motion import MotionLimits, SafetyFilter, outside, use_of_limits
 from diwa_data.pose import Pose, action_sequence
 from diwa_data.spec import Spec
-from diwa_deploy.safety import SafetyFilter
 
 SPEC, LIMITS = Spec(), MotionLimits()
 DOWN = Rotation.from_euler("x", np.pi)
