@@ -6,6 +6,9 @@ A killed recorder leaves only a hidden `.recording-*` folder, which `diwa recove
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +20,16 @@ from diwa_data.files import require_free
 from diwa_data.images import require_record_size
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
-from diwa_data.recording.bag_writer import BagWriter, Storage, next_name
-from diwa_data.recording.sidecar import Sidecar
+from diwa_data.recording.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name
+from diwa_data.recording.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec
 from diwa_data.teleop.clutch import ControllerState, TeleopConfig
 from diwa_data.teleop.config import DeviceConfig
 
 EVENTS = ("start", "stop", "success", "discard")
-
-_DISK_CHECK_EVERY = 30  # images
+DISCARDED = ".discarded-"
+"""Finished episodes that were discarded are renamed to this and their name."""
+_DISK_CHECK_EVERY = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -57,98 +61,162 @@ class RecordConfig:
 
 
 class EpisodeRecorder:
-    """Writes one episode after another into `folder`; a context manager; all times in seconds.
+    """Episodes in `folder`, one after another: each is started, marked, and stopped or discarded. A context manager.
 
-    `stamp` is when a value was measured, `received` when it arrived here: the bag's order and the dataset's clock.
-    Publish target, gripper command, pose and joints before the first images, so that the first tick knows them.
+    The robot's node and the simulator record through it. All times are seconds; `stamp` is when a value was measured,
+    `received` when it arrived here: the bag's order and the dataset's clock. Write target, gripper command, pose and
+    joints before the first images, so that the first tick knows them.
     """
 
-    def __init__(self, folder: Path, spec: Spec, storage: Storage = "mcap", min_free_mb: float = 300.0):
+    def __init__(
+        self,
+        folder: Path,
+        spec: Spec,
+        storage: Storage = "mcap",
+        min_free_mb: float = 300.0,
+        backend: Callable[[Path, Storage], Backend] = RosbagsBackend,
+    ):
         """Episodes become `folder/<name>`. Below `min_free_mb` of free disk nothing more is recorded."""
-        self.folder = Path(folder)
-        self.spec = spec
-        self._storage = storage
-        self._min_free_mb = min_free_mb
+        self.folder, self.spec = Path(folder), spec
+        self.labels: dict[str, Any] = {}
+        """Labels of the episodes that an operator's `start` begins."""
+        self.finished: list[Path] = []
+        """Episodes that were finished here and not discarded since."""
+        self._storage, self._min_free_mb, self._backend = storage, min_free_mb, backend
         self._cameras = {camera.name: camera for camera in spec.cameras}
-        self._images = 0
         self._bag: BagWriter | None = None
+        self._begun = self._disk_checked = 0.0
 
     @property
     def recording(self) -> bool:
-        """Between `start` and `stop` or `discard`."""
+        """An episode is running."""
         return self._bag is not None
 
-    def start(self, labels: dict[str, Any], name: str | None = None) -> None:
+    @property
+    def episode(self) -> str:
+        """Name of the running episode; empty between two."""
+        return self._bag.path.name if self._bag else ""
+
+    @property
+    def next_name(self) -> str:
+        """Name of the next episode, unless it is given one: the first free number."""
+        return next_name(self.folder)
+
+    def seconds(self, now: float) -> float:
+        """Length of the running episode; 0 between two."""
+        return now - self._begun if self._bag else 0.0
+
+    def statistics(self, topic: str) -> TopicStatistics | None:
+        """What came on a topic in the running episode, if anything did."""
+        return self._bag.sidecar.topics.get(topic) if self._bag else None
+
+    def event(self, name: str, received: float) -> str:
+        """Do what an operator asks for: start, stop, success or discard. Returns a line that says what was done.
+
+        Between two episodes `discard` sets the last finished one aside. Raises `DiwaError` if no episode can start.
+        """
+        if name not in EVENTS:
+            raise unknown("episode event", name, EVENTS)
+        if name == "discard":
+            return self._discard_last() if self._bag is None else f"discarded {self.discard()}"
+        if name == "start":
+            if self._bag:
+                return f"{self.episode} is being recorded already"
+            self.start(received, self.labels)
+            return f"recording {self.episode}"
+        if self._bag is None:
+            return "nothing is being recorded" + "; mark a finished episode with 'diwa annotate'" * (name == "success")
+        seconds, said = self.seconds(received), self.episode
+        if name == "success":
+            self.mark("success", received)
+            return f"{said}: success at {seconds:.1f} s"
+        self.stop(received)
+        return f"finished {said}, {seconds:.1f} s"
+
+    def start(self, received: float, labels: dict[str, Any], name: str = "") -> None:
         """Begin an episode. `labels` must be JSON: source (play | demonstration), skill, seed, operator, free ones.
 
-        `name` defaults to the next free number. Raises `DiwaError` if it is taken or the disk is nearly full.
+        `name` defaults to `next_name`. Raises `DiwaError` if it is taken or the disk is nearly full.
         """
         if self._bag is not None:
             raise DiwaError("an episode is being recorded already: stop or discard it first")
         self.folder.mkdir(parents=True, exist_ok=True)
         require_free(self.folder, self._min_free_mb)
         sidecar = Sidecar(self.spec, dict(labels), complete=False)
-        self._bag = BagWriter(self.folder, name or next_name(self.folder), sidecar, self._storage)
+        self._bag = BagWriter(self.folder, name or self.next_name, sidecar, self._storage, self._backend)
+        self._begun = received
+        self.mark("start", received)
+
+    def mark(self, event: str, received: float) -> None:
+        """Write an event into the running episode."""
+        self.write(messages.EPISODE_EVENT, received, messages.encode_string(event))
+        self._require_bag().sidecar.events.append((event, received))
+
+    def stop(self, received: float) -> Path:
+        """Finish the episode and return its folder; only now does it appear."""
+        self.mark("stop", received)
+        bag, self._bag = self._require_bag(), None
+        self.finished.append(bag.finish())
+        return self.finished[-1]
+
+    def discard(self) -> str:
+        """Delete the running episode, if there is one; returns its name."""
+        name = self.episode
+        if self._bag is not None:
+            self._bag.discard()
+            self._bag = None
+        return name
+
+    def write(self, topic: str, received: float, data: bytes | memoryview, message_type: str = "") -> None:
+        """A serialised message; the types of our own topics are known. A full disk loses the episode: `DiwaError`."""
+        try:
+            self._require_bag().write(topic, message_type or messages.TYPES[topic], received, data)
+        except BaseException:
+            self._bag = None  # the writer has discarded it
+            raise
+
+    def require_free(self) -> None:
+        """Raise `DiwaError` when the disk is nearly full, looked at once a second: stop the episode, and it is kept."""
+        if time.monotonic() - self._disk_checked >= _DISK_CHECK_EVERY:
+            require_free(self.folder, self._min_free_mb)
+            self._disk_checked = time.monotonic()
 
     def image(self, name: str, image: np.ndarray, stamp: float, received: float) -> None:
-        """An rgb image (H, W, 3) uint8 at the camera's `record_size`.
-
-        Raises `DiwaError` when the disk is nearly full; the episode can still be stopped, and is then kept.
-        """
+        """An rgb image (H, W, 3) uint8 at the camera's `record_size`. Raises as `require_free` does."""
         if name not in self._cameras:
             raise DiwaError(f"camera {name!r} is not in the spec, which has {', '.join(self._cameras)}")
         require_record_size(image, self._cameras[name])
         data = messages.encode_image(image, stamp, f"{name}_camera")
-        self._write(messages.image_topic(name), received, data, messages.IMAGE_TYPE)
-        self._images += 1
-        if self._images % _DISK_CHECK_EVERY == 0:
-            require_free(self.folder, self._min_free_mb)
+        self.write(messages.image_topic(name), received, data, messages.IMAGE_TYPE)
+        self.require_free()
 
     def pose(self, pose: Pose, stamp: float, received: float) -> None:
         """Measured hand pose."""
-        self._write(messages.CURRENT_POSE, received, messages.encode_pose(pose, stamp))
+        self.write(messages.CURRENT_POSE, received, messages.encode_pose(pose, stamp))
 
     def target(self, pose: Pose, stamp: float, received: float) -> None:
         """Commanded hand pose."""
-        self._write(messages.TARGET_POSE, received, messages.encode_pose(pose, stamp))
+        self.write(messages.TARGET_POSE, received, messages.encode_pose(pose, stamp))
 
     def joints(
         self, names: list[str], positions: np.ndarray, velocities: np.ndarray, stamp: float, received: float
     ) -> None:
         """Arm and fingers, rad and m. Gripper width is the sum of the joints that have `finger` in their name."""
-        self._write(messages.JOINT_STATES, received, messages.encode_joints(names, positions, velocities, stamp))
+        self.write(messages.JOINT_STATES, received, messages.encode_joints(names, positions, velocities, stamp))
 
     def gripper(self, value: float, received: float) -> None:
         """Gripper command, +1 open or -1 close: at the start, on edges and at 1 Hz."""
-        self._write(messages.GRIPPER_COMMAND, received, messages.encode_float(value))
+        self.write(messages.GRIPPER_COMMAND, received, messages.encode_float(value))
 
     def controller(self, state: ControllerState, stamp: float, received: float) -> None:
         """The raw controller: its pose, and a Joy of axes [trigger] and buttons [deadman, valid]."""
-        self._write(messages.CONTROLLER_POSE, received, messages.encode_pose(state.pose, stamp))
+        self.write(messages.CONTROLLER_POSE, received, messages.encode_pose(state.pose, stamp))
         joy = messages.encode_joy(np.array([state.trigger]), np.array([state.deadman, state.valid]), stamp)
-        self._write(messages.CONTROLLER_JOY, received, joy)
+        self.write(messages.CONTROLLER_JOY, received, joy)
 
     def scene_state(self, vector: np.ndarray, received: float) -> None:
         """Scene state of the simulated robot, in the order of `spec.scene_state`."""
-        self._write(messages.SCENE_STATE, received, messages.encode_vector(vector))
-
-    def event(self, name: str, received: float) -> None:
-        """Operator event: start, stop, success or discard."""
-        if name not in EVENTS:
-            raise unknown("episode event", name, EVENTS)
-        self._write(messages.EPISODE_EVENT, received, messages.encode_string(name))
-        self._require_bag().sidecar.events.append((name, received))
-
-    def stop(self) -> Path:
-        """Finish the episode and return its folder; only now does it appear."""
-        bag, self._bag = self._require_bag(), None
-        return bag.finish()
-
-    def discard(self) -> None:
-        """Throw the running episode away, if there is one."""
-        if self._bag is not None:
-            self._bag.discard()
-            self._bag = None
+        self.write(messages.SCENE_STATE, received, messages.encode_vector(vector))
 
     def __enter__(self) -> EpisodeRecorder:
         return self
@@ -157,12 +225,13 @@ class EpisodeRecorder:
         """An episode that was not stopped is discarded."""
         self.discard()
 
-    def _write(self, topic: str, received: float, data: memoryview, message_type: str | None = None) -> None:
-        try:
-            self._require_bag().write(topic, message_type or messages.TYPES[topic], received, data)
-        except BaseException:
-            self._bag = None  # the writer has discarded it
-            raise
+    def _discard_last(self) -> str:
+        if not self.finished:
+            return "nothing to discard in this session"
+        last = self.finished.pop()
+        aside = last.with_name(f"{DISCARDED}{last.name}-{time.time_ns()}")
+        os.replace(last, aside)
+        return f"discarded {last.name}; it is kept as {aside.name}"
 
     def _require_bag(self) -> BagWriter:
         if self._bag is None:

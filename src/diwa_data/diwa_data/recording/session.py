@@ -6,26 +6,22 @@ topics is kept, so that an episode knows them from its first moment. Times are s
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diwa_data.errors import DiwaError, unknown
-from diwa_data.files import free_mb, require_free
+from diwa_data.errors import DiwaError
+from diwa_data.files import free_mb
 from diwa_data.images import require_record_size
 from diwa_data.locks import FolderLock
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import decode_value, find_bags, is_bag, require_frame
-from diwa_data.recording.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name, tell_unfinished
+from diwa_data.recording.bag_writer import Backend, RosbagsBackend, Storage, tell_unfinished
+from diwa_data.recording.recorder import EpisodeRecorder
 from diwa_data.recording.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec, require_same
 
-DISCARDED = ".discarded-"
-"""Finished episodes that were discarded are renamed to this and their name."""
-_DISK_CHECK_EVERY = 1.0  # seconds
 _SLOWEST = 0.8  # share of the declared rate below which a camera is too slow to be recorded
 
 
@@ -85,25 +81,23 @@ class Session:
 
     def __init__(self, spec: Spec, config: SessionConfig, backend: Callable[[Path, Storage], Backend] = RosbagsBackend):
         """Raises `DiwaError` if the folder is in use, holds episodes of another spec, or has too little free space."""
-        self.spec, self.config, self._backend = spec, config, backend
+        self.spec, self.config = spec, config
         self._lock = FolderLock(config.folder)
         self.unfinished = tell_unfinished(config.folder)
         """What recorders that were killed left here, and how to save it; empty if nothing."""
-        self._finished: list[Path] = []
-        self._bag: BagWriter | None = None
+        self._recorder = EpisodeRecorder(config.folder, spec, config.storage, config.min_free_mb, backend)
+        self._recorder.labels = config.labels
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
-        self._latched: dict[str, tuple[str, bytes] | None] = dict.fromkeys([messages.GRIPPER_COMMAND, *infos])
+        self._latched: dict[str, tuple[str, bytes]] = dict.fromkeys([messages.GRIPPER_COMMAND, *infos], ("", b""))
         self._cameras = {messages.image_topic(camera.name): camera for camera in spec.cameras}
-        self._labels: dict[str, Any] = {}
-        self._bytes, self._recorded = 0, 0.0
+        self._bytes, self._recorded, self._last = 0, 0.0, 0.0
         self._seen: dict[str, TopicStatistics] = {}
-        self._heard: dict[str, float] = {}
+        self._last_message: dict[str, float] = {}
         self._faults: dict[str, str] = {}
         self._rates: dict[str, float] = {}
-        self._checked = 0.0
         try:
             self._require_same_spec()
-            require_free(self.config.folder, self.config.min_free_mb)
+            self._recorder.require_free()
         except DiwaError:
             self._lock.release()
             raise
@@ -111,11 +105,11 @@ class Session:
     @property
     def episode(self) -> str:
         """Name of the running episode; empty between two."""
-        return self._bag.path.name if self._bag else ""
+        return self._recorder.episode
 
     def numbers(self, topic: str) -> dict[str, float]:
         """Count, largest gap (s) and, for cameras, estimated drops of a topic in the running episode."""
-        statistics = self._bag.sidecar.topics.get(topic) if self._bag else None
+        statistics = self._recorder.statistics(topic)
         if statistics is None:
             return {}
         numbers = {"count": statistics.count, "largest_gap": round(statistics.largest_gap, 3)}
@@ -126,53 +120,58 @@ class Session:
 
         Raises `DiwaError` when it cannot be written; the running episode is lost then, and no other.
         """
-        fresh = received - self._heard.get(topic, -float("inf")) > self.config.max_silence
+        fresh = received - self._last_message.get(topic, -float("inf")) > self.config.max_silence
         fault = self._check(topic, message_type, data) if fresh or topic in self._faults else ""
-        self._heard[topic] = received
+        self._last_message[topic] = self._last = received
         self._seen.setdefault(topic, TopicStatistics()).add(received)
         if topic in self._latched:
             self._latched[topic] = (message_type, bytes(data))
-        if self._bag is None:
+        if not self._recorder.recording:
             return fault
-        self._write(topic, message_type, received, data)
+        self._recorder.write(topic, received, data, message_type)
         self._bytes += len(data)
-        if time.monotonic() - self._checked < _DISK_CHECK_EVERY:
-            return ""
-        self._checked = time.monotonic()
         try:
-            require_free(self.config.folder, self.config.min_free_mb)
+            self._recorder.require_free()
         except DiwaError as error:
-            return f"{error}. {self._stop(received)}"
+            return f"{error}. {self.event('stop', received)}"
         return fault
 
     def label(self, labels: dict[str, Any]) -> None:
         """Labels that the episodes from the next one on get besides the configured ones, which win."""
-        self._labels = labels
+        self._recorder.labels = labels | self.config.labels
 
     def event(self, name: str, received: float) -> str:
         """An operator's event: start, stop, success or discard; returns what it did.
 
         Raises `DiwaError` if no episode can start: required topics are silent or wrong, or the disk is nearly full.
         """
-        actions = {"start": self._start, "stop": self._stop, "success": self._success, "discard": self._discard}
-        if name not in actions:
-            raise unknown("episode event", name, actions)
-        return actions[name](received)
+        was_recording, seconds = self._recorder.recording, self._recorder.seconds(received)
+        self._last = received
+        if name == "start" and not was_recording:
+            self._require_healthy(received)
+        said = self._recorder.event(name, received)
+        if self._recorder.recording and not was_recording:
+            for topic, (message_type, data) in self._latched.items():
+                if data:
+                    self._recorder.write(topic, received, data, message_type)
+        if name == "stop" and was_recording:
+            self._recorded += seconds
+            return f"{said}. Reset the scene, then start the next"
+        return said
 
     def status(self, now: float) -> Status:
         """How it goes; rates count from the last call."""
-        free = free_mb(self.config.folder)
-        seconds = now - self._begun if self._bag else 0.0
+        free, seconds = free_mb(self.config.folder), self._recorder.seconds(now)
         recorded = self._recorded + seconds
         rate = self._bytes / recorded / 1e6 if recorded > 1.0 else 0.0
         left = max(0.0, free - self.config.min_free_mb) / rate / 60 if rate else float("inf")
         rates = {topic: seen.rate for topic, seen in self._seen.items() if topic not in self._latched}
         self._seen, self._rates = {}, rates
-        return Status(self.episode, seconds, len(self._finished), free, left, rates, self._silent(now))
+        return Status(self.episode, seconds, len(self._recorder.finished), free, left, rates, self._silent(now))
 
     def close(self) -> str:
         """Finish a running episode and let go of the folder."""
-        said = self._stop(self._last) if self._bag else ""
+        said = self.event("stop", self._last) if self._recorder.recording else ""
         self._lock.release()
         return said
 
@@ -182,70 +181,15 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, received: float) -> str:
-        if self._bag:
-            return f"{self._bag.path.name} is being recorded already"
-        problems = self._slow() | {topic: f"nothing on {topic}" for topic in self._silent(received)} | self._faults
+    def _require_healthy(self, now: float) -> None:
+        """Raise `DiwaError` naming the required topics that are silent, slow or wrong."""
+        problems = self._slow() | {topic: f"nothing on {topic}" for topic in self._silent(now)} | self._faults
         if problems:
             raise DiwaError(f"cannot start: {'; '.join(problems.values())}")
-        require_free(self.config.folder, self.config.min_free_mb)
-        folder, labels = self.config.folder, self._labels | self.config.labels
-        sidecar = Sidecar(self.spec, labels, complete=False)
-        self._bag = BagWriter(folder, next_name(folder), sidecar, self.config.storage, self._backend)
-        self._begun = self._last = received
-        self._mark("start", received)
-        for topic, last in self._latched.items():
-            if last:
-                self._write(topic, last[0], received, last[1])
-        return f"recording {self._bag.path.name}"
-
-    def _stop(self, received: float) -> str:
-        if self._bag is None:
-            return "nothing is being recorded"
-        self._mark("stop", received)
-        bag, self._bag = self._bag, None
-        path = bag.finish()
-        self._finished.append(path)
-        self._recorded += received - self._begun
-        return f"finished {path.name}, {received - self._begun:.1f} s. Reset the scene, then start the next"
-
-    def _success(self, received: float) -> str:
-        if self._bag is None:
-            return "nothing is being recorded; mark a finished episode with 'diwa annotate'"
-        self._mark("success", received)
-        return f"{self._bag.path.name}: success at {received - self._begun:.1f} s"
-
-    def _discard(self, received: float) -> str:
-        """The running episode is deleted; between two, the last finished one is set aside."""
-        if self._bag:
-            bag, self._bag = self._bag, None
-            bag.discard()
-            return f"discarded {bag.path.name}"
-        if not self._finished:
-            return "nothing to discard in this session"
-        last = self._finished.pop()
-        aside = last.with_name(f"{DISCARDED}{last.name}-{time.time_ns()}")
-        os.replace(last, aside)
-        return f"discarded {last.name}; it is kept as {aside.name}"
-
-    def _mark(self, event: str, received: float) -> None:
-        assert self._bag is not None
-        data = messages.encode_string(event)
-        self._write(messages.EPISODE_EVENT, messages.TYPES[messages.EPISODE_EVENT], received, data)
-        self._bag.sidecar.events.append((event, received))
-
-    def _write(self, topic: str, message_type: str, received: float, data: bytes | memoryview) -> None:
-        assert self._bag is not None
-        self._last = received
-        try:
-            self._bag.write(topic, message_type, received, data)
-        except BaseException:
-            self._bag = None  # the writer has discarded it
-            raise
 
     def _silent(self, now: float) -> dict[str, float]:
         """Required topics that are silent, and for how long."""
-        ages = {topic: now - self._heard.get(topic, -float("inf")) for topic in self.config.required}
+        ages = {topic: now - self._last_message.get(topic, -float("inf")) for topic in self.config.required}
         return {topic: age for topic, age in ages.items() if age > self.config.max_silence}
 
     def _slow(self) -> dict[str, str]:

@@ -52,8 +52,7 @@ def record_synthetic(
     """
     recorder = EpisodeRecorder(folder, spec, storage, min_free_mb=0)
     with recorder:
-        recorder.start(labels)
-        recorder.event("start", 0.0)
+        recorder.start(0.0, labels)
         recorder.target(synthetic_pose(0.0), 0.0, 0.0)
         recorder.gripper(1.0, 0.0)
         marked = closed = False
@@ -71,9 +70,8 @@ def record_synthetic(
                 recorder.gripper(-1.0, time + 0.001)
             if success is not None and not marked and time >= success:
                 marked = True
-                recorder.event("success", time)
-        recorder.event("stop", seconds)
-        return recorder.stop()
+                recorder.mark("success", time)
+        return recorder.stop(seconds)
 
 
 def _record_robot(recorder: EpisodeRecorder, spec: Spec, time: float) -> None:

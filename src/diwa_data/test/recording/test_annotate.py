@@ -98,9 +98,8 @@ def test_a_bag_without_its_clock_says_so(tmp_path, spec):
     from diwa_data.recording.recorder import EpisodeRecorder
 
     with EpisodeRecorder(tmp_path, spec, min_free_mb=0) as recorder:
-        recorder.start({})
-        recorder.event("start", 0.0)
-        bag = recorder.stop()
+        recorder.start(0.0, {})
+        bag = recorder.stop(103.0)
     for looked in (lambda: annotate(bag, 1.0), lambda: contact_sheet(bag)):
         with pytest.raises(DiwaError, match=f"no message on {messages.image_topic('static')}"):
             looked()

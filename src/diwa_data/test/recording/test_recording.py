@@ -34,7 +34,7 @@ from diwa_data.testing.synthetic import record_synthetic, synthetic_pose
 spec = Spec.from_json(sys.argv[2], "argument")
 record_synthetic(Path(sys.argv[1]), spec, 0.5, {"source": "play"})
 recorder = EpisodeRecorder(Path(sys.argv[1]), spec, min_free_mb=0)
-recorder.start({"source": "play", "skill": "", "seed": 3})
+recorder.start(0.0, {"source": "play", "skill": "", "seed": 3})
 noise = np.random.default_rng(0)
 for frame in range(10_000):
     recorder.image("static", noise.integers(0, 256, (40, 48, 3), np.uint8), frame / 30, frame / 30)
@@ -97,7 +97,7 @@ def test_sidecar_counts_rates_gaps_and_drops(tmp_path: Path, spec: Spec) -> None
 
 def test_controller_and_wrong_use(tmp_path: Path, spec: Spec) -> None:
     with EpisodeRecorder(tmp_path, spec, min_free_mb=0) as recorder:
-        recorder.start({})
+        recorder.start(0.0, {})
         pose = Pose(np.zeros(3), Rotation.identity())
         recorder.controller(ControllerState(pose, True, 0.5), 0.0, 0.0)
         with pytest.raises(DiwaError, match="unknown episode event 'win'"):
@@ -107,8 +107,8 @@ def test_controller_and_wrong_use(tmp_path: Path, spec: Spec) -> None:
         with pytest.raises(DiwaError, match="'static' gave an image of uint8 48x40x3"):
             recorder.image("static", np.zeros((48, 40, 3), np.uint8), 0.0, 0.0)
         with pytest.raises(DiwaError, match="being recorded already"):
-            recorder.start({})
-        bag = recorder.stop()
+            recorder.start(0.0, {})
+        bag = recorder.stop(1.0)
         with pytest.raises(DiwaError, match="call start first"):
             recorder.pose(pose, 0.0, 0.0)
     joy = read_episode(bag)[messages.CONTROLLER_JOY][0].value
@@ -117,17 +117,17 @@ def test_controller_and_wrong_use(tmp_path: Path, spec: Spec) -> None:
 
 def test_discard_leaves_nothing_and_names_count_up(tmp_path: Path, spec: Spec) -> None:
     with EpisodeRecorder(tmp_path, spec, min_free_mb=0) as recorder:
-        recorder.start({})
+        recorder.start(0.0, {})
         recorder.gripper(1.0, 0.0)
         recorder.discard()
         assert list(tmp_path.iterdir()) == []
         for _ in range(2):
-            recorder.start({})
+            recorder.start(0.0, {})
             recorder.gripper(1.0, 0.0)
-            recorder.stop()
+            recorder.stop(1.0)
         with pytest.raises(DiwaError, match="000001 exists already"):
-            recorder.start({}, "000001")
-        recorder.start({}, "unfinished")
+            recorder.start(0.0, {}, "000001")
+        recorder.start(0.0, {}, "unfinished")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000", "000001"]
 
 
@@ -136,18 +136,18 @@ def test_two_recorders_do_not_take_the_same_name(tmp_path: Path, spec: Spec) -> 
         EpisodeRecorder(tmp_path, spec, min_free_mb=0) as first,
         EpisodeRecorder(tmp_path, spec, min_free_mb=0) as second,
     ):
-        first.start({}, "000000")
+        first.start(0.0, {}, "000000")
         with pytest.raises(DiwaError, match="being recorded by another process"):
-            second.start({}, "000000")
-        second.start({})
+            second.start(0.0, {}, "000000")
+        second.start(0.0, {})
         second.gripper(1.0, 0.0)
-        assert second.stop().name == "000001"
+        assert second.stop(1.0).name == "000001"
 
 
 def test_full_disk_while_recording(tiny_disk: Path, spec: Spec) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 40, 48, 3), np.uint8)
     recorder = EpisodeRecorder(tiny_disk, spec, min_free_mb=0)
-    recorder.start({"source": "play"})
+    recorder.start(0.0, {"source": "play"})
 
     def fill() -> None:
         for frame, image in enumerate(noise):
@@ -162,7 +162,7 @@ def test_full_disk_while_recording(tiny_disk: Path, spec: Spec) -> None:
 def test_little_space_stops_before_the_disk_is_full(tiny_disk: Path, spec: Spec) -> None:
     recorder = EpisodeRecorder(tiny_disk, spec, min_free_mb=5)
     with pytest.raises(DiwaError, match=r"MB free .* 5 MB are kept"):
-        recorder.start({})
+        recorder.start(0.0, {})
 
 
 def test_a_killed_recorder_loses_only_the_running_episode(tmp_path: Path, spec: Spec) -> None:
@@ -190,7 +190,7 @@ def test_recording_is_fast_enough(tmp_path: Path) -> None:
     images = [synthetic_image(0.1 * k, 200, 200) for k in range(10)]
     pose = synthetic_pose(0.0)
     with EpisodeRecorder(tmp_path, Spec(), min_free_mb=0) as recorder:
-        recorder.start({})
+        recorder.start(0.0, {})
         started = time.process_time()
         for frame in range(150):
             now = frame / 30
@@ -199,5 +199,5 @@ def test_recording_is_fast_enough(tmp_path: Path) -> None:
                 recorder.image(name, images[frame % 10], now, now)
             for _ in range(4):
                 recorder.target(pose, now, now)
-        recorder.stop()
+        recorder.stop(1.0)
     assert (time.process_time() - started) / 150 < 3e-3  # 0.4 ms measured; the budget is 1.2 ms

@@ -11,7 +11,8 @@ from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, find_bags, read_episode
 from diwa_data.recording.bag_writer import RosbagsBackend
-from diwa_data.recording.session import DISCARDED, Session, SessionConfig
+from diwa_data.recording.recorder import DISCARDED
+from diwa_data.recording.session import Session, SessionConfig
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.synthetic import synthetic_image, synthetic_pose
@@ -162,7 +163,7 @@ NOISY = Spec(cameras=(CameraSpec("static", record_size=(180, 190)),))
 
 
 def test_little_space_finishes_the_episode_and_starts_no_other(tiny_disk, monkeypatch):
-    monkeypatch.setattr("diwa_data.recording.session._DISK_CHECK_EVERY", 0.0)
+    monkeypatch.setattr("diwa_data.recording.recorder._DISK_CHECK_EVERY", 0.0)
     with Session(NOISY, SessionConfig(tiny_disk, min_free_mb=0.4)) as session:
         session.event("start", 0.0)
         assert send_noise(session, range(2)) == ["", ""]

@@ -130,10 +130,10 @@ def test_the_controller_is_shown(spec, tmp_path):
     from diwa_data.recording.recorder import EpisodeRecorder
 
     with EpisodeRecorder(tmp_path, spec, min_free_mb=0) as recorder:
-        recorder.start({})
+        recorder.start(100.0, {})
         for step, held in enumerate((False, True, True)):
             recorder.controller(ControllerState(synthetic_pose(0.0), held, 0.5 * step), 100 + step, 100 + step)
-        bag = recorder.stop()
+        bag = recorder.stop(103.0)
     rows = rows_of(bag, None, tmp_path / "e.rrd")
     assert rows.values("/plots/controller/deadman", "Scalars:scalars") == [0, 1, 1]
     assert rows.values("/plots/controller/trigger", "Scalars:scalars") == [0, 0.5, 1]

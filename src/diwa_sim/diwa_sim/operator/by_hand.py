@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from diwa_data.files import remove
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.teleop.clutch import ControllerState, Teleoperator
 from diwa_data.teleop.opening import Controller, Feedback
@@ -32,88 +31,60 @@ class RealTime:
 class HandRecording:
     """The session of one operator. `start` puts the scene at the episode's own start, as replay will.
 
-    A running episode ends with `stop` or after `config.episode_seconds`. `discard` throws it away, or, between two, the
-    last one of this session.
+    A running episode ends with `stop` or after `config.episode_seconds`. `discard` throws it away, or, between two,
+    sets the last one of this session aside.
     """
 
-    def __init__(self, robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, todo: list[int]):
-        """`todo`: numbers of the episodes to record."""
-        self._robot, self._recorder, self._config = robot, recorder, config
-        self._todo, self._done = list(todo), 0
+    def __init__(self, robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, left: int):
+        """`left`: number of episodes to record."""
+        self._robot, self._recorder, self._config, self._left = robot, recorder, config, left
         self._teleoperator = Teleoperator(robot.spec, config.teleop, CONTROL_RATE)
-        self._log: EpisodeLog | None = None
-        self._finished: list[int] = []
+        self._log = EpisodeLog(robot, recorder)
         self._reset()
 
     @property
     def recording(self) -> bool:
         """An episode is running."""
-        return self._log is not None
+        return self._recorder.recording
 
     @property
     def complete(self) -> bool:
         """All episodes are recorded."""
-        return not self._todo
+        return self._left == 0
 
     def step(self, controller: ControllerState) -> list[str]:
         """One control step of 1/60 s; returns lines for the operator."""
-        said = [line for event in controller.events for line in self._event(event)]
+        said = [self._event(event) for event in controller.events]
         if self.complete:
             return said
         command = self._teleoperator.step(controller, self._robot.measured_pose)
         self._robot.advance(command.target, command.gripper)
-        if self._log:
-            marks = tuple(event for event in controller.events if event == "success")
-            self._log.step(replace(controller, events=marks), command)
+        if self.recording:
+            self._log.step(replace(controller, events=()), command)
             if self._robot.time >= self._config.episode_seconds - DT / 2:
-                said += self._event("stop")
+                said.append(self._event("stop"))
         return said
 
-    def _event(self, event: str) -> list[str]:
-        if self._log is None:
-            actions: dict[str, Callable[[], list[str]]] = {"start": self._start, "discard": self._discard_last}
-            return actions.get(event, lambda: ["nothing is being recorded"])()
-        if event == "stop":
-            return self._stop()
-        if event == "discard":
-            self._recorder.discard()
+    def _event(self, event: str) -> str:
+        was_recording, before = self.recording, len(self._recorder.finished)
+        if event == "start" and not was_recording:
             self._reset()
-            return ["discarded"]
-        return [f"success at {self._robot.time:.1f} s"] if event == "success" else ["an episode is running already"]
-
-    def _start(self) -> list[str]:
-        index = self._todo[0]
-        self._reset()
-        labels = episode_labels(self._robot, self._config, index, 0, episode_seed(self._config, index, 0))
-        self._recorder.start(labels, f"{index:06d}")
-        self._log = EpisodeLog(self._robot, self._recorder)
-        self._log.begin()
-        return [f"recording {index:06d}"]
-
-    def _stop(self) -> list[str]:
-        index = self._todo.pop(0)
-        self._recorder.event("stop", self._robot.time)
-        self._recorder.stop()
-        self._finished.append(index)
-        said = [f"finished {index:06d}, {self._robot.time:.1f} s; {len(self._todo)} to go"]
-        self._reset()
-        return said
-
-    def _discard_last(self) -> list[str]:
-        if not self._finished:
-            return ["nothing to discard in this session"]
-        index = self._finished.pop()
-        remove(self._recorder.folder / f"{index:06d}")
-        self._todo.insert(0, index)
-        self._reset()
-        return [f"discarded {index:06d}"]
+        said = self._recorder.event(event, self._robot.time)
+        finished = len(self._recorder.finished) - before  # -1: the last one was discarded
+        self._left -= finished
+        if self.recording and not was_recording:
+            self._log.begin()
+        elif finished or was_recording != self.recording:
+            self._reset()
+        return f"{said}; {self._left} to go" if finished > 0 else said
 
     def _reset(self) -> None:
         """The scene at the start of the next episode; the operator must press the deadman anew."""
-        self._log = None
-        if self._todo:
-            seed = episode_seed(self._config, self._todo[0], 0)
+        if not self.complete:
+            index = int(self._recorder.next_name)
+            seed = episode_seed(self._config, index, 0)
             self._robot.reset(self._config.skill, seed) if self._config.skill else self._robot.reset_play(seed)
+            self._recorder.labels = episode_labels(self._robot, self._config, index, 0, seed)
         self._teleoperator.reset(self._robot.target_pose, 1.0)
 
 
@@ -121,18 +92,18 @@ def record_by_hand(
     robot: SimulatedPanda,
     recorder: EpisodeRecorder,
     config: RecordConfig,
-    todo: list[int],
+    count: int,
     controller: Controller,
     window: AbstractContextManager[Any],
 ) -> None:
-    """Record the episodes `todo` in real time from an open device.
+    """Record `count` episodes in real time from an open device.
 
     `window` shows the scene (`SimulatedPanda.window`).
     """
     with window as view, recorder:
         print(controller.instructions, flush=True)
-        session, pace, feedback = HandRecording(robot, recorder, config, todo), RealTime(), Feedback(controller)
-        print(f"{len(todo)} episodes of {config.skill or 'play'} to record: start the first when you are ready")
+        session, pace, feedback = HandRecording(robot, recorder, config, count), RealTime(), Feedback(controller)
+        print(f"{count} episodes of {config.skill or 'play'} to record: start the first when you are ready")
         while not session.complete and view.is_running():
             state = controller.read()
             for line in session.step(state):

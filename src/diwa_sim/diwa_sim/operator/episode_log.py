@@ -20,12 +20,10 @@ class EpisodeLog:
     def __init__(self, robot: SimulatedPanda, recorder: EpisodeRecorder):
         self._robot, self._recorder = robot, recorder
         self._steps_per_frame = round(CONTROL_RATE / robot.spec.record_rate)
-        self._steps = 0
-        self._gripper, self._gripper_sent = 1.0, 0.0
 
     def begin(self) -> None:
-        """The start event, latched commands and the first frame."""
-        self._recorder.event("start", self._robot.time)
+        """A new episode: latched commands and the first frame."""
+        self._steps, self._gripper, self._gripper_sent = 0, 1.0, self._robot.time
         self._recorder.target(self._robot.target_pose, self._robot.time, self._robot.time)
         self._recorder.gripper(self._gripper, self._robot.time)
         self._frame()
@@ -39,7 +37,7 @@ class EpisodeLog:
             self._gripper, self._gripper_sent = command.gripper, now
             self._recorder.gripper(command.gripper, now)
         for event in controller.events:
-            self._recorder.event(event, now)
+            self._recorder.mark(event, now)
         if self._steps % self._steps_per_frame == 0:
             self._recorder.controller(controller, now, now)
             self._frame()

@@ -60,7 +60,7 @@ def _record(out: Path, config: RecordConfig, sim: SimConfig, count: int) -> list
             require_same_config(out, config, sim)
             robot = SimulatedPanda(sim)
             recorder = EpisodeRecorder(out, robot.spec, config.storage)
-            record_by_hand(robot, recorder, config, _missing(paths), controller, robot.window())
+            record_by_hand(robot, recorder, config, len(_missing(paths)), controller, robot.window())
         return [path for path in paths if path.exists()]
     require_same_config(out, config, sim)
     todo = _missing(paths)
@@ -89,9 +89,9 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
             robot.reset(config.skill, seed)
         else:
             robot.reset_play(seed)
-        recorder.start(episode_labels(robot, config, index, attempt, seed), f"{index:06d}")
+        recorder.start(robot.time, episode_labels(robot, config, index, attempt, seed), f"{index:06d}")
         if _perform(robot, recorder, config, np.random.default_rng((config.seed, index, attempt))):
-            recorder.stop()
+            recorder.stop(robot.time)
             return robot.time
         recorder.discard()
     raise DiwaError(f"the operator failed {MAX_ATTEMPTS} times at {config.skill}, episode {index}: change record.seed")
@@ -109,7 +109,6 @@ def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordCon
         command = teleoperator.step(controller, robot.measured_pose)
         robot.advance(command.target, command.gripper)
         log.step(controller, command)
-    recorder.event("stop", robot.time)
     return performance.good
 
 

@@ -50,7 +50,7 @@ def steps(session: HandRecording, seconds: float) -> list[str]:
 
 def test_an_episode_begins_at_its_own_start_and_follows_the_hand(robot, tmp_path):
     with EpisodeRecorder(tmp_path, robot.spec) as recorder:
-        session = HandRecording(robot, recorder, CONFIG, [0, 1])
+        session = HandRecording(robot, recorder, CONFIG, 2)
         begin = robot.target_pose.position
         for step in range(30):  # practice: nothing is recorded
             session.step(reading(x=0.002 * step, held=step > 0))
@@ -58,7 +58,7 @@ def test_an_episode_begins_at_its_own_start_and_follows_the_hand(robot, tmp_path
         assert session.step(reading("start")) == ["recording 000000"]
         for step in range(30):
             session.step(reading(x=0.002 * step, held=step > 0))
-        assert session.step(reading("success")) == ["success at 0.5 s"]
+        assert session.step(reading("success")) == ["000000: success at 0.5 s"]
         (said,) = session.step(reading("stop"))
         assert said == "finished 000000, 0.5 s; 1 to go"
         assert not session.complete
@@ -74,21 +74,24 @@ def test_an_episode_begins_at_its_own_start_and_follows_the_hand(robot, tmp_path
 
 def test_discarding_and_the_longest_episode(robot, tmp_path):
     with EpisodeRecorder(tmp_path, robot.spec) as recorder:
-        session = HandRecording(robot, recorder, CONFIG, [0, 1])
-        assert session.step(reading("success")) == ["nothing is being recorded"]
+        session = HandRecording(robot, recorder, CONFIG, 2)
+        assert session.step(reading("success")) == [
+            "nothing is being recorded; mark a finished episode with 'diwa annotate'"
+        ]
         assert session.step(reading("discard")) == ["nothing to discard in this session"]
         session.step(reading("start"))
-        assert session.step(reading("start")) == ["an episode is running already"]
-        assert session.step(reading("discard")) == ["discarded"]
+        assert session.step(reading("start")) == ["000000 is being recorded already"]
+        assert session.step(reading("discard")) == ["discarded 000000"]
         session.step(reading("start"))
         assert steps(session, 1.2) == ["finished 000000, 1.0 s; 1 to go"]
-        assert session.step(reading("discard")) == ["discarded 000000"]
+        (said,) = session.step(reading("discard"))
+        assert said.startswith("discarded 000000; it is kept as .discarded-000000-")
         assert not (tmp_path / "000000").exists()
         for index in (0, 1):
             assert session.step(reading("start")) == [f"recording {index:06d}"]
             steps(session, 1.2)
         assert session.complete
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000", "000001"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["000000", "000001"]
 
 
 def test_keys_in_a_terminal_record_an_episode(tmp_path, monkeypatch, capsys):
