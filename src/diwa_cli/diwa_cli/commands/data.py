@@ -203,7 +203,7 @@ def import_calvin(args: list[str]) -> int:
 
 
 def replay(args: list[str]) -> int:
-    from diwa_cli.evaluation import replay as replaying
+    from diwa_cli.evaluation import run_skill as replaying
 
     def command(dataset: Positional[Path], minimum: float = replaying.MINIMUM, out: OutputFile | None = None) -> int:
         """Run the actions of a dataset's demonstrations open loop in the simulator, each from its own start.

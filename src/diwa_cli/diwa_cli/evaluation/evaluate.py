@@ -6,20 +6,19 @@ The simulator's oracle judges; nothing here reaches training.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from diwa_cli.evaluation.rollouts import Job, Rollout, Setting, run_jobs
+from diwa_cli.evaluation.rollouts import RolloutJob, RolloutResult, Setting, run_jobs
 from diwa_cli.figures import success_bars
 from diwa_cli.run_folder import write_text
-from diwa_cli.statistics import SEEDS, Interval, SuccessRate, paired_difference
+from diwa_cli.statistics import SEEDS, SuccessRate, paired_difference
 from diwa_data import __version__
 from diwa_data.config import require_at_least
 from diwa_data.errors import DiwaError
-from diwa_data.files import read_object, write_json
+from diwa_data.files import read_object, require_same_settings, write_json
 from diwa_data.locks import FolderLock, require_ours
 from diwa_data.motion import MotionLimits
 from diwa_data.skills import require_skill
@@ -30,7 +29,7 @@ from diwa_sim.table import SimConfig
 
 @dataclass(frozen=True)
 class EvaluateConfig(EnvironmentConfig):
-    """`diwa evaluate`: which start states, how long, how many at a time."""
+    """Settings of `diwa evaluate`: start states, their number, the length of a rollout."""
 
     skill: str = "open_drawer"
     """Skill to perform and judge."""
@@ -56,15 +55,15 @@ class EvaluateConfig(EnvironmentConfig):
 class Evaluation:
     """Results of every policy on the same start states, in the same order."""
 
-    rollouts: dict[str, list[Rollout]]
+    rollouts: dict[str, list[RolloutResult]]
+
+    def successes(self, policy: str) -> list[bool]:
+        """Success from each start state."""
+        return [rollout.success for rollout in self.rollouts[policy]]
 
     def rate(self, policy: str) -> SuccessRate:
         """How often `policy` succeeded."""
-        return SuccessRate(sum(rollout.success for rollout in self.rollouts[policy]), len(self.rollouts[policy]))
-
-    def successes(self, policy: str) -> list[bool]:
-        """Per start state."""
-        return [rollout.success for rollout in self.rollouts[policy]]
+        return SuccessRate(sum(self.successes(policy)), len(self.rollouts[policy]))
 
 
 def evaluate(
@@ -76,25 +75,18 @@ def evaluate(
     more policies can be added. Raises `DiwaError` if `out` holds results of other checkpoints or settings.
     """
     require_skill(config.skill)
-    seeds = start_seeds(config)
     setting = Setting(config.skill, world_model, reward, config.max_steps, config.limits, config.chosen(sim))
-    with FolderLock(out):
-        _claim(out, policies, config.seeds, setting)
-        return _evaluate(policies, out, config, setting, seeds)
-
-
-def _evaluate(
-    policies: Mapping[str, Path], out: Path, config: EvaluateConfig, setting: Setting, seeds: Sequence[int]
-) -> Evaluation:
     jobs = [
-        Job(name, path, seed, out / "videos" / f"{name}_{seed}.mp4" if index < config.videos else None)
-        for index, seed in enumerate(seeds)
+        RolloutJob(name, path, seed, out / "videos" / f"{name}_{seed}.mp4" if index < config.videos else None)
+        for index, seed in enumerate(start_seeds(config))
         for name, path in policies.items()
     ]
-    done = run_jobs(jobs, setting, out / "rollouts.jsonl", config.workers, f"evaluation, {config.seeds} seeds")
-    result = Evaluation({name: [rollout for rollout in done if rollout.policy == name] for name in policies})
-    write_json(out / "evaluation.json", summary(result, config))
-    write_text(out / "success.svg", success_bars({name: result.rate(name) for name in policies}))
+    with FolderLock(out):
+        _claim(out, policies, config.seeds, setting)
+        done = run_jobs(jobs, setting, out / "rollouts.jsonl", config.workers, f"evaluation, {config.seeds} seeds")
+        result = Evaluation({name: [rollout for rollout in done if rollout.policy == name] for name in policies})
+        write_json(out / "evaluation.json", summary(result, config))
+        write_text(out / "success.svg", success_bars({name: result.rate(name) for name in policies}))
     return result
 
 
@@ -106,7 +98,7 @@ def start_seeds(config: EvaluateConfig) -> Sequence[int]:
 
 
 def summary(result: Evaluation, config: EvaluateConfig) -> dict[str, Any]:
-    """What `evaluation.json` holds: rates and Wilson intervals, differences to the first policy, every rollout."""
+    """Contents of `evaluation.json`: rates and Wilson intervals, differences to the first policy, every rollout."""
     first, *others = result.rollouts
     return {
         "software": f"diwa-ros2 {__version__}",
@@ -119,12 +111,8 @@ def summary(result: Evaluation, config: EvaluateConfig) -> dict[str, Any]:
 
 def rate_summary(rate: SuccessRate) -> dict[str, Any]:
     """Counts, rate and Wilson's 95 % interval, as fractions."""
-    return {
-        "successes": rate.successes,
-        "rollouts": rate.rollouts,
-        "rate": rate.rate,
-        "interval": _pair(rate.interval, 1),
-    }
+    ends = [rate.interval.low, rate.interval.high]
+    return {"successes": rate.successes, "rollouts": rate.rollouts, "rate": rate.rate, "interval": ends}
 
 
 def difference_summary(result: Evaluation, first: str, second: str) -> dict[str, Any]:
@@ -132,7 +120,7 @@ def difference_summary(result: Evaluation, first: str, second: str) -> dict[str,
     difference = paired_difference(result.successes(first), result.successes(second))
     return {
         "points": 100 * difference.difference,
-        "interval": _pair(difference.interval, 100),
+        "interval": [100 * difference.interval.low, 100 * difference.interval.high],
         "both": difference.both,
         f"only_{first}": difference.only_first,
         f"only_{second}": difference.only_second,
@@ -157,10 +145,6 @@ def text(result: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _pair(interval: Interval, scale: float) -> list[float]:
-    return [scale * interval.low, scale * interval.high]
-
-
 def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting) -> None:
     """Remember in `out/inputs.json` whose results these are; refuse to mix them with others."""
     if not policies:
@@ -175,20 +159,16 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
         "reward": _hash(setting.reward),
         **{f"policy {name}": _hash(path) for name, path in policies.items()},
     }
-    mine = json.loads(json.dumps(mine))
     inputs = out / "inputs.json"
     require_ours(out, "evaluation", inputs.name)
     theirs = read_object(inputs, f"delete {out} to evaluate anew") if inputs.is_file() else {}
-    changes = [
-        f"{key} was {theirs[key]!r}, is {value!r}" for key, value in mine.items() if theirs.get(key, value) != value
-    ]
-    if changes:
-        raise DiwaError(f"{out} holds other results: {'; '.join(changes)}. Restore that, or choose another folder")
+    common = theirs.keys() & mine.keys()
+    require_same_settings(out, {key: theirs[key] for key in common}, {key: mine[key] for key in common})
     write_json(inputs, {**theirs, **mine})
 
 
 def _hash(path: Path) -> str:
-    """Of a checkpoint's weights; `DiwaError` where there is no finished checkpoint."""
+    """Hash of a checkpoint's weights. Raises `DiwaError` where there is no finished checkpoint."""
     if not path.is_dir():
         raise DiwaError(f"no checkpoint folder {path}")
     phase = read_header(path)["phase"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from diwa_data.pose import Pose, action_sequence
 from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
 from diwa_data.robot import Environment, Observation
-from diwa_deploy.control import Agent, Tick, control_loop
+from diwa_deploy.control import Agent, ControlResult, Tick, control_loop
 from diwa_learning.agent import load_agent
 from diwa_sim.calvin.environment import CalvinConfig
 from diwa_sim.environments import open_environment
@@ -31,7 +33,7 @@ from diwa_sim.table import SimConfig
 
 
 @dataclass(frozen=True)
-class Job:
+class RolloutJob:
     """One rollout to do."""
 
     policy: str
@@ -39,14 +41,14 @@ class Job:
     checkpoint: Path
     """Policy checkpoint."""
     seed: int
-    """Of the environment's start state and of all sampling of the agent."""
+    """Seed of the environment's start state and of all sampling of the agent."""
     video: Path | None = None
     """Where to write an mp4; None for nowhere."""
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """The result of one job."""
+class RolloutResult:
+    """The result of one rollout."""
 
     policy: str
     seed: int
@@ -64,7 +66,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all rollouts of an evaluation share."""
+    """The settings that all rollouts of an evaluation share."""
 
     skill: str
     world_model: Path
@@ -76,58 +78,61 @@ class Setting:
 
 
 class Runner:
-    """An environment and the agents loaded so far: runs one job after the other."""
+    """An environment and the agents loaded so far: runs one policy after the other."""
 
     def __init__(self, setting: Setting):
         self._setting = setting
         self._environment = open_environment(setting.sim, setting.limits)
         self._agents: dict[Path, Agent] = {}
 
-    def __call__(self, job: Job) -> Rollout:
-        """Reset the environment to the job's seed and run its policy until the oracle is true or time is up."""
-        self._environment.reset(self._setting.skill, job.seed)
-        film = Film(self._environment) if job.video else None
-        agent = self._agent(job.checkpoint)
-        safety = SafetyFilter(self._setting.limits, self._environment.spec)
-        rollout = rollout_until_success(self._environment, agent, safety, self._setting.max_steps, job, film)
+    def until_success(self, job: RolloutJob) -> RolloutResult:
+        """Run the job's policy from its start until the oracle is true or time is up."""
+        environment = self._environment
+        environment.reset(self._setting.skill, job.seed)
+        film = Film(environment) if job.video else None
+        found = self._run(job.checkpoint, job.seed, film, lambda: "oracle" if environment.succeeded() else None)
         if job.video and film:
             film.write(job.video)
-        return rollout
+        median, slowest = latency(found)
+        return RolloutResult(
+            policy=job.policy,
+            seed=job.seed,
+            success=environment.succeeded(),
+            steps=found.steps,
+            probabilities=[round(float(tick.success_probability), 3) for tick in found.ticks],
+            interventions=dict(found.interventions),
+            latency_ms=(round(median, 2), round(slowest, 2)),
+        )
+
+    def tape(self, checkpoint: Path, seed: int) -> Episode:
+        """A whole rollout, not ended by success."""
+        self._environment.reset(self._setting.skill, seed)
+        tape = Tape(self._environment)
+        self._run(checkpoint, seed, tape, None)
+        return tape.episode(f"{seed}")
 
     def close(self) -> None:
         """Free the simulator."""
         self._environment.close()
 
-    def _agent(self, checkpoint: Path) -> Agent:
+    def _run(
+        self,
+        checkpoint: Path,
+        seed: int,
+        on_tick: Callable[[Observation, Tick], None] | None,
+        stop: Callable[[], str | None] | None,
+    ) -> ControlResult:
+        setting, spec = self._setting, self._environment.spec
         if checkpoint not in self._agents:
-            spec = self._environment.spec
-            self._agents[checkpoint] = load_agent(self._setting.world_model, checkpoint, self._setting.reward, spec)
-        return self._agents[checkpoint]
+            self._agents[checkpoint] = load_agent(setting.world_model, checkpoint, setting.reward, spec)
+        agent, safety = self._agents[checkpoint], SafetyFilter(setting.limits, spec)
+        return control_loop(self._environment, agent, safety, setting.max_steps, seed, on_tick=on_tick, stop=stop)
 
 
-def rollout_until_success(
-    environment: Environment, agent: Agent, safety: SafetyFilter, max_steps: int, job: Job, film: Film | None
-) -> Rollout:
-    """Run `agent` in the environment as it stands until its oracle is true or `max_steps` ticks are over."""
-    result = control_loop(
-        environment,
-        agent,
-        safety,
-        max_steps,
-        seed=job.seed,
-        on_tick=film,
-        stop=lambda: "oracle" if environment.succeeded() else None,
-    )
-    latencies = 1e3 * np.array([tick.latency for tick in result.ticks])
-    return Rollout(
-        policy=job.policy,
-        seed=job.seed,
-        success=environment.succeeded(),
-        steps=result.steps,
-        probabilities=[round(float(tick.success_probability), 3) for tick in result.ticks],
-        interventions=dict(result.interventions),
-        latency_ms=(round(float(np.median(latencies)), 2), round(float(np.percentile(latencies, 99)), 2)),
-    )
+def latency(result: ControlResult) -> tuple[float, float]:
+    """Median and 99th percentile of the time from an observation to its command, milliseconds."""
+    median, slowest = np.percentile([1e3 * tick.latency for tick in result.ticks], [50, 99])
+    return float(median), float(slowest)
 
 
 def tape_rollouts(checkpoint: Path, seeds: Sequence[int], setting: Setting) -> list[Episode]:
@@ -135,17 +140,11 @@ def tape_rollouts(checkpoint: Path, seeds: Sequence[int], setting: Setting) -> l
 
     `success` is true from the first frame on in which the oracle was.
     """
-    environment, episodes = open_environment(setting.sim, setting.limits), []
-    agent = load_agent(setting.world_model, checkpoint, setting.reward, environment.spec)
-    with progress("rollouts", len(seeds), "rollouts") as bar:
+    episodes = []
+    with closing(Runner(setting)) as runner, progress("rollouts", len(seeds), "rollouts") as bar:
         for seed in seeds:
-            environment.reset(setting.skill, seed)
-            tape = Tape(environment)
-            safety = SafetyFilter(setting.limits, environment.spec)
-            control_loop(environment, agent, safety, setting.max_steps, seed, on_tick=tape)
-            episodes.append(tape.episode(str(seed)))
+            episodes.append(runner.tape(checkpoint, seed))
             bar.advance()
-    environment.close()
     return episodes
 
 
@@ -186,7 +185,7 @@ class Tape:
         )
 
 
-def run_jobs(jobs: Sequence[Job], setting: Setting, kept: Path, workers: int, title: str) -> list[Rollout]:
+def run_jobs(jobs: Sequence[RolloutJob], setting: Setting, kept: Path, workers: int, title: str) -> list[RolloutResult]:
     """Results of all `jobs`, in their order; those already in the file `kept` are not run again.
 
     Ctrl-C waits for the rollouts under way (seconds), keeps them and raises KeyboardInterrupt.
@@ -195,16 +194,18 @@ def run_jobs(jobs: Sequence[Job], setting: Setting, kept: Path, workers: int, ti
     missing = [job for job in jobs if (job.policy, job.seed) not in done]
     kept.parent.mkdir(parents=True, exist_ok=True)
     with progress(title, len(jobs), "rollouts", len(jobs) - len(missing)) as bar, kept.open("a") as file:
-        for rollout in _results(missing, setting, workers):
+        run = _run_in_processes if min(workers, len(missing)) > 1 else _run_here
+        for rollout in run(missing, setting, workers):
             done[rollout.policy, rollout.seed] = rollout
             with full_disk_as_error(kept):
                 file.write(json.dumps(dataclasses.asdict(rollout)) + "\n")
                 file.flush()
-            bar.advance(note=f"{rollout.policy}: {_share(done.values(), rollout.policy)}")
+            wins = [one.success for one in done.values() if one.policy == rollout.policy]
+            bar.advance(note=f"{rollout.policy}: {sum(wins)} of {len(wins)}")
     return [done[job.policy, job.seed] for job in jobs]
 
 
-def read_rollouts(kept: Path) -> list[Rollout]:
+def read_rollouts(kept: Path) -> list[RolloutResult]:
     """The rollouts in a JSON lines file, none if it is not there; a last line cut off by a kill is dropped."""
     if not kept.is_file():
         return []
@@ -215,25 +216,28 @@ def read_rollouts(kept: Path) -> list[Rollout]:
         with atomic_path(kept) as temporary:
             temporary.write_bytes(whole)
     try:
-        return [Rollout(**parse_json(line, str(kept), cure)) for line in whole.splitlines()]
+        return [RolloutResult(**parse_json(line, str(kept), cure)) for line in whole.splitlines()]
     except TypeError as error:
         raise DiwaError(f"{kept} is damaged ({error}): {cure}") from error
 
 
-def _share(rollouts: Iterable[Rollout], policy: str) -> str:
-    mine = [rollout.success for rollout in rollouts if rollout.policy == policy]
-    return f"{sum(mine)} of {len(mine)}"
-
-
-def _results(jobs: Sequence[Job], setting: Setting, workers: int) -> Iterator[Rollout]:
-    """Run the jobs, in this process if one worker is enough."""
-    if min(workers, len(jobs)) <= 1:
-        yield from _results_here(jobs, setting)
+def _run_here(jobs: Sequence[RolloutJob], setting: Setting, workers: int) -> Iterator[RolloutResult]:
+    if not jobs:
         return
-    executor = process_pool(workers, _start_worker, setting)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the workers: the same sums in the same order
+    try:
+        with closing(Runner(setting)) as runner:
+            yield from map(runner.until_success, jobs)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_in_processes(jobs: Sequence[RolloutJob], setting: Setting, workers: int) -> Iterator[RolloutResult]:
+    executor = process_pool(workers, torch.set_num_threads, 1)
     try:
         with children_without_interrupts():
-            futures = [executor.submit(_run_in_worker, job) for job in jobs]
+            futures = [executor.submit(_run_in_worker, job, setting) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
@@ -242,31 +246,11 @@ def _results(jobs: Sequence[Job], setting: Setting, workers: int) -> Iterator[Ro
         executor.shutdown(cancel_futures=True)
 
 
-def _results_here(jobs: Sequence[Job], setting: Setting) -> Iterator[Rollout]:
-    if not jobs:
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the workers: the same sums in the same order
-    runner = Runner(setting)
-    try:
-        for job in jobs:
-            yield runner(job)
-    finally:
-        runner.close()
-        torch.set_num_threads(threads)
+@functools.lru_cache(maxsize=1)
+def _runner(setting: Setting) -> Runner:
+    """The worker process's own."""
+    return Runner(setting)
 
 
-_runner: Runner | None = None
-"""The worker process's own."""
-
-
-def _start_worker(setting: Setting) -> None:
-    global _runner
-    torch.set_num_threads(1)
-    _runner = Runner(setting)
-
-
-def _run_in_worker(job: Job) -> Rollout:
-    if _runner is None:
-        raise RuntimeError("the worker was not started")
-    return _runner(job)
+def _run_in_worker(job: RolloutJob, setting: Setting) -> RolloutResult:
+    return _runner(setting).until_success(job)

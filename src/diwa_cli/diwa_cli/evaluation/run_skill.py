@@ -1,35 +1,39 @@
-"""`diwa run-skill`: the deployment loop, on a simulated robot."""
+"""`diwa run-skill`, the deployment loop on a simulated robot, and `diwa replay`, a dataset's actions open loop."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
+from diwa_cli.evaluation.rollouts import latency
 from diwa_cli.video import Film
 from diwa_data.config import require_at_least, require_seed
 from diwa_data.errors import DiwaError
-from diwa_data.files import require_output
+from diwa_data.files import require_output, write_json
 from diwa_data.motion import MotionLimits
 from diwa_data.robot import Environment
 from diwa_deploy.bundle import Bundle
 from diwa_deploy.control import ControlResult
 from diwa_deploy.runner import SkillRunner
 from diwa_sim.environments import EnvironmentConfig, open_environment
+from diwa_sim.replay import replay, success_shares
 from diwa_sim.table import SimConfig
+
+MINIMUM = 0.95
+"""Success share per skill below which scale, frame, sign or timing of the recorded actions is in doubt."""
 
 
 @dataclass(frozen=True)
 class RunSkillConfig(EnvironmentConfig):
-    """`diwa run-skill`: how long, when to stop, how fast."""
+    """Settings of `diwa run-skill`: when it stops, and how fast the robot may be."""
 
     max_steps: int = 72
     """Control ticks after which the robot stops (7.5 a second; 30 in CALVIN)."""
     success_ticks: int = 3
     """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
     seed: int = 0
-    """Of the start state and of the agent's sampling."""
+    """Seed of the start state and of the agent's sampling."""
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits."""
 
@@ -63,8 +67,7 @@ def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Pat
 
 
 def description(bundle: Bundle, result: ControlResult, robot: Environment) -> str:
-    """A few lines: how it ended, what the simulator says, the classifier, the limits, the time to decide."""
-    latencies = 1e3 * np.array([tick.latency for tick in result.ticks])
+    """A few lines: how it ended, the simulator's verdict, the classifier, the limits, the time to decide."""
     limits = ", ".join(f"{name} {count}" for name, count in sorted(result.interventions.items())) or "none"
     return "\n".join(
         [
@@ -73,6 +76,22 @@ def description(bundle: Bundle, result: ControlResult, robot: Environment) -> st
             f"  simulator's oracle   {'done' if robot.succeeded() else 'not done'}",
             f"  classifier           {result.ticks[-1].success_probability:.2f} at the end",
             f"  safety interventions {limits}",
-            f"  decision time        median {np.median(latencies):.1f} ms, p99 {np.percentile(latencies, 99):.1f} ms",
+            "  decision time        median {:.1f} ms, p99 {:.1f} ms".format(*latency(result)),
         ]
     )
+
+
+def replay_dataset(dataset: Path, minimum: float = MINIMUM, out: Path | None = None) -> bool:
+    """Run demonstrations again, open loop from their own starts, and print the share that succeeds, a line per skill.
+
+    Writes the results to `out` as JSON; returns whether every skill reaches `minimum`.
+    """
+    results = replay(dataset)
+    shares = success_shares(results)
+    for skill, share in shares.items():
+        mine = [result.succeeded for result in results if result.skill == skill]
+        verdict = "" if share >= minimum else f"  below {100 * minimum:.0f} %"
+        print(f"{skill:<20} {sum(mine)} of {len(mine)} ({100 * share:.0f} %){verdict}")
+    if out:
+        write_json(out, {"minimum": minimum, "shares": shares, "episodes": [dataclasses.asdict(r) for r in results]})
+    return all(share >= minimum for share in shares.values())

@@ -29,21 +29,21 @@ RESULT = "result.json"
 ZOOM = 3
 """Screen pixels of the film per pixel of the model."""
 SCENE = tuple(dict.fromkeys(goal.quantity for goal in GOALS.values()))
-"""What of the scene state is drawn: all that some skill changes."""
+"""Numbers of the scene state whose errors are drawn: all that some skill changes."""
 
 
 @dataclass(frozen=True)
 class EvaluateWorldModelConfig:
-    """`diwa evaluate-world-model`: how much is imagined."""
+    """Settings of `diwa evaluate-world-model`: how much is imagined."""
 
     clips: int = 16
     """Held-out clips, evenly over the episodes."""
     horizon: int = HORIZON
-    """Actions imagined in each."""
+    """Actions imagined in each clip."""
     context: int = CONTEXT
-    """Frames that are encoded before."""
+    """Frames that are encoded before imagination begins."""
     seed: int = 0
-    """Of the samples of z."""
+    """Seed of the samples of z."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "clips", "horizon", "context")
@@ -69,45 +69,40 @@ def evaluate_world_model(
     replay = Replay(episodes, world.spec, length, shortest=config.context + 1, hybrid=settings.scene_state)
     clips = replay.spread(config.clips)
     result = open_loop(model, clips.to(device), config.seed, config.context)
-    held_out = len(episodes) < len(data.episodes)
     found = {
         "world_model": world.hash,
         "dataset": str(dataset),
         "episodes": len(episodes),
-        "held_out_of_training": held_out,
+        "held_out_of_training": len(episodes) < len(data.episodes),
         "clips": len(clips.valid),
         **result.summary(),
     }
     write_json(out / RESULT, found)
-    draw(out, result, clips, model, config)
-    return found
-
-
-def draw(out: Path, result: OpenLoop, clips: Batch, model: WorldModel, config: EvaluateWorldModelConfig) -> None:
-    """Curves over the imagined steps, and the longest clip as strip and film."""
+    for name, (label, curves) in curves_of(result, model).items():
+        shown = {key: Curve(list(range(1, len(curve) + 1)), curve.tolist()) for key, curve in curves.items()}
+        write_text(out / f"{name}.svg", lines(shown, "imagined step", label))
     longest = int(clips.valid.sum(1).argmax())
     imagined = {name: images.cpu() for name, images in result.imagined.items()}
     save_filmstrip(out / "filmstrip.png", clips, imagined, longest, context=config.context)
     with failure_as_warning(out / "film.mp4"):
         write_film(out / "film.mp4", clips, imagined, longest, model.spec)
-    write_curve(out / "psnr.svg", {"imagined": result.psnr, "a still picture": result.still_psnr}, "PSNR, dB")
-    write_curve(out / "ssim.svg", {"imagined": result.ssim}, "SSIM")
-    write_curve(out / "kl.svg", {"filtered": result.kl}, "KL(posterior || prior), nats")
+    return found
+
+
+def curves_of(result: OpenLoop, model: WorldModel) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
+    """Figure -> label of its axis and curves (T,) over the imagined steps, NaN where no clip is as long."""
+    found = {
+        "psnr": ("PSNR, dB", {"imagined": result.psnr, "a still picture": result.still_psnr}),
+        "ssim": ("SSIM", {"imagined": result.ssim}),
+        "kl": ("KL(posterior || prior), nats", {"filtered": result.kl}),
+    }
     if "position" in result.errors:
-        write_curve(out / "position_error.svg", {"hand": 1000 * result.errors["position"]}, "hand position error, mm")
+        found["position_error"] = ("hand position error, mm", {"hand": 1000 * result.errors["position"]})
     if model.config.scene_state:
         names, deviation = model.spec.scene_state, model.state_std[model.spec.state_dim :].cpu().numpy()
         errors = {name: result.errors[name] / deviation[names.index(name)] for name in SCENE if name in names}
-        write_curve(out / "scene_error.svg", errors, "error / std of the training data")
-
-
-def write_curve(path: Path, curves: dict[str, np.ndarray], label: str) -> None:
-    """Curves (name -> (T,)) over the imagined steps as SVG; steps that no clip reaches are left out."""
-    points = {
-        name: Curve((np.flatnonzero(~np.isnan(curve)) + 1).tolist(), curve[~np.isnan(curve)].tolist())
-        for name, curve in curves.items()
-    }
-    write_text(path, lines(points, "imagined step", label))
+        found["scene_error"] = ("error / std of the training data", errors)
+    return found
 
 
 def write_film(path: Path, clips: Batch, imagined: dict[str, torch.Tensor], clip: int, spec: Spec) -> None:

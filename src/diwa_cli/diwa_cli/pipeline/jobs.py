@@ -14,7 +14,7 @@ from typing import Any
 from diwa_cli.doctor import machine, versions
 from diwa_cli.evaluation.dppo import match_in_simulator
 from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate
-from diwa_cli.evaluation.replay import replay_dataset
+from diwa_cli.evaluation.run_skill import replay_dataset
 from diwa_cli.run_folder import PhaseLog, RunFolder
 from diwa_data.config import Source, command_line
 from diwa_data.dataset.dataset import DatasetConfig, build_dataset

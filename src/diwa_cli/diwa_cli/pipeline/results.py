@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diwa_cli.evaluation.evaluate import Evaluation, difference_summary
-from diwa_cli.evaluation.rollouts import Rollout
+from diwa_cli.evaluation.rollouts import RolloutResult
 from diwa_cli.report import page as markdown
 from diwa_cli.run_folder import BASE, FINETUNED, Run, SweepFolder, read_json, write_text
 from diwa_cli.statistics import Interval, difference_over_seeds, rate_over_seeds
@@ -145,9 +145,9 @@ def write_rollouts(folder: SweepFolder, judged: Sequence[JudgedRun]) -> None:
     write_text(folder.rollouts, "".join(line + "\n" for line in lines.values()))
 
 
-def _rollouts(folder: SweepFolder, name: str) -> list[Rollout]:
+def _rollouts(folder: SweepFolder, name: str) -> list[RolloutResult]:
     """Of the evaluation in a folder of the sweep."""
-    return [Rollout(**rollout) for rollout in read_json(folder.of(name).final / "evaluation.json")["rollouts"]]
+    return [RolloutResult(**rollout) for rollout in read_json(folder.of(name).final / "evaluation.json")["rollouts"]]
 
 
 def _percent(interval: Interval) -> list[float]:

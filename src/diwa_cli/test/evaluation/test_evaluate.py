@@ -77,7 +77,7 @@ def test_two_processes_give_the_same_results(first, checkpoints, tmp_path):
 
 def test_results_of_other_checkpoints_are_not_mixed(first, checkpoints):
     swapped = dataclasses.replace(checkpoints, policy=checkpoints.other_policy)
-    with pytest.raises(DiwaError, match=r"holds other results: policy policy was '\w+', is '\w+'"):
+    with pytest.raises(DiwaError, match=r"was begun differently: policy policy was '\w+', is '\w+'"):
         run(swapped, first[1])
     with pytest.raises(DiwaError, match="max_steps was 3, is 4"):
         run(checkpoints, first[1], dataclasses.replace(CONFIG, max_steps=4))

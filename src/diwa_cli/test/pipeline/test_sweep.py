@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diwa_cli.evaluation.evaluate import Evaluation
-from diwa_cli.evaluation.rollouts import Rollout
+from diwa_cli.evaluation.rollouts import RolloutResult
 from diwa_cli.pipeline.jobs import claim
 from diwa_cli.pipeline.plan import Sweep, SweepConfig, plan
 from diwa_cli.pipeline.results import JudgedRun, run_row, skill_rows, steps_to_match, table
@@ -123,7 +123,7 @@ def judged(seed, base, tuned):
     """A finished run of open_drawer with these successes."""
 
     def rollouts(name, wins):
-        return [Rollout(name, start, win, 9, [0.5], {}, (1.0, 2.0)) for start, win in enumerate(wins)]
+        return [RolloutResult(name, start, win, 9, [0.5], {}, (1.0, 2.0)) for start, win in enumerate(wins)]
 
     found = {"base": rollouts("base", base), "finetuned": rollouts("finetuned", tuned)}
     return JudgedRun(Run("open_drawer", seed, 0.1), Evaluation(found))
