@@ -18,7 +18,7 @@ from policy_client import PolicyClient, running_skill
 from processes import node_pid, summary, usage
 
 from diwa_data.recording import messages
-from diwa_data.ros.topics import hear
+from diwa_data.ros.topics import subscribe
 from diwa_deploy.bundle import load_bundle
 from diwa_interfaces.action import ExecuteSkill
 
@@ -47,7 +47,7 @@ class Client(PolicyClient):
         self.ages: list[float] = []
         self.targets: list[float] = []
         self.told: dict[str, str] = {}
-        hear(self, messages.TARGET_POSE, lambda _: self.targets.append(time.monotonic()), 100)
+        subscribe(self, messages.TARGET_POSE, lambda _: self.targets.append(time.monotonic()), 100)
         self.create_subscription(DiagnosticArray, messages.DIAGNOSTICS, self._on_diagnostics, 10)
 
     def on_feedback(self, message: Any) -> None:

@@ -17,7 +17,7 @@ from policy_client import PolicyClient, running_skill
 from diwa_cli.statistics import SuccessRate, paired_difference
 from diwa_data.motion import MotionLimits
 from diwa_data.recording import messages
-from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_deploy.bundle import load_bundle
 from diwa_deploy.runner import SkillRunner
 from diwa_interfaces.action import ExecuteSkill
@@ -66,8 +66,8 @@ class Client(PolicyClient):
         self._start: np.ndarray | None = None
         self._done = False
         self._event = publisher(self, messages.EPISODE_EVENT)
-        hear(self, messages.EPISODE_LABELS, self._on_labels, LATCHED)
-        hear(self, messages.SCENE_STATE, self._on_scene)
+        subscribe(self, messages.EPISODE_LABELS, self._on_labels, LATCHED)
+        subscribe(self, messages.SCENE_STATE, self._on_scene)
 
     def rollout(self, number: int) -> dict[str, Any]:
         """Put the scene at its next start and run the skill from it."""

@@ -92,7 +92,7 @@ def deployment(rng: np.random.Generator) -> list[list[Pose]]:
         for _ in range(rng.integers(1, 11)):
             now += rng.choice([1.0, 0.5, 2.0] if rng.random() < 0.99 else [0.0, -1.0, 60.0]) / RATE
             told = runs[-1][-1] if arm.armed else hand
-            arm.hear(told if honest or rng.random() < 0.97 else some_measured(rng, told), now)
+            arm.update(told if honest or rng.random() < 0.97 else some_measured(rng, told), now)
             if motion := arm.step():
                 runs[-1].append(motion.pose)
     return runs

@@ -163,5 +163,5 @@ STAMPED = {
 def test_ages_deadlines_and_timers_do_not_hear_of_the_wall_clock(path):
     text = path.read_text()
     assert path.name in STAMPED or "time.time()" not in text
-    assert path.name == "running.py" or ".create_timer(" not in text, "diwa_data.ros.running.every"
+    assert path.name == "node.py" or ".create_timer(" not in text, "diwa_data.ros.node.every"
     assert not re.search(r"time\.time\(\) *[-<>]|[-<>] *time\.time\(\)", text) or path.name == "clock.py"

@@ -206,14 +206,14 @@ class BelievedPose:
         """The last sample, if it is believed."""
         self.problem = "no measured pose yet"
         """Why it is not; empty if it is."""
-        self.heard = -math.inf
+        self.received = -math.inf
         """When the last believed sample came."""
 
     def bound(self, limits: MotionLimits) -> None:
         """Take the workspace of other limits."""
         self._low, self._high = np.array(limits.workspace_low), np.array(limits.workspace_high)
 
-    def hear(self, pose: Pose, now: float) -> None:
+    def update(self, pose: Pose, now: float) -> None:
         """One sample, received at `now`."""
         problem = self._alone(pose)
         if problem:
@@ -225,7 +225,7 @@ class BelievedPose:
         if problem:
             self.pose, self.problem = None, problem
         elif self._agreeing >= self._config.samples:
-            self.pose, self.problem, self.heard = pose, "", now
+            self.pose, self.problem, self.received = pose, "", now
 
     def _alone(self, pose: Pose) -> str:
         """What is wrong with a sample by itself."""

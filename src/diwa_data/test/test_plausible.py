@@ -20,7 +20,7 @@ def at(x: float, turn: float = 0.0) -> Pose:
 def heard(*poses: Pose) -> BelievedPose:
     believed = BelievedPose(MotionLimits())
     for number, pose in enumerate(poses):
-        believed.hear(pose, number * DT)
+        believed.update(pose, number * DT)
     return believed
 
 
@@ -30,7 +30,7 @@ def test_three_poses_that_agree_are_believed_and_each_one_after_them() -> None:
     believed = heard(at(0.5), at(0.501), at(0.502), at(0.503))
     assert believed.pose is not None
     assert believed.pose.position[0] == 0.503
-    assert (believed.problem, believed.heard) == ("", pytest.approx(3 * DT))
+    assert (believed.problem, believed.received) == ("", pytest.approx(3 * DT))
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_one_wrong_sample_is_not_believed_and_named(wrong, words) -> None:
     believed = heard(*[at(0.5)] * 5, wrong)
     assert believed.pose is None
     assert words in believed.problem
-    believed.hear(at(0.5), 6 * DT)
+    believed.update(at(0.5), 6 * DT)
     assert believed.pose is None, "one good sample after a wrong one proves nothing"
     for number in range(7, 10):
-        believed.hear(at(0.5), number * DT)
+        believed.update(at(0.5), number * DT)
     assert (believed.pose is not None, believed.problem) == (True, "")
 
 
@@ -60,7 +60,7 @@ def test_a_unit_mistake_is_never_believed() -> None:
 
 def test_a_pause_makes_the_next_samples_strangers() -> None:
     believed = heard(*[at(0.5)] * 5)
-    believed.hear(at(0.5), 3.0)
+    believed.update(at(0.5), 3.0)
     assert "for 2.93 s" in believed.problem
     assert believed.pose is None
 
@@ -72,13 +72,13 @@ def test_pauses_and_bursts_of_a_stream_at_30_hz_are_ordinary(pauses, speed: floa
     for length, lost in pauses:
         before, sent = sent, sent + length
         for number in range(sent if lost else before + 1, sent + 1):
-            believed.hear(at(0.5 + 0.1 * np.sin(speed / 0.1 * number / 30)), 4 * DT + sent / 30)
+            believed.update(at(0.5 + 0.1 * np.sin(speed / 0.1 * number / 30)), 4 * DT + sent / 30)
         assert believed.problem == ""
 
 
 def test_a_clock_that_runs_backwards_is_not_believed() -> None:
     believed = heard(*[at(0.5)] * 5)
-    believed.hear(at(0.5), -1.0)
+    believed.update(at(0.5), -1.0)
     assert believed.pose is None
 
 
@@ -95,5 +95,5 @@ def test_a_lab_says_in_its_robot_file_what_its_pose_stream_is_like(tmp_path) -> 
     for config, agree in ((PlausibleConfig(), False), (load_robot(path).plausible, True)):
         believed = BelievedPose(MotionLimits(), config)
         for number in range(10):
-            believed.hear(at(0.3 + 0.05 * number), 0.2 * (number // 2))
+            believed.update(at(0.3 + 0.05 * number), 0.2 * (number // 2))
         assert (believed.problem == "") is agree

@@ -64,7 +64,7 @@ class ArmedTarget:
         """`rate`: steps per second, Hz; `plausible`: which measured poses are believed."""
         self._limits, self._rate, self._interpolator = limits, rate, Interpolator(limits, rate)
         self.measured = BelievedPose(limits, plausible)
-        """What `hear` has told."""
+        """The measured pose and whether it is believed."""
         self.armed = False
         """A target is published."""
         self.fault = ""
@@ -85,9 +85,9 @@ class ArmedTarget:
         self._limits, self._interpolator = limits, Interpolator(limits, self._rate)
         self.measured.bound(limits)
 
-    def hear(self, pose: Pose, now: float) -> None:
+    def update(self, pose: Pose, now: float) -> None:
         """A measured pose. One that is not plausible, while armed, is a fault."""
-        self.measured.hear(pose, now)
+        self.measured.update(pose, now)
         if self.armed and self.measured.problem:
             self.fail(self.measured.problem)
 

@@ -24,17 +24,17 @@ class Bench:
     def __init__(self, start: Pose = at(0.5)) -> None:  # noqa: B008
         self.arm, self.now = ArmedTarget(LIMITS, RATE), 0.0
         for _ in range(3):
-            self.hear(start)
+            self.update(start)
         self.arm.arm()
         self.published = [self.arm.target]
 
-    def hear(self, pose: Pose) -> None:
+    def update(self, pose: Pose) -> None:
         self.now += 1 / RATE
-        self.arm.hear(pose, self.now)
+        self.arm.update(pose, self.now)
 
     def steps(self, count: int, measured: Pose | None = None) -> None:
         for _ in range(count):
-            self.hear(measured or self.published[-1])
+            self.update(measured or self.published[-1])
             if motion := self.arm.step():
                 self.published.append(motion.pose)
 
@@ -66,7 +66,7 @@ def test_one_wrong_sample_brakes_disarms_and_says_so(wrong, words) -> None:
         bench.arm.command(at(x), TICK)
         bench.steps(8)
     before = bench.published[-1]
-    bench.hear(wrong)
+    bench.update(wrong)
     bench.arm.command(at(0.6), TICK)
     for _ in range(60):
         if motion := bench.arm.step():
@@ -79,11 +79,11 @@ def test_one_wrong_sample_brakes_disarms_and_says_so(wrong, words) -> None:
 
 def test_it_is_armed_again_where_the_arm_is_believed_to_be() -> None:
     bench = Bench()
-    bench.hear(at(0.7))
+    bench.update(at(0.7))
     assert bench.arm.step() is None
     assert bench.arm.problem(), "two more samples must agree"
     for _ in range(2):
-        bench.hear(at(0.7))
+        bench.update(at(0.7))
     assert bench.arm.problem() == ""
     bench.arm.arm()
     np.testing.assert_array_equal(bench.arm.step().pose.position, [0.7, 0, 0.3])
@@ -118,7 +118,7 @@ def test_one_that_is_armed_goes_on_where_it_is() -> None:
     bench.arm.command(at(0.8), TICK)
     bench.steps(5)
     before = bench.published[-1]
-    bench.hear(at(0.801))
+    bench.update(at(0.801))
     bench.arm.arm()
     assert bench.arm.problem() == ""
     assert bench.arm.target is before

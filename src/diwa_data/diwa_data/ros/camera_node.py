@@ -13,9 +13,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.images import crop_for_recording, image_of, recorded_intrinsics
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.diagnostics import Diagnostics
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import every, run_node
+from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, SENSOR, publisher
 
 STALLED = 0.5

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import rosbag2_py
 from rclpy.node import Node
 
 from diwa_data import clock
@@ -14,14 +18,11 @@ from diwa_data.files import expanded
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import needed_topics
 from diwa_data.recording.bag_writer import Storage
-from diwa_data.recording.session import Session, SessionConfig
+from diwa_data.recording.session import Session, SessionConfig, Status
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.health import Health
-from diwa_data.ros.offers import Offers
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.rosbag2_backend import Rosbag2Backend
-from diwa_data.ros.running import every, run_node
-from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_data.ros.distributions import close_writer, topic_metadata
+from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
+from diwa_data.ros.topics import LATCHED, Offers, publisher, subscribe
 
 _WAITING_EVERY = 5  # reports: between episodes the status line comes more rarely
 
@@ -42,6 +43,71 @@ class RecorderConfig:
     """Who teleoperates; goes into the labels."""
     min_free_mb: float = 1000.0
     """Free disk below which nothing is recorded, megabytes."""
+
+
+PREFLIGHT = 2.0
+"""Seconds after which the operator is told what is silent."""
+
+
+class Health:
+    """Watches for topics that fall silent, and for those that several nodes publish."""
+
+    def __init__(self, node: Node, offers: Offers):
+        self._node, self._offers = node, offers
+        self._diagnostics = Diagnostics(node)
+        self._begun = time.monotonic()
+        self._silent: set[str] = set()
+        self._rivals: dict[str, str] = {}
+
+    def tell(self, status: Status, session: Session) -> None:
+        """Call it once a second."""
+        self._diagnose(status, session)
+        if time.monotonic() - self._begun < PREFLIGHT:
+            return
+        log, silent, rivals = self._node.get_logger(), set(status.silent), self._offers.rivals()
+        for topic in sorted(silent - self._silent):
+            log.error(self._offers.describe(topic))
+        for topic in sorted(self._silent - silent):
+            log.info(f"{topic} is heard (again)")
+        for topic in sorted(rivals.keys() - self._rivals.keys()):
+            log.error(f"{topic} is published by {rivals[topic]}: what is recorded is mixed; stop all but one")
+        self._silent, self._rivals = silent, rivals
+
+    def _diagnose(self, status: Status, session: Session) -> None:
+        values = {"episode": status.episode, "seconds": f"{status.seconds:.1f}", "finished": status.finished}
+        self._diagnostics.add("session", "", **values, free_mb=f"{status.free_mb:.0f}")
+        for topic, lost in self._offers.lost.items():
+            problem = self._offers.describe(topic) if topic in status.silent else ""
+            rate = f"{status.rates.get(topic, 0.0):.2f}"
+            self._diagnostics.add(topic, problem, rate=rate, lost=lost, **session.numbers(topic))
+        self._diagnostics.publish()
+
+
+_PRESETS = {"mcap": "zstd_fast", "sqlite3": "resilient"}
+
+
+class Rosbag2Backend:
+    """Writes serialised messages with rosbag2: MCAP in zstd chunks, or sqlite3 that survives a kill."""
+
+    def __init__(self, bag: Path, storage: Storage):
+        self._writer: Any = rosbag2_py.SequentialWriter()
+        options = rosbag2_py.StorageOptions(uri=str(bag), storage_id=storage)
+        options.storage_preset_profile = _PRESETS[storage]
+        self._writer.open(options, rosbag2_py.ConverterOptions("cdr", "cdr"))
+        self._topics: set[str] = set()
+
+    def write(self, topic: str, message_type: str, nanoseconds: int, data: bytes | memoryview) -> None:
+        if topic not in self._topics:
+            self._writer.create_topic(topic_metadata(rosbag2_py, len(self._topics), topic, message_type))
+            self._topics.add(topic)
+        self._writer.write(topic, bytes(data), nanoseconds)
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        close_writer(writer)
+
+    def abort(self) -> None:
+        self.close()
 
 
 class RecorderNode(Node):
@@ -67,8 +133,8 @@ class RecorderNode(Node):
         self._recording = publisher(self, messages.RECORDING, LATCHED)
         self._recording(messages.encode_string(""))
         self._health, self._reports = Health(self, self._offers), 0
-        hear(self, messages.EPISODE_EVENT, self._on_event)
-        hear(self, messages.EPISODE_LABELS, self._on_labels, LATCHED)
+        subscribe(self, messages.EPISODE_EVENT, self._on_event)
+        subscribe(self, messages.EPISODE_LABELS, self._on_labels, LATCHED)
         every(self, 0.5, self._offers.look)
         every(self, 1.0, self._report)
         what = config.skill or "play"

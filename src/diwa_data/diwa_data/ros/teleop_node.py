@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from rclpy.node import Node
 
 from diwa_data import clock
 from diwa_data.errors import DiwaError
+from diwa_data.motion import BelievedPose, MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.arm import Arm
-from diwa_data.ros.controller_topics import ControllerPublisher, TopicController
-from diwa_data.ros.diagnostics import Diagnostics
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import every, run_node
-from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
+from diwa_data.ros.topics import (
+    LATCHED,
+    SENSOR,
+    ControllerPublisher,
+    TopicController,
+    other_publishers,
+    publisher,
+    subscribe,
+)
 from diwa_data.teleop.clutch import GRIPPER_REPEAT, ControllerState, TeleopConfig, Teleoperator
 from diwa_data.teleop.config import DeviceConfig
 from diwa_data.teleop.opening import Controller, Feedback, open_device
@@ -38,6 +45,67 @@ class TeleopNodeConfig:
     """Clutch, limits and rate."""
     max_pose_age: float = 0.2
     """Seconds without a measured pose after which no target is published."""
+
+
+PATIENCE = 2.5
+"""Seconds without any measured pose after which the operator is told."""
+
+
+class Arm:
+    """Hears the measured pose and watches who publishes targets."""
+
+    def __init__(
+        self, node: Node, limits: MotionLimits, robot: RobotConfig, max_age: float, on_known: Callable[[Pose], str]
+    ):
+        """`max_age`: seconds after which a pose is too old.
+
+        `on_known` is called with a pose from which to start anew, and answers why it cannot (empty if it can).
+        """
+        self._node, self._max_age, self._on_known = node, max_age, on_known
+        self._believed = BelievedPose(limits, robot.plausible)
+        self._others: str | None = None  # unknown until it was looked
+        self._problem, self._begun = "no measured pose yet", time.monotonic()
+        subscribe(node, messages.CURRENT_POSE, self._on_pose, SENSOR, robot.base_frame)
+        every(node, 0.5, self._look_around)
+
+    @property
+    def pose(self) -> Pose | None:
+        """Measured; None while it is not believed."""
+        return self._believed.pose
+
+    @property
+    def problem(self) -> str:
+        """Why no target may be published now; empty if it may."""
+        if not self._problem and clock.now() - self._believed.received > self._max_age:
+            self.lose(f"no {messages.CURRENT_POSE} for {self._max_age} s")
+        return self._problem
+
+    def lose(self, problem: str) -> None:
+        """From now on no target may be published, until the arm is known anew."""
+        self._problem = problem
+        self._node.get_logger().error(f"the target brakes, then none is published: {problem}")
+
+    def _on_pose(self, pose: Pose) -> None:
+        self._believed.update(pose, clock.now())
+        if self._believed.problem:
+            if not self._problem:
+                self.lose(self._believed.problem)
+        elif self._problem and self._others == "":
+            problem = self._on_known(pose)
+            if problem:
+                self._node.get_logger().warn(problem, throttle_duration_sec=PATIENCE)
+            self._problem = problem
+
+    def _look_around(self) -> None:
+        """An arm's controller may ignore two publishers both, or obey both."""
+        if self._believed.received == -math.inf and time.monotonic() - self._begun > PATIENCE:
+            self._begun = float("inf")
+            published = self._node.count_publishers(messages.CURRENT_POSE)
+            why = "its publisher is silent" if published else "nobody publishes it"
+            self.lose(f"nothing on {messages.CURRENT_POSE}: {why}")
+        self._others = other_publishers(self._node, messages.TARGET_POSE)
+        if self._others and not self._problem.endswith("stop it"):
+            self.lose(f"{self._others} publishes {messages.TARGET_POSE} too: stop it")
 
 
 class TeleopNode(Node):
@@ -66,7 +134,7 @@ class TeleopNode(Node):
         self._target = publisher(self, messages.TARGET_POSE, 1)
         self._gripper_command = publisher(self, messages.GRIPPER_COMMAND, LATCHED)
         self._diagnostics = Diagnostics(self)
-        hear(self, messages.RECORDING, self._on_recording, LATCHED)
+        subscribe(self, messages.RECORDING, self._on_recording, LATCHED)
         every(self, 1.0 / config.teleop.rate, self._step)
         every(self, 1.0, self._report)
 

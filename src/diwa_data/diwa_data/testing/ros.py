@@ -25,7 +25,7 @@ from rclpy.node import Node
 
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
-from diwa_data.ros.topics import hear, publisher
+from diwa_data.ros.topics import publisher, subscribe
 from diwa_data.testing.synthetic import JOINTS, READY, synthetic_image, synthetic_pose
 
 T = TypeVar("T")
@@ -140,7 +140,7 @@ class Topics:
         self._executor.add_node(self.node)
         self._publishers: dict[str, Callable[[memoryview], None]] = {}
         self._calls: queue.Queue[tuple[Callable[[], Any], Future]] = queue.Queue()
-        self.heard: dict[str, list] = {}
+        self.received: dict[str, list] = {}
         self._open = True
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
@@ -157,11 +157,11 @@ class Topics:
         self._calls.put((make, done))
         return done.result(timeout=10)
 
-    def hear(self, topic: str) -> list:
+    def subscribe(self, topic: str) -> list:
         """A list that fills with the values of a topic."""
-        self.heard[topic] = []
-        self.call(lambda: hear(self.node, topic, self.heard[topic].append))
-        return self.heard[topic]
+        self.received[topic] = []
+        self.call(lambda: subscribe(self.node, topic, self.received[topic].append))
+        return self.received[topic]
 
     def event(self, name: str) -> None:
         """An operator's event."""

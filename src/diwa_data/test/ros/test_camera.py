@@ -95,7 +95,7 @@ def test_a_wrong_encoding_is_told_once_and_the_next_good_frame_goes_on(topics, c
 def test_intrinsics_follow_crop_and_size(topics, camera):
     from diwa_data.ros.topics import LATCHED
 
-    found = topics.hear(messages.camera_info_topic("static"))
+    found = topics.subscribe(messages.camera_info_topic("static"))
     from sensor_msgs.msg import CameraInfo
 
     topics.call(

@@ -88,7 +88,7 @@ def node(domain):
 def test_followed_parameters_change_when_they_may_and_stay_sound(node):
     from rclpy.parameter import Parameter
 
-    from diwa_data.ros.parameters import follow_parameters
+    from diwa_data.ros.node import follow_parameters
 
     problem = ""
     read = follow_parameters(node, Config, lambda: problem, ("name",))
@@ -112,7 +112,7 @@ def test_followed_parameters_change_when_they_may_and_stay_sound(node):
 def test_timers_do_not_hear_of_the_wall_clock(node):
     from rclpy.clock import ClockType
 
-    from diwa_data.ros.running import every
+    from diwa_data.ros.node import every
 
     every(node, 0.1, lambda: None)
     assert [timer.clock.clock_type for timer in node.timers] == [ClockType.STEADY_TIME]

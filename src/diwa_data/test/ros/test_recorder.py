@@ -277,7 +277,7 @@ def test_best_effort_publishers_are_heard_also_when_they_come_later(topics, robo
     statistics = Sidecar.read(tmp_path / "bags" / "000001").topics[STATIC]
     assert statistics.rate == pytest.approx(30.0, rel=0.05)
     fault(
-        "a camera comes back BEST_EFFORT where it was RELIABLE before (a default subscription would hear nothing)",
+        "a camera comes back BEST_EFFORT where it was RELIABLE before (a default subscription would get nothing)",
         f"the recorder lowered its request; the next episode has the camera at {statistics.rate:.1f} Hz",
         "nothing",
     )

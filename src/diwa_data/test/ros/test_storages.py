@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ros
 
 def copy(bag: Path, folder: Path, storage: str) -> Path:
     """The messages of `bag`, written by rosbag2 itself."""
-    from diwa_data.ros.rosbag2_backend import Rosbag2Backend
+    from diwa_data.ros.recorder_node import Rosbag2Backend
 
     with Bag(bag) as opened:
         sidecar = Sidecar(opened.spec, opened.sidecar.labels, opened.sidecar.events, complete=False)

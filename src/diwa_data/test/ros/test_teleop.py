@@ -27,8 +27,8 @@ class Hand:
         self.position, self.held, self.trigger = np.zeros(3), False, 0.0
         self.arm: Pose | None = HOME
         self.follows = True
-        self.targets = topics.hear(messages.TARGET_POSE)
-        self.grippers = topics.hear(messages.GRIPPER_COMMAND)
+        self.targets = topics.subscribe(messages.TARGET_POSE)
+        self.grippers = topics.subscribe(messages.GRIPPER_COMMAND)
 
     def run(self, seconds: float, velocity=(0.0, 0.0, 0.0)) -> None:
         """Go on for a while, the controller at `velocity` (m/s)."""

@@ -12,9 +12,8 @@ from rclpy.node import Node
 from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import every, run_node
-from diwa_data.ros.topics import LATCHED, hear
+from diwa_data.ros.node import every, read_parameters, run_node
+from diwa_data.ros.topics import LATCHED, subscribe
 from diwa_deploy.gripper import GripperConfig, GripperWorker
 
 
@@ -80,7 +79,7 @@ class GripperNode(Node):
         self._grasp = ActionClient(self, self._actions.Grasp, f"{self._config.namespace}/grasp")
         self._move = ActionClient(self, self._actions.Move, f"{self._config.namespace}/move")
         self._worker = GripperWorker(self._send, self._config.worker, self.get_logger().error)
-        hear(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
+        subscribe(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
         every(self, 1.0, self._look)
 
     def close(self) -> None:

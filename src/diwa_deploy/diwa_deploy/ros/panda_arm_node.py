@@ -19,10 +19,8 @@ from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.offers import node_name
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import every, run_node
-from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_data.ros.node import every, read_parameters, run_node
+from diwa_data.ros.topics import LATCHED, node_name, publisher, subscribe
 from diwa_deploy.gripper import GripperConfig, GripperWorker
 from diwa_deploy.joints import Margin, margin
 from diwa_deploy.target import TargetGate
@@ -93,9 +91,9 @@ class PandaArmNode(Node):
         self._worker = GripperWorker(self._move_fingers, self._config.worker, self.get_logger().error)
         self._gate, self._margin, self._rivals = TargetGate(self._config.limits), Margin("ok", ""), ""
         self._start()
-        hear(self, messages.TARGET_POSE, self._on_target, 1, self._config.robot.base_frame)
+        subscribe(self, messages.TARGET_POSE, self._on_target, 1, self._config.robot.base_frame)
         every(self, 0.5, self._look_around)
-        hear(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
+        subscribe(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
         self.create_service(Trigger, "~/recover", self._recover)
         every(self, 1.0 / self._config.rate, self._report)
         self._open = True

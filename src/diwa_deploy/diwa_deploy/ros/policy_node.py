@@ -9,9 +9,7 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
-from diwa_data.ros.diagnostics import Diagnostics
-from diwa_data.ros.parameters import follow_parameters
-from diwa_data.ros.running import every, run_node
+from diwa_data.ros.node import Diagnostics, every, follow_parameters, run_node
 from diwa_deploy.ros.lifecycle import refuse_invalid_transitions
 from diwa_deploy.ros.policy_config import PolicyNodeConfig
 from diwa_deploy.ros.ros_robot import RosRobot

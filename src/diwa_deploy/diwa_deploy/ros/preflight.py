@@ -18,9 +18,8 @@ from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import decode_value, gripper_width, header_stamp, require_frame
 from diwa_data.recording.sidecar import TopicStatistics
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.offers import Offers, node_name
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import every
+from diwa_data.ros.node import every, read_parameters
+from diwa_data.ros.topics import Offers, node_name
 from diwa_data.spec import Spec
 from diwa_deploy.checks import Check, check_bundle, check_machine
 from diwa_deploy.ros.ros_robot import ArmConfig

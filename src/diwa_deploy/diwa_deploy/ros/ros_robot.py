@@ -23,8 +23,7 @@ from diwa_data.recording.bag_reader import decode_value, gripper_width, header_s
 from diwa_data.robot import Observation
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received
-from diwa_data.ros.offers import other_publishers
-from diwa_data.ros.topics import LATCHED, SENSOR, message_type, publisher
+from diwa_data.ros.topics import LATCHED, SENSOR, message_type, other_publishers, publisher
 from diwa_data.teleop.clutch import GRIPPER_REPEAT
 from diwa_deploy.control import OPEN_WIDTH, Stopped
 from diwa_deploy.joints import Margin, margin
@@ -221,7 +220,7 @@ class RosRobot:
                 self._fail(str(error))
                 raise
             with self._lock:
-                self._arm.hear(pose, received)
+                self._arm.update(pose, received)
             self._tell()
         elif topic == messages.JOINT_STATES:
             joints = decode_value(topic, data, topic)

@@ -23,9 +23,8 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import every, leave_in_peace
-from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_data.ros.node import every, leave_in_peace, read_parameters
+from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_deploy.ros.trials import run_trials
 from diwa_deploy.trials import Comparison
 from diwa_interfaces.action import ExecuteSkill
@@ -77,7 +76,7 @@ class RunSkill(Node):
         self._action = ActionClient(self, ExecuteSkill, "execute_skill")
         self._event = publisher(self, messages.EPISODE_EVENT)
         self._recording = ""
-        hear(self, messages.RECORDING, self._on_recording, LATCHED)
+        subscribe(self, messages.RECORDING, self._on_recording, LATCHED)
         self._spoken = 0.0
         every(self, 0.1, lambda: None)  # a signal is noticed at least this soon
 

@@ -79,8 +79,8 @@ class Arm:
     """What the arm was told: targets with the time they came, and the gripper's commands."""
 
     def __init__(self, topics: Any):
-        self.targets: list[Pose] = topics.hear(messages.TARGET_POSE)
-        self.grippers: list[float] = topics.hear(messages.GRIPPER_COMMAND)
+        self.targets: list[Pose] = topics.subscribe(messages.TARGET_POSE)
+        self.grippers: list[float] = topics.subscribe(messages.GRIPPER_COMMAND)
 
     def pose(self, _: float) -> Pose:
         """It is where it was told to be."""

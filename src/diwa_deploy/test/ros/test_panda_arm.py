@@ -62,7 +62,7 @@ def node(domain, tmp_path, monkeypatch):
 
 
 def test_it_follows_the_target_and_says_where_it_is(topics, node):
-    poses, joints = topics.hear(messages.CURRENT_POSE), topics.hear(messages.JOINT_STATES)
+    poses, joints = topics.subscribe(messages.CURRENT_POSE), topics.subscribe(messages.JOINT_STATES)
     time.sleep(1.0)
     assert "connected to 10.0.0.2" in node.said
     assert "stiffness 400.0 30.0" in node.said
@@ -85,7 +85,7 @@ def send(topics, position: list[float], frame: str = messages.BASE_FRAME) -> Non
 
 
 def test_targets_that_cannot_be_are_not_followed(topics, node):
-    poses = topics.hear(messages.CURRENT_POSE)
+    poses = topics.subscribe(messages.CURRENT_POSE)
     send(topics, [0.42, 0.0, 0.4], frame="world")
     node.wait_for("/diwa/target_pose is in the frame 'world', not in the robot's base 'panda_link0'")
     send(topics, [0.6, 0.0, 0.4])
@@ -99,7 +99,7 @@ def test_targets_that_cannot_be_are_not_followed(topics, node):
 def test_two_publishers_of_targets_are_not_followed(topics, node):
     from geometry_msgs.msg import PoseStamped
 
-    poses = topics.hear(messages.CURRENT_POSE)
+    poses = topics.subscribe(messages.CURRENT_POSE)
     send(topics, [0.4, 0.0, 0.4])
     topics.call(lambda: topics.node.create_publisher(PoseStamped, messages.TARGET_POSE, 1))
     time.sleep(1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from diwa_data.ros.running import WorkingNode, run_work
+from diwa_data.ros.node import WorkingNode, run_work
 
 
 def main() -> None:

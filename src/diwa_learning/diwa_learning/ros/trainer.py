@@ -6,9 +6,7 @@ from rclpy.node import Node
 
 from diwa_data.errors import DiwaError
 from diwa_data.progress import Standing, listening
-from diwa_data.ros.diagnostics import Diagnostics
-from diwa_data.ros.parameters import declare, overrides, source
-from diwa_data.ros.running import every
+from diwa_data.ros.node import Diagnostics, declare, every, overrides, source
 from diwa_learning.jobs import train, train_config
 
 PERIOD = 1.0

@@ -12,10 +12,8 @@ from scipy.spatial.transform import Rotation
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.controller_topics import ControllerPublisher
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import every, run_node
-from diwa_data.ros.topics import LATCHED, SENSOR, hear
+from diwa_data.ros.node import every, read_parameters, run_node
+from diwa_data.ros.topics import LATCHED, SENSOR, ControllerPublisher, subscribe
 from diwa_data.skills import require_skill
 from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.operator.mirror import SceneMirror
@@ -59,9 +57,9 @@ class OperatorNode(Node):
         self._tries, self._finished = 0, 0
         self._next = time.monotonic() + PAUSE
         self._controller = ControllerPublisher(self, self._config.robot.base_frame)
-        hear(self, messages.SCENE_STATE, self._on_scene, SENSOR)
-        hear(self, messages.TARGET_POSE, self._on_target, SENSOR, self._config.robot.base_frame)
-        hear(self, messages.RECORDING, self._on_recording, LATCHED)
+        subscribe(self, messages.SCENE_STATE, self._on_scene, SENSOR)
+        subscribe(self, messages.TARGET_POSE, self._on_target, SENSOR, self._config.robot.base_frame)
+        subscribe(self, messages.RECORDING, self._on_recording, LATCHED)
         every(self, DT, self._step)
 
     def close(self) -> None:

@@ -15,9 +15,8 @@ from diwa_data.motion import is_finite
 from diwa_data.pose import Pose, rotation_distance
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.parameters import read_parameters
-from diwa_data.ros.running import every, run_node
-from diwa_data.ros.topics import LATCHED, hear, publisher
+from diwa_data.ros.node import every, read_parameters, run_node
+from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_data.spec import require_same
 from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
 
@@ -84,9 +83,9 @@ class SimRobotNode(Node):
         self._labels = publisher(self, messages.EPISODE_LABELS, LATCHED)
         self._episode = 0
         self._reset()
-        hear(self, messages.TARGET_POSE, self._on_target, 1, self._config.robot.base_frame)
-        hear(self, messages.GRIPPER_COMMAND, self._on_gripper)
-        hear(self, messages.EPISODE_EVENT, self._on_event)
+        subscribe(self, messages.TARGET_POSE, self._on_target, 1, self._config.robot.base_frame)
+        subscribe(self, messages.GRIPPER_COMMAND, self._on_gripper)
+        subscribe(self, messages.EPISODE_EVENT, self._on_event)
         self._window = contextlib.ExitStack()
         self._view = self._window.enter_context(self._robot.window()) if self._config.window else None
         self._robot.observe()  # the first image takes long

@@ -1,0 +1,257 @@
+"""Running a node until Ctrl-C, or until its work is done."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+
+from diwa_data.config import from_mapping
+from diwa_data.errors import DiwaError
+from diwa_data.recording import messages
+
+_LOOK_UP_EVERY = 0.2  # seconds: how soon a silent node notices a signal
+
+
+def every(node: Any, seconds: float, callback: Callable[[], None]) -> None:
+    """Call `callback` every so many seconds.
+
+    The timers of rclpy stand still while the wall clock is behind where it was, or waits for `/clock`; these do not.
+    """
+    node.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+
+class ClosableNode(Protocol):
+    """A node that has something to finish or to give back."""
+
+    def close(self) -> None:
+        """Finish; called once, whatever ended the node."""
+
+    def destroy_node(self) -> None:
+        """Of `rclpy.node.Node`."""
+
+
+class WorkingNode(ClosableNode, Protocol):
+    """A node that does one thing and ends."""
+
+    def work(self) -> None:
+        """That one thing; KeyboardInterrupt may end it anywhere."""
+
+
+def run_work(make: Callable[[], WorkingNode]) -> None:
+    """Make a node, have it work in this thread while another spins it, and exit.
+
+    0 when it is done, and after Ctrl-C or SIGTERM, which raise KeyboardInterrupt in the work unless it has handlers of
+    its own; 2 with one line after a `DiwaError`, or an error of a file.
+    """
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    node: WorkingNode | None = None
+    ended, status = threading.Event(), 0
+    spinning = threading.Thread(target=lambda: _spin(node, ended), daemon=True)
+    try:
+        node = make()
+        spinning.start()
+        node.work()
+    except KeyboardInterrupt:
+        pass
+    except (DiwaError, OSError) as error:
+        get_logger("diwa").fatal(str(error))
+        status = 2
+    finally:
+        leave_in_peace()
+        ended.set()
+        if spinning.ident is not None:
+            spinning.join()
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    sys.exit(status)
+
+
+def leave_in_peace() -> None:
+    """From now on signals are ignored: a second Ctrl-C must not change the status of a process that is ending."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _spin(node: Any, ended: threading.Event) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not ended.is_set():
+        executor.spin_once(timeout_sec=_LOOK_UP_EVERY)
+
+
+def run_node(make: Callable[[], ClosableNode]) -> None:
+    """Make a node, spin it and exit: 0 after Ctrl-C, SIGTERM or `SystemExit`, 2 with one line after a `DiwaError`.
+
+    A signal waits for the running callback, and the node can still publish while it closes.
+    """
+    stopped: list[int] = []
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: stopped.append(number))
+    node: ClosableNode | None = None
+    status = 0
+    try:
+        node = make()
+        every(node, _LOOK_UP_EVERY, lambda: None)  # cheaper than a timeout, which is a new timer at every spin
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while not stopped:
+            executor.spin_once()
+    except SystemExit:
+        pass
+    except DiwaError as error:
+        get_logger("diwa").fatal(str(error))
+        status = 2
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+        leave_in_peace()
+    sys.exit(status)
+
+
+T = TypeVar("T")
+
+
+_SIM_TIME = "use_sim_time"
+
+
+_OF_ROS = (_SIM_TIME, "start_type_description_service", "qos_overrides")
+
+
+def read_parameters(node: Node, cls: type[T]) -> T:
+    """The overrides given to `node` as a `cls`; its other fields are declared with their defaults, all read-only.
+
+    The node must have been made with `automatically_declare_parameters_from_overrides=True`. Raises `DiwaError` for an
+    unknown parameter, naming the known ones.
+    """
+    config = from_mapping(cls, overrides(node), source(node))
+    declare(node, config)
+    return config
+
+
+def follow_parameters(
+    node: Node, cls: type[T], locked: Callable[[], str], fixed: tuple[str, ...] = ()
+) -> Callable[[], T]:
+    """As `read_parameters`, but they may change: returns a function that reads them as they are now.
+
+    `locked()`: why none may change at the moment; empty = they may. `fixed`: beginnings of the names of those that are
+    read-only. A change that makes no `cls` is refused with the reason.
+    """
+
+    def read(changed: Sequence[Parameter] = ()) -> T:
+        values = overrides(node)
+        for parameter in changed:
+            _put(values, parameter.name.split("."), parameter.value)
+        return from_mapping(cls, values, source(node))
+
+    def judge(changed: list[Parameter]) -> SetParametersResult:
+        problem = locked()
+        try:
+            read(changed)
+        except DiwaError as error:
+            problem = problem or str(error)
+        return SetParametersResult(successful=not problem, reason=problem)
+
+    declare(node, read(), fixed)
+    node.add_on_set_parameters_callback(judge)
+    return read
+
+
+def overrides(node: Node) -> dict[str, Any]:
+    """What was given to `node`, nested by the dots in the names."""
+    given: dict[str, Any] = {}
+    for name, parameter in node.get_parameters_by_prefix("").items():
+        if name.split(".")[0] not in _OF_ROS:
+            _put(given, name.split("."), parameter.value)
+    return given
+
+
+def source(node: Node) -> str:
+    """What errors call the parameters of `node`."""
+    return f"parameters of {node.get_fully_qualified_name()}"
+
+
+def declare(node: Node, config: Any, fixed: tuple[str, ...] = ("",)) -> None:
+    """Declare the fields of the dataclass `config` that were not given to `node`.
+
+    Those whose names begin with one of `fixed` are read-only: they are read once. Raises `DiwaError` where simulated
+    time is wanted.
+    """
+    if node.get_parameter(_SIM_TIME).value:
+        why = "ages and deadlines are those of real time here"
+        raise DiwaError(f"{_SIM_TIME} is true, but {why}: start {node.get_name()} without it")
+    node.set_descriptor(_SIM_TIME, ParameterDescriptor(dynamic_typing=True, read_only=True))
+    for name, value in _flat("", dataclasses.asdict(config)):
+        descriptor = ParameterDescriptor(dynamic_typing=True, read_only=name.startswith(fixed))
+        if node.has_parameter(name):
+            node.set_descriptor(name, descriptor)
+        elif value != []:  # an empty list has no type in ROS
+            node.declare_parameter(name, value, descriptor)
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = list(value) if isinstance(value, array.array) else value
+
+
+def _flat(prefix: str, tree: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Leaves of nested dictionaries by dotted name."""
+    leaves = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            leaves += _flat(f"{prefix}{name}.", value)
+        else:
+            leaves.append((f"{prefix}{name}", list(value) if isinstance(value, tuple) else value))
+    return leaves
+
+
+class Diagnostics:
+    """The statuses of one node."""
+
+    def __init__(self, node: Node):
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, messages.DIAGNOSTICS, 10)
+        self._statuses: list[DiagnosticStatus] = []
+
+    def add(self, name: str, problem: str = "", **values: object) -> None:
+        """One status: an error that says `problem`, or ok without one; `values` are shown as text."""
+        level = DiagnosticStatus.ERROR if problem else DiagnosticStatus.OK
+        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        self._statuses.append(
+            DiagnosticStatus(
+                level=level,
+                name=f"{self._node.get_name()}: {name}",
+                message=problem or "ok",
+                hardware_id="diwa",
+                values=pairs,
+            )
+        )
+
+    def publish(self) -> None:
+        """Send what was added since the last time."""
+        message = DiagnosticArray(status=self._statuses)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+        self._statuses = []
