@@ -19,7 +19,7 @@ from diwa_data.motion import MotionLimits
 from diwa_data.recording import messages
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_deploy.bundle import load_bundle
-from diwa_deploy.runner import SkillRunner
+from diwa_deploy.control import SkillRunner
 from diwa_interfaces.action import ExecuteSkill
 from diwa_sim.table import SimulatedPanda
 from diwa_sim.tasks import succeeded

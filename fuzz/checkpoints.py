@@ -12,8 +12,7 @@ from mutations import changed_json, scramble
 
 from diwa_data.manifest import MANIFEST
 from diwa_data.spec import Spec
-from diwa_deploy.bundle import CARD, load_bundle, pack_bundles, write_bundle
-from diwa_deploy.start_region import StartRegion
+from diwa_deploy.bundle import CARD, StartRegion, load_bundle, pack_bundles, write_bundle
 from diwa_learning.agent import load_agent
 from diwa_learning.core.checkpoint import (
     CONFIG,

@@ -12,8 +12,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.recording.bag_reader import Bag, needed_topics
 from diwa_data.robot import Observation
 from diwa_data.testing.synthetic import synthetic_image, synthetic_pose
-from diwa_deploy.bundle import load_bundle
-from diwa_deploy.start_region import StartRegion
+from diwa_deploy.bundle import StartRegion, load_bundle
 from diwa_learning.agent import load_agent
 from diwa_learning.core.checkpoint import load_checkpoint, read_header
 from diwa_learning.world_model.checkpoint import load_world_model

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 
-from diwa_data.motion import SafetyFilter
+from diwa_data.errors import DiwaError
+from diwa_data.files import free_mb
+from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.pose import Pose
 from diwa_data.robot import Observation, Robot
+from diwa_data.spec import Spec
+from diwa_deploy.bundle import CARD, StartRegion, find_bundle
+from diwa_learning.agent import load_agent
 
 OPEN_WIDTH = 0.07
 """Metres between fingers that count as open where the last command is not known; else the gripper is kept closed."""
@@ -127,3 +135,82 @@ def control_loop(
     except Stopped as error:
         return ControlResult(str(error), ticks)
     return ControlResult("max_steps", ticks)
+
+
+_WARM_UP_TICKS = 8  # two chunks: every path of a decision
+
+
+class SkillRunner:
+    """World model, policy, classifier and safety limits of one skill on one robot."""
+
+    def __init__(
+        self, skill: str, checkpoint: Path | None, spec: Spec, limits: MotionLimits, policy: str = "finetuned"
+    ):
+        """`checkpoint`: folder of the bundle; None takes the installed one. `policy`: finetuned or base.
+
+        Raises `DiwaError` if there is none, or it was made for another contract.
+        """
+        bundle = find_bundle(skill, checkpoint)
+        self.start = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
+        """Where its demonstrations began; None if the bundle does not say."""
+        self._agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec)
+        self._limits, self._spec = limits, spec
+
+    def warm_up(self) -> float:
+        """Decide on black images a few times; returns the seconds of the last decision."""
+        images = {camera.name: np.zeros((*camera.record_size, 3), np.uint8) for camera in self._spec.cameras}
+        pose = Pose.from_quaternion(np.array([0.4, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))  # gripper down
+        observation = Observation(images, pose, pose, 0.08, 0.0, 0.0)
+        started = time.perf_counter()
+        for _ in range(_WARM_UP_TICKS):
+            started = time.perf_counter()
+            self._agent.act(observation, self._spec.action.null)
+        return time.perf_counter() - started
+
+    def run(
+        self,
+        robot: Robot,
+        max_steps: int,
+        seed: int,
+        success_ticks: int,
+        on_tick: Callable[[Observation, Tick], None] | None = None,
+    ) -> ControlResult:
+        """Run the skill once; `success_ticks` as in `SuccessRule`, 0 lets the classifier end nothing."""
+        rule = SuccessRule(self._agent.success_threshold, success_ticks) if success_ticks else None
+        safety = SafetyFilter(self._limits, self._spec)
+        return control_loop(robot, self._agent, safety, max_steps, seed, success=rule, on_tick=on_tick)
+
+
+NEEDED_MB = 1000.0
+"""Free disk, megabytes."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line."""
+
+    name: str
+    good: bool
+    text: str
+    """What was found, and the cure if it is not good."""
+
+
+def check_machine() -> Iterator[Check]:
+    """GPU and disk; skills of the paper's size run on two cores."""
+    gpu = torch.cuda.is_available()
+    yield Check("GPU", True, torch.cuda.get_device_name() if gpu else "none: decisions are made on the CPU")
+    free, home = free_mb(Path.home()), Path.home()
+    good = free > NEEDED_MB
+    yield Check("disk", good, f"{free / 1000:.1f} GB free at {home}" + ("" if good else ": free some"))
+
+
+def check_bundle(skill: str, checkpoint: Path | None, spec: Spec, limits: MotionLimits) -> Check:
+    """The bundle loads for this robot, and decides within half a tick."""
+    try:
+        seconds = SkillRunner(skill, checkpoint, spec, limits).warm_up()
+    except DiwaError as error:
+        return Check(skill, False, str(error))
+    found = f"{1e3 * seconds:.0f} ms a decision"
+    if seconds > spec.tick / 2:
+        return Check(skill, False, f"{found}, a tick is {1e3 * spec.tick:.0f} ms: end what else runs here")
+    return Check(skill, True, found)

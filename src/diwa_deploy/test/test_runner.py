@@ -11,9 +11,9 @@ from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
-from diwa_deploy import checks
+from diwa_deploy import control
 from diwa_deploy.bundle import SHIPPED, load_bundle, pack_bundles, write_bundle
-from diwa_deploy.runner import SkillRunner
+from diwa_deploy.control import SkillRunner
 from diwa_learning.world_model.checkpoint import load_world_model
 
 SKILL = "open_drawer"
@@ -63,16 +63,16 @@ def test_a_run_is_its_seed_and_keeps_near_a_hand_that_does_not_follow(runner: Sk
 
 
 def test_a_machine_that_decides_too_late_is_told_what_to_do(spec: Spec, monkeypatch) -> None:
-    check = checks.check_bundle(SKILL, SHIPPED / SKILL, spec, MotionLimits())
+    check = control.check_bundle(SKILL, SHIPPED / SKILL, spec, MotionLimits())
     assert (check.name, check.good) == (SKILL, float(check.text.split(" ms")[0]) < 500 * spec.tick)
     monkeypatch.setattr(SkillRunner, "warm_up", lambda self: 1.0)
-    check = checks.check_bundle(SKILL, SHIPPED / SKILL, spec, MotionLimits())
+    check = control.check_bundle(SKILL, SHIPPED / SKILL, spec, MotionLimits())
     assert (check.good, check.text) == (False, "1000 ms a decision, a tick is 133 ms: end what else runs here")
 
 
 def test_a_robot_of_another_contract_and_a_policy_that_is_not_there_are_refused(spec: Spec) -> None:
     slower = dataclasses.replace(spec, action=dataclasses.replace(spec.action, max_pos=0.01))
-    check = checks.check_bundle(SKILL, SHIPPED / SKILL, slower, MotionLimits())
+    check = control.check_bundle(SKILL, SHIPPED / SKILL, slower, MotionLimits())
     assert not check.good
     assert "max_pos" in check.text
     with pytest.raises(DiwaError, match="holds no policy 'base': write the bundle with its base policy too"):
@@ -80,9 +80,9 @@ def test_a_robot_of_another_contract_and_a_policy_that_is_not_there_are_refused(
 
 
 def test_the_machine_is_checked_for_space(monkeypatch) -> None:
-    assert [check.name for check in checks.check_machine()] == ["GPU", "disk"]
-    monkeypatch.setattr(checks, "NEEDED_MB", 1e12)
-    disk = list(checks.check_machine())[-1]
+    assert [check.name for check in control.check_machine()] == ["GPU", "disk"]
+    monkeypatch.setattr(control, "NEEDED_MB", 1e12)
+    disk = list(control.check_machine())[-1]
     assert not disk.good
     assert disk.text.endswith(": free some")
 

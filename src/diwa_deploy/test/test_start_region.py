@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
-from diwa_deploy.start_region import StartRegion
+from diwa_deploy.bundle import StartRegion
 
 DOWN = Rotation.from_rotvec([np.pi, 0, 0])
 POSES = [

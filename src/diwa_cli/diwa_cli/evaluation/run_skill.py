@@ -14,8 +14,7 @@ from diwa_data.files import require_output, write_json
 from diwa_data.motion import MotionLimits
 from diwa_data.robot import Environment
 from diwa_deploy.bundle import Bundle
-from diwa_deploy.control import ControlResult
-from diwa_deploy.runner import SkillRunner
+from diwa_deploy.control import ControlResult, SkillRunner
 from diwa_sim.environments import EnvironmentConfig, open_environment
 from diwa_sim.replay import replay, success_shares
 from diwa_sim.table import SimConfig

@@ -15,8 +15,7 @@ from diwa_data.pose import Pose
 from diwa_data.recording.bag_reader import folder_size
 from diwa_data.spec import Spec
 from diwa_data.view.inspect import spec_lines
-from diwa_deploy.bundle import CARD, Bundle, installed_skills, load_bundle, write_bundle
-from diwa_deploy.start_region import StartRegion
+from diwa_deploy.bundle import CARD, Bundle, StartRegion, installed_skills, load_bundle, write_bundle
 
 UNITS = "rates and their intervals: fractions; difference: percentage points; all intervals 95 %"
 

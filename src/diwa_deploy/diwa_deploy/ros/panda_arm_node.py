@@ -22,7 +22,7 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, node_name, publisher, subscribe
 from diwa_deploy.gripper import GripperConfig, GripperWorker
-from diwa_deploy.joints import Margin, margin
+from diwa_deploy.safety import Verdict, judge_joints
 from diwa_deploy.target import TargetGate
 
 MODE = "/diwa/arm_mode"
@@ -89,7 +89,7 @@ class PandaArmNode(Node):
         self._joints = publisher(self, messages.JOINT_STATES)
         self._mode = self.create_publisher(Int8, MODE, 10)
         self._worker = GripperWorker(self._move_fingers, self._config.worker, self.get_logger().error)
-        self._gate, self._margin, self._rivals = TargetGate(self._config.limits), Margin("ok", ""), ""
+        self._gate, self._margin, self._rivals = TargetGate(self._config.limits), Verdict("ok", ""), ""
         self._start()
         subscribe(self, messages.TARGET_POSE, self._on_target, 1, self._config.robot.base_frame)
         every(self, 0.5, self._look_around)
@@ -139,7 +139,7 @@ class PandaArmNode(Node):
     def _report(self) -> None:
         now, state = time.time(), self._panda.get_state()
         pose = self._measured()
-        self._margin = margin(JOINTS[:7], list(state.q), self._config.robot.joints)
+        self._margin = judge_joints(JOINTS[:7], list(state.q), self._config.robot.joints)
         if self._margin.level == "warn":
             self.get_logger().warn(self._margin.reason, throttle_duration_sec=1.0)
         self._pose(messages.encode_pose(pose, now, self._config.robot.base_frame))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
 from diwa_data.ros.node import Diagnostics, every, follow_parameters, run_node
-from diwa_deploy.ros.lifecycle import refuse_invalid_transitions
-from diwa_deploy.ros.policy_config import PolicyNodeConfig
+from diwa_deploy.control import SkillRunner
 from diwa_deploy.ros.ros_robot import RosRobot
-from diwa_deploy.ros.skill_server import SkillServer
-from diwa_deploy.runner import SkillRunner
+from diwa_deploy.ros.skill_server import PolicyNodeConfig, SkillServer
 
 PATIENCE = 2.0
 """Seconds in which a running skill must have ended when the node is told to."""
@@ -125,3 +125,22 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def refuse_invalid_transitions(node: LifecycleNode) -> None:
+    """Answer a transition that the node's state does not have (`configure` while active) with a refusal.
+
+    rclpy lets the error end the node, in the middle of a skill.
+    """
+    service = node._service_change_state
+    change = service.callback
+
+    def refuse(request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except rclpy_implementation.RCLError as error:
+            node.get_logger().error(f"transition {request.transition.id} is refused: {error}")
+            response.success = False
+            return response
+
+    service.callback = refuse

@@ -21,7 +21,7 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters
 from diwa_data.ros.topics import Offers, node_name
 from diwa_data.spec import Spec
-from diwa_deploy.checks import Check, check_bundle, check_machine
+from diwa_deploy.control import Check, check_bundle, check_machine
 from diwa_deploy.ros.ros_robot import ArmConfig
 
 SLOWEST = 0.8

@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
@@ -26,15 +28,60 @@ from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_receive
 from diwa_data.ros.topics import LATCHED, SENSOR, message_type, other_publishers, publisher
 from diwa_data.teleop.clutch import GRIPPER_REPEAT
 from diwa_deploy.control import OPEN_WIDTH, Stopped
-from diwa_deploy.joints import Margin, margin
 from diwa_deploy.live import LiveStreams
-from diwa_deploy.ros.mode import ModeConfig, ModeWatch
-from diwa_deploy.safety import Verdict, WatchdogConfig, judge
+from diwa_deploy.safety import Verdict, WatchdogConfig, judge, judge_joints
 from diwa_deploy.target import ArmedTarget
 
 _RIVALS_EVERY = 0.5  # seconds between looks for other publishers of the target
 _JOINTS_EVERY = 0.05  # seconds between looks at the joints' margins
 _TIME_TO_REST = 5.0  # seconds in which a braking target rests, also at limits of a tenth of the defaults
+
+
+@dataclass(frozen=True)
+class ModeConfig:
+    """Where the arm says its mode: anything but `moving` (reflex, user stop, guiding) freezes target and skill."""
+
+    topic: str = ""
+    """For instance /franka_robot_state_broadcaster/robot_state; empty = the arm does not say."""
+    type: str = "franka_msgs/msg/FrankaRobotState"
+    """Type of its messages."""
+    field: str = "robot_mode"
+    """Their field that holds the mode."""
+    moving: int = 2
+    """Its value when the arm obeys."""
+
+
+class ModeWatch:
+    """Hears the mode and calls `on_problem` whenever it is heard and is not `moving`."""
+
+    def __init__(self, node: Node, config: ModeConfig, on_problem: Callable[[str], None]):
+        """Raises `DiwaError` if the mode's message type is not installed."""
+        self._config, self._on_problem = config, on_problem
+        self._mode: int | None = None
+        if config.topic:
+            node.create_subscription(_message_class(config), config.topic, self._on_mode, SENSOR)
+
+    @property
+    def problem(self) -> str:
+        """Why the arm does not obey; empty if it does, or never says."""
+        if not self._config.topic or self._mode == self._config.moving:
+            return ""
+        if self._mode is None:
+            return f"nothing on {self._config.topic}"
+        return f"the arm is in mode {self._mode}, not {self._config.moving}"
+
+    def _on_mode(self, message: Any) -> None:
+        self._mode = int(getattr(message, self._config.field))
+        if self.problem:
+            self._on_problem(self.problem)
+
+
+def _message_class(config: ModeConfig) -> Any:
+    try:
+        return get_message(config.type)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        cure = "source the workspace of your arm's driver, or leave arm.mode.topic empty"
+        raise DiwaError(f"no message type {config.type} for {config.topic}: {cure}") from error
 
 
 @dataclass(frozen=True)
@@ -65,7 +112,7 @@ class RosRobot:
         self._streams = LiveStreams(spec, config.max_age)
         self._lock = threading.Lock()
         self._arm = ArmedTarget(config.limits.within(spec), config.rate, robot.plausible)
-        self._margin, self._margin_seen = Margin("ok", ""), -float("inf")
+        self._margin, self._margin_seen = Verdict("ok", ""), -float("inf")
         self._gripper, self._width = spec.action.gripper_open, 0.0
         self._gripper_sent: tuple[float, float] = (0.0, -float("inf"))  # what, and when
         self._running, self._commanded = False, 0.0
@@ -227,7 +274,7 @@ class RosRobot:
             self._width = gripper_width(joints, topic)
             if received - self._margin_seen > _JOINTS_EVERY:
                 self._margin_seen = received
-                self._margin = margin(joints.name, joints.position, self._robot.joints)
+                self._margin = judge_joints(joints.name, joints.position, self._robot.joints)
 
     def _fail(self, reason: str) -> None:
         with self._lock:

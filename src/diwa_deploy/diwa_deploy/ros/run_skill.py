@@ -25,8 +25,7 @@ from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, leave_in_peace, read_parameters
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
-from diwa_deploy.ros.trials import run_trials
-from diwa_deploy.trials import Comparison
+from diwa_deploy.trials import Comparison, run_trials
 from diwa_interfaces.action import ExecuteSkill
 
 FINALIZED = State.PRIMARY_STATE_FINALIZED

@@ -6,7 +6,9 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
@@ -19,11 +21,10 @@ from diwa_data.errors import DiwaError
 from diwa_data.interpolator import way
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
-from diwa_deploy.control import ControlResult, Stopped, Tick
-from diwa_deploy.ros.policy_config import PolicyNodeConfig
-from diwa_deploy.ros.ros_robot import RosRobot
-from diwa_deploy.runner import SkillRunner
-from diwa_deploy.start_region import StartRegion
+from diwa_data.robot_config import RobotConfig
+from diwa_deploy.bundle import StartRegion
+from diwa_deploy.control import ControlResult, SkillRunner, Stopped, Tick
+from diwa_deploy.ros.ros_robot import ArmConfig, RosRobot
 from diwa_interfaces.action import ExecuteSkill
 
 CANCELLED = "cancelled"
@@ -168,3 +169,27 @@ class SkillServer:
         finally:
             self._robot.end()
             self.busy = False
+
+
+@dataclass(frozen=True)
+class PolicyNodeConfig:
+    """Parameters of `policy`."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    """The robot that the checkpoint must have been made for."""
+    skill: str = ""
+    """Skill to load."""
+    checkpoint: str = ""
+    """Folder of its bundle; empty = `$DIWA_HOME/skills/SKILL`, or else the one that comes with the package."""
+    policy: Literal["finetuned", "base", "both"] = "finetuned"
+    """Which of the bundle's policies; with both a goal names one, as in `open_drawer/base`."""
+    max_steps: int = 72
+    """Control ticks after which a goal that names none ends."""
+    success_ticks: int = 3
+    """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
+    start_distance: float = 0.05
+    """Metres outside of where the demonstrations began up to which a skill may begin."""
+    start_angle: float = 0.2
+    """Radians, likewise."""
+    arm: ArmConfig = field(default_factory=ArmConfig)
+    """Rate, limits and watchdog."""

@@ -15,8 +15,7 @@ import pytest
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
-from diwa_deploy.bundle import seal_bundle
-from diwa_deploy.start_region import StartRegion
+from diwa_deploy.bundle import StartRegion, seal_bundle
 
 pytestmark = [pytest.mark.ros, pytest.mark.workspace]
 
