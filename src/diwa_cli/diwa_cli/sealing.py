@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from diwa_data.dataset.dataset import seal_dataset
@@ -14,24 +13,13 @@ from diwa_data.recording.recover import seal_episode
 from diwa_deploy.bundle import is_bundle, seal_bundle
 from diwa_learning.core.checkpoint import CONFIG, is_finished, seal_checkpoint
 
-
-@dataclass(frozen=True)
-class Kind:
-    """Something that has checksums."""
-
-    name: str
-    is_one: Callable[[Path], bool]
-    """Whether a file or folder is one, as far as its names tell."""
-    seal: Callable[[Path], None]
-    """Makes its checksums anew; raises `DiwaError` if it can be none."""
-
-
-KINDS = (
-    Kind("episode", is_bag, seal_episode),
-    Kind("dataset", is_dataset, seal_dataset),
-    Kind("checkpoint", lambda path: (path / CONFIG).is_file() and is_finished(path), seal_checkpoint),
-    Kind("skill bundle", is_bundle, seal_bundle),
-)
+KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], None]]] = {
+    "episode": (is_bag, seal_episode),
+    "dataset": (is_dataset, seal_dataset),
+    "checkpoint": (lambda path: (path / CONFIG).is_file() and is_finished(path), seal_checkpoint),
+    "skill bundle": (is_bundle, seal_bundle),
+}
+"""Name of what has checksums -> whether a file or folder is one, as far as its names tell, and how to make them."""
 
 
 def seal(path: Path) -> Iterator[str]:
@@ -42,24 +30,24 @@ def seal(path: Path) -> Iterator[str]:
     if not path.exists():
         raise DiwaError(f"{path} does not exist")
     errors, found = [], False
-    for one, kind in _sealable(path):
+    for name, one in _sealable(path):
         found = True
         try:
-            kind.seal(one)
-            yield f"sealed {kind.name} {one}"
+            KINDS[name][1](one)
+            yield f"sealed {name} {one}"
         except DiwaError as error:
             errors.append(str(error))
     if errors:
         raise DiwaError("; ".join(errors))
     if not found:
-        names = ", ".join(kind.name for kind in KINDS)
+        names = ", ".join(KINDS)
         raise DiwaError(f"{path} holds nothing that has checksums ({names}): is it finished, and the right folder?")
 
 
-def _sealable(path: Path) -> Iterator[tuple[Path, Kind]]:
-    """What lies inside comes first: a bundle's checksums are of its parts' manifests."""
+def _sealable(path: Path) -> Iterator[tuple[str, Path]]:
+    """Kind and path of each; those inside come first, as a bundle's checksums are of its parts' manifests."""
     if path.is_dir():
         for inner in sorted(path.iterdir()):
             if not inner.name.startswith("."):
                 yield from _sealable(inner)
-    yield from ((path, kind) for kind in KINDS if kind.is_one(path))
+    yield from ((name, path) for name, (is_one, _) in KINDS.items() if is_one(path))

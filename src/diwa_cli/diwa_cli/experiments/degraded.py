@@ -1,6 +1,6 @@
-"""`diwa experiment degraded`: world models made worse on purpose; what breaks, and whether guard and score notice.
+"""`diwa experiment degraded`: world models made worse on purpose; what breaks, and whether the offline score notices.
 
-Each gets its own base policy, classifier, guard and fine-tuning, on the run's recordings and with its settings.
+Each gets its own base policy, classifier, ensemble and fine-tuning, on the run's recordings and with its settings.
 """
 
 from __future__ import annotations
@@ -57,18 +57,8 @@ class DegradeConfig:
                     raise DiwaError(f"degrade.{name} has {value:g}; choose numbers above 0 and up to {highest:g}")
 
 
-@dataclass(frozen=True)
-class Play:
-    """The run's play, apart."""
-
-    trained: Path
-    """What its world model was trained on."""
-    held_out: Path
-    """What no world model saw."""
-
-
 def degraded(
-    run: RunFolder, out: Path, config: DegradeConfig, clips: int, judge: EvaluateConfig, sim: SimConfig
+    run: RunFolder, out: Path, config: DegradeConfig, clips: int, evaluation: EvaluateConfig, sim: SimConfig
 ) -> dict[str, Any]:
     """A row for the run's own world model and one for each that is worse; also drawn over the hand's error.
 
@@ -76,57 +66,54 @@ def degraded(
     """
     if not is_finished(run.guard):
         raise DiwaError(f"{run.path} has no guard, which is asked here: finetune.dream.penalty or result best make one")
-    play = split_play(run, out)
-    rows = [measure(AS_TRAINED, run, play, out / "as_trained", clips, judge, sim)]
-    for name, make in world_models(run, play, out, config).items():
+    trained, held_out = split_play(run, out)
+    rows = [measure(AS_TRAINED, run, held_out, out / "as_trained", clips, evaluation, sim)]
+    for name, make in world_models(run.world_model, trained, config).items():
         worse = RunFolder(out / re.sub(r"\W+", "_", name))
         if not is_finished(worse.world_model):
             make(worse.world_model)
         learn(run, worse)
-        rows.append(measure(name, worse, play, worse.path, clips, judge, sim))
+        rows.append(measure(name, worse, held_out, worse.path, clips, evaluation, sim))
     write_text(out / "success.svg", drawing(rows))
     return {"rows": rows}
 
 
-def split_play(run: RunFolder, out: Path) -> Play:
-    """Two datasets: the episodes that the run's world model was trained on, and those held out."""
-    found = Play(out / "trained.h5", out / "held_out.h5")
-    if not found.held_out.is_file():
+def split_play(run: RunFolder, out: Path) -> tuple[Path, Path]:
+    """Two datasets of the run's play: what its world model was trained on, and what no world model saw."""
+    trained, held_out = out / "trained.h5", out / "held_out.h5"
+    if not held_out.is_file():
         settings = load_checkpoint(run.world_model, "world_model").config_as(WorldModelConfig)
         datasets, data = read_header(run.world_model)["inputs"]["datasets"], load_dataset(run.play)
         held = held_out_of(data, datasets, settings.held_out, np.random.default_rng(settings.seed))
         names = {episode.name for episode in held}
-        copy_episodes(run.play, [episode.name for episode in data.episodes if episode.name not in names], found.trained)
-        copy_episodes(run.play, sorted(names), found.held_out)
-    return found
+        copy_episodes(run.play, [episode.name for episode in data.episodes if episode.name not in names], trained)
+        copy_episodes(run.play, sorted(names), held_out)
+    return trained, held_out
 
 
-def world_models(run: RunFolder, play: Play, out: Path, config: DegradeConfig) -> dict[str, Callable[[Path], None]]:
-    """Name -> what makes that world model in a folder."""
-    settings = load_checkpoint(run.world_model, "world_model").config_as(WorldModelConfig)
+def world_models(world_model: Path, play: Path, config: DegradeConfig) -> dict[str, Callable[[Path], None]]:
+    """Name -> what makes that world model in a folder, of a good one and the play that it was trained on."""
+    settings = load_checkpoint(world_model, "world_model").config_as(WorldModelConfig)
     found: dict[str, Callable[[Path], None]] = {}
     for share in config.early:
         fewer = dataclasses.replace(settings, updates=max(1, round(share * settings.updates)))
-        found[f"{100 * share:g} % of the updates"] = partial(retrain, (play.trained,), config=fewer)
+        found[f"{100 * share:g} % of the updates"] = partial(train, play, config=fewer)
     for share in config.data:
-        found[f"{100 * share:g} % of the play"] = partial(train_on_part, play, share, out, config=settings)
+        found[f"{100 * share:g} % of the play"] = partial(train, play, config=settings, share=share)
     for deviations in config.noise:
-        found[f"prior with noise of {deviations:g}"] = partial(add_noise, run.world_model, deviations)
+        found[f"prior with noise of {deviations:g}"] = partial(add_noise, world_model, deviations)
     return found
 
 
-def retrain(datasets: tuple[Path, ...], out: Path, config: WorldModelConfig) -> None:
-    """Train a world model on `datasets`."""
-    WorldModelJob(datasets, out, config).run()
-
-
-def train_on_part(play: Play, share: float, folder: Path, out: Path, config: WorldModelConfig) -> None:
-    """Train on the first episodes of play."""
-    part = folder / f"play_{share:g}.h5"
-    if not part.is_file():
-        names = [episode.name for episode in load_dataset(play.trained).episodes]
-        copy_episodes(play.trained, names[: max(2, round(share * len(names)))], part)
-    retrain((part,), out, config)
+def train(play: Path, out: Path, config: WorldModelConfig, share: float = 1.0) -> None:
+    """Train a world model on the first episodes of play, a `share` of them."""
+    if share < 1:
+        part = play.with_name(f"play_{share:g}.h5")
+        if not part.is_file():
+            names = [episode.name for episode in load_dataset(play).episodes]
+            copy_episodes(play, names[: max(2, round(share * len(names)))], part)
+        play = part
+    WorldModelJob((play,), out, config).run()
 
 
 def add_noise(world_model: Path, deviations: float, out: Path) -> None:
@@ -156,15 +143,14 @@ def learn(run: RunFolder, worse: RunFolder) -> None:
 
 
 def measure(
-    name: str, run: RunFolder, play: Play, out: Path, clips: int, judge: EvaluateConfig, sim: SimConfig
+    name: str, run: RunFolder, held_out: Path, out: Path, clips: int, evaluation: EvaluateConfig, sim: SimConfig
 ) -> dict[str, Any]:
     """A row: errors of the world model on held-out play, success, and what dreams said of it."""
-    found = evaluate_world_model(run.world_model, play.held_out, out / "open_loop", EvaluateWorldModelConfig(clips))
+    found = evaluate_world_model(run.world_model, held_out, out / "open_loop", EvaluateWorldModelConfig(clips))
     checkpoint = load_checkpoint(run.finetuned, "finetune")
-    setting = dataclasses.replace(judge, skill=checkpoint.skill)
+    setting = dataclasses.replace(evaluation, skill=checkpoint.skill)
     policies = {BASE: run.policy, FINETUNED: run.finetuned}
-    result = evaluate(policies, run.world_model, run.reward, out / "judged", setting, sim)
-    judged = summary(result, setting)
+    judged = summary(evaluate(policies, run.world_model, run.reward, out / "judged", setting, sim), setting)
     return {
         "world_model": name,
         "psnr": found["open_loop_psnr"],

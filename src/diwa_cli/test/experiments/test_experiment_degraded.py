@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diwa_cli.experiments.degraded import AS_TRAINED, DegradeConfig, Play, add_noise, drawing, dreams, world_models
-from diwa_cli.run_folder import RunFolder
+from diwa_cli.experiments.degraded import AS_TRAINED, DegradeConfig, add_noise, drawing, dreams, world_models
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.world_model.checkpoint import load_world_model
@@ -34,14 +33,10 @@ def test_noise_changes_what_is_imagined_and_nothing_that_is_filtered(checkpoints
 
 
 def test_each_is_named_after_how_it_is_worse(checkpoints, tmp_path, monkeypatch):
-    run = RunFolder(tmp_path)
-    run.world_model.symlink_to(checkpoints.world_model)
     trained: dict[Path, WorldModelConfig] = {}
-    monkeypatch.setattr(
-        "diwa_cli.experiments.degraded.retrain", lambda datasets, out, config: trained.update({out: config})
-    )
-    play, config = Play(tmp_path / "a.h5", tmp_path / "b.h5"), DegradeConfig(early=(0.25,), data=(0.1,), noise=(0.3, 1))
-    made = world_models(run, play, tmp_path, config)
+    monkeypatch.setattr("diwa_cli.experiments.degraded.train", lambda play, out, config: trained.update({out: config}))
+    config = DegradeConfig(early=(0.25,), data=(0.1,), noise=(0.3, 1))
+    made = world_models(checkpoints.world_model, tmp_path / "play.h5", config)
     assert list(made) == [
         "25 % of the updates", "10 % of the play", "prior with noise of 0.3", "prior with noise of 1",
     ]  # fmt: skip
