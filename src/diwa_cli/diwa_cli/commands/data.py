@@ -33,7 +33,7 @@ def record(args: list[str]) -> int:
 def calibrate(args: list[str]) -> int:
     from diwa_data.files import require_output
     from diwa_data.teleop import vive as device
-    from diwa_data.teleop.config import ViveConfig
+    from diwa_data.teleop.devices import ViveConfig
 
     def command(serial: str = "", role: Literal["left", "right"] = "right", calibration: str = "") -> None:
         """Find how the VIVE's tracking room lies to the robot: hold the controller still, then move it along robot +x.

@@ -24,7 +24,7 @@ from diwa_data.recording.bag_writer import Backend, BagWriter, RosbagsBackend, S
 from diwa_data.recording.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec
 from diwa_data.teleop.clutch import ControllerState, TeleopConfig
-from diwa_data.teleop.config import DeviceConfig
+from diwa_data.teleop.devices import DeviceConfig
 
 EVENTS = ("start", "stop", "success", "discard")
 DISCARDED = ".discarded-"

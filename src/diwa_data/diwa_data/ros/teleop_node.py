@@ -27,8 +27,7 @@ from diwa_data.ros.topics import (
     subscribe,
 )
 from diwa_data.teleop.clutch import GRIPPER_REPEAT, ControllerState, TeleopConfig, Teleoperator
-from diwa_data.teleop.config import DeviceConfig
-from diwa_data.teleop.opening import Controller, Feedback, open_device
+from diwa_data.teleop.devices import Controller, DeviceConfig, Feedback, open_device
 
 
 @dataclass(frozen=True)

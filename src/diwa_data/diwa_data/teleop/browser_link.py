@@ -28,9 +28,8 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
-from diwa_data.teleop.buttons import EpisodeButtons
 from diwa_data.teleop.clutch import ControllerState
-from diwa_data.teleop.tracking import facing_yaw, to_robot
+from diwa_data.teleop.devices import EpisodeButtons, facing_yaw, to_robot
 
 _EVENTS = ("start", "stop", "success", "discard")
 _KEYS = {"n", "t", "frame", "p", "q", "forward", "tracked", "held", "trigger", "buttons", "events"}

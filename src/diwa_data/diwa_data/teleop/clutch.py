@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,13 +48,6 @@ class ControllerState:
     """Operator events since the last reading: start, stop, success, discard."""
     valid: bool = True
     """False on lost tracking or frozen buttons: the clutch releases and the gripper keeps its command."""
-
-
-class Device(Protocol):
-    """Anything that reads like a VR controller: vive, keyboard, webxr or the scripted operator."""
-
-    def read(self) -> ControllerState:
-        """The controller now."""
 
 
 @dataclass(frozen=True, eq=False)

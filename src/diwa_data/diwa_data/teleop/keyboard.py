@@ -1,7 +1,7 @@
 """The keyboard as a controller: keys move it while they are held, from the terminal the process was started in.
 
-Terminals tell of a key again and again while it is held, and never that it was let go: a key counts as held for a
-moment after each time it is heard of.
+Terminals report a key again and again while it is held, and never that it was let go: a key counts as held for a moment
+after each report.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_data.teleop.clutch import ControllerState
-from diwa_data.teleop.config import KeyboardConfig
+from diwa_data.teleop.devices import KeyboardConfig
 
 HELP = """keys (hold to move):  w/s forward, back   a/d left, right   r/f up, down
                       j/l turn   i/k pitch   u/o roll   SPACE open or close the gripper
@@ -36,27 +36,21 @@ _EVENTS = {"n": "start", "m": "stop", "y": "success", "x": "discard"}
 
 
 class Keyboard:
-    """Reads keys without blocking; a context manager, which gives the terminal back as it was."""
+    """Reads keys without blocking."""
 
     instructions = HELP
 
     def __init__(
-        self,
-        config: KeyboardConfig,
-        terminal: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, config: KeyboardConfig, terminal: int | None = None, clock: Callable[[], float] = time.monotonic
     ):
-        """`terminal`: file descriptor, default the controlling terminal.
-
-        Raises `DiwaError` where there is no terminal.
-        """
+        """`terminal`: file descriptor, default the controlling terminal. Raises `DiwaError` where there is none."""
         self._speeds = np.array([config.speed] * 3 + [config.turn_speed] * 3)
         self._hold, self._clock = config.hold, clock
         self._owned = terminal is None
         self._terminal = _controlling_terminal() if terminal is None else terminal
         self._before: list[Any] = termios.tcgetattr(self._terminal)
         tty.setcbreak(self._terminal)
-        self._heard: dict[str, float] = {}
+        self._reported: dict[str, float] = {}
         self._position, self._rotation = np.zeros(3), Rotation.identity()
         self._closed = False
         self._last = clock()
@@ -65,29 +59,23 @@ class Keyboard:
         """The controller now."""
         now = self._clock()
         events = self._take_keys(now)
-        held = [key for key, heard in self._heard.items() if now - heard <= self._hold]
-        motion = np.sum([_MOTIONS[key] for key in held], axis=0) * self._speeds * (now - self._last) if held else None
-        self._last = now
-        if motion is not None:
+        held = [key for key, reported in self._reported.items() if now - reported <= self._hold]
+        if held:
+            motion = np.sum([_MOTIONS[key] for key in held], axis=0) * self._speeds * (now - self._last)
             self._position = self._position + motion[:3]
             self._rotation = Rotation.from_rotvec(motion[3:]) * self._rotation
+        self._last = now
         return ControllerState(Pose(self._position, self._rotation), bool(held), float(self._closed), events)
 
     def signal(self, what: str) -> None:
-        """Ring the terminal's bell: once for `start`, twice for `stop`, three times for `lost`."""
+        """Ring the bell: once for `start`, twice for `stop`, three times for `lost`."""
         os.write(self._terminal, b"\a" * _BELLS[what])
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Give the terminal back as it was."""
         termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._before)
         if self._owned:
             os.close(self._terminal)
-
-    def __enter__(self) -> Keyboard:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _take_keys(self, now: float) -> tuple[str, ...]:
         events = []
@@ -97,7 +85,7 @@ class Keyboard:
                 break
             for key in typed.lower():
                 if key in _MOTIONS:
-                    self._heard[key] = now
+                    self._reported[key] = now
                 elif key == " ":
                     self._closed = not self._closed
                 elif key in _EVENTS:

@@ -6,18 +6,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError, how_to_install
-from diwa_data.files import expanded, home
+from diwa_data.files import expanded, home, read_object, write_json
 from diwa_data.pose import Pose
-from diwa_data.teleop.buttons import EpisodeButtons, PacketWatch
 from diwa_data.teleop.clutch import ControllerState
-from diwa_data.teleop.config import ViveConfig
-from diwa_data.teleop.tracking import Calibration, find_yaw, load_yaw, save_yaw, to_robot
+from diwa_data.teleop.devices import EpisodeButtons, ViveConfig, to_robot, yaw_of
 
 _TRACKING_OK = 200
 _TRIGGER_AXIS = 1
@@ -25,6 +23,17 @@ _BUTTONS = {"menu": 1, "grip": 2, "mark": 32}  # bits of ulButtonPressed; mark i
 _PULSE = 3000  # microseconds, about the longest that one call makes
 _PULSES = {"start": 4, "stop": 8, "lost": 20}  # one a reading: how long the hand feels it
 _PATIENCE = 2.5  # seconds for SteamVR to answer
+SHORTEST_BASELINE = 0.10
+"""Metres that the controller must move along the robot's +x to find the yaw."""
+
+
+class Calibration(NamedTuple):
+    """How a tracking room lies relative to the robot, and what that rests on."""
+
+    yaw: float
+    """Turn about the vertical for `to_robot`, rad."""
+    baseline: float
+    """Metres that the controller was moved to find it."""
 
 
 class NoSteamVR(DiwaError):
@@ -56,14 +65,16 @@ class Vive:
         except BaseException:
             self.close()
             raise
-        self._buttons, self._packets = EpisodeButtons(), PacketWatch(config.frozen_after)
-        self._pulses = 0
+        self._buttons, self._frozen_after, self._pulses = EpisodeButtons(), config.frozen_after, 0
+        self._packet, self._packet_at = -1, 0.0
 
     def read(self) -> ControllerState:
-        """The controller now."""
+        """The controller now. Without input focus buttons freeze while poses go on: without new packets it is lost."""
         now = self._clock()
         found, state = self._system.getControllerState(self._index)
-        alive = bool(found) and self._packets.alive(state.unPacketNum, now)
+        if state.unPacketNum != self._packet:
+            self._packet, self._packet_at = state.unPacketNum, now
+        alive = bool(found) and now - self._packet_at < self._frozen_after
         pressed = {name for name, bit in _BUTTONS.items() if alive and state.ulButtonPressed >> bit & 1}
         events: tuple[str, ...] = ()
         if alive:
@@ -144,8 +155,32 @@ def calibrate(vive: Vive, path: Path, ask: Callable[[str], object]) -> Calibrati
     start = vive.position()
     ask("move it 10 cm or more straight along the robot's +x (forward), hold it still and press Enter ")
     found = find_yaw(start, vive.position())
-    save_yaw(path, found.yaw)
+    write_json(path, {"yaw": found.yaw})
     return found
+
+
+def find_yaw(start: np.ndarray, end: np.ndarray) -> Calibration:
+    """The yaw from two positions (3,) of a controller moved along the robot's +x.
+
+    Raises `DiwaError` if they are less than 10 cm apart in the horizontal plane.
+    """
+    found = Calibration(*yaw_of(end - start))
+    if not found.baseline >= SHORTEST_BASELINE:
+        raise DiwaError(
+            f"the controller moved {100 * found.baseline:.1f} cm in the horizontal plane: move it at least "
+            f"{100 * SHORTEST_BASELINE:.0f} cm straight along the robot's +x (forward), then calibrate again"
+        )
+    return found
+
+
+def load_yaw(path: Path) -> float:
+    """The stored calibration. Raises `DiwaError` if there is none, or a damaged one."""
+    if not path.is_file():
+        raise DiwaError(f"no calibration at {path}: run `diwa calibrate` first")
+    yaw = read_object(path, "run `diwa calibrate` again").get("yaw")
+    if not isinstance(yaw, int | float) or isinstance(yaw, bool) or not np.isfinite(yaw):
+        raise DiwaError(f"{path} holds yaw {yaw!r:.100}: run `diwa calibrate` again")
+    return float(yaw)
 
 
 def calibration_path(config: ViveConfig) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import secrets
 import socket
@@ -16,25 +15,23 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from diwa_data.errors import DiwaError, how_to_install
 from diwa_data.files import expanded, home
 from diwa_data.teleop.browser_link import BrowserLink
 from diwa_data.teleop.clutch import ControllerState
-from diwa_data.teleop.config import WebXRConfig
-from diwa_data.teleop.gate import Gate
+from diwa_data.teleop.devices import WebXRConfig
 
 try:
     from aiohttp import WSCloseCode, WSMsgType, web
 
-    from diwa_data.teleop.certificate import fingerprint, names, server_certificate, write_private
+    from diwa_data.teleop.https import Gate, fingerprint, names, server_certificate, write_private
 except ImportError as error:
     raise DiwaError(f"the device webxr needs the package {error.name}: {how_to_install('webxr')}") from error
-
-T = TypeVar("T")
 
 _LARGEST_MESSAGE = 8192  # bytes
 _HEARTBEAT = 2.0  # seconds between pings; a browser that answers none has lost the controls
@@ -76,9 +73,8 @@ class WebXR:
         self.instructions = f"open the address in {self.address_file} on the phone or headset; {certified}"
         write_private(self.address_file, self.invitation.encode() + b"\n")
         self._holder: web.WebSocketResponse | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="webxr")
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="webxr")
         self._thread.start()
         self._do(self._serve())
 
@@ -90,7 +86,7 @@ class WebXR:
         """Let the browser vibrate and sound."""
         if what != "lost":
             self.link.buttons.recording = what == "start"
-        self._loop.call_soon_threadsafe(self._send_signal, what)
+        asyncio.run_coroutine_threadsafe(self._send_signal(what), self._loop)
 
     def close(self) -> None:
         """End the server; a second call does nothing."""
@@ -100,20 +96,13 @@ class WebXR:
         try:
             self._do(self._stop())
         finally:
-            self._end()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_PATIENCE)
+            self._loop.close()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
-    def _do(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the server's thread; its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE)
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_PATIENCE)
-        self._loop.close()
+    def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in the server's thread, to its end."""
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE)
 
     async def _serve(self) -> None:
         application = web.Application()
@@ -148,14 +137,8 @@ class WebXR:
         self._holder = browser
         self.link.connect()
         try:
-            await browser.send_json(
-                {
-                    "type": "hello",
-                    "speed": self._config.speed,
-                    "turn_speed": self._config.turn_speed,
-                    "recording": self.link.buttons.recording,
-                }
-            )
+            speeds = {"speed": self._config.speed, "turn_speed": self._config.turn_speed}
+            await browser.send_json({"type": "hello", **speeds, "recording": self.link.buttons.recording})
             async for message in browser:
                 if message.type is WSMsgType.TEXT:
                     self.link.receive(message.data, self._clock())
@@ -182,18 +165,10 @@ class WebXR:
         if origin not in self._origins and not (reached and origin == _origin(reached[0], self.port)):
             raise _refusal("Only the page of this server may drive the arm, at the address that the terminal shows.")
 
-    def _send_signal(self, what: str) -> None:
+    async def _send_signal(self, what: str) -> None:
         if self._holder is not None:
-            task = self._loop.create_task(self._send(self._holder, json.dumps({"type": "signal", "what": what})))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    @staticmethod
-    async def _send(browser: web.WebSocketResponse, text: str) -> None:
-        try:
-            await browser.send_str(text)
-        except ConnectionError:  # it has just gone; the readings tell
-            return
+            with suppress(ConnectionError):  # it has just gone; the readings tell
+                await self._holder.send_json({"type": "signal", "what": what})
 
 
 def _folder(config: WebXRConfig) -> Path:

@@ -17,13 +17,20 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.config import from_mapping
 from diwa_data.errors import DiwaError
+from diwa_data.files import write_json
 from diwa_data.pose import Pose
-from diwa_data.teleop.buttons import LONG_PRESS, EpisodeButtons, PacketWatch
 from diwa_data.teleop.clutch import ControllerState
-from diwa_data.teleop.config import DeviceConfig, ViveConfig
-from diwa_data.teleop.opening import Feedback, open_device
-from diwa_data.teleop.tracking import facing_yaw, find_yaw, load_yaw, save_yaw, to_robot
-from diwa_data.teleop.vive import Vive, calibrate
+from diwa_data.teleop.devices import (
+    LONG_PRESS,
+    DeviceConfig,
+    EpisodeButtons,
+    Feedback,
+    ViveConfig,
+    facing_yaw,
+    open_device,
+    to_robot,
+)
+from diwa_data.teleop.vive import Vive, calibrate, find_yaw, load_yaw
 
 
 def test_menu_starts_stops_and_discards_and_mark_is_heard_once():
@@ -79,14 +86,6 @@ def test_starts_and_stops_alternate_whatever_is_pressed(presses):
         running = event == "start"
 
 
-def test_packets_that_stop_are_noticed_and_new_ones_too():
-    watch = PacketWatch(0.5)
-    assert watch.alive(7, 10.0)
-    assert watch.alive(7, 10.4)
-    assert not watch.alive(7, 10.5)
-    assert watch.alive(8, 12.0)
-
-
 def test_room_axes_become_the_robots():
     forward, right, up = (to_robot(np.array(v, float), Rotation.identity(), 0.0).position for v in
                           ([0, 0, -1], [1, 0, 0], [0, 1, 0]))  # fmt: skip
@@ -130,7 +129,7 @@ def test_a_short_baseline_and_a_bad_file_are_refused(tmp_path: Path):
     path = tmp_path / "vive.json"
     with pytest.raises(DiwaError, match=r"no calibration at .*vive.json.*run `diwa calibrate` first"):
         load_yaw(path)
-    save_yaw(path, 0.25)
+    write_json(path, {"yaw": 0.25})
     assert load_yaw(path) == 0.25
     for text in ("{", '{"yaw": "left"}', '{"yaw": NaN}', "[]"):
         path.write_text(text)
@@ -302,10 +301,7 @@ def test_without_steamvr_the_way_on_is_named_in_time():
 
 def test_the_installed_openvr_answers_in_time_too(tmp_path):
     """With the package or without it, as this machine happens to be; with SteamVR running there is nothing to show."""
-    code = (
-        "from diwa_data.teleop.config import DeviceConfig; from diwa_data.teleop.opening import open_device\n"
-        "open_device('vive', DeviceConfig())"
-    )
+    code = "from diwa_data.teleop.devices import DeviceConfig, open_device\nopen_device('vive', DeviceConfig())"
     environment = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(filter(None, sys.path))}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, env=environment)
     assert "no SteamVR; try device:=scripted robot:=sim (" in ran.stderr
@@ -319,7 +315,7 @@ def test_a_vive_is_opened_with_its_calibration_or_let_go_of(tmp_path, monkeypatc
         open_device("vive", config)
     assert not room.running
     room.running = True
-    save_yaw(tmp_path / "vive.json", 0.5)
+    write_json(tmp_path / "vive.json", {"yaw": 0.5})
     assert open_device("vive", config).yaw == pytest.approx(0.5)
     room.running = False
     with pytest.raises(DiwaError, match=r"no SteamVR; try --device scripted \(OpenVRError\)"):

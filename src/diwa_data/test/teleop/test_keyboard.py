@@ -10,12 +10,13 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import closing
 from fcntl import ioctl
 
 import numpy as np
 import pytest
 
-from diwa_data.teleop.config import KeyboardConfig
+from diwa_data.teleop.devices import KeyboardConfig
 from diwa_data.teleop.keyboard import Keyboard
 
 
@@ -31,7 +32,7 @@ def typed():
         while struct.unpack("i", ioctl(terminal, termios.FIONREAD, bytes(4)))[0] < sent:
             assert time.monotonic() < deadline, f"{pressed!r} never came through the terminal"
 
-    with Keyboard(KeyboardConfig(speed=0.1), terminal, lambda: clock[0]) as keyboard:
+    with closing(Keyboard(KeyboardConfig(speed=0.1), terminal, lambda: clock[0])) as keyboard:
         yield keys, keyboard, clock
     os.close(master)
     os.close(terminal)
@@ -69,7 +70,7 @@ def test_keys_act_together_turn_close_and_mark(typed):
 def test_the_terminal_is_given_back_as_it_was():
     master, terminal = pty.openpty()
     before = termios.tcgetattr(terminal)
-    with Keyboard(KeyboardConfig(), terminal):
+    with closing(Keyboard(KeyboardConfig(), terminal)):
         assert termios.tcgetattr(terminal)[3] & termios.ICANON == 0
     assert termios.tcgetattr(terminal) == before
     os.close(master)
@@ -77,10 +78,7 @@ def test_the_terminal_is_given_back_as_it_was():
 
 
 def test_without_a_terminal_there_is_one_clear_error():
-    code = (
-        "from diwa_data.teleop.config import DeviceConfig; from diwa_data.teleop.opening import open_device\n"
-        "open_device('keyboard', DeviceConfig())"
-    )
+    code = "from diwa_data.teleop.devices import DeviceConfig, open_device\nopen_device('keyboard', DeviceConfig())"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True)
     assert "the keyboard needs a terminal and this process has none" in ran.stderr
     assert "or use the device webxr" in ran.stderr
@@ -88,7 +86,7 @@ def test_without_a_terminal_there_is_one_clear_error():
 
 def test_signals_ring_the_bell():
     master, terminal = pty.openpty()
-    with Keyboard(KeyboardConfig(), terminal) as keyboard:
+    with closing(Keyboard(KeyboardConfig(), terminal)) as keyboard:
         for what in ("start", "stop", "lost"):
             keyboard.signal(what)
         heard = b""

@@ -28,10 +28,9 @@ from hypothesis import strategies as st
 aiohttp = pytest.importorskip("aiohttp", reason="webxr needs aiohttp: pip install -e .[dev]")
 
 from diwa_data.errors import DiwaError  # noqa: E402
-from diwa_data.teleop import certificate, gate, opening  # noqa: E402
+from diwa_data.teleop import devices, https  # noqa: E402
 from diwa_data.teleop.browser_link import BrowserLink  # noqa: E402
-from diwa_data.teleop.config import DeviceConfig, WebXRConfig  # noqa: E402
-from diwa_data.teleop.opening import open_device  # noqa: E402
+from diwa_data.teleop.devices import DeviceConfig, WebXRConfig, open_device  # noqa: E402
 from diwa_data.teleop.webxr import WebXR  # noqa: E402
 
 STEP = 1 / 60
@@ -236,7 +235,7 @@ def test_the_page_is_whole_and_needs_the_token(device):
 
 def test_the_token_is_for_the_operator_only(tmp_path, monkeypatch, capfd, caplog):
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(opening, "show", lambda text: shown.append(text))
+    monkeypatch.setattr(devices, "show", lambda text: shown.append(text))
     shown: list[str] = []
     device = open_device("webxr", DeviceConfig(webxr=config(tmp_path)))
 
@@ -263,7 +262,7 @@ def test_the_token_is_for_the_operator_only(tmp_path, monkeypatch, capfd, caplog
 
 SHOW = """
 import fcntl, sys, termios
-from diwa_data.teleop.opening import show  # noqa: E402
+from diwa_data.teleop.devices import show  # noqa: E402
 if sys.stdin.isatty():
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 show("for the operator")
@@ -333,8 +332,8 @@ def ended(connection: socket.socket) -> bool:
 
 
 def test_strangers_are_few_and_soon_gone(device, monkeypatch):
-    monkeypatch.setattr(gate, "_PATIENCE", 1.5)
-    silent = [connect(device) for _ in range(gate._MOST_FROM_ONE)]
+    monkeypatch.setattr(https, "_PATIENCE", 1.5)
+    silent = [connect(device) for _ in range(https._MOST_FROM_ONE)]
     more = [connect(device) for _ in range(5)]
     assert all(map(ended, more)), "too many"
     assert not select.select(silent, [], [], 0)[0]
@@ -371,11 +370,11 @@ def test_closing_ends_strangers_too(device):
 
 
 def test_ended_connections_make_room(device):
-    for _ in range(3 * gate._MOST_FROM_ONE):
+    for _ in range(3 * https._MOST_FROM_ONE):
         with connect_inside(device) as stranger:
             stranger.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"403" in stranger.recv(9000)
-    for _ in range(3 * gate._MOST_FROM_ONE):
+    for _ in range(3 * https._MOST_FROM_ONE):
         with connect(device) as stranger:
             stranger.sendall(b"no TLS at all")
             assert ended(stranger)
@@ -494,20 +493,20 @@ def test_a_port_in_use_and_a_foreign_address_are_clear_errors(tmp_path):
 
 
 def test_the_certificate_serves_again_until_it_does_not_fit(tmp_path, monkeypatch):
-    path = certificate.server_certificate(tmp_path / "webxr", "192.168.1.5")
+    path = https.server_certificate(tmp_path / "webxr", "192.168.1.5")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     first = path.read_bytes()
-    assert certificate.server_certificate(tmp_path / "webxr", "192.168.1.5").read_bytes() == first
-    second = certificate.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes()
+    assert https.server_certificate(tmp_path / "webxr", "192.168.1.5").read_bytes() == first
+    second = https.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes()
     assert second != first
     path.chmod(0o644)
-    assert certificate.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes() == second
+    assert https.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes() == second
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.write_bytes(second[:-200])
-    third = certificate.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes()
+    third = https.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes()
     assert third != second
-    later = certificate._now() + certificate._LIFE
-    monkeypatch.setattr(certificate, "_now", lambda: later)
-    assert certificate.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes() != third
+    later = https._now() + https._LIFE
+    monkeypatch.setattr(https, "_now", lambda: later)
+    assert https.server_certificate(tmp_path / "webxr", "192.168.1.6").read_bytes() != third
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -10,7 +10,7 @@ from typing import Any
 
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.teleop.clutch import ControllerState, Teleoperator
-from diwa_data.teleop.opening import Controller, Feedback
+from diwa_data.teleop.devices import Controller, Feedback
 from diwa_sim.operator.episode_log import DT, EpisodeLog, episode_labels, episode_seed
 from diwa_sim.table import CONTROL_RATE, SimulatedPanda
 

@@ -1,7 +1,7 @@
 """A scripted operator: a virtual VR controller in a hand with a pace, an aim, a tremor and a short arm.
 
-It reads like any other controller (`diwa_data.teleop.clutch.Device`) and drives the robot through the same clutch. It
-knows only what an operator sees: where the furniture and the robot's hand are.
+It reads like any other controller (`diwa_data.teleop.devices.Controller`) and drives the robot through the same clutch.
+It knows only what an operator sees: where the furniture and the robot's hand are.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished, unfinished_e
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.skills import require_skill
 from diwa_data.teleop.clutch import Teleoperator
-from diwa_data.teleop.opening import open_device
+from diwa_data.teleop.devices import open_device
 from diwa_sim.operator.by_hand import record_by_hand
 from diwa_sim.operator.episode_log import EpisodeLog, episode_labels, episode_seed
 from diwa_sim.operator.play import Performance

@@ -24,7 +24,7 @@ from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.teleop import keyboard
 from diwa_data.teleop.clutch import ControllerState
-from diwa_data.teleop.config import DeviceConfig, WebXRConfig
+from diwa_data.teleop.devices import DeviceConfig, WebXRConfig
 from diwa_sim.operator import by_hand
 from diwa_sim.operator.by_hand import HandRecording, RealTime
 from diwa_sim.operator.episode_log import DT
