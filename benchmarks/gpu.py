@@ -15,7 +15,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,13 +24,12 @@ from world_model import random_batch
 
 from diwa_data.config import load_section
 from diwa_data.spec import Spec
-from diwa_learning.core.capture import Captured
-from diwa_learning.core.device import compute_device, peak_memory, reuse_freed_memory
+from diwa_learning.core.device import compiled, compute_device, peak_memory, reuse_freed_memory
 from diwa_learning.finetune.train import FinetuneConfig
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel, draw
 from diwa_learning.world_model.rssm import RSSMConfig
-from diwa_learning.world_model.train import adamw, gradients, matmul_peak, training_flops, update
+from diwa_learning.world_model.train import adamw, matmul_peak, training_flops, update
 
 SMALL = {
     "depth": 4,
@@ -77,10 +75,10 @@ def world_model_rows(config: WorldModelConfig, rounds: int) -> list[Row]:
     batch = random_batch(config).to(device)
     model = WorldModel(config, spec).to(device)
     optimizer, draws = adamw(model, config), draw(batch.valid, config)
-    step = Captured(partial(gradients, model), batch, draws)
+    loss_of = compiled(model.loss, device)
 
     def ours() -> None:
-        step(batch, draw(batch.valid, config))
+        loss_of(batch, draw(batch.valid, config)).total.backward()
         update(model, optimizer, config.gradient_clip)
 
     plain = plain_world_model.PlainWorldModel(config, spec).to(device)

@@ -24,7 +24,7 @@ from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel, draw
 from diwa_learning.world_model.replay import Batch
 from diwa_learning.world_model.rssm import RSSMConfig
-from diwa_learning.world_model.train import adamw, gradients, matmul_peak, training_flops, update
+from diwa_learning.world_model.train import adamw, matmul_peak, training_flops, update
 
 SIZES: dict[str, Any] = {
     "depth": 16,
@@ -47,7 +47,7 @@ class Ours:
         self.optimizer = adamw(self.model, self.config)
 
     def update(self) -> None:
-        gradients(self.model, self.batch, draw(self.batch.valid, self.config))
+        self.model.loss(self.batch, draw(self.batch.valid, self.config)).total.backward()
         update(self.model, self.optimizer, self.config.gradient_clip)
 
 

@@ -20,17 +20,9 @@ from diwa_learning.policy.checkpoint import PolicyNetConfig, load_policy
 from diwa_learning.policy.train import PolicyConfig, PolicyJob, make_pairs, update_average
 from diwa_learning.reward import train as reward_phase
 from diwa_learning.reward.classifier import NEGATIVE, UNUSED, RewardClassifier, RewardConfig, demonstration_labels
-from diwa_learning.reward.data import (
-    Items,
-    Latents,
-    Stretch,
-    demonstration_latents,
-    encode_demonstrations,
-    play_latents,
-    screen_play,
-)
+from diwa_learning.reward.data import Items, demonstration_items, label_clips, play_items, screen_play
 from diwa_learning.reward.train import RewardJob
-from diwa_learning.world_model.latents import Part, draw_stretches, embed_clips
+from diwa_learning.world_model.latents import Part, draw_stretches, embed_clips, whole
 
 
 def assert_same(one, two):
@@ -192,36 +184,37 @@ class TestReward:
         assert "screen_loss" not in history
         assert len(history["loss"]) == 2
 
-    def test_imagined_stretches_keep_their_labels(self, toy_files):
-        """With every stretch from frame 0, imagined labels are the demonstrations' own."""
+    def test_imagined_clips_keep_their_labels(self, toy_files):
+        """With every clip from frame 0, imagined labels are the demonstrations' own."""
         model, episodes = toy_files.world.model, toy_files.demonstrations.episodes[:2]
-        demos = encode_demonstrations(model, episodes, lambda e: demonstration_labels(e, 7.5, 1.0))
-        latents = demonstration_latents(model, demos, Stretch(1, 500), 500, 1, torch.Generator())
-        assert torch.equal(latents.imagined.labels, latents.filtered.labels)
-        assert UNUSED not in latents.imagined.labels
-        later = demonstration_latents(model, demos, Stretch(1, 3), 5, 1, torch.Generator())
-        stretches = sum(range_count(len(episode), 5) for episode in episodes)
-        assert len(later.imagined.labels) <= 4 * stretches
+        demos = label_clips(model, [whole(e) for e in episodes], lambda e: demonstration_labels(e, 7.5, 1.0))
+        config = replace(REWARD, context=1, horizon=499, imagined_every=500, latent_samples=1)
+        items = demonstration_items(model, demos, config, torch.Generator())
+        assert torch.equal(items.labels[items.imagined], items.labels[~items.imagined])
+        assert UNUSED not in items.labels
+        later = demonstration_items(model, demos, replace(config, horizon=3, imagined_every=5), torch.Generator())
+        clips = sum(len(range(0, len(episode) - 1, 5)) for episode in episodes)
+        assert int(later.imagined.sum()) <= 4 * clips
 
     def test_screen_drops_play_that_may_be_a_success(self):
         classifier = RewardClassifier(2, 4)
-        features = torch.randn(6, 2)
-        items = Items(features, torch.full((6,), UNUSED))
+        features, labels = torch.randn(6, 2), torch.full((6,), UNUSED)
+        items = Items.join(
+            Items(features + 1, labels, torch.ones(6, dtype=torch.bool)),
+            Items(features, labels, torch.zeros(6, dtype=torch.bool)),
+        )
         probability = classifier.probability(features).detach()
         below = float(probability.sort().values[2:4].mean())
-        kept = screen_play(Latents(items, Items(features + 1, items.labels)), classifier, below)
-        assert kept.filtered.labels.tolist() == [NEGATIVE] * 3
-        assert torch.equal(kept.imagined.features, features[probability < below] + 1)
+        kept = screen_play(items, classifier, below)
+        assert kept.labels.tolist() == [NEGATIVE] * 6
+        assert torch.equal(kept.features[kept.imagined], features[probability < below] + 1)
 
-    def test_play_latents_pair_filtered_and_imagined_frames(self, toy_files):
-        rng = np.random.default_rng(0)
-        latents = play_latents(toy_files.world.model, toy_files.play.episodes, 5, Stretch(2, 6), rng)
-        assert (
-            latents.filtered.features.shape
-            == latents.imagined.features.shape
-            == (40, toy_files.world.model.feature_dim)
-        )
-        assert (latents.filtered.labels == UNUSED).all()
+    def test_play_items_pair_filtered_and_imagined_frames(self, toy_files):
+        config = replace(REWARD, context=2, horizon=6)
+        items = play_items(toy_files.world.model, toy_files.play.episodes, 5, config, np.random.default_rng(0))
+        assert items.features.shape == (80, toy_files.world.model.feature_dim)
+        assert items.imagined.tolist() == [False] * 40 + [True] * 40
+        assert (items.labels == UNUSED).all()
 
     def test_stretches_fit_their_episode(self, toy_files):
         parts = draw_stretches(toy_files.play.episodes, 50, 30, np.random.default_rng(0))
@@ -236,10 +229,6 @@ class TestReward:
         assert "no success mark in them: demonstrations 000000" in capsys.readouterr().out
         with pytest.raises(DiwaError, match="two or more demonstrations with a success mark"):
             reward_phase.make_data(toy_files.world.model, episodes[:2], [], REWARD)
-
-
-def range_count(length, every):
-    return len(range(0, length - 1, every))
 
 
 def test_parts_of_an_episode_are_clips(toy_files):

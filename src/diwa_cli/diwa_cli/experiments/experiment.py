@@ -31,8 +31,7 @@ from diwa_learning.core.checkpoint import Checkpoint, is_finished, load_checkpoi
 from diwa_learning.finetune.selection import before, scores
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.reward.classifier import RewardConfig
-from diwa_learning.reward.data import dreamt_success
-from diwa_learning.reward.train import CHUNK, RewardJob, load_reward, train_rewards
+from diwa_learning.reward.train import CHUNK, RewardJob, dreamt_success, load_reward, train_reward
 from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.latents import embed_clips, whole
 from diwa_sim.table import SimConfig
@@ -106,7 +105,7 @@ def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) 
 
     true_reward = classifiers["true labels"]
     job = RewardJob(run.demonstrations, run.world_model, true_reward, run.play, settings)
-    train_rewards([job], run.world_model, truth)
+    train_reward(job, truth)
     again = tuned.config_as(FinetuneConfig)
     guard = run.guard if again.needs_guard else None
     files = (run.policy, true_reward, run.world_model, run.demonstrations, out / "finetuned", run.play, guard)

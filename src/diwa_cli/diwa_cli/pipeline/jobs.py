@@ -29,7 +29,7 @@ from diwa_learning.finetune.dppo import DPPOConfig
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob, finetune_runs
 from diwa_learning.policy.train import PolicyConfig, PolicyJob, train_policies
 from diwa_learning.reward.classifier import RewardConfig
-from diwa_learning.reward.train import RewardJob, train_rewards
+from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.train import WorldModelJob
 from diwa_sim.operator.record import record
@@ -44,7 +44,7 @@ class Training:
     """A training that can be done alone, or stacked with others of its kind."""
 
     together: Callable[[Sequence[Any], Path], None]
-    """`train_policies`, `train_rewards` or `finetune_runs`."""
+    """`train_policies` or `finetune_runs`."""
     job: Any
     """What it takes a list of."""
     world_model: Path
@@ -156,8 +156,8 @@ class PhaseMaker:
         """The success classifier."""
         paths = {"demonstrations": demonstrations, "world_model": world_model, "play": play, "out": out}
         command = self._line("train-reward", config, "reward", **paths)
-        run = Training(train_rewards, RewardJob(demonstrations, world_model, out, play, config), world_model)
-        return Phase(name, command, out, run, tuple(after), learns=True)
+        job = RewardJob(demonstrations, world_model, out, play, config)
+        return Phase(name, command, out, job.run, tuple(after), learns=True)
 
     def finetune(
         self,

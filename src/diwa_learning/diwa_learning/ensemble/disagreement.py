@@ -8,13 +8,14 @@ takes h where they do not.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diwa_data.errors import DiwaError
-from diwa_learning.core.stacking import LayerNorm, Linear, stack
 from diwa_learning.world_model.rssm import RSSMConfig
 
 
@@ -52,6 +53,29 @@ class GuardConfig:
             raise DiwaError(f"guard.members is {self.members}; it must lie in [1, 100]")
 
 
+class EnsembleLinear(nn.Module):
+    """M linear layers I -> O as one: (M, B, I) -> (M, B, O)."""
+
+    def __init__(self, layers: Sequence[nn.Linear]):
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
+
+
+class EnsembleLayerNorm(nn.Module):
+    """M layer norms as one: (M, B, I) -> (M, B, I)."""
+
+    def __init__(self, count: int, width: int):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(count, width)), nn.Parameter(torch.zeros(count, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias[:, None], F.layer_norm(x, x.shape[-1:]), self.weight[:, None])
+
+
 class Guard(nn.Module):
     """M priors D -> W -> C*K as one stacked network, with mean and spread of their disagreement on recordings."""
 
@@ -64,11 +88,10 @@ class Guard(nn.Module):
         super().__init__()
         self.sizes, self.count = (rssm.categoricals, rssm.classes), config.members
         latent, width = rssm.categoricals * rssm.classes, config.width
-        self.members = stack(
-            [
-                nn.Sequential(Linear(rssm.recurrent, width), LayerNorm(width), nn.ELU(), Linear(width, latent))
-                for _ in range(config.members)
-            ]
+        each = [(nn.Linear(rssm.recurrent, width), nn.Linear(width, latent)) for _ in range(config.members)]
+        first, last = zip(*each, strict=True)
+        self.members = nn.Sequential(
+            EnsembleLinear(first), EnsembleLayerNorm(config.members, width), nn.ELU(), EnsembleLinear(last)
         )
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(1.0))

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from diwa_data.config import Job
-from diwa_data.dataset.dataset import Episode, Library
+from diwa_data.dataset.dataset import Episode, load_dataset
 from diwa_data.errors import DiwaError
-from diwa_learning.core.capture import adam, step
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.core.device import compute_device, set_learning_rate
+from diwa_learning.core.device import compute_device, set_learning_rate, step
 from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.core.tensor_file import build
 from diwa_learning.ensemble.disagreement import Guard, GuardConfig
@@ -70,8 +69,7 @@ def train_guard(job: GuardJob) -> None:
         raise DiwaError(f"a guard of {config.members} members cannot disagree: take 2 or more")
     require_run_folder(out)
     world = load_world_model(job.world_model, compute_device())
-    library = Library(world.spec)
-    loaded = [library(path) for path in job.datasets]
+    loaded = [load_dataset(path, world.spec) for path in job.datasets]
     inputs = {"datasets": [fingerprint(dataset) for dataset in loaded]}
     with TrainingRun(out, "guard", config, world.spec, world.hash, inputs) as run:
         if run.finished:
@@ -79,15 +77,15 @@ def train_guard(job: GuardJob) -> None:
         training, held_out = split_held_out(loaded, config.held_out, run.rng)
         h, target = filtered_frames(world.model, training)
         guard = Guard(config, world.model.rssm.config).to(world.model.device)
-        optimizer = adam(guard.members, config.learning_rate)
+        optimizer = torch.optim.Adam(guard.members.parameters(), config.learning_rate, fused=True)
         resamples = torch.randint(len(h), (config.members, len(h)), device=h.device)
         run.track(guard=guard, adam=optimizer)
         for update in run.steps(config.updates):
             set_learning_rate(optimizer, config.learning_rate * (1 - update / config.updates))
             drawn = torch.randint(len(h), (config.members, config.batch_size), device=h.device)
             rows = resamples.gather(1, drawn)
-            loss = categorical_kl(target[rows], guard.logits(h[rows])).mean(-1)
-            step(optimizer, loss)
+            loss = categorical_kl(target[rows], guard.logits(h[rows])).mean(-1)  # (M,)
+            step(optimizer, loss.sum())  # no member's gradient reaches another
             run.watch(loss=loss.mean())
             if update % config.log_every == 0:
                 run.log(update, {"loss": loss.mean()})

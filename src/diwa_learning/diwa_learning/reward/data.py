@@ -1,240 +1,151 @@
-"""Batches for the reward classifier: items of both classes in fixed shares, and the epochs that use them."""
+"""Data of the success classifier: labelled latents of demonstrations and play, filtered and imagined."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.core.capture import CapturedEach, step
-from diwa_learning.core.stacking import Streams
-from diwa_learning.reward.classifier import (
-    NEGATIVE,
-    POSITIVE,
-    UNUSED,
-    RewardClassifier,
-    RewardConfig,
-    SuccessJudge,
-    demonstration_labels,
-)
+from diwa_learning.reward.classifier import NEGATIVE, UNUSED, RewardConfig, SuccessJudge, demonstration_labels
 from diwa_learning.world_model.latents import (
     Clips,
+    Part,
     draw_stretches,
     embed_clips,
-    filtered_states,
     gumbel_noise,
     imagined_states,
     whole,
 )
-from diwa_learning.world_model.lockstep import Member, lockstep
 from diwa_learning.world_model.model import WorldModel
-from diwa_learning.world_model.rssm import State
 
-StatesOf = Callable[[WorldModel, Clips, Tensor], State]
+GROUP = 64
+"""Clips whose states are computed at a time."""
+
 Truth = Callable[[Episode], np.ndarray]
 """Episode -> (T,) bool: frames in which the skill is done, where something better than an operator knows."""
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A piece of a recording that is imagined: `context` frames seen, then `horizon` actions."""
+class LabelledClips(Clips):
+    """Clips with a label for each frame."""
 
-    context: int
-    horizon: int
+    labels: Tensor
+    """(N, T) int64."""
 
-    @property
-    def length(self) -> int:
-        """Frames."""
-        return self.context + self.horizon
 
-    def states(self, model: WorldModel, clips: Clips, noise: Tensor) -> State:
-        return imagined_states(model, clips, noise, self.context)
+def label_clips(
+    model: WorldModel, parts: Sequence[Part], label: Callable[[Episode], np.ndarray] | None
+) -> LabelledClips:
+    """Embed parts of recordings; `label` gives (T,) of an episode, without it all frames are `UNUSED`."""
+    clips = embed_clips(model, parts)
+    labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
+    if label:
+        for row, part in zip(labels, parts, strict=True):
+            row[: part.length] = torch.from_numpy(label(part.episode)[part.start : part.stop].astype(int))
+    return LabelledClips(clips.embeds, clips.actions, clips.valid, labels)
 
 
 @dataclass(frozen=True)
 class Items:
-    """Labelled features: `features` (M, F), `labels` (M,) int64, of which `UNUSED` ones are dropped by `used`."""
+    """M labelled latents, filtered ones before imagined ones."""
 
     features: Tensor
+    """(M, F)."""
     labels: Tensor
+    """(M,) int64."""
+    imagined: Tensor
+    """(M,) bool."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, chosen: Tensor) -> Items:
+        """Those that a mask or an index (M,) chooses."""
+        return Items(self.features[chosen], self.labels[chosen], self.imagined[chosen])
 
     def used(self) -> Items:
-        keep = self.labels != UNUSED
-        return Items(self.features[keep], self.labels[keep])
+        """Those with a label."""
+        return self.where(self.labels != UNUSED)
 
     @staticmethod
     def join(*items: Items) -> Items:
-        return Items(torch.cat([i.features for i in items]), torch.cat([i.labels for i in items]))
+        """All of them."""
+        features, labels, imagined = (torch.cat(same) for same in zip(*(vars(i).values() for i in items), strict=True))
+        return Items(features, labels, imagined).where(imagined.int().argsort(stable=True))
 
 
-@dataclass(frozen=True)
-class Latents:
-    """Latents by origin."""
-
-    filtered: Items
-    imagined: Items
-
-    def used(self) -> Latents:
-        return Latents(self.filtered.used(), self.imagined.used())
-
-    def both(self) -> Items:
-        return Items.join(self.filtered, self.imagined)
-
-    def and_these(self, other: Latents) -> Latents:
-        return Latents(Items.join(self.filtered, other.filtered), Items.join(self.imagined, other.imagined))
+def collect(
+    model: WorldModel, clips: LabelledClips, generator: torch.Generator, context: int | None = None, samples: int = 1
+) -> Items:
+    """Latents of all frames, `samples` times with fresh noise: filtered, or imagined after `context` frames."""
+    features, length = [], clips.valid.shape[1]
+    for group in list(clips.split(GROUP)) * samples:
+        noise = gumbel_noise(model.rssm, *group.valid.shape, generator=generator)
+        features.append(imagined_states(model, group, noise, context or length).features[group.valid])
+    labels = clips.labels[clips.valid].repeat(samples)
+    return Items(torch.cat(features), labels, torch.full_like(labels, context is not None, dtype=torch.bool))
 
 
-@dataclass(frozen=True)
-class Demonstrations:
-    """Encoded demonstrations with a label for each frame, (N, T) int64."""
-
-    clips: Clips
-    labels: Tensor
-
-
-def encode_demonstrations(
-    model: WorldModel, episodes: Sequence[Episode], label: Callable[[Episode], np.ndarray]
-) -> Demonstrations:
-    """Embed whole demonstrations; `label` gives (T,) of an episode."""
-    clips = embed_clips(model, [whole(episode) for episode in episodes])
-    labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
-    for row, episode in zip(labels, episodes, strict=True):
-        row[: len(episode)] = torch.from_numpy(label(episode).astype(int))
-    return Demonstrations(clips, labels)
-
-
-def demonstration_latents(
-    model: WorldModel, demos: Demonstrations, stretch: Stretch, every: int, samples: int, generator: torch.Generator
-) -> Latents:
-    """Latents of whole demonstrations filtered, and of a stretch that begins at every `every`-th frame.
-
-    Only used labels; `samples` draws of the noise of each.
-    """
-    lengths = demos.clips.valid.sum(dim=1).tolist()
-    origins = [(n, start) for n, length in enumerate(lengths) for start in range(0, length - 1, every)]
+def demonstration_items(
+    model: WorldModel, demos: LabelledClips, config: RewardConfig, generator: torch.Generator
+) -> Items:
+    """Labelled latents of demonstrations: filtered, and imagined from every `imagined_every`-th frame."""
+    lengths = demos.valid.sum(1).tolist()
+    origins = [(n, start) for n, length in enumerate(lengths) for start in range(0, length - 1, config.imagined_every)]
     rows, starts = [n for n, _ in origins], [start for _, start in origins]
-    stretches = demos.clips.cut(rows, starts, stretch.length)
-    last = demos.labels.shape[1] - 1
-    frames = (torch.tensor(starts)[:, None] + torch.arange(stretch.length)).clamp_max(last)
-    labels = demos.labels[torch.tensor(rows)[:, None].to(demos.labels.device), frames.to(demos.labels.device)]
-    return Latents(
-        filtered=collect(model, demos.clips, demos.labels, filtered_states, samples, generator),
-        imagined=collect(model, stretches, labels, stretch.states, samples, generator),
-    ).used()
+    pieces = demos.cut(rows, starts, config.context + config.horizon)
+    filtered = collect(model, demos, generator, samples=config.latent_samples)
+    return Items.join(filtered, collect(model, pieces, generator, config.context, config.latent_samples)).used()
 
 
-def play_latents(
+def play_items(
     model: WorldModel,
     episodes: Sequence[Episode],
     segments: int,
-    stretch: Stretch,
+    config: RewardConfig,
     rng: np.random.Generator,
     truth: Truth | None = None,
-) -> Latents:
-    """Latents of random stretches of play, filtered and imagined over the same frames.
+) -> Items:
+    """Latents of random segments of play, filtered and imagined over the same frames, in the same order.
 
     All labels are `UNUSED` unless `truth` knows them.
     """
     if not episodes or segments == 0:
-        labels = torch.zeros(0, dtype=torch.int64, device=model.device)
-        nothing = Items(torch.zeros(0, model.feature_dim, device=model.device), labels)
-        return Latents(nothing, nothing)
+        nothing = torch.zeros(0, dtype=torch.int64, device=model.device)
+        return Items(torch.zeros(0, model.feature_dim, device=model.device), nothing, nothing.bool())
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    parts = draw_stretches(episodes, segments, stretch.length, rng)
-    filtered, imagined = [], []
-    clips = embed_clips(model, parts)
-    labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
-    if truth:
-        for row, part in zip(labels, parts, strict=True):
-            row[: part.length] = torch.from_numpy(truth(part.episode)[part.start : part.stop].astype(int))
-    for group, known in zip(clips.split(64), labels.split(64), strict=True):
-        filtered.append(collect(model, group, known, filtered_states, 1, generator))
-        imagined.append(collect(model, group, known, stretch.states, 1, generator))
-    return Latents(Items.join(*filtered), Items.join(*imagined))
+    clips = label_clips(model, draw_stretches(episodes, segments, config.context + config.horizon, rng), truth)
+    contexts = (None, config.context)
+    return Items.join(*(collect(model, group, generator, c) for group in clips.split(GROUP) for c in contexts))
 
 
-def screen_play(play: Latents, screen: SuccessJudge, below: float) -> Latents:
+@torch.no_grad()
+def screen_play(play: Items, screen: SuccessJudge, below: float) -> Items:
     """Negatives where `screen`, trained on demonstrations alone, scores the filtered frame less than `below`.
 
     The other frames are dropped: play contains open drawers. Labels that are known already stay.
     """
-    if (play.filtered.labels != UNUSED).any():
+    if (play.labels != UNUSED).any():
         return play.used()
-    with torch.no_grad():
-        negative = screen.probability(play.filtered.features) < below
-    labels = torch.where(negative, NEGATIVE, UNUSED)
-    return Latents(Items(play.filtered.features, labels), Items(play.imagined.features, labels)).used()
-
-
-def collect(
-    model: WorldModel, clips: Clips, labels: Tensor, states_of: StatesOf, samples: int, generator: torch.Generator
-) -> Items:
-    """Features of all valid frames of clips (N, T), `samples` times with fresh noise; labels (N, T)."""
-    features = []
-    for _ in range(samples):
-        for group in clips.split(64):
-            noise = gumbel_noise(model.rssm, *group.valid.shape, generator=generator)
-            features.append(states_of(model, group, noise).features[group.valid])
-    return Items(torch.cat(features), labels[clips.valid].repeat(samples))
-
-
-@torch.no_grad()
-def dreamt_success(
-    model: WorldModel,
-    classifier: SuccessJudge,
-    clips: Clips,
-    context: int,
-    chunk: int,
-    samples: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Of each clip (N,): share of its dreams under its own actions that are called a success after any chunk.
-
-    The first `context` frames are filtered.
-    """
-    found = []
-    for _ in range(samples):
-        noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=generator)
-        success = classifier.probability(imagined_states(model, clips, noise, context).features) > classifier.threshold
-        found.append((success & clips.valid)[:, context - 1 + chunk :: chunk].any(dim=1))
-    return torch.stack(found).float().mean(dim=0)
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Optimiser steps of an epoch."""
-
-    screen: int
-    classifier: int
+    negative = screen.probability(play.where(~play.imagined).features) < below
+    return replace(play, labels=torch.where(negative, NEGATIVE, UNUSED).repeat(2)).used()
 
 
 @dataclass(frozen=True)
 class RewardData:
     """Latents for training and the held-out ones, demonstrations and play apart; play is not yet labelled."""
 
-    demos: Latents
-    demos_held: Latents
-    play: Latents
-    play_held: Latents
-    held_out: Demonstrations
-
-    def batches(self, config: RewardConfig) -> Batches:
-        """Batches of an epoch: about a pass over the items, and the same for every seed."""
-        demos = len(self.demos.both().labels) + len(self.demos_held.both().labels)
-        play = 2 * config.play_segments * (config.context + config.horizon) * bool(self.screening(config))
-        share = (1 - config.held_out) / config.batch_size
-        return Batches(math.ceil(share * demos), math.ceil(share * (demos + play)))
-
-    def screening(self, config: RewardConfig) -> int:
-        """Epochs of the classifier that screens play."""
-        return config.epochs if len(self.play.filtered.labels) else 0
+    demos: Items
+    demos_held: Items
+    play: Items
+    play_held: Items
+    held_out: Clips
+    """The held-out demonstrations."""
 
 
 def make_data(
@@ -244,7 +155,7 @@ def make_data(
     config: RewardConfig,
     truth: Truth | None = None,
 ) -> RewardData:
-    """Encode everything, with some demonstrations and stretches of play held out."""
+    """Encode everything, with some demonstrations and segments of play held out."""
     unmarked = [episode.name for episode in demonstrations if not episode.success.any()]
     if unmarked:
         print(f"reward: left out, no success mark in them: demonstrations {', '.join(unmarked)}")
@@ -254,89 +165,17 @@ def make_data(
             "the reward needs two or more demonstrations with a success mark, one is held out to choose the "
             f"threshold; there are {len(demonstrations)}: mark success while recording"
         )
-
-    def operator(episode: Episode) -> np.ndarray:
-        return demonstration_labels(episode, model.spec.rate, config.margin)
-
+    label = truth or (lambda episode: demonstration_labels(episode, model.spec.rate, config.margin))
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
     order = rng.permutation(len(demonstrations))
     n_held = min(max(1, round(config.held_out * len(order))), len(order) - 1)
     held, train = (
-        encode_demonstrations(model, [demonstrations[i] for i in some], truth or operator)
-        for some in np.split(order, [n_held])
+        label_clips(model, [whole(demonstrations[i]) for i in some], label) for some in np.split(order, [n_held])
     )
-    stretch = Stretch(config.context, config.horizon)
-    demos, demos_held = (
-        demonstration_latents(model, some, stretch, config.imagined_every, config.latent_samples, generator)
-        for some in (train, held)
-    )
+    demos, demos_held = (demonstration_items(model, clips, config, generator) for clips in (train, held))
     n_play_held = round(config.held_out * config.play_segments)
     play_train, play_held = (
-        play_latents(model, play, segments, stretch, rng, truth)
+        play_items(model, play, segments, config, rng, truth)
         for segments in (config.play_segments - n_play_held, n_play_held)
     )
     return RewardData(demos, demos_held, play_train, play_held, held)
-
-
-class ItemBank:
-    """The items of one run, or of R runs one behind the other, from which batches of both classes are drawn."""
-
-    def __init__(self, items: Sequence[Items]):
-        self.features = torch.cat([each.features for each in items])
-        labels, sizes = [each.labels for each in items], [len(each.labels) for each in items]
-        first = np.cumsum([0, *sizes])
-        of_class = {
-            label: [(own == label).nonzero()[:, 0] + int(start) for own, start in zip(labels, first, strict=False)]
-            for label in (POSITIVE, NEGATIVE)
-        }
-        for positive, negative in zip(of_class[POSITIVE], of_class[NEGATIVE], strict=True):
-            if not len(positive) or not len(negative):
-                raise DiwaError(
-                    f"demonstrations give {len(positive)} successes and {len(negative)} failures, both are needed: "
-                    "mark success at least 2 s after the start and hold still for 1 s after it"
-                )
-        self._rows = {label: pad_sequence(found, batch_first=True) for label, found in of_class.items()}
-        self._sizes = {
-            label: torch.tensor([len(each) for each in found], device=self.features.device)
-            for label, found in of_class.items()
-        }
-
-    def draw(self, label: int, draws: Streams, batches: int, count: int) -> Tensor:
-        """(..., batches, count) rows of `features` with this label, with replacement."""
-        size = self._sizes[label].view(*draws.leading, 1)
-        drawn = (draws.uniform(batches * count) * size).long().clamp_max(size - 1)
-        table = self._rows[label] if draws.leading else self._rows[label][0]
-        return table.gather(-1, drawn).unflatten(-1, (batches, count))
-
-
-def train_epochs(
-    group: Sequence[Member],
-    name: str,
-    net: RewardClassifier,
-    adam: torch.optim.Optimizer,
-    items: ItemBank,
-    draws: Streams,
-    batches: int,
-    until: int,
-) -> None:
-    """Train `net` on items until the epoch `until` of the group; batches hold `positive_share` of successes."""
-    config: RewardConfig = group[0].run.config
-    n_positive = round(config.batch_size * config.positive_share)
-    labels = torch.zeros(*draws.leading, config.batch_size, dtype=torch.int64, device=draws.device)
-    labels[..., :n_positive] = POSITIVE
-
-    def learn(features: Tensor) -> Tensor:
-        loss = net.loss(features, labels, config.temperature)
-        step(adam, loss)
-        return loss.detach()
-
-    captured = CapturedEach(learn)
-    for epoch in lockstep(group, until, "epochs"):
-        positive = items.draw(POSITIVE, draws, batches, n_positive)
-        negative = items.draw(NEGATIVE, draws, batches, config.batch_size - n_positive)
-        total = torch.zeros(draws.leading, device=draws.device)
-        for chosen in torch.cat([positive, negative], dim=-1).unbind(-2):
-            total += captured(items.features[chosen]) / batches
-        for member, value in zip(group, total.reshape(-1).cpu(), strict=True):
-            member.run.require_finite(name, value)
-            member.run.log(epoch, {name: value})

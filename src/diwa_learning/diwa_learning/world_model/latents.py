@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from diwa_data.errors import DiwaError
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.replay import model_state
 from diwa_learning.world_model.rssm import RSSM, State, shift_actions
+
+C = TypeVar("C", bound="Clips")
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,18 @@ class Clips:
     valid: Tensor
     """(N, T) bool: false where padded."""
 
-    def split(self, size: int) -> Iterator[Clips]:
+    def split(self: C, size: int) -> Iterator[C]:
         """Groups of at most `size` clips: bounds the memory of what is computed from them."""
-        parts = (self.embeds.split(size), self.actions.split(size), self.valid.split(size))
-        yield from (Clips(*group) for group in zip(*parts, strict=True))
+        groups = (part.split(size) for part in vars(self).values())
+        yield from (type(self)(*group) for group in zip(*groups, strict=True))
 
-    def cut(self, clips: Sequence[int], starts: Sequence[int], length: int) -> Clips:
-        """Stretches of at most `length` frames: stretch i begins at frame `starts[i]` of clip `clips[i]`."""
-        device = self.valid.device
+    def cut(self: C, clips: Sequence[int], starts: Sequence[int], length: int) -> C:
+        """Pieces of at most `length` frames: piece i begins at frame `starts[i]` of clip `clips[i]`."""
+        device, last = self.valid.device, self.valid.shape[1] - 1
         rows = torch.tensor(clips, device=device)[:, None]
         frames = torch.tensor(starts, device=device)[:, None] + torch.arange(length, device=device)
-        last = self.valid.shape[1] - 1
-        valid = self.valid[rows, frames.clamp_max(last)] & (frames <= last)
-        frames = frames.clamp_max(last)
-        return Clips(self.embeds[rows, frames], self.actions[rows, frames], valid)
+        pieces = type(self)(*(part[rows, frames.clamp_max(last)] for part in vars(self).values()))
+        return replace(pieces, valid=pieces.valid & (frames <= last))
 
 
 def whole(episode: Episode) -> Part:

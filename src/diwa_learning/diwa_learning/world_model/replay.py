@@ -13,7 +13,6 @@ from torch import Tensor
 from diwa_data.dataset.dataset import Dataset, Episode
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.core.capture import map_tensors
 from diwa_learning.world_model.rssm import shift_actions
 
 
@@ -88,7 +87,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """This batch on `device`."""
-        return map_tensors(self, lambda part: part.to(device, non_blocking=True))
+        images, *others = vars(self).values()
+        moved = {name: image.to(device, non_blocking=True) for name, image in images.items()}
+        return Batch(moved, *(part.to(device, non_blocking=True) for part in others))
 
 
 class Replay:

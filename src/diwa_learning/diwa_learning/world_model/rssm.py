@@ -34,8 +34,9 @@ class LoopLinear:
 
     def __init__(self, weight: Tensor, codes: Tensor):
         self._inputs: list[Tensor] = []
-        self._codes = _WeightGradient.apply(codes, weight, self._inputs).unbind(1)
-        self._weight = weight.detach().to(codes.dtype).t()
+        if not torch.compiler.is_compiling():  # compiled, plain autograd is one graph
+            codes, weight = _WeightGradient.apply(codes, weight, self._inputs), weight.detach()
+        self._codes, self._weight = codes.unbind(1), weight.to(codes.dtype).t()
 
     def __call__(self, x: Tensor) -> Tensor:
         """The next step's result."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,8 +17,7 @@ from diwa_data.config import Job
 from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import require_same
-from diwa_learning.core.capture import Captured, map_tensors
-from diwa_learning.core.device import cosine, is_half, peak_memory, set_learning_rate
+from diwa_learning.core.device import compiled, cosine, is_half, peak_memory, set_learning_rate
 from diwa_learning.core.distributed import ALONE, Processes, processes
 from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.world_model.config import WorldModelConfig
@@ -116,14 +114,13 @@ def train_world_model(job: WorldModelJob) -> None:
         run.track(model=model, optimizer=optimizer)
 
         per_step = config.batch_size * config.sequence_length
-        step_gradients: Callable[[Batch, Draws], WorldModelLoss] = partial(gradients, model)
+        loss_of = compiled(model.loss, group.device) if config.graphs else model.loss
         for step in run.steps(config.updates, "frames", per_step):
             rate = cosine(step, config.updates, config.learning_rate, config.final_learning_rate)
             set_learning_rate(optimizer, rate)
             batch, draws = sampler.sample(run.rng)
-            if config.graphs and not isinstance(step_gradients, Captured):
-                step_gradients = Captured(step_gradients, batch, draws)
-            loss = step_gradients(batch, draws)
+            loss = loss_of(batch, draws)
+            loss.total.backward()
             norm = update(model, optimizer, config.gradient_clip, group)
             run.watch(loss=loss.total, gradient_norm=norm)
             if step % config.log_every == 0:
@@ -146,7 +143,7 @@ class Sampler:
         """The next batch's rows of this process, and what is drawn for them."""
         episode, start = self.replay.draw(self.config.batch_size, rng)
         draws, rows = draw(self.replay.valid(episode, start), self.config), self.group.rows(self.config.batch_size)
-        return self.replay.gather(episode[rows], start[rows]), map_tensors(draws, lambda drawn: drawn[rows])
+        return self.replay.gather(episode[rows], start[rows]), Draws(*(drawn[rows] for drawn in vars(draws).values()))
 
 
 def load_datasets(paths: Sequence[Path]) -> list[Dataset]:
@@ -176,25 +173,20 @@ def adamw(model: nn.Module, config: WorldModelConfig) -> torch.optim.AdamW:
     )
 
 
-def gradients(model: WorldModel, batch: Batch, draws: Draws) -> WorldModelLoss:
-    """Loss of a batch; its gradients are left in the model."""
-    model.zero_grad(set_to_none=True)
-    loss = model.loss(batch, draws)
-    loss.total.backward()
-    return map_tensors(loss, Tensor.detach)
-
-
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, clip: float, group: Processes = ALONE) -> torch.Tensor:
     """One optimiser step from the gradients of all processes; returns their norm before clipping."""
     group.sum([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip, foreach=True)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     return norm
 
 
 def curves(loss: WorldModelLoss, norm: Tensor, group: Processes) -> dict[str, Tensor]:
     """What the learning curves show of one update, of all processes together."""
-    parts = torch.stack([loss.total, loss.kl, loss.image, loss.robot_state, loss.components, loss.posterior_entropy])
+    parts = torch.stack(
+        [loss.total.detach(), loss.kl, loss.image, loss.robot_state, loss.components, loss.posterior_entropy]
+    )
     group.sum([parts])
     names = ("loss", "kl", "image_loss", "robot_state_loss", "component_loss", "posterior_entropy")
     return {**dict(zip(names, parts.cpu(), strict=True)), "gradient_norm": norm}

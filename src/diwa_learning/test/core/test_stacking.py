@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from toy import FINETUNE, POLICY, REWARD
+from toy import FINETUNE, POLICY
 
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.core.stacking import Linear, Slice, Stream, Streams, linear, rows, stack
@@ -15,7 +15,6 @@ from diwa_learning.policy.base import Exploration, FinetunedPolicy
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.policy.train import PolicyJob, train_policies
 from diwa_learning.reward.classifier import RewardClassifier, nt_xent
-from diwa_learning.reward.train import RewardJob, train_rewards
 
 FEATURES = 6
 
@@ -159,14 +158,6 @@ class TestPhases:
             self.close("policy", tmp_path / f"s{config.seed}", tmp_path / f"a{config.seed}")
         first, second = (load_checkpoint(tmp_path / f"s{c.seed}", "policy").weights for c in configs)
         assert not torch.allclose(first["policy.trunk.hidden.weight"], second["policy.trunk.hidden.weight"])
-
-    def test_rewards(self, toy_files, tmp_path):
-        configs = [replace(REWARD, epochs=2, seed=seed) for seed in (0, 1)]
-        demos, play, model = toy_files.demonstrations_path, toy_files.play_path, toy_files.world_model_path
-        train_rewards([RewardJob(demos, model, tmp_path / f"s{c.seed}", play, c) for c in configs], model)
-        for config in configs:
-            train_rewards([RewardJob(demos, model, tmp_path / f"a{config.seed}", play, config)], model)
-            self.close("reward", tmp_path / f"s{config.seed}", tmp_path / f"a{config.seed}")
 
     def jobs(self, files, policy, reward, folder, iterations=4):
         first = replace(FINETUNE, iterations=iterations)

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from diwa_data.spec import Spec
-from diwa_learning.core.capture import map_tensors
-from diwa_learning.world_model.model import WorldModel, draw
-from diwa_learning.world_model.train import gradients
+from diwa_learning.world_model.model import Draws, WorldModel, draw
+from diwa_learning.world_model.replay import Batch
 
 VALID = torch.tensor([[True] * 8, [True] * 3 + [False] * 5])
 
@@ -51,11 +50,16 @@ def test_losses_and_gradients_of_some_rows_add_up_to_the_batchs(tiny_config, ran
     model = WorldModel(config, Spec())
     batch = replace(random_batch(3, 8), valid=torch.cat([VALID, VALID[:1]]))
     draws = draw(batch.valid, config)
-    whole = gradients(model, batch, draws)
+    whole = model.loss(batch, draws)
+    whole.total.backward()
     expected = {name: parameter.grad for name, parameter in model.named_parameters()}
     losses, sums = [], dict.fromkeys(expected, 0)
     for rows in (slice(0, 2), slice(2, 3)):
-        losses.append(gradients(model, *(map_tensors(nest, lambda x, rows=rows: x[rows]) for nest in (batch, draws))))
+        model.zero_grad(set_to_none=True)
+        images, *others = vars(batch).values()
+        some = Batch({name: image[rows] for name, image in images.items()}, *(part[rows] for part in others))
+        losses.append(model.loss(some, Draws(*(part[rows] for part in vars(draws).values()))))
+        losses[-1].total.backward()
         sums = {name: sums[name] + parameter.grad for name, parameter in model.named_parameters()}
     for name in ("total", "kl", "image", "robot_state", "posterior_entropy"):
         torch.testing.assert_close(sum(getattr(loss, name) for loss in losses), getattr(whole, name))

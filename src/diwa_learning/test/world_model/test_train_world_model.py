@@ -16,7 +16,7 @@ from diwa_learning.world_model.model import WorldModel, draw
 from diwa_learning.world_model.open_loop import action_check
 from diwa_learning.world_model.replay import Replay
 from diwa_learning.world_model.rssm import RSSMConfig
-from diwa_learning.world_model.train import WorldModelJob, adamw, gradients, update
+from diwa_learning.world_model.train import WorldModelJob, adamw, update
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_check_02_the_model_needs_the_action_that_led_to_each_frame(make_episode
     optimizer = adamw(model, config)
     for _ in range(80):
         batch = replay.sample(config.batch_size, rng)
-        gradients(model, batch, draw(batch.valid, config))
+        model.loss(batch, draw(batch.valid, config)).total.backward()
         update(model, optimizer, config.gradient_clip)
 
     kl = action_check(model, Replay([make_episode(200, seed=9)], Spec(), 20).sample(8, rng))
