@@ -50,7 +50,7 @@ def update(*args):
     return plain(*args)
 
 phase.update = update
-phase.train_world_model([play], out, here.CONFIG)
+phase.WorldModelJob((play,), out, here.CONFIG).run()
 """
 
 
