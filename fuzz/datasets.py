@@ -179,9 +179,12 @@ def _calvin(folder: Path) -> Path:
 
 def _annotations(path: Path) -> Any:
     """Annotations have no checksum: what is read must be plain, and stretches of the episode."""
-    pending = [load_pickled_array(path)]
+    pending, seen = [load_pickled_array(path)], set()
     while pending:
         value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
         assert isinstance(value, str | bytes | bytearray | int | float | complex | None | np.generic | np.ndarray) or (
             type(value) in (list, tuple, dict, set, frozenset)
         )
