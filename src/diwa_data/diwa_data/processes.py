@@ -28,8 +28,8 @@ def children_without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def process_pool(workers: int, start: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
-    """So many spawned processes (OpenGL does not survive a fork), each begun by `start(*arguments)`.
+def process_pool(workers: int, start: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
+    """So many spawned processes (OpenGL does not survive a fork), each begun by `start(*arguments)`, if it is given.
 
     They end when this one does, even if it is killed: the pool's own would wait for work for ever.
     """
@@ -42,9 +42,10 @@ def end_with_parent() -> None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
-def _start(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     end_with_parent()
-    start(*arguments)
+    if start:
+        start(*arguments)
 
 
 def _end_after(parent: BaseProcess) -> None:

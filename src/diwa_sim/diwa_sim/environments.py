@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Dict
 from diwa_data.images import preprocess_observation
 from diwa_data.motion import MotionLimits, SafetyFilter
 from diwa_data.skills import require_skill
-from diwa_sim.calvin.environment import CalvinConfig, CalvinEnvironment
+from diwa_sim.calvin import CalvinConfig, CalvinEnvironment
 from diwa_sim.table import SimConfig, SimulatedPanda
 
 

@@ -13,7 +13,7 @@ from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.pose import integrate
 from diwa_data.progress import progress
-from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.table import SimConfig, SimulatedPanda, shared_robot
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,11 @@ def replay(dataset: Path) -> list[ReplayResult]:
     if loaded.spec.robot != "panda_sim" or not demonstrations:
         raise DiwaError(f"{dataset} holds no demonstration of panda_sim: record one with 'diwa record --skill ...'")
     results: list[ReplayResult] = []
-    robots: dict[SimConfig, SimulatedPanda] = {}
     with progress("replay", len(demonstrations), "episodes") as bar:
         for episode in demonstrations:
             labels = episode.attributes["labels"]
             config = from_mapping(SimConfig, labels["sim"], f"{dataset}: episode {episode.name}: labels.sim")
-            if config not in robots:
-                robots[config] = SimulatedPanda(config)
-            robot = robots[config]
+            robot = shared_robot(config)
             robot.reset(labels["skill"], labels["seed"])
             succeeded = run_open_loop(robot, episode.action[:-1])  # the last row only holds
             results.append(ReplayResult(episode.name, labels["skill"], labels["seed"], succeeded))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from diwa_sim.render import Cameras
 from diwa_sim.tasks import SCENE_STATE, Start, StartConfig, sample_start, succeeded
 
 ARM_JOINTS = tuple(f"joint{i}" for i in range(1, 8))
-FINGER_JOINTS = ("finger1", "finger2")
+JOINTS = (*ARM_JOINTS, "finger1", "finger2")
 HOME = np.array([0.0, -0.55, 0.0, -2.55, 0.0, 2.0, 0.785])
 """Joint angles with the hand pointing down over the table, rad; the posture that redundancy is drawn to."""
 FINGER_TRAVEL = 0.04
@@ -114,6 +115,7 @@ def _meshes() -> dict[str, bytes]:
 
 CONTROL_RATE = 60.0
 """Inverse kinematics per second, Hz: the rate of teleoperation."""
+DT = 1.0 / CONTROL_RATE
 BULB_COLOURS = ((0.22, 0.22, 0.25, 1.0), (1.0, 0.95, 0.1, 1.0))
 LED_COLOURS = ((0.05, 0.2, 0.1, 1.0), (0.2, 1.0, 0.35, 1.0))
 """Off, on."""
@@ -129,15 +131,6 @@ class SimConfig:
 
     start: StartConfig = field(default_factory=StartConfig)
     """Distribution of start states."""
-
-
-@dataclass(frozen=True, eq=False)
-class JointState:
-    """Arm and finger joints: `positions` and `velocities` (9,) in rad and metres (per second)."""
-
-    names: tuple[str, ...]
-    positions: np.ndarray
-    velocities: np.ndarray
 
 
 class SimulatedPanda:
@@ -156,24 +149,23 @@ class SimulatedPanda:
         self._interpolator = Interpolator((limits or MotionLimits()).within(self.spec), CONTROL_RATE)
         self._substeps = round(1.0 / CONTROL_RATE / self.model.opt.timestep)
         self._cameras: dict[tuple[int, int], Cameras] = {}  # by size, made when needed: physics needs no OpenGL
-        joints = [self.model.joint(name) for name in (*ARM_JOINTS, *FINGER_JOINTS)]
+        joints = [self.model.joint(name) for name in JOINTS]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dof = np.array([joint.dofadr[0] for joint in joints])
         self._furniture = [self.model.joint(name).qposadr[0] for name in SCENE_STATE[:4]]
         self._cube = self.model.joint("cube").qposadr[0]
         self._tcp = self.model.site("tcp").id
-        self.reset_play(0)
+        self.reset("", 0)
 
     def reset(self, skill: str, seed: int) -> None:
-        """Put the skill's furniture in its pre-state and everything else at random; same seed, same start."""
+        """Put the skill's furniture in its pre-state and everything else at random; same seed, same start.
+
+        An empty skill is play: all is at random, and there is nothing to succeed at.
+        """
         self.place(sample_start(skill, seed, self.config.start), skill)
 
-    def reset_play(self, seed: int) -> None:
-        """Put everything at random; there is no skill to succeed at."""
-        self.place(sample_start(None, seed, self.config.start))
-
-    def place(self, start: Start, skill: str | None = None) -> None:
-        """Put scene and hand exactly as in `start`, everything at rest, time at 0; `skill` is what will be judged.
+    def place(self, start: Start, skill: str = "") -> None:
+        """Put scene and hand exactly as in `start`, everything at rest, time at 0; `skill` will be judged.
 
         Raises `DiwaError` if the hand would be outside of the motion limits.
         """
@@ -226,11 +218,19 @@ class SimulatedPanda:
         if not is_finite(target):
             raise DiwaError(f"the target {target.position}, {target.quaternion} is not finite")
         self._data.ctrl[7:] = FINGER_TRAVEL if gripper >= 0 else 0.0
-        self._step(target)
+        self.target_pose = target
+        self._angles = self._kinematics.solve(target, self._angles, iterations=2)
+        self._data.ctrl[:7] = self._angles
+        mujoco.mj_step(self.model, self._data, self._substeps)
+        mujoco.mj_kinematics(self.model, self._data)  # poses of the new state: mj_step leaves those before it
+        self._ticks += 1
+        self._switch()
+        if self._skill and not self._succeeded:
+            self._succeeded = succeeded(self._skill, self._start_state, self.scene_state())
 
     def succeeded(self) -> bool:
         """The skill's oracle has been true at least once since `reset`."""
-        if self._skill is None:
+        if not self._skill:
             raise DiwaError("play has no skill to succeed at: use reset(skill, seed)")
         return self._succeeded
 
@@ -251,10 +251,9 @@ class SimulatedPanda:
         """Metres between the fingers."""
         return float(self._data.qpos[self._qpos[7:]].sum())
 
-    def joint_state(self) -> JointState:
-        """The nine joints now."""
-        positions, velocities = self._data.qpos[self._qpos], self._data.qvel[self._dof]
-        return JointState((*ARM_JOINTS, *FINGER_JOINTS), positions, velocities)
+    def joints(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocities (9,) of the `JOINTS` now, rad and metres (per second)."""
+        return self._data.qpos[self._qpos], self._data.qvel[self._dof]
 
     def scene_state(self) -> np.ndarray:
         """(13,) as named by `spec.scene_state`."""
@@ -282,18 +281,6 @@ class SimulatedPanda:
             cameras.close()
         self._cameras.clear()
 
-    def _step(self, target: Pose) -> None:
-        """One control step of 1/60 s towards `target`."""
-        self.target_pose = target
-        self._angles = self._kinematics.solve(target, self._angles, iterations=2)
-        self._data.ctrl[:7] = self._angles
-        mujoco.mj_step(self.model, self._data, self._substeps)
-        mujoco.mj_kinematics(self.model, self._data)  # poses of the new state: mj_step leaves those before it
-        self._ticks += 1
-        self._switch()
-        if self._skill is not None and not self._succeeded:
-            self._succeeded = succeeded(self._skill, self._start_state, self.scene_state())
-
     def _switch(self) -> None:
         """Lever and button act on the lights."""
         lever, button = self._data.qpos[self._furniture[2]], self._data.qpos[self._furniture[3]]
@@ -308,3 +295,9 @@ class SimulatedPanda:
     def _show_lights(self) -> None:
         self.model.geom("bulb").rgba = BULB_COLOURS[self._bulb]
         self.model.geom("led").rgba = LED_COLOURS[self._led]
+
+
+@cache
+def shared_robot(config: SimConfig) -> SimulatedPanda:
+    """One robot of each configuration, made when it is first asked for; whoever uses it resets it."""
+    return SimulatedPanda(config)

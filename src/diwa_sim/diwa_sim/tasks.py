@@ -15,20 +15,9 @@ from diwa_data.pose import Pose
 from diwa_data.skills import DRAWER_OPEN, GOALS, SKILLS, SLIDER_LEFT, require_skill
 
 SCENE_STATE = (
-    "drawer",
-    "slider",
-    "lever",
-    "button",
-    "bulb",
-    "led",
-    "cube_x",
-    "cube_y",
-    "cube_z",
-    "cube_qx",
-    "cube_qy",
-    "cube_qz",
-    "cube_qw",
-)
+    "drawer", "slider", "lever", "button", "bulb", "led",
+    "cube_x", "cube_y", "cube_z", "cube_qx", "cube_qy", "cube_qz", "cube_qw",
+)  # fmt: skip
 """Names of the scene state (13,): metres, rad (lever), 0 or 1 (lights), quaternion x y z w. Drawer grows when it
 opens, slider to the left, lever away from the robot, button when pressed."""
 
@@ -80,17 +69,13 @@ class Start:
         return self.lever > 0
 
 
-def sample_start(skill: str | None, seed: int, config: StartConfig) -> Start:
-    """Draw a start for `skill`, or for play when None; same arguments, same start."""
+def sample_start(skill: str, seed: int, config: StartConfig) -> Start:
+    """A start for `skill`, or for play when it is empty; same arguments, same start."""
     if seed < 0:
         raise DiwaError(f"seed {seed} must not be negative")
-    rng = np.random.default_rng((seed, 0 if skill is None else 1 + SKILLS.index(require_skill(skill))))
-    drawer, slider, lever, led = (
-        _two_ends(rng, DRAWER_OPEN),
-        _two_ends(rng, SLIDER_LEFT),
-        _lever(rng),
-        rng.random() < 0.5,
-    )
+    rng = np.random.default_rng((seed, 1 + SKILLS.index(require_skill(skill)) if skill else 0))
+    drawer, slider = _two_ends(rng, DRAWER_OPEN), _two_ends(rng, SLIDER_LEFT)
+    lever, led = rng.uniform(0.8, 1.0) * LEVER_ON * (1 if rng.random() < 0.5 else -1), rng.random() < 0.5
     if skill in ("open_drawer", "close_drawer"):
         drawer = _near_end(rng, DRAWER_OPEN, skill == "close_drawer")
     elif skill in ("move_slider_left", "move_slider_right"):
@@ -120,10 +105,6 @@ def _two_ends(rng: np.random.Generator, travel: float) -> float:
     if rng.random() < 0.2:
         return rng.uniform(0, travel)
     return _near_end(rng, travel, bool(rng.random() < 0.5))
-
-
-def _lever(rng: np.random.Generator) -> float:
-    return rng.uniform(0.8, 1.0) * LEVER_ON * (1 if rng.random() < 0.5 else -1)
 
 
 GRIPPER_DOWN = Rotation.from_matrix(np.diag([1.0, -1.0, -1.0]))

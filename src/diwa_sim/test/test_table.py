@@ -48,7 +48,7 @@ def test_same_seed_same_bits_other_seed_other_start(robot: SimulatedPanda) -> No
     def start(seed: int) -> list[np.ndarray]:
         robot.reset("open_drawer", seed)
         observation = robot.observe()
-        return [*observation.images.values(), observation.pose.position, robot.scene_state(), *joints(robot)]
+        return [*observation.images.values(), observation.pose.position, robot.scene_state(), *robot.joints()]
 
     first, other, again = start(3), start(4), start(3)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
@@ -60,7 +60,7 @@ def test_same_commands_give_the_same_bits(robot: SimulatedPanda) -> None:
         robot.reset("open_drawer", 5)
         for _ in range(6):
             robot.command(moved(robot.target_pose, [0.01, 0.02, -0.02]), -1.0)
-        return np.concatenate([robot.scene_state(), *joints(robot)])
+        return np.concatenate([robot.scene_state(), *robot.joints()])
 
     np.testing.assert_array_equal(run(), run())
 
@@ -83,14 +83,14 @@ def test_one_command_equals_eight_steps_of_the_interpolator(robot: SimulatedPand
     robot.reset("open_drawer", 1)
     goal = moved(robot.target_pose, [0.0, 0.02, 0.02])
     robot.command(goal, 1.0)
-    one = np.concatenate(joints(robot))
+    one = np.concatenate(robot.joints())
     robot.reset("open_drawer", 1)
     interpolator = Interpolator(MotionLimits().within(robot.spec), CONTROL_RATE)
     interpolator.reset(robot.target_pose)
     interpolator.command(goal, robot.spec.tick)
     for _ in range(8):
         robot.advance(interpolator.step(robot.measured_pose).pose, 1.0)
-    np.testing.assert_allclose(np.concatenate(joints(robot)), one, atol=1e-9)
+    np.testing.assert_allclose(np.concatenate(robot.joints()), one, atol=1e-9)
     robot.command(goal, 1.0)  # goes on from where `advance` has put the target
     for _ in range(4):
         robot.command(goal, 1.0)
@@ -138,13 +138,13 @@ def test_the_button_toggles_once_per_press(robot: SimulatedPanda) -> None:
 
 
 def test_play_has_no_oracle(robot: SimulatedPanda) -> None:
-    robot.reset_play(0)
+    robot.reset("", 0)
     with pytest.raises(DiwaError, match="play"):
         robot.succeeded()
 
 
 def test_a_target_that_is_not_finite_is_refused(robot: SimulatedPanda) -> None:
-    robot.reset_play(0)
+    robot.reset("", 0)
     with pytest.raises(DiwaError, match="nan"):
         robot.command(moved(robot.target_pose, [np.nan, 0, 0]), 1.0)
     with pytest.raises(DiwaError, match="nan"):
@@ -173,11 +173,6 @@ def test_scene_state_is_named_in_the_spec(robot: SimulatedPanda) -> None:
 
 def moved(pose: Pose, offset: list[float] | np.ndarray) -> Pose:
     return Pose(pose.position + offset, pose.rotation)
-
-
-def joints(robot: SimulatedPanda) -> tuple[np.ndarray, np.ndarray]:
-    state = robot.joint_state()
-    return state.positions, state.velocities
 
 
 def test_the_nodes_of_the_simulated_robot_are_told_its_own_contract() -> None:

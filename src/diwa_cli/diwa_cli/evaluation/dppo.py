@@ -17,7 +17,7 @@ from diwa_data.files import write_json
 from diwa_data.robot import VectorEnvironment
 from diwa_learning.core.checkpoint import is_finished, load_checkpoint
 from diwa_learning.finetune.dppo import DPPOConfig, Practice, dppo
-from diwa_sim.calvin.environment import CalvinConfig
+from diwa_sim.calvin import CalvinConfig
 from diwa_sim.table import SimConfig
 
 

@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits
 from diwa_data.processes import children_without_interrupts, end_with_parent
-from diwa_sim.calvin.environment import CalvinConfig
+from diwa_sim.calvin import CalvinConfig
 from diwa_sim.table import SimConfig
 
 

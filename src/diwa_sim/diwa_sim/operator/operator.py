@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
+import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diwa_data.pose import Pose
 from diwa_data.teleop.clutch import ControllerState
-from diwa_sim.table import CONTROL_RATE
-from diwa_sim.tasks import GRIPPER_DOWN
-
-DT = 1.0 / CONTROL_RATE
+from diwa_sim.table import DT, load_model
+from diwa_sim.tasks import GRIPPER_DOWN, SCENE_STATE
 
 
 class Scene(Protocol):
@@ -53,6 +52,11 @@ class Reach:
     """Turn of the hand about the vertical, rad."""
     timeout: float = 4.0
     """Seconds after which the operator goes on anyway."""
+
+    @classmethod
+    def at(cls, place: np.ndarray, tolerance: float = 0.02, **options: Any) -> Reach:
+        """Reach a `place` (3,) that does not move."""
+        return cls(lambda: place, tolerance, **options)
 
 
 @dataclass(frozen=True)
@@ -220,3 +224,30 @@ def _limited(vector: np.ndarray, length: float) -> np.ndarray:
     """`vector`, at most `length` long."""
     norm = np.linalg.norm(vector)
     return vector if norm <= length else vector * (length / norm)
+
+
+class SceneMirror:
+    """Furniture and cube where a scene state says, without physics; `Scene` of the scripted operator."""
+
+    def __init__(self, scene_state: np.ndarray, target_pose: Pose):
+        self._model = load_model()
+        self._data = mujoco.MjData(self._model)
+        self._furniture = [self._model.joint(name).qposadr[0] for name in SCENE_STATE[:4]]
+        self._cube = self._model.joint("cube").qposadr[0]
+        self.update(scene_state, target_pose)
+
+    def update(self, scene_state: np.ndarray, target_pose: Pose) -> None:
+        """What was published last: (13,) as named by `SCENE_STATE`, and the commanded hand pose."""
+        self.target_pose = target_pose
+        self._scene_state = np.array(scene_state)
+        self._data.qpos[self._furniture] = scene_state[:4]
+        self._data.qpos[self._cube : self._cube + 7] = [*scene_state[6:9], *scene_state[[12, 9, 10, 11]]]
+        mujoco.mj_kinematics(self._model, self._data)
+
+    def scene_state(self) -> np.ndarray:
+        """(13,) as it was published."""
+        return self._scene_state
+
+    def site(self, name: str) -> np.ndarray:
+        """Position (3,) of a named point of the furniture: drawer_handle, slider_knob, lever_tip, button_top."""
+        return self._data.site(name).xpos.copy()

@@ -1,14 +1,21 @@
-"""How the scripted operator does the eight skills: come in from above, go down, stroke, mark the success."""
+"""Plans of the scripted operator: demonstrations of the eight skills, and play.
+
+A demonstration comes in from above, goes down, strokes and marks the success. Play has no task: tries of all care,
+half-done ones, fumbling, poking, idle motion.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from diwa_data.skills import DRAWER_OPEN, SLIDER_LEFT, require_skill
-from diwa_sim.operator.operator import Habits, Mark, Reach, Scene, Step, Wait, up
+from diwa_data.teleop.clutch import ControllerState
+from diwa_sim.operator.operator import Habits, Mark, Reach, Scene, ScriptedOperator, Step, Wait, up
+from diwa_sim.table import DT
 from diwa_sim.tasks import LEVER_ON, SCENE_STATE
 
 MISS_PROBABILITY = 0.6
@@ -37,10 +44,14 @@ class Technique:
     aim: tuple[float, float]
     """Value of `part` at the start and at the end of a full stroke; the operator is content 4 % before the end."""
 
+    def progress(self, value: float) -> float:
+        """Share of a full stroke that is done where `part` has this value."""
+        begin, end = self.aim
+        return (value - begin) / (end - begin)
+
     def seen_done(self, value: float) -> bool:
         """The operator looks at `part` and is content."""
-        begin, end = self.aim
-        return (value - begin) / (end - begin) >= 0.96
+        return self.progress(value) >= 0.96
 
 
 TECHNIQUES = {
@@ -102,7 +113,7 @@ def apply(
         return sim.site(technique.site) + entry
 
     via = (sim.target_pose.position + above()) / 2 + habits.detour
-    yield Reach(lambda: via, 0.03, closed=closed, pace=pace)
+    yield Reach.at(via, 0.03, closed=closed, pace=pace)
     yield Reach(above, 0.025, closed=closed, pace=pace)
     yield Wait(habits.hesitation)
     yield Reach(beside, 0.010, closed=closed, pace=0.8 * pace)
@@ -130,5 +141,135 @@ def apply(
 
 def lift(sim: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
     """Straight up, clear of the handle."""
-    place = sim.target_pose.position + up(habits.height + 0.03)
-    yield Reach(lambda: place, 0.02, closed=closed)
+    yield Reach.at(sim.target_pose.position + up(habits.height + 0.03), closed=closed)
+
+
+CUBE_LOW, CUBE_HIGH = np.array([0.28, -0.34, 0.0]), np.array([0.50, 0.10, 0.06])
+"""Where the cube can be reached, metres."""
+POKE_LOW, POKE_HIGH = np.array([0.34, -0.32, 0.24]), np.array([0.64, 0.36, 0.30])
+"""Box from which the hand pokes downwards, metres."""
+ROAM_LOW, ROAM_HIGH = np.array([0.30, -0.32, 0.17]), np.array([0.60, 0.30, 0.42])
+"""Box of idle motion, metres."""
+
+
+def play(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    """An endless plan: one thing after another, from whatever state the table is in."""
+    behaviours: tuple[Callable[..., Iterator[Step]], ...] = (_skill, _half_done, _fumble, _poke, _cube, _roam)
+    weights = (0.58, 0.1, 0.1, 0.1, 0.04, 0.08)
+    while True:
+        behaviour = behaviours[rng.choice(len(behaviours), p=weights)]
+        yield from behaviour(sim, habits, rng)
+        if rng.random() < 0.15:
+            yield Wait(rng.uniform(0.2, 1.0))
+
+
+def _skill(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    """A try, from careful to careless: play shows what happens wherever a hand comes down, not only where it should."""
+    closed, blind = bool(rng.random() < 0.85), bool(rng.random() < 0.4)
+    slip, pace = _slip(rng, rng.uniform(0.5, 4.5)), rng.uniform(0.8, 1.3)
+    yield from apply(sim, _possible(sim, rng), habits, slip, closed=closed, pace=pace, blind=blind)
+    yield from lift(sim, habits, closed)
+
+
+def _half_done(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    yield from apply(sim, _possible(sim, rng), habits, _slip(rng, 1.0), share=rng.uniform(0.15, 0.85))
+    yield from lift(sim, habits)
+
+
+def _fumble(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    """Touch a part and move around in contact with it."""
+    yield from apply(sim, _possible(sim, rng), habits, _slip(rng, 1.5), share=rng.uniform(0.1, 0.6))
+    for _ in range(rng.integers(2, 5)):
+        place = sim.target_pose.position + rng.uniform([-0.1, -0.08, -0.02], [0.1, 0.08, 0.02])
+        yield Reach.at(place, closed=True, pace=rng.uniform(0.6, 1.2), timeout=1.5)
+    yield from lift(sim, habits)
+
+
+def _poke(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    """Come down anywhere until something is in the way, and press on sideways."""
+    closed, above = bool(rng.random() < 0.8), rng.uniform(POKE_LOW, POKE_HIGH)
+    yield Reach.at(above, tolerance=0.04, closed=closed)
+    yield Reach.at(above - up(0.3), closed=closed, pace=rng.uniform(0.6, 1.2), timeout=rng.uniform(1.0, 2.5))
+    aside = sim.target_pose.position + rng.uniform([-0.15, -0.1, -0.02], [0.15, 0.1, 0.02])
+    yield Reach.at(aside, closed=closed, pace=rng.uniform(0.6, 1.2), timeout=1.5)
+    yield from lift(sim, habits, closed)
+
+
+def _cube(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    """Push the cube, or pick it up and put it elsewhere; nothing if it is out of reach."""
+    x, y, z = cube = sim.scene_state()[6:9]
+    if (cube < CUBE_LOW).any() or (cube > CUBE_HIGH).any():
+        return
+    if rng.random() < 0.5:
+        angle = rng.uniform(-np.pi, np.pi)
+        way = np.array([np.cos(angle), np.sin(angle), 0.0])
+        begin, end = cube - 0.07 * way, cube + rng.uniform(0.02, 0.10) * way
+        yield Reach.at(begin + up(0.1))
+        yield Reach.at(begin, tolerance=0.01)
+        yield Reach.at(end, tolerance=0.01, pace=0.7)
+    else:
+        yaw = Rotation.from_quat(sim.scene_state()[9:13]).as_euler("zyx")[0]
+        yaw = (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
+        place = np.clip(cube + rng.uniform([-0.1, -0.15, 0], [0.1, 0.15, 0]), CUBE_LOW, CUBE_HIGH)
+        yield Reach.at(np.array([x, y, z + 0.09]), closed=False, yaw=yaw)
+        yield Reach.at(np.array([x, y, z]), tolerance=0.008, closed=False, yaw=yaw)
+        yield Reach.at(np.array([x, y, z]), tolerance=0.0, yaw=yaw, timeout=0.5)
+        yield Reach.at(np.array([x, y, z + 0.08]), yaw=yaw)
+        yield Reach.at(place + up(0.02), tolerance=0.01)
+        yield Reach.at(place + up(0.02), tolerance=0.0, closed=False, timeout=0.4)
+        yield Reach.at(place + up(0.1), closed=False)
+        return
+    yield from lift(sim, habits)
+
+
+def _roam(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    """Idle motion through the air, opening and closing the fingers."""
+    for _ in range(rng.integers(1, 4)):
+        place, closed = rng.uniform(ROAM_LOW, ROAM_HIGH), bool(rng.random() < 0.5)
+        yaw, pace = rng.uniform(-0.5, 0.5), rng.uniform(0.8, 1.3)
+        yield Reach.at(place, tolerance=0.03, closed=closed, yaw=yaw, pace=pace)
+
+
+def _slip(rng: np.random.Generator, scale: float) -> np.ndarray:
+    """An error of the aim (3,), metres."""
+    return rng.normal(0, 1, 3) * [0.012, 0.014, 0.014] * scale
+
+
+def _possible(sim: Scene, rng: np.random.Generator) -> Technique:
+    """A technique that has something to do in the table's present state."""
+
+    choices = [each for each in TECHNIQUES.values() if each.progress(look(sim, each.part)) < 0.7]
+    return choices[rng.integers(len(choices))]
+
+
+MAX_DEMONSTRATION = 18.0
+"""Seconds after which the operator gives a demonstration up; the slower ones take longer than a policy may."""
+
+
+class Performance:
+    """Reads like a controller, 1/60 s at a time, until it is `over`."""
+
+    def __init__(self, scene: Scene, skill: str, seconds: float, rng: np.random.Generator):
+        """`skill`: to demonstrate, or empty for play of `seconds`."""
+        habits = Habits.draw(rng) if skill else Habits.at_play(rng)
+        plan = demonstration(scene, skill, habits, rng) if skill else play(scene, habits, rng)
+        self._operator = ScriptedOperator(scene, plan, habits, rng)
+        self._skill, self._marked = skill, False
+        self._steps, self._limit = 0, round((MAX_DEMONSTRATION if skill else seconds) / DT)
+
+    @property
+    def over(self) -> bool:
+        """The plan is through, or the time is up."""
+        return self._operator.finished or self._steps >= self._limit
+
+    @property
+    def good(self) -> bool:
+        """Play always is; a demonstration if it was marked a success and the hand held still, all in time."""
+        return not self._skill or (self._marked and self._operator.finished)
+
+    def read(self) -> ControllerState:
+        """The controller 1/60 s later."""
+        controller = self._operator.read()
+        self._steps += 1
+        self._marked = self._marked or "success" in controller.events
+        return controller

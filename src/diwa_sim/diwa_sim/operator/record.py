@@ -6,12 +6,14 @@ import dataclasses
 import math
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +25,10 @@ from diwa_data.progress import progress
 from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished, unfinished_episodes
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.skills import require_skill
-from diwa_data.teleop.clutch import Teleoperator
-from diwa_data.teleop.devices import open_device
-from diwa_sim.operator.by_hand import record_by_hand
-from diwa_sim.operator.episode_log import EpisodeLog, episode_labels, episode_seed
-from diwa_sim.operator.play import Performance
-from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
+from diwa_data.teleop.clutch import GRIPPER_REPEAT, Command, ControllerState, Teleoperator
+from diwa_data.teleop.devices import Feedback, open_device
+from diwa_sim.operator.plans import Performance
+from diwa_sim.table import CONTROL_RATE, DT, JOINTS, SimConfig, SimulatedPanda, shared_robot
 
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
@@ -41,41 +41,75 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> lis
     An episode of the scripted operator depends on the config, its seed and its own number only. Finished episodes are
     kept, so a second run continues; a changed config is refused. Returns the episodes' folders.
     """
-    count = config.episodes
+    out, sim, count = Path(out), sim or SimConfig(), config.episodes
     if config.skill:
         require_skill(config.skill)
     else:
         count = math.ceil(config.minutes * 60 / config.episode_seconds)
-    with FolderLock(Path(out)):
-        return _record(Path(out), config, sim or SimConfig(), count)
-
-
-def _record(out: Path, config: RecordConfig, sim: SimConfig, count: int) -> list[Path]:
-    """What `record` does in its folder."""
     paths = [out / f"{index:06d}" for index in range(count)]
-    if config.device != "scripted":
-        if left := tell_unfinished(out):
-            raise DiwaError(f"{left}, or delete {unfinished_episodes(out)[0]} if nobody wants it; then record on")
-        with closing(open_device(config.device, config.devices, "--device scripted")) as controller:
-            require_same_config(out, config, sim)
-            robot = SimulatedPanda(sim)
-            recorder = EpisodeRecorder(out, robot.spec, config.storage)
-            record_by_hand(robot, recorder, config, len(_missing(paths)), controller, robot.window())
-        return [path for path in paths if path.exists()]
+    with FolderLock(out):
+        if config.device == "scripted":
+            _record_scripted(paths, out, config, sim)
+        else:
+            _record_by_hand(paths, out, config, sim)
+    return [path for path in paths if path.exists()]
+
+
+def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None:
+    """Keep the config beside the episodes; refuse to mix episodes of two."""
+    settings = {"record": dataclasses.asdict(config), "sim": dataclasses.asdict(sim)}
+    for name in _FREE:
+        del settings["record"][name]
+    path = out / "record.json"
+    if not path.exists():
+        write_json(path, settings)
+        return
+    earlier = read_object(path, "record into another folder")
+    known = {section: {name: earlier.get(section, {}).get(name) for name in settings[section]} for section in settings}
+    require_same_settings(out, known, settings, otherwise="record into another folder")
+
+
+def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: SimConfig) -> None:
     require_same_config(out, config, sim)
-    todo = _missing(paths)
-    title = f"recording {config.skill or 'play'}"
+    todo = [index for index, path in enumerate(paths) if not path.exists()]
     started, seconds = time.monotonic(), 0.0
-    with progress(title, count, "episodes", count - len(todo)) as bar:
+    with progress(f"recording {config.skill or 'play'}", len(paths), "episodes", len(paths) - len(todo)) as bar:
         for recorded in _episodes(todo, out, config, sim):
             seconds += recorded
             bar.advance(note=f"{seconds / (time.monotonic() - started):.1f}x real time")
-    return paths
 
 
-def _missing(paths: list[Path]) -> list[int]:
-    """Numbers of the episodes that are not recorded yet."""
-    return [index for index, path in enumerate(paths) if not path.exists()]
+def _episodes(todo: list[int], out: Path, config: RecordConfig, sim: SimConfig) -> Iterator[float]:
+    """Record the episodes `todo`; yields the length in seconds of each as it is done."""
+    work = partial(_record_number, out=out, config=config, sim=sim)
+    workers = min(config.workers, len(todo))
+    if workers <= 1:
+        yield from map(work, todo)
+        return
+    pool = process_pool(workers)
+    try:
+        with children_without_interrupts():
+            futures = [pool.submit(work, index) for index in todo]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise DiwaError(
+            "a recording process died (out of memory?): run again to continue, or lower record.workers"
+        ) from error
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for left_over in out.glob(f"{HIDDEN}*"):
+            remove(left_over)
+
+
+def _record_number(index: int, out: Path, config: RecordConfig, sim: SimConfig) -> float:
+    robot = shared_robot(sim)
+    with EpisodeRecorder(out, robot.spec, config.storage) as recorder:
+        return record_episode(robot, recorder, index, config)
 
 
 def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int, config: RecordConfig) -> float:
@@ -84,17 +118,32 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
     A demonstration that fails is discarded and done again from another start, as an operator would.
     """
     for attempt in range(MAX_ATTEMPTS):
-        seed = episode_seed(config, index, attempt)
-        if config.skill:
-            robot.reset(config.skill, seed)
-        else:
-            robot.reset_play(seed)
-        recorder.start(robot.time, episode_labels(robot, config, index, attempt, seed), f"{index:06d}")
+        labels = put_at_start(robot, config, index, attempt)
+        recorder.start(robot.time, labels, f"{index:06d}")
         if _perform(robot, recorder, config, np.random.default_rng((config.seed, index, attempt))):
             recorder.stop(robot.time)
             return robot.time
         recorder.discard()
     raise DiwaError(f"the operator failed {MAX_ATTEMPTS} times at {config.skill}, episode {index}: change record.seed")
+
+
+def put_at_start(robot: SimulatedPanda, config: RecordConfig, index: int, attempt: int = 0) -> dict[str, Any]:
+    """Put the scene where episode `index` begins at its `attempt`-th try.
+
+    Returns the labels: what replay needs to do the same, and where the episode comes from.
+    """
+    seed = int(np.random.SeedSequence((config.seed, index, attempt)).generate_state(1)[0])
+    robot.reset(config.skill, seed)
+    return {
+        "source": "demonstration" if config.skill else "play",
+        "skill": config.skill,
+        "seed": seed,
+        "operator": config.operator or config.device,
+        "sim": dataclasses.asdict(robot.config),
+        "record_seed": config.seed,
+        "index": index,
+        "attempt": attempt,
+    }
 
 
 def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
@@ -112,68 +161,131 @@ def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordCon
     return performance.good
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What every process of a recording shares."""
+class EpisodeLog:
+    """Writes what the robot publishes: targets at 60 Hz, everything else with the frames at 30 Hz."""
 
-    out: Path
-    config: RecordConfig
-    sim: SimConfig
+    def __init__(self, robot: SimulatedPanda, recorder: EpisodeRecorder):
+        self._robot, self._recorder = robot, recorder
+        self._steps_per_frame = round(CONTROL_RATE / robot.spec.record_rate)
 
+    def begin(self) -> None:
+        """A new episode: latched commands and the first frame."""
+        now = self._robot.time
+        self._steps, self._gripper, self._gripper_sent = 0, 1.0, now
+        self._recorder.target(self._robot.target_pose, now, now)
+        self._recorder.gripper(self._gripper, now)
+        self._frame()
 
-def _episodes(todo: list[int], out: Path, config: RecordConfig, sim: SimConfig) -> Iterator[float]:
-    """Record the episodes `todo`; yields the length in seconds of each as it is done."""
-    job = _Job(out, config, sim)
-    workers = min(config.workers, len(todo))
-    if workers <= 1:
-        _start_worker(job)
-        yield from map(_work, todo)
-        return
-    pool = process_pool(workers, _start_worker, job)
-    try:
-        with children_without_interrupts():
-            futures = [pool.submit(_work, index) for index in todo]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise DiwaError(
-            "a recording process died (out of memory?): run again to continue, or lower record.workers"
-        ) from error
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        for left_over in out.glob(f"{HIDDEN}*"):
-            remove(left_over)
+    def step(self, controller: ControllerState, command: Command) -> None:
+        """One control step, after the robot made it: a target is published when the arm has been told all of it."""
+        self._steps += 1
+        now = self._robot.time
+        self._recorder.target(command.target, now, now)
+        if command.gripper != self._gripper or now - self._gripper_sent >= GRIPPER_REPEAT - DT / 2:
+            self._gripper, self._gripper_sent = command.gripper, now
+            self._recorder.gripper(command.gripper, now)
+        for event in controller.events:
+            self._recorder.mark(event, now)
+        if self._steps % self._steps_per_frame == 0:
+            self._recorder.controller(controller, now, now)
+            self._frame()
 
-
-_worker: tuple[SimulatedPanda, EpisodeRecorder, RecordConfig] | None = None
-
-
-def _start_worker(job: _Job) -> None:
-    global _worker
-    robot = SimulatedPanda(job.sim)
-    _worker = robot, EpisodeRecorder(job.out, robot.spec, job.config.storage), job.config
+    def _frame(self) -> None:
+        seen = self._robot.observe()
+        now = seen.received
+        self._recorder.pose(seen.pose, now, now)
+        self._recorder.joints(list(JOINTS), *self._robot.joints(), now, now)
+        self._recorder.scene_state(self._robot.scene_state(), now)
+        for name in reversed(seen.images):  # the first camera is the clock: the others arrive before it
+            self._recorder.image(name, seen.images[name], seen.stamp, now)
 
 
-def _work(index: int) -> float:
-    assert _worker is not None
-    robot, recorder, config = _worker
-    with recorder:
-        return record_episode(robot, recorder, index, config)
+class RealTime:
+    """Waits for the next control step; a step that comes late is not made up for."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep):
+        self._clock, self._sleep = clock, sleep
+        self._due = clock()
+
+    def wait(self) -> None:
+        now = self._clock()
+        self._due = max(self._due + DT, now)
+        self._sleep(self._due - now)
 
 
-def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None:
-    """Keep the config beside the episodes; refuse to mix episodes of two."""
-    settings = {"record": dataclasses.asdict(config), "sim": dataclasses.asdict(sim)}
-    for name in _FREE:
-        del settings["record"][name]
-    path = out / "record.json"
-    if not path.exists():
-        write_json(path, settings)
-        return
-    earlier = read_object(path, "record into another folder")
-    known = {section: {name: earlier.get(section, {}).get(name) for name in settings[section]} for section in settings}
-    require_same_settings(out, known, settings, otherwise="record into another folder")
+class HandRecording:
+    """The session of one operator. `start` puts the scene at the episode's own start, as replay will.
+
+    A running episode ends with `stop` or after `config.episode_seconds`. `discard` throws it away, or, between two,
+    sets the last one of this session aside.
+    """
+
+    def __init__(self, robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, left: int):
+        """`left`: number of episodes to record."""
+        self._robot, self._recorder, self._config, self._left = robot, recorder, config, left
+        self._teleoperator = Teleoperator(robot.spec, config.teleop, CONTROL_RATE)
+        self._log = EpisodeLog(robot, recorder)
+        self._reset()
+
+    @property
+    def recording(self) -> bool:
+        """An episode is running."""
+        return self._recorder.recording
+
+    @property
+    def complete(self) -> bool:
+        """All episodes are recorded."""
+        return self._left == 0
+
+    def step(self, controller: ControllerState) -> list[str]:
+        """One control step of 1/60 s; returns lines for the operator."""
+        said = [self._event(event) for event in controller.events]
+        if self.complete:
+            return said
+        command = self._teleoperator.step(controller, self._robot.measured_pose)
+        self._robot.advance(command.target, command.gripper)
+        if self.recording:
+            self._log.step(replace(controller, events=()), command)
+            if self._robot.time >= self._config.episode_seconds - DT / 2:
+                said.append(self._event("stop"))
+        return said
+
+    def _event(self, event: str) -> str:
+        was_recording, before = self.recording, len(self._recorder.finished)
+        if event == "start" and not was_recording:
+            self._reset()
+        said = self._recorder.event(event, self._robot.time)
+        finished = len(self._recorder.finished) - before  # -1: the last one was discarded
+        self._left -= finished
+        if self.recording and not was_recording:
+            self._log.begin()
+        elif finished or was_recording != self.recording:
+            self._reset()
+        return f"{said}; {self._left} to go" if finished > 0 else said
+
+    def _reset(self) -> None:
+        """The scene at the start of the next episode; the operator must press the deadman anew."""
+        if not self.complete:
+            self._recorder.labels = put_at_start(self._robot, self._config, int(self._recorder.next_name))
+        self._teleoperator.reset(self._robot.target_pose, 1.0)
+
+
+def _record_by_hand(paths: list[Path], out: Path, config: RecordConfig, sim: SimConfig) -> None:
+    """Record in real time what a person does with an open device, and show the scene in a window."""
+    if left := tell_unfinished(out):
+        raise DiwaError(f"{left}, or delete {unfinished_episodes(out)[0]} if nobody wants it; then record on")
+    count = sum(not path.exists() for path in paths)
+    with closing(open_device(config.device, config.devices, "--device scripted")) as controller:
+        require_same_config(out, config, sim)
+        robot = SimulatedPanda(sim)
+        with robot.window() as view, EpisodeRecorder(out, robot.spec, config.storage) as recorder:
+            print(controller.instructions, flush=True)
+            session, pace, feedback = HandRecording(robot, recorder, config, count), RealTime(), Feedback(controller)
+            print(f"{count} episodes of {config.skill or 'play'} to record: start the first when you are ready")
+            while not session.complete and view.is_running():
+                state = controller.read()
+                for line in session.step(state):
+                    print(line, flush=True)
+                feedback.update(state, session.recording)
+                view.sync()
+                pace.wait()

@@ -16,9 +16,9 @@ from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, SENSOR, ControllerPublisher, subscribe
 from diwa_data.skills import require_skill
 from diwa_data.teleop.clutch import ControllerState
-from diwa_sim.operator.mirror import SceneMirror
-from diwa_sim.operator.operator import DT, Scene
-from diwa_sim.operator.play import Performance
+from diwa_sim.operator.operator import Scene, SceneMirror
+from diwa_sim.operator.plans import Performance
+from diwa_sim.table import DT
 
 PAUSE = 1.0
 """Seconds between two episodes, in which the scene is put back; and between two tries to start one."""

@@ -18,7 +18,7 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_data.spec import require_same
-from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
+from diwa_sim.table import CONTROL_RATE, DT, JOINTS, SimConfig, SimulatedPanda
 
 
 class RobotTopics:
@@ -40,15 +40,14 @@ class RobotTopics:
 
     def publish(self, now: float) -> None:
         """Everything as it is, stamped `now` seconds."""
-        observation, joints = self._robot.observe(), self._robot.joint_state()
+        observation = self._robot.observe()
         self._pose(messages.encode_pose(observation.pose, now, self._base_frame))
-        self._joints(messages.encode_joints(list(joints.names), joints.positions, joints.velocities, now))
+        self._joints(messages.encode_joints(list(JOINTS), *self._robot.joints(), now))
         self._scene(messages.encode_vector(self._robot.scene_state()))
         for name, publish in self._images.items():
             publish(messages.encode_image(observation.images[name], now, f"{name}_camera"))
 
 
-DT = 1.0 / CONTROL_RATE
 NEAR_POS, NEAR_ROT = 0.03, 0.15
 """Metres, rad from the hand within which the first target after a reset must be; others were meant for before."""
 MAX_LATE = 0.5
@@ -100,10 +99,7 @@ class SimRobotNode(Node):
     def _reset(self) -> None:
         """Put the scene at its next start, and tell the seed of it."""
         seed = int(np.random.SeedSequence((self._config.seed, self._episode)).generate_state(1)[0])
-        if self._config.skill:
-            self._robot.reset(self._config.skill, seed)
-        else:
-            self._robot.reset_play(seed)
+        self._robot.reset(self._config.skill, seed)
         self._target, self._gripper, self._followed = self._robot.target_pose, 1.0, False
         labels = {"seed": seed, "sim": dataclasses.asdict(self._config.sim), "index": self._episode}
         self._labels(messages.encode_string(json.dumps(labels)))

@@ -17,8 +17,15 @@ from diwa_data.pose import Pose, integrate, robot_state
 from diwa_data.skills import GOALS, SKILLS, goal_of
 from diwa_data.spec import CALVIN
 from diwa_data.testing.calvin import robot_observation, scene_observation, write_calvin
-from diwa_sim.calvin.environment import RENDERED, CalvinConfig, CalvinEnvironment, make_calvin, observation_of
-from diwa_sim.calvin.starts import annotated_starts, drawn_start
+from diwa_sim.calvin import (
+    RENDERED,
+    CalvinConfig,
+    CalvinEnvironment,
+    annotated_starts,
+    drawn_start,
+    make_calvin,
+    observation_of,
+)
 
 needs_calvin = pytest.mark.skipif(
     importlib.util.find_spec("calvin_env") is None, reason="calvin_env is not installed (docs/calvin.md)"

@@ -25,11 +25,9 @@ from diwa_data.recording.sidecar import Sidecar
 from diwa_data.teleop import keyboard
 from diwa_data.teleop.clutch import ControllerState
 from diwa_data.teleop.devices import DeviceConfig, WebXRConfig
-from diwa_sim.operator import by_hand
-from diwa_sim.operator.by_hand import HandRecording, RealTime
-from diwa_sim.operator.episode_log import DT
-from diwa_sim.operator.record import record
-from diwa_sim.table import SimulatedPanda
+from diwa_sim.operator import record as recording
+from diwa_sim.operator.record import HandRecording, RealTime, record
+from diwa_sim.table import DT, SimulatedPanda
 
 CONFIG = RecordConfig(device="keyboard", skill="open_drawer", episodes=2, episode_seconds=1.0)
 
@@ -113,7 +111,7 @@ def test_keys_in_a_terminal_record_an_episode(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(keyboard, "_controlling_terminal", lambda: os.dup(terminal))
     monkeypatch.setattr(SimulatedPanda, "window", lambda self: contextlib.nullcontext(View()))
-    monkeypatch.setattr(by_hand, "RealTime", lambda: RealTime(sleep=lambda seconds: None))
+    monkeypatch.setattr(recording, "RealTime", lambda: RealTime(sleep=lambda seconds: None))
     (path,) = record(tmp_path / "bags", CONFIG)
     os.close(master)
     os.close(terminal)

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from diwa_sim.operator.mirror import SceneMirror
-from diwa_sim.operator.operator import Habits, ScriptedOperator
-from diwa_sim.operator.play import play
+from diwa_sim.operator.operator import Habits, SceneMirror, ScriptedOperator
+from diwa_sim.operator.plans import play
 from diwa_sim.table import SimulatedPanda
 
 
@@ -12,7 +11,7 @@ def test_the_mirror_shows_what_the_simulator_holds():
     robot = SimulatedPanda()
     mirror = SceneMirror(robot.scene_state(), robot.target_pose)
     for seed in range(5):
-        robot.reset_play(seed)
+        robot.reset("", seed)
         mirror.update(robot.scene_state(), robot.target_pose)
         for site in ("drawer_handle", "slider_knob", "lever_tip", "button_top"):
             np.testing.assert_allclose(mirror.site(site), robot.site(site), atol=1e-9)
@@ -24,7 +23,7 @@ def test_an_operator_who_looks_at_the_mirror_moves_like_one_at_the_table():
     readings = []
     for mirrored in (False, True):
         robot = SimulatedPanda()
-        robot.reset_play(3)
+        robot.reset("", 3)
         scene = SceneMirror(robot.scene_state(), robot.target_pose) if mirrored else robot
         rng = np.random.default_rng(0)
         habits = Habits.at_play(rng)

@@ -10,8 +10,7 @@ from diwa_data.skills import SKILLS
 from diwa_data.teleop.clutch import Command, ControllerState, TeleopConfig, Teleoperator
 from diwa_sim.operator import plans
 from diwa_sim.operator.operator import DT, Habits, Reach, ScriptedOperator, Step, up
-from diwa_sim.operator.plans import demonstration
-from diwa_sim.operator.play import MAX_DEMONSTRATION, play
+from diwa_sim.operator.plans import MAX_DEMONSTRATION, demonstration, play
 from diwa_sim.table import SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE
 
@@ -131,7 +130,7 @@ def test_a_short_arm_reclutches_and_still_arrives_without_a_jump(robot: Simulate
 
 
 def test_play_changes_the_table_and_is_mostly_in_contact_with_it(robot: SimulatedPanda) -> None:
-    robot.reset_play(1)
+    robot.reset("", 1)
     rng = np.random.default_rng(1)
     operator = operator_for(robot, play(robot, Habits.draw(rng), rng), 1)
     states, grippers, near = [], set(), []

@@ -1,1 +1,0 @@
-"""CALVIN's environment and its start states."""
