@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -131,11 +130,8 @@ class Member(FinetuneMember):
         return choose(scores(self.run.history, first), kept, config.patience)
 
     def form(self) -> Any:
-        """All but seed, alpha_BC, weights and data."""
-        same = dataclasses.replace(self.config, seed=0, alpha_bc=None)
-        sizes = tuple(tensor.shape for tensor in self.judge.classifier.state_dict().values())
-        alone = None if self.judge.classifier.stackable else self.run.out
-        return same, self.pretrained.net, sizes, self.guard and self.guard.hash, alone
+        """Each run is trained alone."""
+        return self.run.out
 
 
 def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: ExitStack) -> Member | None:

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.core.stacking import Linear
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.networks import ImageEncoder
 
@@ -67,10 +66,9 @@ POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 
 
 class SuccessJudge(nn.Module):
-    """Says of model states whether the skill is done. Several of one form can be stacked if they are `stackable`."""
+    """Says of model states whether the skill is done."""
 
     threshold: Tensor
-    stackable = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,8 +79,8 @@ class SuccessJudge(nn.Module):
         raise NotImplementedError
 
     def is_success(self, probability: Tensor) -> Tensor:
-        """Whether a probability (..., B) is above the threshold."""
-        return probability > self.threshold[..., None]
+        """Whether a probability (...) is above the threshold."""
+        return probability > self.threshold
 
 
 class RewardClassifier(SuccessJudge):
@@ -90,8 +88,8 @@ class RewardClassifier(SuccessJudge):
 
     def __init__(self, feature_dim: int, width: int):
         super().__init__()
-        self.embedding = nn.Sequential(Linear(feature_dim, width), nn.ReLU(), Linear(width, width))
-        self.head = nn.Sequential(Linear(width, width), nn.ReLU(), Linear(width, 2))
+        self.embedding = nn.Sequential(nn.Linear(feature_dim, width), nn.ReLU(), nn.Linear(width, width))
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
 
     def embed(self, features: Tensor) -> Tensor:
         """(..., F) -> (..., W), not normalised."""
@@ -109,23 +107,22 @@ class RewardClassifier(SuccessJudge):
         """NT-Xent on embeddings plus cross-entropy on logits (eq. 14): features (B, F), labels (B,) 0 or 1."""
         embeds = self.embed(features)
         contrast = nt_xent(functional.normalize(embeds, dim=-1), labels, temperature)
-        entropy = -self.head(embeds).log_softmax(-1).gather(-1, labels[..., None]).mean((-2, -1))
-        return contrast + entropy
+        return contrast + functional.cross_entropy(self.head(embeds), labels)
 
 
 def nt_xent(embeds: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Supervised NT-Xent: embeds (B, W) of unit length, labels (B,) -> scalar; a stack's run by run.
+    """Supervised NT-Xent: embeds (B, W) of unit length, labels (B,) -> scalar.
 
     For anchor i with positives P(i), all other items of its label:
     -1/|P(i)| sum_{p in P(i)} log( exp(s_ip / tau) / sum_{j != i} exp(s_ij / tau) ), mean over anchors that have one.
     """
-    itself = torch.eye(labels.shape[-1], dtype=torch.bool, device=labels.device)
-    similarity = (embeds @ embeds.mT / temperature).masked_fill(itself, -math.inf)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    similarity = (embeds @ embeds.T / temperature).masked_fill(itself, -math.inf)
     log_share = similarity - similarity.logsumexp(dim=-1, keepdim=True)  # (B, B)
-    positive = (labels[..., :, None] == labels[..., None, :]) & ~itself
+    positive = (labels[:, None] == labels) & ~itself
     count = positive.sum(dim=-1)
     each = -log_share.masked_fill(~positive, 0.0).sum(dim=-1) / count.clamp_min(1)
-    return each.sum(-1) / (count > 0).sum(-1).clamp_min(1)
+    return each.sum() / (count > 0).sum().clamp_min(1)
 
 
 def demonstration_labels(episode: Episode, rate: float, margin: float) -> np.ndarray:
@@ -200,8 +197,6 @@ class ImageClassifier(RewardClassifier):
     So it sees of a dream what a classifier of camera frames would see of it, and learns from the same items, labels and
     loss. It judges dreams: a world model that was packed for a robot does not decode.
     """
-
-    stackable = False
 
     def __init__(self, model: WorldModel, width: int):
         depth, cameras = model.config.depth, list(model.encoders)

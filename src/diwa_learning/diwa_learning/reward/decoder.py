@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_data.skills import goal_of
 from diwa_data.spec import Spec
-from diwa_learning.core.stacking import LayerNorm, Linear
 from diwa_learning.reward.classifier import SuccessJudge
 from diwa_learning.world_model.latents import embed_clips, filtered_states, gumbel_noise, whole
-from diwa_learning.world_model.model import STATE_WIDTH, WorldModel
+from diwa_learning.world_model.model import WorldModel, vector_decoder
 
 LEAST_ERROR = 1e-3
 """Floor of the decoder's error: millimetres, or thousandths of a light."""
@@ -33,9 +32,7 @@ class DecodedReward(SuccessJudge):
 
     def __init__(self, feature_dim: int):
         super().__init__()
-        self.decoder = nn.Sequential(
-            nn.Sequential(Linear(feature_dim, STATE_WIDTH), LayerNorm(STATE_WIDTH), nn.ELU()), Linear(STATE_WIDTH, 1)
-        )
+        self.decoder = vector_decoder(feature_dim, 1)
         self.register_buffer("error", torch.tensor(LEAST_ERROR))
 
     def take_decoder(self, model: WorldModel, skill: str) -> None:
@@ -55,7 +52,7 @@ class DecodedReward(SuccessJudge):
 
     def probability(self, features: Tensor) -> Tensor:
         """Probability (...) that the true number of features (..., F) has passed the goal: errors are Gaussian."""
-        return torch.special.ndtr(self.margin(features) / self.error[..., None])
+        return torch.special.ndtr(self.margin(features) / self.error)
 
 
 def require_scene_decoder(model: WorldModel, where: Path) -> None:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from toy import FINETUNE, POLICY
 
 from diwa_learning.core.checkpoint import load_checkpoint
@@ -14,7 +13,6 @@ from diwa_learning.finetune.train import FinetuneJob, finetune_runs
 from diwa_learning.policy.base import Exploration, FinetunedPolicy
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.policy.train import PolicyJob, train_policies
-from diwa_learning.reward.classifier import RewardClassifier, nt_xent
 
 FEATURES = 6
 
@@ -84,29 +82,6 @@ def test_stacked_policies_sample_as_each_does(kind):
             torch.testing.assert_close(
                 sample(stacked, features, noise).chains[r], sample(policy, features[r], noise[r]).chains
             )
-
-
-def test_stacked_classifiers_judge_and_learn_as_each_does():
-    classifiers = []
-    for seed in range(2):
-        torch.manual_seed(seed)
-        classifiers.append(RewardClassifier(FEATURES, 8))
-        classifiers[-1].threshold.fill_(0.45 + 0.1 * seed)
-    stacked, features = stack(classifiers), torch.randn(2, 10, FEATURES)
-    labels = torch.tensor([[0, 1] * 5, [1, 1, 0, 0, 1] * 2])
-    losses = stacked.loss(features, labels, 0.5)
-    losses.sum().backward()
-    for r, classifier in enumerate(classifiers):
-        probability = classifier.probability(features[r])
-        torch.testing.assert_close(stacked.probability(features)[r], probability)
-        assert torch.equal(stacked.is_success(stacked.probability(features))[r], classifier.is_success(probability))
-        loss = classifier.loss(features[r], labels[r], 0.5)
-        loss.backward()
-        torch.testing.assert_close(losses[r], loss)
-        torch.testing.assert_close(stacked.embedding[0].weight.grad[r], classifier.embedding[0].weight.grad)
-    embeds = nn.functional.normalize(torch.randn(2, 4, 3), dim=-1)
-    each = torch.stack([nt_xent(embeds[r], labels[r, :4], 0.5) for r in range(2)])
-    torch.testing.assert_close(nt_xent(embeds, labels[:, :4], 0.5), each)
 
 
 def test_a_slice_saves_what_the_run_saves_alone_and_restores_it():
