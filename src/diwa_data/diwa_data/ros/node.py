@@ -1,4 +1,4 @@
-"""Running a node until Ctrl-C, or until its work is done."""
+"""What every node does: run until Ctrl-C, read its parameters into a dataclass, report on `/diagnostics`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import dataclasses
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -35,49 +35,70 @@ def every(node: Any, seconds: float, callback: Callable[[], None]) -> None:
     node.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
-class ClosableNode(Protocol):
-    """A node that has something to finish or to give back."""
-
-    def close(self) -> None:
-        """Finish; called once, whatever ended the node."""
-
-    def destroy_node(self) -> None:
-        """Of `rclpy.node.Node`."""
-
-
-class WorkingNode(ClosableNode, Protocol):
-    """A node that does one thing and ends."""
-
-    def work(self) -> None:
-        """That one thing; KeyboardInterrupt may end it anywhere."""
-
-
-def run_work(make: Callable[[], WorkingNode]) -> None:
-    """Make a node, have it work in this thread while another spins it, and exit.
+def run_work(make: Callable[[], Any]) -> NoReturn:
+    """Make a node, have it `work()` in this thread while another spins it, `close()` it, and exit.
 
     0 when it is done, and after Ctrl-C or SIGTERM, which raise KeyboardInterrupt in the work unless it has handlers of
     its own; 2 with one line after a `DiwaError`, or an error of a file.
     """
+
+    def work(node: Any, executor: SingleThreadedExecutor) -> None:
+        ended = threading.Event()
+
+        def spin() -> None:
+            while not ended.is_set():
+                executor.spin_once(timeout_sec=_LOOK_UP_EVERY)
+
+        spinning = threading.Thread(target=spin, daemon=True)
+        spinning.start()
+        try:
+            node.work()
+        finally:
+            leave_in_peace()
+            ended.set()
+            spinning.join()
+
+    _run(make, work, signal.default_int_handler, (DiwaError, OSError))
+
+
+def run_node(make: Callable[[], Any]) -> NoReturn:
+    """Make a node, spin it, `close()` it, and exit: 0 after Ctrl-C, SIGTERM or `SystemExit`, 2 after a `DiwaError`.
+
+    A signal waits for the running callback, and the node can still publish while it closes.
+    """
+    stopped: list[int] = []
+
+    def spin(node: Any, executor: SingleThreadedExecutor) -> None:
+        every(node, _LOOK_UP_EVERY, lambda: None)  # cheaper than a timeout, which is a new timer at every spin
+        while not stopped:
+            executor.spin_once()
+
+    _run(make, spin, lambda number, _: stopped.append(number), (DiwaError,))
+
+
+def _run(
+    make: Callable[[], Any],
+    act: Callable[[Any, SingleThreadedExecutor], None],
+    on_signal: Callable[[int, Any], Any],
+    told: tuple[type[Exception], ...],
+) -> NoReturn:
+    """`act(node, executor)`, then close the node, whatever ended it; errors of `told` are one line and status 2."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    node: WorkingNode | None = None
-    ended, status = threading.Event(), 0
-    spinning = threading.Thread(target=lambda: _spin(node, ended), daemon=True)
+        signal.signal(number, on_signal)
+    node, status = None, 0
     try:
         node = make()
-        spinning.start()
-        node.work()
-    except KeyboardInterrupt:
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        act(node, executor)
+    except (KeyboardInterrupt, SystemExit):
         pass
-    except (DiwaError, OSError) as error:
+    except told as error:
         get_logger("diwa").fatal(str(error))
         status = 2
     finally:
         leave_in_peace()
-        ended.set()
-        if spinning.ident is not None:
-            spinning.join()
         if node is not None:
             node.close()
             node.destroy_node()
@@ -91,51 +112,8 @@ def leave_in_peace() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _spin(node: Any, ended: threading.Event) -> None:
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not ended.is_set():
-        executor.spin_once(timeout_sec=_LOOK_UP_EVERY)
-
-
-def run_node(make: Callable[[], ClosableNode]) -> None:
-    """Make a node, spin it and exit: 0 after Ctrl-C, SIGTERM or `SystemExit`, 2 with one line after a `DiwaError`.
-
-    A signal waits for the running callback, and the node can still publish while it closes.
-    """
-    stopped: list[int] = []
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: stopped.append(number))
-    node: ClosableNode | None = None
-    status = 0
-    try:
-        node = make()
-        every(node, _LOOK_UP_EVERY, lambda: None)  # cheaper than a timeout, which is a new timer at every spin
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while not stopped:
-            executor.spin_once()
-    except SystemExit:
-        pass
-    except DiwaError as error:
-        get_logger("diwa").fatal(str(error))
-        status = 2
-    finally:
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-        leave_in_peace()
-    sys.exit(status)
-
-
 T = TypeVar("T")
-
-
 _SIM_TIME = "use_sim_time"
-
-
 _OF_ROS = (_SIM_TIME, "start_type_description_service", "qos_overrides")
 
 
@@ -160,12 +138,9 @@ def follow_parameters(
     """
 
     def read(changed: Sequence[Parameter] = ()) -> T:
-        values = overrides(node)
-        for parameter in changed:
-            _put(values, parameter.name.split("."), parameter.value)
-        return from_mapping(cls, values, source(node))
+        return from_mapping(cls, overrides(node, changed), source(node))
 
-    def judge(changed: list[Parameter]) -> SetParametersResult:
+    def check(changed: list[Parameter]) -> SetParametersResult:
         problem = locked()
         try:
             read(changed)
@@ -174,21 +149,26 @@ def follow_parameters(
         return SetParametersResult(successful=not problem, reason=problem)
 
     declare(node, read(), fixed)
-    node.add_on_set_parameters_callback(judge)
+    node.add_on_set_parameters_callback(check)
     return read
 
 
-def overrides(node: Node) -> dict[str, Any]:
-    """What was given to `node`, nested by the dots in the names."""
+def overrides(node: Node, changed: Sequence[Parameter] = ()) -> dict[str, Any]:
+    """The parameters given to `node`, and those `changed`, nested by the dots in the names."""
     given: dict[str, Any] = {}
-    for name, parameter in node.get_parameters_by_prefix("").items():
-        if name.split(".")[0] not in _OF_ROS:
-            _put(given, name.split("."), parameter.value)
+    for parameter in (*node.get_parameters_by_prefix("").values(), *changed):
+        *path, name = parameter.name.split(".")
+        if (path or [name])[0] in _OF_ROS:
+            continue
+        tree = given
+        for key in path:
+            tree = tree.setdefault(key, {})
+        tree[name] = list(parameter.value) if isinstance(parameter.value, array.array) else parameter.value
     return given
 
 
 def source(node: Node) -> str:
-    """What errors call the parameters of `node`."""
+    """The name of the parameters of `node` in errors."""
     return f"parameters of {node.get_fully_qualified_name()}"
 
 
@@ -202,7 +182,7 @@ def declare(node: Node, config: Any, fixed: tuple[str, ...] = ("",)) -> None:
         why = "ages and deadlines are those of real time here"
         raise DiwaError(f"{_SIM_TIME} is true, but {why}: start {node.get_name()} without it")
     node.set_descriptor(_SIM_TIME, ParameterDescriptor(dynamic_typing=True, read_only=True))
-    for name, value in _flat("", dataclasses.asdict(config)):
+    for name, value in _leaves("", dataclasses.asdict(config)):
         descriptor = ParameterDescriptor(dynamic_typing=True, read_only=name.startswith(fixed))
         if node.has_parameter(name):
             node.set_descriptor(name, descriptor)
@@ -210,25 +190,17 @@ def declare(node: Node, config: Any, fixed: tuple[str, ...] = ("",)) -> None:
             node.declare_parameter(name, value, descriptor)
 
 
-def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = list(value) if isinstance(value, array.array) else value
-
-
-def _flat(prefix: str, tree: dict[str, Any]) -> list[tuple[str, Any]]:
+def _leaves(prefix: str, tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Leaves of nested dictionaries by dotted name."""
-    leaves = []
     for name, value in tree.items():
         if isinstance(value, dict):
-            leaves += _flat(f"{prefix}{name}.", value)
+            yield from _leaves(f"{prefix}{name}.", value)
         else:
-            leaves.append((f"{prefix}{name}", list(value) if isinstance(value, tuple) else value))
-    return leaves
+            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
 
 
 class Diagnostics:
-    """The statuses of one node."""
+    """What a node tells on `/diagnostics`, once a second."""
 
     def __init__(self, node: Node):
         self._node = node
@@ -237,17 +209,11 @@ class Diagnostics:
 
     def add(self, name: str, problem: str = "", **values: object) -> None:
         """One status: an error that says `problem`, or ok without one; `values` are shown as text."""
-        level = DiagnosticStatus.ERROR if problem else DiagnosticStatus.OK
-        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-        self._statuses.append(
-            DiagnosticStatus(
-                level=level,
-                name=f"{self._node.get_name()}: {name}",
-                message=problem or "ok",
-                hardware_id="diwa",
-                values=pairs,
-            )
-        )
+        status = DiagnosticStatus(message=problem or "ok", hardware_id="diwa")
+        status.level = DiagnosticStatus.ERROR if problem else DiagnosticStatus.OK
+        status.name = f"{self._node.get_name()}: {name}"
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        self._statuses.append(status)
 
     def publish(self) -> None:
         """Send what was added since the last time."""

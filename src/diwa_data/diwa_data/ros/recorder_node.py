@@ -22,8 +22,11 @@ from diwa_data.recording.session import Session, SessionConfig, Status
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.distributions import close_writer, topic_metadata
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
-from diwa_data.ros.topics import LATCHED, Offers, publisher, subscribe
+from diwa_data.ros.topics import LATCHED, MatchedSubscriptions, publisher, subscribe
 
+PREFLIGHT = 2.0
+"""Seconds after which the operator is told what is silent."""
+_PRESETS = {"mcap": "zstd_fast", "sqlite3": "resilient"}
 _WAITING_EVERY = 5  # reports: between episodes the status line comes more rarely
 
 
@@ -45,15 +48,11 @@ class RecorderConfig:
     """Free disk below which nothing is recorded, megabytes."""
 
 
-PREFLIGHT = 2.0
-"""Seconds after which the operator is told what is silent."""
-
-
 class Health:
     """Watches for topics that fall silent, and for those that several nodes publish."""
 
-    def __init__(self, node: Node, offers: Offers):
-        self._node, self._offers = node, offers
+    def __init__(self, node: Node, matched: MatchedSubscriptions):
+        self._node, self._matched = node, matched
         self._diagnostics = Diagnostics(node)
         self._begun = time.monotonic()
         self._silent: set[str] = set()
@@ -64,11 +63,11 @@ class Health:
         self._diagnose(status, session)
         if time.monotonic() - self._begun < PREFLIGHT:
             return
-        log, silent, rivals = self._node.get_logger(), set(status.silent), self._offers.rivals()
+        log, silent, rivals = self._node.get_logger(), set(status.silent), self._matched.rivals()
         for topic in sorted(silent - self._silent):
-            log.error(self._offers.describe(topic))
+            log.error(self._matched.describe(topic))
         for topic in sorted(self._silent - silent):
-            log.info(f"{topic} is heard (again)")
+            log.info(f"{topic} is received (again)")
         for topic in sorted(rivals.keys() - self._rivals.keys()):
             log.error(f"{topic} is published by {rivals[topic]}: what is recorded is mixed; stop all but one")
         self._silent, self._rivals = silent, rivals
@@ -76,14 +75,11 @@ class Health:
     def _diagnose(self, status: Status, session: Session) -> None:
         values = {"episode": status.episode, "seconds": f"{status.seconds:.1f}", "finished": status.finished}
         self._diagnostics.add("session", "", **values, free_mb=f"{status.free_mb:.0f}")
-        for topic, lost in self._offers.lost.items():
-            problem = self._offers.describe(topic) if topic in status.silent else ""
+        for topic, lost in self._matched.lost.items():
+            problem = self._matched.describe(topic) if topic in status.silent else ""
             rate = f"{status.rates.get(topic, 0.0):.2f}"
             self._diagnostics.add(topic, problem, rate=rate, lost=lost, **session.numbers(topic))
         self._diagnostics.publish()
-
-
-_PRESETS = {"mcap": "zstd_fast", "sqlite3": "resilient"}
 
 
 class Rosbag2Backend:
@@ -111,34 +107,32 @@ class Rosbag2Backend:
 
 
 class RecorderNode(Node):
-    """Episodes begin and end with what is heard on `/diwa/episode_event`."""
+    """Episodes begin and end with the events on `/diwa/episode_event`."""
 
     def __init__(self) -> None:
         super().__init__("recorder", automatically_declare_parameters_from_overrides=True)
         config = read_parameters(self, RecorderConfig)
         spec, folder = config.robot.spec, expanded(config.folder).resolve()
-        source = "demonstration" if config.skill else "play"
+        source, required = "demonstration" if config.skill else "play", tuple(needed_topics(spec))
         labels = {"source": source, "skill": config.skill, "operator": config.operator}
-        required = tuple(needed_topics(spec))
-        settings = SessionConfig(
-            folder, config.storage, labels, config.min_free_mb, required, base_frame=config.robot.base_frame
-        )
+        base_frame = config.robot.base_frame
+        settings = SessionConfig(folder, config.storage, labels, config.min_free_mb, required, base_frame=base_frame)
         self._session = Session(spec, settings, Rosbag2Backend)
         if self._session.unfinished:
             self.get_logger().warning(self._session.unfinished)
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
-        self._offers = Offers(
-            self, [*required, *infos, messages.CONTROLLER_POSE, messages.CONTROLLER_JOY], self._on_message
-        )
+        topics = [*required, *infos, messages.CONTROLLER_POSE, messages.CONTROLLER_JOY]
+        self._matched = MatchedSubscriptions(self, topics, self._on_message)
         self._recording = publisher(self, messages.RECORDING, LATCHED)
         self._recording(messages.encode_string(""))
-        self._health, self._reports = Health(self, self._offers), 0
+        self._health, self._reports = Health(self, self._matched), 0
         subscribe(self, messages.EPISODE_EVENT, self._on_event)
         subscribe(self, messages.EPISODE_LABELS, self._on_labels, LATCHED)
-        every(self, 0.5, self._offers.look)
+        every(self, 0.5, self._matched.update)
         every(self, 1.0, self._report)
-        what = config.skill or "play"
-        self.get_logger().info(f"{what} goes into {folder}: press start (menu button, or n on the keyboard)")
+        self.get_logger().info(
+            f"{config.skill or 'play'} goes into {folder}: press start (menu button, or n on the keyboard)"
+        )
 
     def close(self) -> None:
         """Finish a running episode."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosidl_runtime_py.utilities import get_message
 from scipy.spatial.transform import Rotation
 
@@ -23,8 +24,14 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability
 """Whoever subscribes later gets the last message too."""
 SENSOR = qos_profile_sensor_data
 """Best effort: fits every publisher."""
-
+MAX_AGE = 0.1
+"""Seconds without a reading after which a controller counts as lost."""
+DEPTH = 300
+"""Messages kept per topic while the disk is slow: ten seconds of images."""
 _WARN_EVERY = 5.0  # seconds
+
+OnMessage = Callable[[str, str, float, bytes], None]
+"""Called with topic, type, seconds received and serialised bytes."""
 
 
 def publisher(node: Node, topic: str, qos: QoSProfile | int = 10) -> Callable[[memoryview], None]:
@@ -37,7 +44,7 @@ def publisher(node: Node, topic: str, qos: QoSProfile | int = 10) -> Callable[[m
 def subscribe(
     node: Node, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int = 10, frame: str | None = None
 ) -> None:
-    """Call `callback` with every value on `topic`, as `bags.decode_value` gives it.
+    """Call `callback` with every value on `topic`, as `decode_value` gives it.
 
     What cannot be a value (a NaN pose, a damaged image) or is not in the coordinate frame `frame` is left out, with a
     warning now and then.
@@ -65,23 +72,18 @@ def message_type(topic: str) -> str:
     return messages.TYPES.get(topic, messages.IMAGE_TYPE)
 
 
-MAX_AGE = 0.1
-"""Seconds after which a controller that is not heard of counts as lost."""
-
-
 class ControllerPublisher:
     """Publishes controller readings: pose, Joy of axes [trigger] and buttons [deadman, valid], and events."""
 
     def __init__(self, node: Node, base_frame: str = messages.BASE_FRAME):
         self._base_frame = base_frame
-        self._pose, self._joy = (publisher(node, t) for t in (messages.CONTROLLER_POSE, messages.CONTROLLER_JOY))
+        self._pose, self._joy = publisher(node, messages.CONTROLLER_POSE), publisher(node, messages.CONTROLLER_JOY)
         self._event = publisher(node, messages.EPISODE_EVENT)
 
     def publish(self, state: ControllerState, now: float) -> None:
         """One reading, taken at `now` seconds."""
         self._pose(messages.encode_pose(state.pose, now, self._base_frame))
-        buttons = np.array([state.deadman, state.valid])
-        self._joy(messages.encode_joy(np.array([state.trigger]), buttons, now))
+        self._joy(messages.encode_joy(np.array([state.trigger]), np.array([state.deadman, state.valid]), now))
         for event in state.events:
             self._event(messages.encode_string(event))
 
@@ -93,15 +95,14 @@ class TopicController:
 
     def __init__(self, node: Node):
         self._last = ControllerState(Pose(np.zeros(3), Rotation.identity()), False, 0.0, valid=False)
-        self._pose, self._heard = self._last.pose, -float("inf")
+        self._pose, self._received = self._last.pose, -float("inf")
         subscribe(node, messages.CONTROLLER_POSE, self._on_pose)
         subscribe(node, messages.CONTROLLER_JOY, self._on_joy)
 
     def read(self) -> ControllerState:
-        """The controller as last heard; invalid if that is too long ago."""
-        if time.monotonic() - self._heard <= MAX_AGE:
-            return self._last
-        return ControllerState(self._last.pose, self._last.deadman, self._last.trigger, valid=False)
+        """The last reading; invalid if it came too long ago."""
+        fresh = time.monotonic() - self._received <= MAX_AGE
+        return self._last if fresh else replace(self._last, valid=False)
 
     def signal(self, what: str) -> None:
         """Nobody's hand is in it."""
@@ -112,23 +113,15 @@ class TopicController:
     def _on_pose(self, pose: Pose) -> None:
         self._pose = pose
 
-    def _on_joy(self, joy: object) -> None:
-        axes, buttons = joy.axes, joy.buttons  # type: ignore[attr-defined]
+    def _on_joy(self, joy: Any) -> None:
+        axes, buttons = joy.axes, joy.buttons
         if len(axes) >= 1 and len(buttons) >= 2 and np.isfinite(axes[0]):
             self._last = ControllerState(self._pose, bool(buttons[0]), float(axes[0]), (), bool(buttons[1]))
-            self._heard = time.monotonic()
+            self._received = time.monotonic()
 
 
-DEPTH = 300
-"""Messages kept per topic while the disk is slow: ten seconds of images."""
-
-
-OnMessage = Callable[[str, str, float, bytes], None]
-"""Called with topic, type, seconds received and serialised bytes."""
-
-
-class Offers:
-    """Hears every topic of a list as soon as someone publishes it, as reliably as all its publishers offer."""
+class MatchedSubscriptions:
+    """Subscribes to every topic of a list once someone publishes it, as reliably as all its publishers offer."""
 
     def __init__(self, node: Node, topics: Sequence[str], on_message: OnMessage):
         self._node, self._topics, self._on_message = node, list(topics), on_message
@@ -136,10 +129,10 @@ class Offers:
         self.lost: dict[str, int] = dict.fromkeys(topics, 0)
         """Images that the middleware says it lost, by topic."""
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Subscribe to what is published now; a publisher that offers less than the others lowers the request."""
         for topic in self._topics:
-            offers = self._publishers(topic)
+            offers = self._node.get_publishers_info_by_topic(topic)
             if not offers:
                 continue
             wanted = _fitting([offer.qos_profile for offer in offers])
@@ -155,35 +148,31 @@ class Offers:
 
         A node that was killed and started again is known twice for some seconds.
         """
-        names = {topic: {node_name(offer) for offer in self._publishers(topic)} for topic in self._topics}
+        names = {topic: set(map(node_name, self._node.get_publishers_info_by_topic(topic))) for topic in self._topics}
         return {topic: ", ".join(sorted(several)) for topic, several in names.items() if len(several) > 1}
 
     def describe(self, topic: str) -> str:
-        """Why `topic` may be silent: nobody publishes it, or who does, with offered against requested QoS."""
-        offers = self._publishers(topic)
-        if not offers:
-            return f"nothing on {topic}: nobody publishes it"
+        """Why `topic` may be silent: nobody publishes it, or who does, with offered versus requested QoS."""
         who = "; ".join(
-            f"{node_name(offer)} ({offer.topic_type}) offers {_words(offer.qos_profile)}" for offer in offers
+            f"{node_name(offer)} ({offer.topic_type}) offers {_words(offer.qos_profile)}"
+            for offer in self._node.get_publishers_info_by_topic(topic)
         )
+        if not who:
+            return f"nothing on {topic}: nobody publishes it"
         requested = _words(self._subscriptions[topic][1]) if topic in self._subscriptions else "nothing yet"
         return f"nothing on {topic}, though {who}; requested {requested}"
 
-    def _publishers(self, topic: str) -> list[Any]:
-        return self._node.get_publishers_info_by_topic(topic)
-
     def _subscribe(self, topic: str, message_type: str, qos: QoSProfile) -> Any:
-        def on_message(received: float, data: bytes) -> None:
-            self._on_message(topic, message_type, received, data)
-
         def on_lost(event: Any) -> None:
             self.lost[topic] += event.total_count_change
 
         # every handler costs the executor time at every message of any topic: none by default, one for each camera
         watched = on_lost if message_type == messages.IMAGE_TYPE else None
         events = SubscriptionEventCallbacks(message_lost=watched, use_default_callbacks=False)
-        message_class, callback = get_message(message_type), with_received(on_message)
-        return self._node.create_subscription(message_class, topic, callback, qos, event_callbacks=events, raw=True)
+        callback = with_received(lambda received, data: self._on_message(topic, message_type, received, data))
+        return self._node.create_subscription(
+            get_message(message_type), topic, callback, qos, event_callbacks=events, raw=True
+        )
 
 
 def node_name(offer: Any) -> str:
@@ -201,11 +190,9 @@ def other_publishers(node: Node, topic: str) -> str:
 
 def _fitting(offers: Sequence[QoSProfile]) -> QoSProfile:
     """The strongest request that every offer fulfils."""
-    reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
-    latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+    reliable, latched = (all(flags) for flags in zip(*map(_strength, offers), strict=True))
     return QoSProfile(
         depth=DEPTH,
-        history=HistoryPolicy.KEEP_LAST,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )

@@ -119,7 +119,7 @@ def test_a_camera_that_stalls_is_told_of_and_counted(topics, robot, recorder, tm
     time.sleep(2.0)
     if stall > 2:
         assert "offers RELIABLE VOLATILE; requested RELIABLE" in recorder.wait_for(f"nothing on {STATIC}, though /test")
-        recorder.wait_for(f"{STATIC} is heard (again)")
+        recorder.wait_for(f"{STATIC} is received (again)")
     end(topics, recorder)
     statistics = Sidecar.read(tmp_path / "bags" / "000000").topics[STATIC]
     assert statistics.largest_gap == pytest.approx(stall, abs=0.15)

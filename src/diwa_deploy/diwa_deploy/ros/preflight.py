@@ -19,7 +19,7 @@ from diwa_data.recording.bag_reader import decode_value, gripper_width, header_s
 from diwa_data.recording.sidecar import TopicStatistics
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters
-from diwa_data.ros.topics import Offers, node_name
+from diwa_data.ros.topics import MatchedSubscriptions, node_name
 from diwa_data.spec import Spec
 from diwa_deploy.control import Check, check_bundle, check_machine
 from diwa_deploy.ros.ros_robot import ArmConfig
@@ -58,8 +58,8 @@ class Preflight(Node):
         self._rates = images | {messages.CURRENT_POSE: spec.record_rate, messages.JOINT_STATES: spec.record_rate}
         self._statistics = {topic: TopicStatistics() for topic in self._rates}
         self._last: dict[str, tuple[bytes, float]] = {}
-        self._offers = Offers(self, list(self._rates), self._on_message)
-        every(self, 0.2, self._offers.look)
+        self._matched = MatchedSubscriptions(self, list(self._rates), self._on_message)
+        every(self, 0.2, self._matched.update)
 
     def run(self) -> list[Check]:
         """All lines."""
@@ -80,10 +80,10 @@ class Preflight(Node):
     def _stream(self, topic: str, spec: Spec) -> Check:
         """Published, at its rate, by a clock like ours, and of the right content."""
         if topic not in self._last:
-            return Check(topic, False, self._offers.describe(topic))
+            return Check(topic, False, self._matched.describe(topic))
         data, received = self._last[topic]
         rate, age = self._statistics[topic].rate, received - header_stamp(data)
-        if rivals := self._offers.rivals().get(topic):
+        if rivals := self._matched.rivals().get(topic):
             return Check(topic, False, f"published by {rivals}: stop all but one")
         if rate < SLOWEST * self._rates[topic]:
             return Check(topic, False, f"{rate:.1f} Hz, not {self._rates[topic]:g}: set its publisher's rate")
@@ -107,12 +107,12 @@ class Preflight(Node):
 
     def _target(self) -> Check:
         topic, publishers = messages.TARGET_POSE, self.get_publishers_info_by_topic(messages.TARGET_POSE)
-        names, heard = ", ".join(sorted(map(node_name, publishers))), self.count_subscribers(topic)
+        names, subscribers = ", ".join(sorted(map(node_name, publishers))), self.count_subscribers(topic)
         if len(publishers) > 1:
             return Check(topic, False, f"published by {names}: an arm may ignore both; stop one")
-        if not heard:
-            return Check(topic, False, "nobody hears it: start the arm's controller, remap its target to it")
-        return Check(topic, True, f"heard by {heard}, published by {names or 'nobody yet'}")
+        if not subscribers:
+            return Check(topic, False, "nobody subscribes to it: start the arm's controller, remap its target to it")
+        return Check(topic, True, f"subscribed to by {subscribers}, published by {names or 'nobody yet'}")
 
 
 def _mark(good: bool) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from diwa_data.ros.node import WorkingNode, run_work
+from diwa_data.ros.node import run_work
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
     run_work(make)
 
 
-def make() -> WorkingNode:
+def make() -> Any:
     """The node; torch takes seconds to import, in which a signal ends it as any other time."""
     from diwa_learning.ros.trainer import Trainer
 
