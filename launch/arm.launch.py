@@ -1,32 +1,27 @@
 """The arm's controller on our topics: `ros2 launch diwa_deploy arm.launch.py arm:=fr3`, once its driver runs."""
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch import LaunchDescription
 from launch_ros.actions import Node
 
 from diwa_data.config import config_file
 from diwa_data.errors import DiwaError
-from diwa_data.ros.launching import values
+from diwa_data.ros.launching import argument, launch_description
 
 ARGUMENTS = (
-    DeclareLaunchArgument("arm", choices=["panda", "fr3"], description="Franka Panda (FER), or Franka Research 3."),
-    DeclareLaunchArgument(
-        "controller_manager", default_value="/controller_manager", description="The driver's, with its namespace."
-    ),
-    DeclareLaunchArgument("controllers", default_value="", description="Your own .yaml; empty = the shipped one."),
+    argument("arm", None, "Franka Panda (FER), or Franka Research 3.", ("panda", "fr3")),
+    argument("controller_manager", "/controller_manager", "The driver's, with its namespace."),
+    argument("controllers", "", "Your own .yaml; empty = the shipped one."),
 )
-
 REMAPS = {"target_pose": "/diwa/target_pose", "current_pose": "/diwa/current_pose"}
 
 
 def generate_launch_description() -> LaunchDescription:
     """Spawns crisp's CartesianController and its PoseBroadcaster; the driver's own launch file comes first."""
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_actions)])
+    return launch_description(ARGUMENTS, _actions)
 
 
-def _actions(context: LaunchContext) -> list[Node]:
-    given = values(context, [argument.name for argument in ARGUMENTS])
+def _actions(given: dict[str, str]) -> list[Node]:
     for package in ("controller_manager", "crisp_controllers"):
         try:
             get_package_share_directory(package)

@@ -4,25 +4,24 @@ import shlex
 import sys
 from os.path import expanduser
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch import LaunchDescription
+from launch.actions import ExecuteProcess
 
-from diwa_data.ros.launching import ends_with, values
+from diwa_data.ros.launching import argument, ends_with, launch_description
 
 ARGUMENTS = (
-    DeclareLaunchArgument("bags", description="Bags, or folders of bags, separated by spaces."),
-    DeclareLaunchArgument("out", description="HDF5 file to write; an interrupted building of it continues."),
-    DeclareLaunchArgument("workers", default_value="2", description="Processes."),
+    argument("bags", None, "Bags, or folders of bags, separated by spaces."),
+    argument("out", None, "HDF5 file to write; an interrupted building of it continues."),
+    argument("workers", "2", "Processes."),
 )
 
 
 def generate_launch_description() -> LaunchDescription:
     """`diwa build-dataset`, which shows its progress and ends the launch when it is done."""
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_actions)])
+    return launch_description(ARGUMENTS, _actions)
 
 
-def _actions(context: LaunchContext) -> list[ExecuteProcess]:
-    given = values(context, [argument.name for argument in ARGUMENTS])
+def _actions(given: dict[str, str]) -> list[ExecuteProcess]:
     bags = [expanduser(bag) for bag in shlex.split(given["bags"])]
     command = [sys.executable, "-m", "diwa_cli.main", "build-dataset", *bags]
     flags = ["--out", expanduser(given["out"]), "--workers", given["workers"]]

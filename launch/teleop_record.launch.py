@@ -1,58 +1,43 @@
 """Teleoperate and record: `ros2 launch diwa_data teleop_record.launch.py [device:=scripted robot:=sim ...]`."""
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch import LaunchDescription
 
 from diwa_data.errors import DiwaError
 from diwa_data.ros.launching import (
-    camera_argument,
-    gripper_argument,
+    ROBOT,
+    SKILL,
+    argument,
     kept_node,
+    launch_description,
     number,
-    parameters,
     robot_actions,
-    skill_argument,
+    robot_parameters,
     skill_parameter,
-    values,
 )
 
+DEVICES = ("vive", "webxr", "keyboard", "scripted")
 ARGUMENTS = (
-    DeclareLaunchArgument(
-        "device",
-        default_value="vive",
-        choices=["vive", "webxr", "keyboard", "scripted"],
-        description="What the operator holds; scripted needs robot:=sim.",
-    ),
-    DeclareLaunchArgument("robot", default_value="franka", choices=["franka", "sim"], description="Which robot."),
-    DeclareLaunchArgument("robot_file", default_value="", description="Your robot's .yaml; empty = the shipped one."),
-    DeclareLaunchArgument("bag_dir", default_value="", description="Folder of bags; empty = ~/diwa_bags/ROBOT/SKILL."),
-    DeclareLaunchArgument("storage", default_value="mcap", choices=["mcap", "sqlite3"], description="rosbag2 storage."),
-    skill_argument(),
-    camera_argument(),
-    gripper_argument(),
-    DeclareLaunchArgument("operator", default_value="", description="Who teleoperates; goes into the labels."),
-    DeclareLaunchArgument("episodes", default_value="0", description="The scripted operator's; 0 = until Ctrl-C."),
-    DeclareLaunchArgument("episode_seconds", default_value="120.0", description="Of the scripted operator's play."),
-    DeclareLaunchArgument("seed", default_value="0", description="Of the simulated scene and the scripted operator."),
-    DeclareLaunchArgument(
-        "window", default_value="false", choices=["true", "false"], description="Show the simulated scene."
-    ),
-    DeclareLaunchArgument("min_free_mb", default_value="1000.0", description="Free disk that is kept, MB."),
-)  # fmt: skip
+    argument("device", "vive", "Device that the operator holds; scripted needs robot:=sim.", DEVICES),
+    *ROBOT,
+    argument("bag_dir", "", "Folder of bags; empty = ~/diwa_bags/ROBOT/SKILL."),
+    argument("storage", "mcap", "rosbag2 storage.", ("mcap", "sqlite3")),
+    SKILL,
+    argument("operator", "", "Who teleoperates; goes into the labels."),
+    argument("episodes", "0", "Episodes of the scripted operator; 0 = until Ctrl-C."),
+    argument("episode_seconds", "120.0", "Seconds of the scripted operator's play."),
+    argument("min_free_mb", "1000.0", "Free disk that is kept, MB."),
+)
 
 
 def generate_launch_description() -> LaunchDescription:
     """Controller, recorder, and a robot: the simulated one, or the drivers of the real one's cameras."""
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_actions)])
+    return launch_description(ARGUMENTS, _actions)
 
 
-def _actions(context: LaunchContext) -> list:
-    given = values(context, [argument.name for argument in ARGUMENTS])
-    robot = parameters(given["robot_file"] or given["robot"])
-    bag_dir = given["bag_dir"] or f"~/diwa_bags/{given['robot']}/{given['skill']}"
-    skill = skill_parameter(given["skill"])
+def _actions(given: dict[str, str]) -> list:
+    robot, skill = robot_parameters(given["robot_file"] or given["robot"]), skill_parameter(given["skill"])
     recording = {
-        "folder": bag_dir,
+        "folder": given["bag_dir"] or f"~/diwa_bags/{given['robot']}/{given['skill']}",
         "storage": given["storage"],
         "skill": skill,
         "operator": given["operator"] or given["device"],
@@ -65,9 +50,7 @@ def _actions(context: LaunchContext) -> list:
     if given["device"] == "scripted":
         if given["robot"] != "sim":
             raise DiwaError("device:=scripted sees only the simulated scene: use it with robot:=sim")
-        numbers = {"episodes": int(number(given, "episodes")), "episode_seconds": number(given, "episode_seconds")}
-        actions.append(
-            kept_node("diwa_sim", "operator", robot, skill=skill, seed=int(number(given, "seed")), **numbers)
-        )
-    actions += robot_actions(given, robot)
-    return actions
+        numbers = {name: int(number(given, name)) for name in ("episodes", "seed")}
+        numbers |= {"episode_seconds": number(given, "episode_seconds")}
+        actions.append(kept_node("diwa_sim", "operator", robot, skill=skill, **numbers))
+    return actions + robot_actions(given, robot)

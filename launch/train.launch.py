@@ -5,28 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch import LaunchDescription
 from launch_ros.actions import Node
 
 from diwa_data.config import DEFAULT_PRESET, load_parameters, presets
 from diwa_data.errors import DiwaError
-from diwa_data.ros.launching import ends_with, values
+from diwa_data.ros.launching import argument, ends_with, launch_description
 
 STAGES = ("world_model", "guard", "policy", "reward", "finetune")
 ARGUMENTS = (
-    DeclareLaunchArgument("stage", choices=list(STAGES), description="What is trained."),
-    DeclareLaunchArgument("dataset", description="HDF5; world_model and guard: one or more, separated by commas."),
-    DeclareLaunchArgument("preset", default_value=DEFAULT_PRESET, choices=presets(), description="Settings."),
-    DeclareLaunchArgument("config", default_value="", description="Your own .yaml, over the preset."),
-    DeclareLaunchArgument("set", default_value="", description="Over both, as in 'policy.epochs:=100 policy.seed:=1'."),
-    DeclareLaunchArgument("out", default_value="", description="Checkpoint folder; continues what was interrupted."),
-    DeclareLaunchArgument("skill", default_value="", description="That the demonstrations must be of; empty = theirs."),
-    DeclareLaunchArgument("play", default_value="", description="HDF5 with play (reward, finetune)."),
-    DeclareLaunchArgument("world_model", default_value="", description="Checkpoint of stage world_model."),
-    DeclareLaunchArgument("policy", default_value="", description="Checkpoint of stage policy (finetune)."),
-    DeclareLaunchArgument("reward", default_value="", description="Checkpoint of stage reward (finetune)."),
-    DeclareLaunchArgument("guard", default_value="", description="Checkpoint of stage guard (finetune)."),
+    argument("stage", None, "Stage to train.", STAGES),
+    argument("dataset", None, "HDF5; world_model and guard: one or more, separated by commas."),
+    argument("preset", DEFAULT_PRESET, "Settings.", presets()),
+    argument("config", "", "Your own .yaml, over the preset."),
+    argument("set", "", "Over both, as in 'policy.epochs:=100 policy.seed:=1'."),
+    argument("out", "", "Checkpoint folder; continues what was interrupted."),
+    argument("skill", "", "Skill that the demonstrations must be of; empty = theirs."),
+    argument("play", "", "HDF5 with play (reward, finetune)."),
+    argument("world_model", "", "Checkpoint of stage world_model."),
+    argument("policy", "", "Checkpoint of stage policy (finetune)."),
+    argument("reward", "", "Checkpoint of stage reward (finetune)."),
+    argument("guard", "", "Checkpoint of stage guard (finetune)."),
 )
 PATIENCE = "120"
 """Seconds that a step and its saving may take after Ctrl-C before the node is told to drop it."""
@@ -34,11 +33,10 @@ PATIENCE = "120"
 
 def generate_launch_description() -> LaunchDescription:
     """One node, with which the launch ends. Empty folders: `$DIWA_HOME/runs`, see docs/ros2.md."""
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_actions)])
+    return launch_description(ARGUMENTS, _actions)
 
 
-def _actions(context: LaunchContext) -> list[Node]:
-    given = values(context, [argument.name for argument in ARGUMENTS])
+def _actions(given: dict[str, str]) -> list[Node]:
     settings: dict[str, Any] = {name: given[name] for name in ("stage", "preset", "dataset", "out", "skill", "play")}
     settings |= {f"checkpoints.{name}": given[name] for name in ("world_model", "policy", "reward", "guard")}
     return [

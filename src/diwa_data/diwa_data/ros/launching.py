@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, Shutdown, TimerAction
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+    Shutdown,
+    TimerAction,
+)
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
@@ -30,51 +37,67 @@ DRIVERS: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
         "realsense2_camera_node",
         "realsense",
         "wrist",
-        {
-            "rgb_camera.color_profile": "640x480x30",
-            "rgb_camera.profile": "640x480x30",  # its name in older drivers
-            "enable_depth": False,
-            "enable_infra1": False,
-            "enable_infra2": False,
-            "pointcloud.enable": False,
-        },
+        {"rgb_camera.color_profile": "640x480x30", "rgb_camera.profile": "640x480x30"}  # the latter in older drivers
+        | dict.fromkeys(("enable_depth", "enable_infra1", "enable_infra2", "pointcloud.enable"), False),
     ),
     (
         "azure_kinect_ros_driver",
         "node",
         "kinect",
         "k4a",
-        {
-            "fps": 30,
-            "color_enabled": True,
-            "color_format": "bgra",
-            "color_resolution": "720P",
-            "depth_enabled": False,
-            "point_cloud": False,
-            "rgb_point_cloud": False,
-        },
+        {"fps": 30, "color_enabled": True, "color_format": "bgra", "color_resolution": "720P"}
+        | dict.fromkeys(("depth_enabled", "point_cloud", "rgb_point_cloud"), False),
     ),
 )
 """Package, executable, namespace, name and parameters of the camera drivers."""
 _AGAIN_AFTER = 1.0  # seconds
+_AGAIN: dict[str, Any] = {"respawn": True, "respawn_delay": 2.0}
 
 
-def skill_argument() -> DeclareLaunchArgument:
-    """`skill`: one of the eight, or play."""
-    text = "Skill that is demonstrated, or play."
-    return DeclareLaunchArgument("skill", default_value=PLAY, choices=[PLAY, *SKILLS], description=text)
+def argument(
+    name: str, default: str | None, description: str, choices: Iterable[str] | None = None
+) -> DeclareLaunchArgument:
+    """The launch argument `name`; without `default` it must be given."""
+    limited = {"choices": list(choices)} if choices else {}
+    return DeclareLaunchArgument(name, default_value=default, description=description, **limited)
 
 
-def camera_argument() -> DeclareLaunchArgument:
-    """`cameras`: whether to start them."""
-    text = "Start camera drivers and croppers (franka)."
-    return DeclareLaunchArgument("cameras", default_value="true", choices=["true", "false"], description=text)
+def switch(name: str, default: str, description: str) -> DeclareLaunchArgument:
+    """The launch argument `name`, `true` or `false`."""
+    return argument(name, default, description, ("true", "false"))
 
 
-def gripper_argument() -> DeclareLaunchArgument:
-    """`gripper`: whether to start its adapter."""
-    text = "Start the adapter to the gripper's actions (franka)."
-    return DeclareLaunchArgument("gripper", default_value="true", choices=["true", "false"], description=text)
+SKILL = argument("skill", PLAY, "Skill that is demonstrated, or play.", (PLAY, *SKILLS))
+SEED = argument("seed", "0", "Seed of the simulated scene, the scripted operator and the policy.")
+WINDOW = switch("window", "false", "Show the simulated scene in a window.")
+ROBOT = (
+    argument("robot", "franka", "Which robot.", ("franka", "sim")),
+    argument("robot_file", "", "Your robot's .yaml; empty = the shipped one."),
+    switch("cameras", "true", "Start camera drivers and croppers (franka)."),
+    switch("gripper", "true", "Start the adapter to the gripper's actions (franka)."),
+    SEED,
+    WINDOW,
+)
+"""Arguments of a launch file that brings a robot with it, see `robot_actions`."""
+
+
+def launch_description(
+    arguments: Sequence[DeclareLaunchArgument], actions: Callable[[dict[str, str]], list[Any]]
+) -> LaunchDescription:
+    """The `arguments`, and the actions that `actions` makes of their values."""
+
+    def make(context: LaunchContext) -> list[Any]:
+        names = [argument.name for argument in arguments]
+        return actions({name: perform_substitutions(context, [LaunchConfiguration(name)]) for name in names})
+
+    return LaunchDescription([*arguments, OpaqueFunction(function=make)])
+
+
+def robot_parameters(robot: str) -> str:
+    """The parameter file of a robot; raises `DiwaError` if it is unknown or damaged."""
+    path = robot_file(robot)
+    load_robot(path)
+    return str(path)
 
 
 def robot_actions(given: Mapping[str, str], robot: str) -> list[Any]:
@@ -87,11 +110,6 @@ def robot_actions(given: Mapping[str, str], robot: str) -> list[Any]:
     ]
 
 
-def values(context: LaunchContext, names: Sequence[str]) -> dict[str, str]:
-    """The arguments `names` as text."""
-    return {name: perform_substitutions(context, [LaunchConfiguration(name)]) for name in names}
-
-
 def number(given: Mapping[str, str], name: str) -> float:
     """The argument `name` as a number that is not negative."""
     try:
@@ -101,13 +119,6 @@ def number(given: Mapping[str, str], name: str) -> float:
     if not 0 <= value < float("inf"):
         raise DiwaError(f"{name}:={given[name]} is no number from 0 up")
     return value
-
-
-def parameters(robot: str) -> str:
-    """The parameter file of a robot; raises `DiwaError` if it is unknown or damaged."""
-    path = robot_file(robot)
-    load_robot(path)
-    return str(path)
 
 
 def skill_parameter(skill: str) -> str:
@@ -132,12 +143,12 @@ def kept_node(package: str, name: str, robot: str, **settings: object) -> Node:
         again = TimerAction(period=_AGAIN_AFTER, actions=[kept_node(package, name, robot, **settings)])
         return [LogInfo(msg=f"{name} died (status {event.returncode}) and is started again"), again]
 
-    return _node(package, name, robot, settings, ended)
+    return _node(package, name, [robot, settings], on_exit=ended)
 
 
 def final_node(package: str, name: str, robot: str, **settings: object) -> Node:
     """As `kept_node`, but once: everything ends with it, and `ros2 launch` fails if it did."""
-    return _node(package, name, robot, settings, ends_with(name))
+    return _node(package, name, [robot, settings], on_exit=ends_with(name))
 
 
 def ends_with(name: str) -> Callable[[ProcessExited, LaunchContext], list[Any]]:
@@ -151,9 +162,10 @@ def ends_with(name: str) -> Callable[[ProcessExited, LaunchContext], list[Any]]:
     return ended
 
 
-def _node(package: str, name: str, robot: str, settings: dict[str, Any], on_exit: Callable[..., list[Any]]) -> Node:
-    where = {"package": package, "executable": f"{name}_node", "name": name}
-    return Node(**where, parameters=[robot, settings], output="screen", on_exit=on_exit)
+def _node(package: str, name: str, parameters: list[Any], executable: str = "", **options: Any) -> Node:
+    """The node `name`, of the executable `<name>_node` unless another is given."""
+    executable = executable or f"{name}_node"
+    return Node(package=package, executable=executable, name=name, parameters=parameters, output="screen", **options)
 
 
 def cameras(robot: str) -> list[Any]:
@@ -161,7 +173,6 @@ def cameras(robot: str) -> list[Any]:
 
     All of them come back by themselves: a Kinect's driver exits when it stalls.
     """
-    again = {"respawn": True, "respawn_delay": 2.0, "output": "screen"}
     actions: list[Any] = []
     for package, executable, namespace, name, settings in DRIVERS:
         try:
@@ -169,21 +180,19 @@ def cameras(robot: str) -> list[Any]:
         except PackageNotFoundError:
             actions.append(LogInfo(msg=f"ERROR: {package} is not installed: install it, or start your driver yourself"))
             continue
-        where = {"package": package, "executable": executable, "namespace": namespace, "name": name}
-        actions.append(Node(**where, parameters=[settings], **again))
+        actions.append(_node(package, name, [settings], executable, namespace=namespace, **_AGAIN))
     for camera in ("static", "gripper"):
-        where = {"package": "diwa_data", "executable": "camera_node", "name": f"{camera}_camera"}
-        actions.append(Node(**where, parameters=[robot, {"camera": camera}], **again))
+        settings = {"camera": camera}
+        actions.append(_node("diwa_data", f"{camera}_camera", [robot, settings], "camera_node", **_AGAIN))
     return actions
 
 
 def gripper(robot: str) -> list[Any]:
-    """What turns `/diwa/gripper_command` into the Franka gripper's actions, if its messages are installed."""
+    """The adapter from `/diwa/gripper_command` to the Franka gripper's actions, if its messages are installed."""
     if importlib.util.find_spec("franka_msgs") is None:
         cure = "source the workspace of your arm's driver, or say gripper:=false and bring your own adapter"
         return [LogInfo(msg=f"ERROR: no franka_msgs here, the gripper will not move: {cure}")]
-    where = {"package": "diwa_deploy", "executable": "gripper_node", "name": "gripper"}
-    return [Node(**where, parameters=[robot], respawn=True, respawn_delay=2.0, output="screen")]
+    return [_node("diwa_deploy", "gripper", [robot], **_AGAIN)]
 
 
 def simulated_robot(given: Mapping[str, str]) -> IncludeLaunchDescription:

@@ -40,7 +40,7 @@ def test_a_launch_ends_with_the_status_of_what_it_waits_for(launching, context):
 
 
 def test_a_node_that_crashes_comes_back_and_one_that_refuses_ends_the_launch(launching, monkeypatch):
-    monkeypatch.setattr(launching, "_node", lambda *arguments: arguments[-1])
+    monkeypatch.setattr(launching, "_node", lambda *arguments, on_exit: on_exit)
     ended = launching.kept_node("diwa_data", "recorder", "robot.yaml", folder="bags")
     assert kinds(ended(status(-9), RUNNING)) == ["LogInfo", "TimerAction"]
     assert kinds(ended(status(0), RUNNING)) == ["Shutdown"]
@@ -55,7 +55,7 @@ def test_what_belongs_to_a_real_robot_is_started_as_far_as_it_is_installed(launc
     given = {"robot": "franka", "cameras": "true", "gripper": "true"}
     monkeypatch.setattr(launching, "DRIVERS", (("no_driver", "node", "kinect", "k4a", {}), *launching.DRIVERS[:0]))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    robot = launching.parameters("franka")
+    robot = launching.robot_parameters("franka")
     assert kinds(launching.robot_actions(given, robot)) == ["LogInfo", "Node", "Node", "LogInfo"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(launching, "get_package_share_directory", lambda package: "/here")
@@ -71,7 +71,5 @@ def test_arguments_are_checked(launching):
         with pytest.raises(DiwaError, match=f"episodes:={text} is no number from 0 up"):
             launching.number({"episodes": text}, "episodes")
     assert [launching.skill_parameter(skill) for skill in ("play", "open_drawer")] == ["", "open_drawer"]
-    assert launching.skill_argument().name == "skill"
-    assert [make().name for make in (launching.camera_argument, launching.gripper_argument)] == ["cameras", "gripper"]
     with pytest.raises(DiwaError, match="unknown robot 'ur5'"):
-        launching.parameters("ur5")
+        launching.robot_parameters("ur5")
