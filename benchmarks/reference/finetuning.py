@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diwa_learning.core.stacking import Streams
 from diwa_learning.policy.diffusion import cosine_betas, sinusoid
 
 CHUNK, ACTION = 4, 7
@@ -91,20 +90,21 @@ def rollout(
     base: PlainPolicy,
     trained: PlainPolicy,
     starts: tuple[Tensor, Tensor],
-    draws: Streams,
+    rng: torch.Generator,
     dreams: int,
     chunks: int,
     horizon: int,
     trained_steps: int,
 ) -> PlainRollout:
     """One iteration of dreams with binary reward, std floor 0.1 and noise clamped at 3."""
+    drawn = {"generator": rng, "device": rng.device}
     bank_h, bank_z = starts
     kept: dict[str, list[Tensor]] = {name: [] for name in PlainRollout.__dataclass_fields__}
-    first = (draws.uniform(dreams) * len(bank_h)).long()
+    first = (torch.rand(dreams, **drawn) * len(bank_h)).long()
     h, z, age = bank_h[first], bank_z[first], torch.zeros(dreams, device=bank_h.device)
     for t in range(chunks):
         features = torch.cat([h, z], 1)
-        noise = draws.normal(dreams, base.steps + 1, CHUNK, ACTION)
+        noise = torch.randn(dreams, base.steps + 1, CHUNK, ACTION, **drawn)
         chain = [noise[:, 0]]
         for k in range(base.steps, 0, -1):
             part, ks = trained if k <= trained_steps else base, torch.full((dreams,), k, device=h.device)
@@ -113,14 +113,14 @@ def rollout(
         for step in range(CHUNK):
             action = chain[-1][:, step].clamp(-1, 1)
             action = torch.cat([action[:, :6], torch.where(action[:, 6:] >= 0, 1.0, -1.0)], 1)
-            h, z = prior(h, z, action, draws.gumbel(dreams, *prior.shape))
+            h, z = prior(h, z, action, -torch.log(-torch.log(torch.rand(dreams, *prior.shape, **drawn))))
         after, age = torch.cat([h, z], 1), age + 1
         success = classifier.probability(after) > classifier.threshold
         done = success | (age >= horizon) | (t == chunks - 1)
-        rows = (features, after, torch.stack(chain[-trained_steps - 1 :], 1), success.float(), success, done)
+        rows = (features, after, torch.stack(chain, 1), success.float(), success, done)
         for name, value in zip(kept, rows, strict=True):
             kept[name].append(value)
-        fresh = (draws.uniform(dreams) * len(bank_h)).long()
+        fresh = (torch.rand(dreams, **drawn) * len(bank_h)).long()
         h, z = torch.where(done[:, None], bank_h[fresh], h), torch.where(done[:, None], bank_z[fresh], z)
         age = age * ~done
     return PlainRollout(**{name: torch.stack(values, 1) for name, values in kept.items()})
@@ -138,7 +138,7 @@ def update(
     trained: PlainPolicy,
     critic: nn.Module,
     adams: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
-    draws: Streams,
+    rng: torch.Generator,
     trained_steps: int,
     epochs: int,
     minibatch: int,
@@ -155,7 +155,7 @@ def update(
             advantage[:, t] = running
         returns = (advantage + value).flatten()
         advantage = ((advantage - advantage.mean()) / (advantage.std() + 1e-8)).flatten()
-        features, chains = done.features.flatten(0, 1), done.chains.flatten(0, 1)
+        features, chains = done.features.flatten(0, 1), done.chains.flatten(0, 1)[:, -trained_steps - 1 :]
         device = features.device
         chunk = torch.arange(len(features), device=device).repeat_interleave(trained_steps)
         k = torch.arange(trained_steps, 0, -1, device=device).repeat(len(features))
@@ -169,8 +169,8 @@ def update(
         )
     clip = 0.001 + 0.009 * (torch.exp(3 * (trained_steps - k) / (trained_steps - 1)) - 1) / (math.exp(3) - 1)
     for _ in range(epochs):
-        entries = draws.permutation(len(k)).split(minibatch)
-        chunks = draws.permutation(len(features)).tensor_split(len(entries))
+        entries = torch.randperm(len(k), generator=rng, device=device).split(minibatch)
+        chunks = torch.randperm(len(features), generator=rng, device=device).tensor_split(len(entries))
         for some, some_chunks in zip(entries, chunks, strict=True):
             seen = features[chunk[some]]
             mean, std = trained.denoise(seen, before[some], k[some])

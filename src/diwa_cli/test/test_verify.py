@@ -110,8 +110,7 @@ def test_fine_tuning_did_not_lose_in_its_own_dreams(run, world, judge):
     rates = []
     for path in (run.policy, run.finetuned):
         policy = load_policy(path, world.spec, world.hash, model.feature_dim).policy
-        torch.manual_seed(0)
-        dream = Dream(model, judge.classifier, starts, policy, 1, dreams)
+        dream = Dream(model, judge.classifier, starts, dreams, torch.Generator().manual_seed(0))
         rates.append(dream.rollout(policy).success_rate(dreams.horizon))
     assert rates[1] >= rates[0] - 0.05, rates
 

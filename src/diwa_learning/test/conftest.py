@@ -16,7 +16,7 @@ import torch
 from diwa_data.dataset.dataset import Episode
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.finetune.learner import Finetuner
+from diwa_learning.finetune.learner import Learner
 from diwa_learning.policy.train import PolicyJob
 from diwa_learning.reward.train import LoadedReward, RewardJob, load_reward
 from diwa_learning.world_model.config import WorldModelConfig
@@ -177,7 +177,7 @@ def dies_in_update(monkeypatch) -> Callable[[int], AbstractContextManager[None]]
 
     @contextmanager
     def dies_in(number: int):
-        update, calls = Finetuner.update, []
+        update, calls = Learner.update, []
 
         def dies(self, *args, **kwargs):
             calls.append(1)
@@ -186,7 +186,7 @@ def dies_in_update(monkeypatch) -> Callable[[int], AbstractContextManager[None]]
             return update(self, *args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Finetuner, "update", dies)
+            patch.setattr(Learner, "update", dies)
             with pytest.raises(MemoryError):
                 yield
 

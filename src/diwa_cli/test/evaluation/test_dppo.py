@@ -24,8 +24,8 @@ from diwa_data.motion import MotionLimits, SafetyFilter
 from diwa_data.spec import Spec
 from diwa_learning.agent import Agent, Unjudged
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.core.stacking import Stream, Streams
 from diwa_learning.finetune.dppo import DPPOConfig, EnvironmentRollouts
+from diwa_learning.finetune.imagination import draw_gumbel
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
@@ -80,16 +80,16 @@ def test_features_are_those_of_the_agent_on_the_same_start(environments, checkpo
     config = dataclasses.replace(config, scene_state=hybrid, target=True, robot_state_weight=1.0)
     model = WorldModel(config, SPEC).eval()
     policy = make_policy(PolicyNetConfig(width=8, denoising_steps=2), model.feature_dim, 7)
-    agent, sizes = Agent(model.requires_grad_(False), policy, Unjudged(), SPEC), model.rssm.config
+    agent = Agent(model.requires_grad_(False), policy, Unjudged(), SPEC)
     sampling = DPPOConfig(envs=3, chunks=1, horizon=1)
-    source = EnvironmentRollouts(model, environments, DPPO_SEEDS, 1, sampling, Streams([Stream(5)]))
+    source = EnvironmentRollouts(model, environments, DPPO_SEEDS, sampling, torch.Generator().manual_seed(5))
     rollout = source.rollout(policy)
 
-    again = Streams([Stream(5)])
-    seeds = DPPO_SEEDS.start + (again.uniform(3).double().numpy() * len(DPPO_SEEDS)).astype(np.int64)
-    first = again.gumbel(3, sizes.categoricals, sizes.classes)
-    again.normal(3, policy.steps + 1, policy.chunk, policy.action_dim)
-    noise = [first, *(again.gumbel(3, sizes.categoricals, sizes.classes) for _ in range(policy.chunk))]
+    again = torch.Generator().manual_seed(5)
+    seeds = DPPO_SEEDS.start + (torch.rand(3, generator=again).double().numpy() * len(DPPO_SEEDS)).astype(np.int64)
+    first = draw_gumbel(model.rssm, again, 3)
+    policy.draw_noise(3, again)
+    noise = [first, *(draw_gumbel(model.rssm, again, 3) for _ in range(policy.chunk))]
     robot, safety = SimulatedPanda(), SafetyFilter(MotionLimits(), SPEC)
     for row, seed in enumerate(seeds):
         robot.reset("open_drawer", int(seed))

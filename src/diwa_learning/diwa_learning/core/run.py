@@ -171,8 +171,13 @@ class TrainingRun:
                     self._stop()
 
     def log(self, step: int, values: Mapping[str, float | Tensor]) -> None:
-        """Append to the curves, with throughput and peak memory; shows the first value behind the progress."""
+        """Append to the curves, with throughput and peak memory; shows the first value behind the progress.
+
+        Raises `DiwaError` naming the step when a value is NaN or infinite.
+        """
         self._require_watched_finite()
+        for name, value in values.items():
+            self.require_finite(name, value)
         self.add(step, values)
         if self._mark:
             (marked, since), now = self._mark, time.monotonic()
@@ -197,9 +202,9 @@ class TrainingRun:
         saved. A NaN in them, or in the weights they come from, is in all later ones."""
         self._watched = values
 
-    def require_finite(self, name: str, value: Tensor) -> None:
+    def require_finite(self, name: str, value: float | Tensor) -> None:
         """Raise `DiwaError` naming the step when a loss is NaN or infinite."""
-        number = float(value.detach())
+        number = float(torch.as_tensor(value).detach())
         if not math.isfinite(number):
             raise DiwaError(
                 f"{self.phase}: {name} is {number} at step {self.step}; nothing was saved since the last "

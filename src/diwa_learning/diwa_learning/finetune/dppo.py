@@ -1,8 +1,7 @@
-"""The baseline DPPO: the same PPO in the environment, on the world model's latents (METHOD section 4, Table I)."""
+"""The baseline DPPO: the same PPO in the environment, on the world model's latents (paper, Table I)."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,14 +16,13 @@ from diwa_data.motion import MotionLimits
 from diwa_data.robot import VectorEnvironment
 from diwa_data.spec import require_same
 from diwa_learning.core.device import compute_device
-from diwa_learning.core.run import TrainingRun, require_run_folder
-from diwa_learning.core.stacking import Stream, Streams
-from diwa_learning.finetune.imagination import Rollout, empty_rollout
-from diwa_learning.finetune.learner import BCWeight, Critic, PPOConfig
-from diwa_learning.finetune.loop import FinetuneMember, finish, iterate, load_pretrained, make_finetuner
-from diwa_learning.policy.base import ChainPolicy, Exploration, FinetunedPolicy
-from diwa_learning.policy.checkpoint import LoadedPolicy
-from diwa_learning.world_model.checkpoint import LoadedWorldModel, load_world_model
+from diwa_learning.core.run import Curves, TrainingRun, require_run_folder
+from diwa_learning.finetune.imagination import Rollout, draw_gumbel
+from diwa_learning.finetune.learner import BCWeight, Learner, PPOConfig
+from diwa_learning.finetune.selection import WINDOW, finish, is_kept, keep_iteration
+from diwa_learning.policy.base import ChainPolicy, Exploration
+from diwa_learning.policy.checkpoint import describe, load_pretrained
+from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.filtering import Belief, follow, unseen
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.replay import model_state
@@ -49,7 +47,7 @@ class DPPOConfig:
     critic_warmup: int = 5
     """First iterations that train the critic alone."""
     enough: float | None = None
-    """Mean success of three iterations' own rollouts, with their noise, that ends practice; None = `iterations` do."""
+    """Mean success of three iterations' rollouts, noise included, that ends practice; None = only `iterations` do."""
     alpha_bc: float = 0.0
     """Weight of KL(pi_pre || pi_theta). DPPO has none: the term guards against errors of a world model (Eq. 9)."""
     checkpoint_every: int = 5
@@ -57,19 +55,19 @@ class DPPOConfig:
     save_every: int = 1
     """Iterations between saves of the resumable state."""
     seed: int = 0
-    """Of environments, critic, filter, chunks and minibatches."""
+    """Seed of environments, critic, filter, chunks and minibatches."""
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits, as on the robot."""
 
 
 class EnvironmentRollouts:
-    """N environments and their filter. Every iteration starts all of them anew, from seeds that `draws` draws.
+    """N environments and their filter. Every iteration starts all of them anew, from seeds that `rng` draws.
 
-    So an iteration depends on the policy and on the state of `draws` alone.
+    So an iteration depends on the policy and on the state of `rng` alone.
 
     Args:
-        seeds: of the environments' starts.
-        draws: of one run.
+        seeds: those of the environments' starts.
+        rng: on the world model's device.
     """
 
     def __init__(
@@ -77,38 +75,41 @@ class EnvironmentRollouts:
         model: WorldModel,
         environments: VectorEnvironment,
         seeds: range,
-        trained_steps: int,
         config: DPPOConfig,
-        draws: Streams,
+        rng: torch.Generator,
     ):
         require_same(model.spec, environments.get_attr("contract")[0], "the environment")
         self.model, self.environments, self.seeds = model, environments, seeds
-        self.trained_steps, self.config, self.draws = trained_steps, config, draws
+        self.config, self.rng = config, rng
 
     @torch.no_grad()
     def rollout(self, policy: ChainPolicy) -> Rollout:
         """One iteration of `policy`; what still goes on at its end is cut."""
-        config, draws, count = self.config, self.draws, self.environments.num_envs
-        shape = (count, config.chunks)
-        rollout = empty_rollout(shape, self.model.feature_dim, policy, self.trained_steps, draws.device)
-        everyone = torch.ones(count, dtype=torch.bool, device=draws.device)
+        config, rng, count = self.config, self.rng, self.environments.num_envs
+        everyone = torch.ones(count, dtype=torch.bool, device=rng.device)
         seeds, noise = self._draw_seeds(), self._draw_noise()
         belief = self._begin(everyone, seeds, noise)
-        age = torch.zeros(count, dtype=torch.int64, device=draws.device)
+        age, chunks = torch.zeros(count, dtype=torch.int64, device=rng.device), []
         for t in range(config.chunks):
             features = belief.state.features
-            noise = draws.normal(count, policy.steps + 1, policy.chunk, policy.action_dim)
-            sample = policy.explore(features, noise, config.exploration)
+            sample = policy.explore(features, policy.draw_noise(count, rng), config.exploration)
             belief, succeeded = self._play(belief, sample.actions.cpu().numpy())
-            success, age = self._tensor(succeeded), age + 1
-            done = success | (age >= config.horizon) | (t == config.chunks - 1)
-            rollout.features[:, t], rollout.next_features[:, t] = features, belief.state.features
-            rollout.chains[:, t] = sample.chains[:, -self.trained_steps - 1 :]
-            rollout.reward[:, t], rollout.success[:, t], rollout.terminated[:, t] = success, success, success
-            rollout.done[:, t], rollout.age[:, t] = done, age
+            success, age = self._tensor(succeeded.copy()), age + 1  # environments may write to their arrays
+            chunk = Rollout(
+                features=features,
+                next_features=belief.state.features,
+                chains=sample.chains,
+                reward=success.float(),
+                terminated=success,
+                done=success | (age >= config.horizon) | (t == config.chunks - 1),
+                success=success,
+                age=age,
+                deviation=torch.zeros(count, device=rng.device),
+            )
+            chunks.append(chunk)
             if t < config.chunks - 1:
-                belief, age = self._restart(belief, done), age * ~done
-        return rollout
+                belief, age = self._restart(belief, chunk.done), age * ~chunk.done
+        return Rollout.stack(chunks)
 
     def _restart(self, belief: Belief, done: Tensor) -> Belief:
         """Ended environments start anew; as many numbers are drawn however many they are."""
@@ -137,13 +138,12 @@ class EnvironmentRollouts:
 
     def _draw_seeds(self) -> list[int | None]:
         """N seeds of starts."""
-        share = self.draws.uniform(self.environments.num_envs).double().cpu().numpy()
-        return (self.seeds.start + (share * len(self.seeds)).astype(np.int64)).tolist()
+        share = torch.rand(self.environments.num_envs, generator=self.rng, device=self.rng.device)
+        return (self.seeds.start + (share.double().cpu().numpy() * len(self.seeds)).astype(np.int64)).tolist()
 
     def _draw_noise(self) -> Tensor:
         """(N, C, K) Gumbel."""
-        sizes = self.model.rssm.config
-        return self.draws.gumbel(self.environments.num_envs, sizes.categoricals, sizes.classes)
+        return draw_gumbel(self.model.rssm, self.rng, self.environments.num_envs)
 
     def _tensors(self, observed: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
         """Images (N, 64, 64, 3) by camera, and the state (N, S) that the model knows."""
@@ -152,11 +152,7 @@ class EnvironmentRollouts:
         return images, self._tensor(state)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.draws.device)
-
-
-WINDOW = 3
-"""Iterations whose success says whether it is enough."""
+        return torch.from_numpy(array).to(self.rng.device)
 
 
 @dataclass(frozen=True)
@@ -166,62 +162,43 @@ class Practice:
     open: Callable[[str, int], AbstractContextManager[VectorEnvironment]]
     """Make so many environments of a skill."""
     seeds: range
-    """Of their start states."""
+    """Seeds of their start states."""
     about: Mapping[str, Any]
     """Plain values that name them; an interrupted run continues on the same alone."""
-
-
-@dataclass(frozen=True)
-class Member(FinetuneMember):
-    """One run in environments."""
-
-    config: DPPOConfig
-
-    def ended(self, done: int) -> bool:
-        """Whether it succeeds often enough."""
-        recent = [success for _, success in self.run.history.get("environment_success", [])][-WINDOW:]
-        return self.config.enough is not None and len(recent) == WINDOW and sum(recent) >= WINDOW * self.config.enough
-
-    def form(self) -> Any:
-        """All but seed, alpha_BC and weights."""
-        return dataclasses.replace(self.config, seed=0, alpha_bc=0.0), self.pretrained.net
 
 
 def dppo(policy: Path, world_model: Path, out: Path, config: DPPOConfig, practice: Practice) -> None:
     """Fine-tune `policy` on its skill in environments; leaves a `finetune` checkpoint as DiWA's.
 
-    Raises `DiwaError` naming what is of another spec, world model or phase.
+    Raises `DiwaError` naming the input that is of another spec, world model or phase.
     """
     require_run_folder(out)
     world = load_world_model(world_model, compute_device())
-    pretrained = load_pretrained(policy, world)
+    model, pretrained = world.model, load_pretrained(policy, world)
     inputs = {"policy": pretrained.checkpoint.hash, "skill": pretrained.skill, **practice.about}
     with TrainingRun(out, "finetune", config, world.spec, world.hash, inputs) as run:
         if run.finished:
             return
+        rng, bc_weight = torch.Generator(model.device).manual_seed(config.seed), BCWeight(config.alpha_bc)
+        learner = Learner(pretrained.policy, model.feature_dim, config.ppo, config.exploration, bc_weight, rng)
+        about = describe(pretrained.net, pretrained.skill, learner.policy.trained_steps)
+        steps = config.envs * config.chunks * pretrained.net.chunk
         with practice.open(pretrained.skill, config.envs) as environments:
-            train(make_member(run, pretrained, world, config), world, environments, practice.seeds)
+            source = EnvironmentRollouts(model, environments, practice.seeds, config, rng)
+            run.track(**learner.parts(), draws=rng)
+            for iteration in run.steps(config.iterations, "environment steps", steps):
+                if succeeds(run.history, config.enough):
+                    break
+                rollout = source.rollout(learner.policy)
+                metrics = learner.update(rollout, train_actor=iteration >= config.critic_warmup)
+                metrics = {**rollout.summary("environment", config.horizon), **metrics}
+                run.log(iteration, {**metrics, "environment_steps": (iteration + 1) * steps})
+                if is_kept(iteration + 1, config.checkpoint_every, config.iterations):
+                    keep_iteration(run, learner.policy, about, iteration + 1)
+        finish(run, learner, {**about, "environment_steps": steps * run.step})
 
 
-def make_member(run: TrainingRun, pretrained: LoadedPolicy, world: LoadedWorldModel, config: DPPOConfig) -> Member:
-    """What is trained, with fresh random numbers."""
-    device = world.model.device
-    return Member(
-        run,
-        pretrained,
-        FinetunedPolicy(pretrained.policy, config.ppo.trained_steps).to(device),
-        Critic(world.model.feature_dim, config.ppo.critic_width).to(device),
-        Stream(config.seed, device),
-        BCWeight(config.alpha_bc).to(device),
-        config,
-    )
-
-
-def train(member: Member, world: LoadedWorldModel, environments: VectorEnvironment, seeds: range) -> None:
-    """The iterations of one run; leaves its checkpoint."""
-    config, draws = member.config, Streams([member.draws])
-    tuner = make_finetuner([member], config.ppo, config, draws)
-    rollouts = EnvironmentRollouts(world.model, environments, seeds, tuner.policy.trained_steps, config, draws)
-    steps = config.envs * config.chunks * tuner.policy.chunk
-    (parts,) = iterate([member], config, tuner, rollouts, "environment", steps)
-    finish(member, parts, {"environment_steps": steps * member.run.step})
+def succeeds(curves: Curves, enough: float | None) -> bool:
+    """Whether the mean success of the last iterations is at least `enough`; never where that is None."""
+    recent = [success for _, success in curves.get("environment_success", [])][-WINDOW:]
+    return enough is not None and len(recent) == WINDOW and sum(recent) >= WINDOW * enough

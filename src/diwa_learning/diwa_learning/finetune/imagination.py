@@ -1,4 +1,4 @@
-"""The Dream Diffusion MDP: rollouts of a policy inside the world model (METHOD section 4, eqs. 5-6).
+"""The Dream Diffusion MDP: rollouts of a policy inside the world model (paper, Eq. 4 to 6).
 
 One step of the MDP is a chunk: K denoising steps in a fixed state s, then H prior steps of the world model with the
 executed actions. N dreams run in parallel for T chunks; a dream that ends starts anew from another start state.
@@ -7,18 +7,15 @@ executed actions. N dreams run in parallel for T chunks; a dream that ends start
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from diwa_data.spec import ActionSpec
-from diwa_learning.core.capture import CapturedEach
-from diwa_learning.core.device import Precision, is_half
-from diwa_learning.core.stacking import Streams
+from diwa_learning.core.device import Precision, compiled, is_half
 from diwa_learning.ensemble.disagreement import Guard
 from diwa_learning.finetune.start_states import StartConfig
 from diwa_learning.policy.base import ChainPolicy, Exploration
@@ -52,14 +49,14 @@ class DreamConfig:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One iteration of dreams. F features, K' trained denoising steps; a stack has R runs before N."""
+    """One iteration of dreams, or of episodes in environments. F features."""
 
     features: Tensor
     """(N, T, F) of the state in which each chunk was chosen."""
     next_features: Tensor
     """(N, T, F) of the state after it, before any reset."""
     chains: Tensor
-    """(N, T, K'+1, H, A): a^{K'} .. a^0."""
+    """(N, T, K+1, H, A): a^K .. a^0."""
     reward: Tensor
     """(N, T)."""
     terminated: Tensor
@@ -73,49 +70,41 @@ class Rollout:
     deviation: Tensor
     """(N, T) of the guard in the state after the chunk, standard deviations (`Guard.deviation`); 0 without one."""
 
+    @staticmethod
+    def stack(chunks: Sequence[Rollout]) -> Rollout:
+        """The rollout of T chunks, each without the axis T."""
+        parts = zip(*(vars(chunk).values() for chunk in chunks), strict=True)
+        return Rollout(*(torch.stack(part, dim=1) for part in parts))
+
+    def summary(self, where: str, horizon: int) -> dict[str, float]:
+        """The figures to log of dreams, or of an `environment`, that are cut after `horizon` chunks."""
+        return {
+            f"{where}_success": float(self.success_rate(horizon)),
+            f"{where}_return": float(self.mean_return(horizon)),
+            "deviation": float(self.deviation.mean()),
+        }
+
     def success_rate(self, horizon: int) -> Tensor:
         """Share of dreams that were a success once, among those begun early enough to last the whole horizon.
 
         Dreams begun later would count only if they succeed quickly.
         """
-        once = torch.zeros_like(self.success[..., 0])
-        ended = torch.zeros_like(self.success)
-        for t in range(self.success.shape[-1]):
-            once = (once & (self.age[..., t] > 1)) | self.success[..., t]
-            ended[..., t] = once & (self.terminated[..., t] | (self.age[..., t] == horizon))
-        return (ended & self._complete(horizon)).sum((-2, -1)) / self._begun(horizon)
+        once, ended = torch.zeros_like(self.success[:, 0]), torch.zeros_like(self.success)
+        for t in range(self.success.shape[1]):
+            once = (once & (self.age[:, t] > 1)) | self.success[:, t]
+            ended[:, t] = once & (self.terminated[:, t] | (self.age[:, t] == horizon))
+        return (ended & self._complete(horizon)).sum() / self._begun(horizon)
 
     def mean_return(self, horizon: int) -> Tensor:
         """Mean sum of rewards of the same dreams."""
-        return (self.reward * self._complete(horizon)).sum((-2, -1)) / self._begun(horizon)
+        return (self.reward * self._complete(horizon)).sum() / self._begun(horizon)
 
     def _complete(self, horizon: int) -> Tensor:
-        chunks = self.age.shape[-1]
+        chunks = self.age.shape[1]
         return torch.arange(chunks, device=self.age.device) - self.age + 1 <= chunks - horizon
 
     def _begun(self, horizon: int) -> Tensor:
-        return (self._complete(horizon) & (self.age == 1)).sum((-2, -1)).clamp_min(1)
-
-
-def empty_rollout(
-    leading: tuple[int, ...], feature_dim: int, policy: ChainPolicy, trained_steps: int, device: torch.device
-) -> Rollout:
-    """Zeros for dreams of shape `leading`: (N, T), or (R, N, T)."""
-
-    def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.zeros(*leading, *shape, dtype=dtype, device=device)
-
-    return Rollout(
-        features=zeros(feature_dim),
-        next_features=zeros(feature_dim),
-        chains=zeros(trained_steps + 1, policy.chunk, policy.action_dim),
-        reward=zeros(),
-        terminated=zeros(dtype=torch.bool),
-        done=zeros(dtype=torch.bool),
-        success=zeros(dtype=torch.bool),
-        age=zeros(dtype=torch.int64),
-        deviation=zeros(),
-    )
+        return (self._complete(horizon) & (self.age == 1)).sum().clamp_min(1)
 
 
 def with_bfloat16_weights(rssm: RSSM) -> RSSM:
@@ -128,111 +117,101 @@ def with_bfloat16_weights(rssm: RSSM) -> RSSM:
 
 
 def executed(actions: Tensor, spec: ActionSpec) -> Tensor:
-    """What the robot executes of raw actions (..., 7): as `ActionSpec.executed`, for tensors."""
+    """The actions that the robot executes when given raw ones (..., 7): as `ActionSpec.executed`, for tensors."""
     clipped = actions.clamp(-1.0, 1.0)
     gripper = torch.where(clipped[..., 6:] >= 0, 1.0, -1.0)
     return torch.cat([clipped[..., :6], gripper], dim=-1)
 
 
+def draw_gumbel(rssm: RSSM, rng: torch.Generator, *leading: int) -> Tensor:
+    """Standard Gumbel noise (*leading, C, K) for samples of z, on the device of `rng`."""
+    shape = (*leading, rssm.config.categoricals, rssm.config.classes)
+    return torch.rand(shape, generator=rng, device=rng.device).log_().neg_().log_().neg_()
+
+
 @dataclass(frozen=True)
 class Step:
-    """What a chunk came to in every dream."""
+    """One chunk of every dream."""
 
     chains: Tensor
-    """(N, K'+1, H, A), with R runs before N."""
+    """(N, K+1, H, A)."""
     state: State
-    """(R x N, ...) after it."""
+    """(N, ...) after it."""
     probability: Tensor
-    """(N,) of success, with R runs before N."""
+    """(N,) of success after it."""
     deviation: Tensor
-    """(N,) of the guard, with R runs before N; 0 without one."""
+    """(N,) of the guard after it; 0 without one."""
 
 
 class Dream:
-    """The MDP: a frozen world model, a frozen classifier and a bank of start states.
-
-    With R runs stacked there are R classifiers and banks, and R x N dreams; the world model takes them as one batch.
-    """
+    """The MDP: a frozen world model, a frozen classifier and a bank of start states; `rng` draws all its noise."""
 
     def __init__(
         self,
         model: WorldModel,
         classifier: SuccessJudge,
-        starts: Sequence[State],
-        trained_steps: int,
+        starts: State,
         config: DreamConfig,
-        draws: Streams,
+        rng: torch.Generator,
         guard: Guard | None = None,
     ):
-        self.model, self.classifier, self.config, self.draws = model, classifier, config, draws
-        self.guard = guard
-        self.trained_steps = trained_steps
-        half = is_half(config.precision, model.device)
-        self._autocast = torch.autocast(model.device.type, torch.bfloat16, half)
-        self._rssm = with_bfloat16_weights(model.rssm) if half else model.rssm
-        self.action = model.spec.action
-        self.starts = State.cat(starts)
-        """The banks of all runs, one behind the other."""
-        sizes = torch.tensor([len(bank.h) for bank in starts], device=draws.device)
-        self._size = sizes.view(*draws.leading, 1)
-        self._first = (sizes.cumsum(0) - sizes).view(*draws.leading, 1)
-        self._buffer: Rollout | None = None
-        self._policy: ChainPolicy | None = None
-        self._step: Callable[..., Step]
+        self.model, self.classifier, self.starts, self.guard = model, classifier, starts, guard
+        self.config, self.rng = config, rng
+        self._half = is_half(config.precision, model.device)
+        self._rssm = with_bfloat16_weights(model.rssm) if self._half else model.rssm
+        self._step = compiled(self.step, model.device)
 
     @torch.no_grad()
     def rollout(self, policy: ChainPolicy) -> Rollout:
-        """Dream one iteration with `policy`; the result is overwritten by the next call."""
-        config, draws = self.config, self.draws
-        dreams = (*draws.leading, config.dreams)
-        if self._buffer is None:
-            shape = (*dreams, config.chunks)
-            self._buffer = empty_rollout(shape, self.model.feature_dim, policy, self.trained_steps, draws.device)
-        buffer = self._buffer
-        if self._policy is not policy:
-            self._policy, self._step = policy, CapturedEach(partial(self.step, policy))
-        sizes = self._rssm.config
-        state, age = self._draw_starts(), torch.zeros(dreams, dtype=torch.int64, device=draws.device)
+        """Dream one iteration with `policy`."""
+        config, rng = self.config, self.rng
+        state, age = self._draw_starts(), torch.zeros(config.dreams, dtype=torch.int64, device=rng.device)
+        chunks = []
         for t in range(config.chunks):
-            noise = draws.normal(config.dreams, policy.steps + 1, policy.chunk, policy.action_dim)
-            gumbel = draws.gumbel(policy.chunk, config.dreams, sizes.categoricals, sizes.classes)
-            step, age = self._step(state, noise, gumbel), age + 1
+            noise = policy.draw_noise(config.dreams, rng)
+            gumbel = draw_gumbel(self._rssm, rng, policy.chunk, config.dreams)
+            step, age = self._step(policy, state, noise, gumbel), age + 1
             success = self.classifier.is_success(step.probability)
             terminated = success if config.reward == "binary" else torch.zeros_like(success)
             done = terminated | (age >= config.horizon) | (t == config.chunks - 1)
-            buffer.features[..., t, :] = state.features.view(*dreams, -1)
-            buffer.next_features[..., t, :] = step.state.features.view(*dreams, -1)
-            buffer.chains[..., t, :, :, :] = step.chains
             reward = success.float() if config.reward == "binary" else step.probability
-            buffer.reward[..., t] = reward - config.penalty * step.deviation.clamp_min(0)
-            buffer.terminated[..., t], buffer.done[..., t] = terminated, done
-            buffer.success[..., t], buffer.age[..., t], buffer.deviation[..., t] = success, age, step.deviation
+            chunk = Rollout(
+                features=state.features,
+                next_features=step.state.features,
+                chains=step.chains.clone(),  # a compiled step overwrites its results
+                reward=reward - config.penalty * step.deviation.clamp_min(0),
+                terminated=terminated,
+                done=done,
+                success=success,
+                age=age,
+                deviation=step.deviation.clone(),
+            )
+            chunks.append(chunk)
             state, age = self._restart(step.state, done), age * ~done
-        return buffer
+        return Rollout.stack(chunks)
 
     def step(self, policy: ChainPolicy, state: State, noise: Tensor, gumbel: Tensor) -> Step:
-        """One chunk of every dream: states (R x N, ...), noise (N, K+1, H, A) and gumbel (H, N, C, K) of each run."""
-        dreams = noise.shape[:-3]
-        sample = policy.explore(state.features.view(*dreams, -1), noise, self.config.exploration)
-        after = self.imagine(state, sample.actions.flatten(0, -3), gumbel)
-        probability = self.classifier.probability(after.features.view(*dreams, -1))
-        deviation = self.guard.deviation(after.h).view(dreams) if self.guard else torch.zeros_like(probability)
-        return Step(sample.chains[..., -self.trained_steps - 1 :, :, :], after, probability, deviation)
+        """One chunk of every dream: states (N, ...), noise (N, K+1, H, A), gumbel (H, N, C, K)."""
+        sample = policy.explore(state.features, noise, self.config.exploration)
+        after = self.imagine(state, sample.actions, gumbel)
+        probability = self.classifier.probability(after.features)
+        deviation = self.guard.deviation(after.h) if self.guard else torch.zeros_like(probability)
+        return Step(sample.chains, after, probability, deviation)
 
     def imagine(self, state: State, actions: Tensor, gumbel: Tensor) -> State:
-        """The states (M, ...) after chunks of raw actions (M, H, A), each executed and followed by one prior step."""
-        each = zip(executed(actions, self.action).unbind(dim=1), gumbel.unbind(-4), strict=True)
-        for action, noise in each:
-            action = self.model.executed(state, action)
-            with self._autocast:
-                state = self._rssm.imagine_step(state, action, noise.reshape(-1, *noise.shape[-2:]))
+        """The states (N, ...) after chunks of raw actions (N, H, A), each executed and followed by one prior step."""
+        for raw, noise in zip(actions.unbind(1), gumbel, strict=True):
+            action = self.model.executed(state, executed(raw, self.model.spec.action))
+            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._half):
+                state = self._rssm.imagine_step(state, action, noise)
         return state
 
     def _draw_starts(self) -> State:
-        """A start (R x N, ...) for every dream."""
-        drawn = (self.draws.uniform(self.config.dreams) * self._size).long().clamp_max(self._size - 1)
-        return self.starts[(self._first + drawn).flatten()]
+        """A start (N, ...) for every dream."""
+        count = len(self.starts.h)
+        drawn = torch.rand(self.config.dreams, generator=self.rng, device=self.rng.device) * count
+        return self.starts[drawn.long().clamp_max(count - 1)]
 
     def _restart(self, state: State, done: Tensor) -> State:
         both = zip(self._draw_starts().parts(), state.parts(), strict=True)
-        return State(*(torch.where(done.flatten()[:, None], new, old) for new, old in both))
+        return State(*(torch.where(done[:, None], new, old) for new, old in both))

@@ -1,32 +1,29 @@
-"""PPO updates of a diffusion or Gaussian policy from one iteration of dreams (METHOD section 4, paper eqs. 15-17)."""
+"""PPO updates of a diffusion or Gaussian policy from one iteration of rollouts (paper, Eq. 9 and 15 to 17)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from diwa_learning.core.capture import CapturedEach, adam, map_tensors, step, tensors_of
-from diwa_learning.core.stacking import Linear, Streams, rows
+from diwa_learning.core.device import compiled, step
 from diwa_learning.finetune import ppo
 from diwa_learning.finetune.imagination import Rollout
 from diwa_learning.policy.base import ChainPolicy, Exploration, FinetunedPolicy, Normal
 
 FASTEST = 1.5
-"""Factor by which the weight changes in an iteration at the most."""
+"""Largest factor by which the weight of the BC term changes in an iteration."""
 RANGE = (1e-3, 10.0)
-"""What it stays within while it is being set."""
+"""Limits of a weight that follows a target."""
 
 
 class BCWeight(nn.Module):
-    """The weight of one run, or of R stacked ones, (R,).
+    """The weight alpha_BC of KL(pi_pre || pi_theta).
 
     Args:
-        alpha: what it is, or begins with.
+        alpha: its value, or its first one.
         target_kl: divergence that it is set for, mean of the entries' KL as `kl_divergence` gives it; None = fixed.
     """
 
@@ -56,21 +53,21 @@ class PPOConfig:
     gamma: float = 0.999
     """Discount per chunk."""
     gae_lambda: float = 0.95
-    """Of generalised advantage estimation."""
+    """Lambda of generalised advantage estimation: 0 trusts the critic alone, 1 the observed returns alone."""
     gamma_denoising: float = 0.99
     """Discount per denoising step: the advantage at step k counts gamma_denoising^(k-1)."""
     clip_low: float = 0.001
     """PPO's clip range at the earliest trained denoising step."""
     clip_high: float = 0.01
-    """And at the last."""
+    """PPO's clip range at the last denoising step."""
     epochs: int = 10
     """Passes over an iteration's (chunk, denoising step) entries."""
     minibatch: int = 7500
     """Entries per optimiser step; the short last one is kept."""
     actor_learning_rate: float = 1e-5
-    """Of Adam."""
+    """Learning rate of the actor's Adam optimiser."""
     critic_learning_rate: float = 1e-3
-    """Of Adam."""
+    """Learning rate of the critic's Adam optimiser."""
     critic_width: int = 256
     """Units of each of the critic's three hidden layers."""
 
@@ -82,7 +79,7 @@ class Critic(nn.Module):
         super().__init__()
         hidden = [(feature_dim, width), (width, width), (width, width)]
         self.layers = nn.Sequential(
-            *[layer for sizes in hidden for layer in (Linear(*sizes), nn.Mish())], Linear(width, 1)
+            *[layer for sizes in hidden for layer in (nn.Linear(*sizes), nn.Mish())], nn.Linear(width, 1)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -90,193 +87,175 @@ class Critic(nn.Module):
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One iteration, ready for updates: C chunks (N x T) and M = C x K' entries, one per trained denoising step.
+class Entries:
+    """M denoising steps that PPO scores: those of the trained policy, of all chunks or of some."""
 
-    Entry e is step k = K' - e % K' of chunk e // K'.
-    """
+    chunk: Tensor
+    """(M,) in 0 .. C - 1."""
+    k: Tensor
+    """(M,) the denoising step, K' .. 1."""
+    before: Tensor
+    """(M, H, A) a^k."""
+    after: Tensor
+    """(M, H, A) a^{k-1}."""
+
+    @staticmethod
+    def of(chains: Tensor) -> Entries:
+        """All steps of chains (C, K'+1, H, A), chunk by chunk."""
+        (count, longer), device = chains.shape[:2], chains.device
+        chunk = torch.arange(count, device=device).repeat_interleave(longer - 1)
+        k = torch.arange(longer - 1, 0, -1, device=device).repeat(count)
+        return Entries(chunk, k, chains[:, :-1].flatten(0, 1), chains[:, 1:].flatten(0, 1))
+
+    def __getitem__(self, index: Tensor) -> Entries:
+        """Those with the numbers `index` (m,)."""
+        parts = (self.chunk, self.k, self.before, self.after)
+        return Entries(*(part.index_select(0, index) for part in parts))
+
+    def split(self, size: int) -> Iterator[Entries]:
+        """Groups of `size` in order."""
+        for some in torch.arange(len(self.k), device=self.k.device).split(size):
+            yield self[some]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One iteration, ready for updates: C chunks (N x T) and their M = C x K' entries."""
 
     features: Tensor
     """(C, F)."""
     returns: Tensor
     """(C,) value targets."""
-    chains: Tensor
-    """(C, K'+1, H, A): a^{K'} .. a^0."""
     advantage: Tensor
     """(C,) normalised over chunks."""
+    entries: Entries
+    """(M, ...)."""
     old_log_prob: Tensor
     """(M,) of a^{k-1} under the policy that dreamt."""
     base: Normal
     """(M, H, A) pi_pre at the same (s, a^k)."""
 
 
-@dataclass(frozen=True)
-class Entries:
-    """Some of a batch's entries, as (chunk, denoising step)."""
-
-    index: Tensor
-    """(m,) in 0 .. M - 1."""
-    chunk: Tensor
-    """(m,) in 0 .. C - 1."""
-    k: Tensor
-    """(m,) the denoising step, K' .. 1."""
-    before: Tensor
-    """(m, H, A) a^k."""
-    after: Tensor
-    """(m, H, A) a^{k-1}."""
-
-
-class Sampling(Protocol):
-    """How rollouts are made; the configurations of dreams and of DPPO say it."""
-
-    @property
-    def horizon(self) -> int:
-        """Chunks after which a rollout is cut."""
-
-    @property
-    def exploration(self) -> Exploration:
-        """Noise of the chunks."""
-
-
-class Finetuner:
-    """The trainable copy of a pre-trained policy, its critic, and their PPO updates; or those of R runs, stacked.
+class Learner:
+    """The trainable copy of a pre-trained policy, its critic, and their PPO updates.
 
     Args:
-        policy: as `FinetunedPolicy` makes it; stacked, with R runs before every shape.
-        sampling: of the rollouts that `update` gets.
-        bc_weight: of the BC term.
-        draws: of the minibatches.
+        pretrained: the policy; frozen from here on.
+        exploration: noise of the rollouts that `update` gets.
+        rng: draws the minibatches; on the device where the networks go.
     """
 
     def __init__(
         self,
-        policy: FinetunedPolicy,
-        critic: Critic,
+        pretrained: ChainPolicy,
+        feature_dim: int,
         config: PPOConfig,
-        sampling: Sampling,
+        exploration: Exploration,
         bc_weight: BCWeight,
-        draws: Streams,
+        rng: torch.Generator,
     ):
-        self.policy, self.critic, self.config, self.bc_weight, self.draws = policy, critic, config, bc_weight, draws
-        self.horizon, self.std_floor = sampling.horizon, sampling.exploration.std_floor
-        self.actor_adam = adam(policy.trained, config.actor_learning_rate)
-        self.critic_adam = adam(critic, config.critic_learning_rate)
-        self._batch: Batch | None = None
-        self._update_actor, self._update_critic = (
-            CapturedEach(partial(self._on_held_batch, update)) for update in (self.update_actor, self.update_critic)
-        )
+        self.config, self.exploration, self.rng, device = config, exploration, rng, rng.device
+        self.policy = FinetunedPolicy(pretrained, config.trained_steps).to(device)
+        self.critic, self.bc_weight = Critic(feature_dim, config.critic_width).to(device), bc_weight.to(device)
+        actor, critic = self.policy.trained.parameters(), self.critic.parameters()
+        self.actor_adam = torch.optim.Adam(actor, config.actor_learning_rate, fused=True)
+        self.critic_adam = torch.optim.Adam(critic, config.critic_learning_rate, fused=True)
+        self._actor_loss, self._critic_loss = compiled(self.actor_loss, device), compiled(self.critic_loss, device)
 
-    def update(self, rollout: Rollout, train_actor: bool) -> dict[str, Tensor]:
-        """The epochs of one iteration; returns what is logged, scalars or (R,)."""
-        batch = self._hold(self.prepare(rollout))
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that a training run saves."""
+        names = ("policy", "critic", "actor_adam", "critic_adam", "bc_weight")
+        return {name: getattr(self, name) for name in names}
+
+    def update(self, rollout: Rollout, train_actor: bool) -> dict[str, float]:
+        """The epochs of one iteration; returns the figures to log."""
+        batch, config = self.prepare(rollout), self.config
         with torch.no_grad():
             explained = ppo.explained_variance(self.critic(batch.features), batch.returns)
-        n_entries, n_chunks = batch.old_log_prob.shape[-1], batch.returns.shape[-1]
-        measured: list[Tensor] = []
-        losses: list[Tensor] = []
-        for _ in range(self.config.epochs):
-            entries = self.draws.permutation(n_entries).split(self.config.minibatch, -1)
-            chunks = self.draws.permutation(n_chunks).tensor_split(len(entries), -1)
+        actor, critic = [], []
+        for _ in range(config.epochs):
+            entries = self._permutation(len(batch.old_log_prob)).split(config.minibatch)
+            chunks = self._permutation(len(batch.returns)).tensor_split(len(entries))
             for some_entries, some_chunks in zip(entries, chunks, strict=True):
                 if train_actor:
-                    measured.append(self._update_actor(some_entries).clone())
-                losses.append(self._update_critic(some_chunks).clone())
-        nothing = explained.new_zeros(4, *explained.shape)
-        means = torch.stack(measured).mean(dim=0) if train_actor else nothing
-        alpha = self.bc_weight.alpha.clone()
+                    loss, figures = self._actor_loss(batch, some_entries)
+                    step(self.actor_adam, loss)
+                    actor.append(figures.clone())  # a compiled loss overwrites its results
+                loss = self._critic_loss(batch, some_chunks)
+                step(self.critic_adam, loss)
+                critic.append(loss.detach().clone())
+        figures = torch.stack(actor) if train_actor else explained.new_zeros(1, 4)
+        means, alpha = figures.mean(0), self.bc_weight.alpha.clone()
         if train_actor:
             self.bc_weight.adapt(means[3])
-        return {
-            "dream_success": rollout.success_rate(self.horizon),
-            "dream_return": rollout.mean_return(self.horizon),
+        found = {
             "policy_loss": means[0],
             "approx_kl": means[1],
-            "approx_kl_before_update": measured[0][1] if train_actor else nothing[1],
+            "approx_kl_before_update": figures[0, 1],
             "clip_fraction": means[2],
             "bc_kl": means[3],
             "alpha_bc": alpha,
-            "value_loss": torch.stack(losses).mean(dim=0),
+            "value_loss": torch.stack(critic).mean(),
             "explained_variance": explained,
-            "deviation": rollout.deviation.mean((-2, -1)),
         }
+        return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))  # one wait for the device
 
     @torch.no_grad()
     def prepare(self, rollout: Rollout) -> Batch:
         """Advantages, and everything of the entries that does not change between epochs."""
-        config = self.config
-        returns = ppo.gae(
+        estimated = ppo.gae(
             rollout.reward,
             self.critic(rollout.features),
             self.critic(rollout.next_features),
             rollout.terminated,
             rollout.done,
-            config.gamma,
-            config.gae_lambda,
+            self.config.gamma,
+            self.config.gae_lambda,
         )
-        features, chains = rollout.features.flatten(-3, -2), rollout.chains.flatten(-5, -4)
-        parts = (self.policy.trained, self.policy.base)
-        old, base = (self.score(part, features, chains) for part in parts)
+        features = rollout.features.flatten(0, 1)
+        entries = Entries.of(rollout.chains.flatten(0, 1)[:, -self.policy.trained_steps - 1 :])
         return Batch(
             features=features,
-            returns=returns.returns.flatten(-2),
-            chains=chains,
-            advantage=ppo.normalise(returns.advantage).flatten(-2),
-            old_log_prob=ppo.log_prob(old, chains[..., 1:, :, :].flatten(-4, -3)),
-            base=base,
+            returns=estimated.returns.flatten(),
+            advantage=ppo.normalise(estimated.advantage).flatten(),
+            entries=entries,
+            old_log_prob=ppo.log_prob(self.score(self.policy.trained, features, entries), entries.after),
+            base=self.score(self.policy.base, features, entries),
         )
 
-    def _hold(self, batch: Batch) -> Batch:
-        """The batch in tensors that stay where they are, as captured updates read them."""
-        if self._batch is None:
-            self._batch = map_tensors(batch, torch.clone)
-        for kept, new in zip(tensors_of(self._batch), tensors_of(batch), strict=True):
-            kept.copy_(new)
-        return self._batch
-
-    def _on_held_batch(self, update: Callable[[Batch, Tensor], Tensor], index: Tensor) -> Tensor:
-        assert self._batch is not None
-        return update(self._batch, index)
-
-    def score(self, part: ChainPolicy, features: Tensor, chains: Tensor) -> Normal:
-        """The dream's distribution of a^{k-1} at all M entries, minibatch by minibatch."""
+    def score(self, part: ChainPolicy, features: Tensor, entries: Entries) -> Normal:
+        """`denoised` at all entries, minibatch by minibatch."""
         projected = part.project(features)
-        count = features.shape[-2] * self.policy.trained_steps
-        every = torch.arange(count, device=features.device).expand(*features.shape[:-2], count)
-        some = [self.entries(chains, index) for index in every.split(self.config.minibatch, -1)]
-        normals = [self.dreamt(part, projected, entries) for entries in some]
-        return Normal(torch.cat([n.mean for n in normals], -3), torch.cat([n.std for n in normals], -3))
+        normals = [self.denoised(part, projected, some) for some in entries.split(self.config.minibatch)]
+        return Normal(torch.cat([n.mean for n in normals]), torch.cat([n.std for n in normals]))
 
-    def entries(self, chains: Tensor, index: Tensor) -> Entries:
-        """The entries `index` (m,) of chains (C, K'+1, H, A)."""
-        steps = self.policy.trained_steps
-        chunk, step = index // steps, index % steps
-        flat = chains.flatten(-4, -3)
-        place = chunk * (steps + 1) + step
-        return Entries(index, chunk, steps - step, rows(flat, place), rows(flat, place + 1))
+    def denoised(self, part: ChainPolicy, projected: Tensor, entries: Entries) -> Normal:
+        """The distribution of a^{k-1} in exploration; projected (C, W) holds each chunk's features once for all."""
+        normal = part.denoise(projected.index_select(0, entries.chunk), entries.before, entries.k)
+        return normal.with_floor(self.exploration.std_floor)
 
-    def dreamt(self, part: ChainPolicy, projected: Tensor, entries: Entries) -> Normal:
-        """The same at some entries; projected (C, W) holds each chunk's features once for all of them."""
-        normal = part.denoise(rows(projected, entries.chunk), entries.before, entries.k)
-        return normal.with_floor(self.std_floor)
+    def actor_loss(self, batch: Batch, index: Tensor) -> tuple[Tensor, Tensor]:
+        """PPO's loss + alpha_BC KL(pi_pre || pi_theta) at the entries `index`; its figures.
 
-    def update_actor(self, batch: Batch, index: Tensor) -> Tensor:
-        """One step on PPO + alpha_BC KL(pi_pre || pi_theta); (4, ...) loss, approx_kl, clip fraction, BC KL."""
-        config, trained = self.config, self.policy.trained
-        entries = self.entries(batch.chains, index)
-        normal = self.dreamt(trained, trained.project(batch.features), entries)
+        The figures (4,) are PPO's loss, approx_kl, clip fraction and the KL, without gradient.
+        """
+        config, trained, entries = self.config, self.policy.trained, batch.entries[index]
+        normal = self.denoised(trained, trained.project(batch.features), entries)
         objective = ppo.policy_loss(
             ppo.log_prob(normal, entries.after),
-            rows(batch.old_log_prob, index),
-            rows(batch.advantage, entries.chunk) * ppo.denoising_discount(entries.k, config.gamma_denoising),
+            batch.old_log_prob.index_select(0, index),
+            batch.advantage.index_select(0, entries.chunk) * ppo.denoising_discount(entries.k, config.gamma_denoising),
             ppo.clip_coef(entries.k, self.policy.trained_steps, config.clip_low, config.clip_high),
         )
-        base = Normal(rows(batch.base.mean, index), rows(batch.base.std, index))
-        bc = ppo.kl_divergence(base, normal).mean(-1)
-        step(self.actor_adam, objective.loss + self.bc_weight.alpha * bc)
-        return torch.stack([objective.loss.detach(), objective.approx_kl, objective.clip_fraction, bc.detach()])
+        base = Normal(batch.base.mean.index_select(0, index), batch.base.std.index_select(0, index))
+        bc = ppo.kl_divergence(base, normal).mean()
+        figures = [objective.loss.detach(), objective.approx_kl, objective.clip_fraction, bc.detach()]
+        return objective.loss + self.bc_weight.alpha * bc, torch.stack(figures)
 
-    def update_critic(self, batch: Batch, chunks: Tensor) -> Tensor:
-        """One step on half the mean squared error of V at some chunks; returns it."""
-        loss = ppo.value_loss(self.critic(rows(batch.features, chunks)), rows(batch.returns, chunks))
-        step(self.critic_adam, loss)
-        return loss.detach()
+    def critic_loss(self, batch: Batch, chunks: Tensor) -> Tensor:
+        """Half the mean squared error of V at the chunks of these numbers."""
+        value = self.critic(batch.features.index_select(0, chunks))
+        return ppo.value_loss(value, batch.returns.index_select(0, chunks))
+
+    def _permutation(self, count: int) -> Tensor:
+        return torch.randperm(count, generator=self.rng, device=self.rng.device)

@@ -1,7 +1,6 @@
-"""PPO over dream chunks and their denoising steps, as pure functions (METHOD section 4, paper eqs. 9, 15-17).
+"""PPO over chunks and their denoising steps, as pure functions (paper, Eq. 9 and 15 to 17).
 
-Shapes: N dreams, T chunks of an iteration, M entries of a minibatch, (H, A) an action chunk; with R runs stacked, R
-stands before them, and every mean is each run's own.
+Shapes: N rollouts in parallel, T chunks of an iteration, M entries of a minibatch, (H, A) an action chunk.
 `terminated` (success: nothing follows) and `done` (terminated, or cut at the horizon) are two things.
 """
 
@@ -41,18 +40,16 @@ def gae(
     `next_value` is V of the state after the chunk, before any reset: a truncated dream bootstraps with it.
     """
     delta = reward + gamma * next_value * (~terminated) - value
-    advantage = torch.zeros_like(delta)
-    following = torch.zeros_like(delta[..., 0])
-    for t in reversed(range(delta.shape[-1])):
-        following = delta[..., t] + gamma * gae_lambda * (~done[..., t]) * following
-        advantage[..., t] = following
+    advantage, following = torch.zeros_like(delta), torch.zeros_like(delta[:, 0])
+    for t in reversed(range(delta.shape[1])):
+        following = delta[:, t] + gamma * gae_lambda * (~done[:, t]) * following
+        advantage[:, t] = following
     return Advantages(advantage, advantage + value)
 
 
 def normalise(advantage: Tensor) -> Tensor:
     """Zero mean and unit standard deviation over all chunks of an iteration."""
-    mean, std = advantage.mean((-2, -1), keepdim=True), advantage.std((-2, -1), keepdim=True)
-    return (advantage - mean) / (std + 1e-8)
+    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
 
 def denoising_discount(k: Tensor, gamma_denoising: float) -> Tensor:
@@ -65,7 +62,7 @@ def clip_coef(k: Tensor, trained_steps: int, lowest: float, highest: float, rate
 
     A chain of one trained step has u = 1.
     """
-    u = (trained_steps - k).float() / max(trained_steps - 1, 1) if trained_steps > 1 else torch.ones_like(k).float()
+    u = (trained_steps - k).float() / (trained_steps - 1) if trained_steps > 1 else torch.ones_like(k).float()
     return lowest + (highest - lowest) * (torch.exp(rate * u) - 1) / (math.exp(rate) - 1)
 
 
@@ -73,7 +70,7 @@ def log_prob(normal: Normal, value: Tensor) -> Tensor:
     """log N(value) per element, clamped to [-5, 2], mean over the chunk's elements: (M, H, A) -> (M,)."""
     z = (value - normal.mean) / normal.std
     each = -0.5 * z * z - normal.std.log() - 0.5 * math.log(2 * math.pi)
-    return each.clamp(*LOG_PROB_RANGE).mean(dim=(-2, -1))
+    return each.clamp(*LOG_PROB_RANGE).mean(dim=(1, 2))
 
 
 def kl_divergence(first: Normal, second: Normal) -> Tensor:
@@ -84,18 +81,16 @@ def kl_divergence(first: Normal, second: Normal) -> Tensor:
     ratio = first.std / second.std
     difference = (first.mean - second.mean) / second.std
     each = 0.5 * (ratio * ratio + difference * difference - 1) - ratio.log()
-    return each.mean(dim=(-2, -1))
+    return each.mean(dim=(1, 2))
 
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """The clipped PPO `loss` and what is logged about it without gradient: scalars, or (R,)."""
+    """The clipped PPO `loss` and, without gradient, the figures that are logged about it; scalars."""
 
     loss: Tensor
     approx_kl: Tensor
     clip_fraction: Tensor
-    ratio: Tensor
-    """(M,)."""
 
 
 def policy_loss(new_log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: Tensor) -> PolicyLoss:
@@ -103,20 +98,18 @@ def policy_loss(new_log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, c
     log_ratio = new_log_prob - old_log_prob
     ratio = log_ratio.exp()
     clipped = torch.maximum(torch.minimum(ratio, 1 + clip), 1 - clip)
-    loss = -torch.minimum(ratio * advantage, clipped * advantage).mean(-1)
-    with torch.no_grad():
-        approx_kl = (ratio - 1 - log_ratio).mean(-1)
-        clip_fraction = ((ratio - 1).abs() > clip).float().mean(-1)
-    return PolicyLoss(loss, approx_kl, clip_fraction, ratio.detach())
+    loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+    approx_kl = (ratio - 1 - log_ratio).detach().mean()
+    return PolicyLoss(loss, approx_kl, ((ratio - 1).abs() > clip).float().mean())
 
 
 def value_loss(value: Tensor, returns: Tensor) -> Tensor:
-    """Half the mean squared error (eq. 17) of some chunks (C,)."""
-    return 0.5 * (value - returns).square().mean(-1)
+    """Half the mean squared error (Eq. 17) over chunks (C,)."""
+    return 0.5 * (value - returns).square().mean()
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
     """1 - Var(returns - value) / Var(returns) over chunks (C,); 0 where returns do not vary."""
-    variance = returns.var(-1)
-    explained = 1 - (returns - value).var(-1) / variance.clamp_min(1e-12)
+    variance = returns.var()
+    explained = 1 - (returns - value).var() / variance.clamp_min(1e-12)
     return torch.where(variance > 0, explained, torch.zeros_like(variance))

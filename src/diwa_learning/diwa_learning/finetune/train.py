@@ -1,29 +1,27 @@
-"""Phase 4: fine-tune the policy with PPO inside the world model (METHOD section 4, paper algorithm 1)."""
+"""Phase 4: fine-tune the policy with PPO inside the world model (paper, Algorithm 1)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
+
 from diwa_data.config import Job
-from diwa_data.dataset.dataset import Library, require_one_skill
+from diwa_data.dataset.dataset import Dataset, load_dataset, require_one_skill
 from diwa_data.errors import DiwaError
 from diwa_learning.core.device import compute_device
-from diwa_learning.core.run import TrainingRun
-from diwa_learning.core.stacking import Stream, Streams, stack
+from diwa_learning.core.run import Curves, TrainingRun, require_run_folder
 from diwa_learning.ensemble.train import LoadedGuard, load_guard
 from diwa_learning.finetune.imagination import Dream, DreamConfig
-from diwa_learning.finetune.learner import BCWeight, Critic, PPOConfig
-from diwa_learning.finetune.loop import FinetuneMember, finish, is_kept, iterate, load_pretrained, make_finetuner
-from diwa_learning.finetune.selection import Choice, choose, scores
+from diwa_learning.finetune.learner import BCWeight, Learner, PPOConfig
+from diwa_learning.finetune.selection import Choice, choose, finish, is_kept, keep_iteration, scores
 from diwa_learning.finetune.start_states import start_states
-from diwa_learning.policy.base import FinetunedPolicy
+from diwa_learning.policy.checkpoint import LoadedPolicy, describe, load_pretrained
 from diwa_learning.reward.train import LoadedReward, load_reward
 from diwa_learning.world_model.checkpoint import LoadedWorldModel, load_world_model
-from diwa_learning.world_model.lockstep import train_together
 from diwa_learning.world_model.replay import fingerprint
 from diwa_learning.world_model.rssm import State
 
@@ -33,7 +31,7 @@ ALPHA_BC_DEFAULT = 0.05
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Fine-tuning in dreams; the defaults are the paper's (Table S.5) and METHOD's."""
+    """Fine-tuning in dreams; the defaults are the paper's (Table S.5) and those of docs/method.md."""
 
     dream: DreamConfig = field(default_factory=DreamConfig)
     """Size of an iteration, reward and start states."""
@@ -44,7 +42,7 @@ class FinetuneConfig:
     critic_warmup: int = 5
     """First iterations that train the critic alone."""
     alpha_bc: float | None = None
-    """Weight of KL(pi_pre || pi_theta); None = the skill's value in METHOD section 4, 0 = off."""
+    """Weight of KL(pi_pre || pi_theta); None = the skill's value in the paper, 0 = off."""
     target_kl: float | None = None
     """KL(pi_pre || pi_theta) for which alpha_BC is set anew after every iteration; None = it stays as it is."""
     checkpoint_every: int = 50
@@ -56,7 +54,7 @@ class FinetuneConfig:
     save_every: int = 20
     """Iterations between saves of the resumable state."""
     seed: int = 0
-    """Of start states, critic, dreams and minibatches."""
+    """Seed of start states, critic, dreams and minibatches."""
 
     @property
     def base_iterations(self) -> int:
@@ -99,100 +97,108 @@ class FinetuneJob(Job):
 
     def run(self) -> None:
         """Fine-tune, or continue; leaves a `finetune` checkpoint that holds the frozen and the trained policy."""
-        finetune_runs([self], self.world_model)
+        finetune(self)
 
 
 def finetune_runs(jobs: Sequence[FinetuneJob], world_model: Path) -> None:
-    """Fine-tune many runs on one world model, those of one form stacked; each leaves what it would leave alone."""
-    train_together(jobs, load_world_model(world_model, compute_device()), prepare, train)
+    """Fine-tune one after the other."""
+    for job in jobs:
+        finetune(job)
+
+
+def finetune(job: FinetuneJob) -> None:
+    """Fine-tune a policy in dreams; leaves a `finetune` checkpoint that holds the frozen and the trained policy.
+
+    Raises `DiwaError` naming the input that is of another spec, world model, skill or phase.
+    """
+    require_run_folder(job.out)
+    config, loaded = job.config, load(job)
+    world, policy = loaded.world, loaded.policy
+    with TrainingRun(job.out, "finetune", config, world.spec, world.hash, loaded.inputs()) as run:
+        if run.finished:
+            return
+        rng = torch.Generator(world.model.device).manual_seed(config.seed)
+        starts, classifier, guard = loaded.start_states(config), loaded.reward.classifier, loaded.guard
+        dream = Dream(world.model, classifier, starts, config.dream, rng, guard.guard if guard else None)
+        bc_weight = BCWeight(config.alpha_for(policy.skill), config.target_kl)
+        features, exploration = world.model.feature_dim, config.dream.exploration
+        learner = Learner(policy.policy, features, config.ppo, exploration, bc_weight, rng)
+        del loaded  # the recordings: dreams need no more than their start states
+        run.track(**learner.parts(), draws=rng)
+
+        about = describe(policy.net, policy.skill, learner.policy.trained_steps)
+        actions = config.dream.dreams * config.dream.chunks * policy.net.chunk
+        for iteration in run.steps(config.iterations, "imagined actions", actions):
+            if (choice := best(run.history, iteration, config)) and choice.settled:
+                break
+            rollout = dream.rollout(learner.policy)
+            metrics = learner.update(rollout, train_actor=iteration >= config.critic_warmup)
+            metrics = {**rollout.summary("dream", config.dream.horizon), **metrics}
+            run.log(iteration, {**metrics, "imagined_actions": (iteration + 1) * actions})
+            if is_kept(iteration + 1, config.checkpoint_every, config.iterations):
+                keep_iteration(run, learner.policy, about, iteration + 1)
+        about |= {"start_states": len(starts.h), "imagined_actions": actions * run.step}
+        finish(run, learner, about, best(run.history, run.step, config))
 
 
 @dataclass(frozen=True)
-class Member(FinetuneMember):
-    """One run in dreams."""
+class Loaded:
+    """The inputs of a fine-tuning; all are of one world model, and of one skill."""
 
-    config: FinetuneConfig
-    judge: LoadedReward
-    starts: State
+    world: LoadedWorldModel
+    policy: LoadedPolicy
+    reward: LoadedReward
     guard: LoadedGuard | None
+    demonstrations: Dataset
+    play: Dataset | None
 
-    def ended(self, done: int) -> bool:
-        """Whether the result is settled before all iterations are done."""
-        choice = self.choice(done)
-        return choice is not None and choice.settled
+    def inputs(self) -> dict[str, Any]:
+        """Values that name them: an interrupted run continues on the same alone."""
+        return {
+            "policy": self.policy.checkpoint.hash,
+            "reward": self.reward.checkpoint.hash,
+            "demonstrations": fingerprint(self.demonstrations),
+            "play": self.play and fingerprint(self.play),
+            "skill": self.policy.skill,
+            **({"guard": self.guard.hash} if self.guard else {}),
+        }
 
-    def choice(self, done: int) -> Choice | None:
-        """The best of the checkpoints of `done` iterations; None where the last is the result, or there is none yet."""
-        config, first = self.config, self.config.base_iterations
-        kept = [n for n in range(first, done + 1) if is_kept(config, n)]
-        if config.result == "last" or not kept:
-            return None
-        return choose(scores(self.run.history, first), kept, config.patience)
-
-    def form(self) -> Any:
-        """Each run is trained alone."""
-        return self.run.out
+    def start_states(self, config: FinetuneConfig) -> State:
+        """Where dreams start."""
+        classifier, play = self.reward.classifier.to(self.world.model.device), self.play.episodes if self.play else []
+        demonstrations = self.demonstrations.episodes
+        return start_states(self.world.model, classifier, demonstrations, play, config.dream.starts, config.seed)
 
 
-def prepare(job: FinetuneJob, world: LoadedWorldModel, library: Library, runs: ExitStack) -> Member | None:
-    """Claim the job's folder and make what it trains; None when it is finished.
+def load(job: FinetuneJob) -> Loaded:
+    """Read the inputs of a job. Raises `DiwaError` as `finetune` does."""
+    require_possible(job)
+    world = load_world_model(job.world_model, compute_device())
+    policy, reward = load_pretrained(job.policy, world), load_reward(job.reward, world)
+    guard = load_guard(job.guard, world.model, world.hash) if job.guard else None
+    demonstrations = load_dataset(job.demonstrations, world.spec)
+    play = load_dataset(job.play, world.spec) if job.play else None
+    shown = require_one_skill(demonstrations.episodes, job.demonstrations)
+    for path, skill in ((job.demonstrations, shown), (job.reward, reward.skill)):
+        if skill != policy.skill:
+            raise DiwaError(f"{job.policy} is for {policy.skill}, but {path} is for {skill}")
+    return Loaded(world, policy, reward, guard, demonstrations, play)
 
-    Raises `DiwaError` naming what is of another spec, world model, skill or phase.
-    """
-    model, config = world.model, job.config
-    pretrained = load_pretrained(job.policy, world)
-    judge = load_reward(job.reward, world)
+
+def require_possible(job: FinetuneJob) -> None:
+    """Raise `DiwaError` for a target that no policy reaches, and where a guard is needed and there is none."""
+    config = job.config
     if config.target_kl is not None and config.target_kl <= 0:
         raise DiwaError(f"a target_kl of {config.target_kl:g} cannot be reached: choose one above 0")
-    guard = load_guard(job.guard, model, world.hash) if job.guard else None
-    if config.needs_guard and not guard:
-        what = f"a dream.penalty of {config.dream.penalty:g}" if config.dream.penalty else "the best result"
-        raise DiwaError(f"{what} needs a guard: make one with `diwa train-guard`")
-    demonstrations, play = library(job.demonstrations), library(job.play) if job.play else None
-    shown = require_one_skill(demonstrations.episodes, job.demonstrations)
-    for path, skill in ((job.demonstrations, shown), (job.reward, judge.skill)):
-        if skill != pretrained.skill:
-            raise DiwaError(f"{job.policy} is for {pretrained.skill}, but {path} is for {skill}")
-    inputs = {
-        "policy": pretrained.checkpoint.hash,
-        "reward": judge.checkpoint.hash,
-        "demonstrations": fingerprint(demonstrations),
-        "play": play and fingerprint(play),
-        "skill": pretrained.skill,
-        **({"guard": guard.hash} if guard else {}),
-    }
-    run = runs.enter_context(TrainingRun(job.out, "finetune", config, world.spec, world.hash, inputs))
-    if run.finished:
+    if config.needs_guard and not job.guard:
+        needing = f"a dream.penalty of {config.dream.penalty:g}" if config.dream.penalty else "the best result"
+        raise DiwaError(f"{needing} needs a guard: make one with `diwa train-guard`")
+
+
+def best(curves: Curves, done: int, config: FinetuneConfig) -> Choice | None:
+    """The best checkpoint of `done` iterations; None where the last is the result, or there is none yet."""
+    first = config.base_iterations
+    kept = [n for n in range(first, done + 1) if is_kept(n, config.checkpoint_every, config.iterations)]
+    if config.result == "last" or not kept:
         return None
-    classifier = judge.classifier.to(model.device)
-    elsewhere = play.episodes if play else []
-    starts = start_states(model, classifier, demonstrations.episodes, elsewhere, config.dream.starts, config.seed)
-    return Member(
-        run,
-        pretrained,
-        FinetunedPolicy(pretrained.policy, config.ppo.trained_steps).to(model.device),
-        Critic(model.feature_dim, config.ppo.critic_width).to(model.device),
-        Stream(config.seed, model.device),
-        BCWeight(config.alpha_for(pretrained.skill), config.target_kl).to(model.device),
-        config,
-        judge,
-        starts,
-        guard,
-    )
-
-
-def train(group: Sequence[Member], world: LoadedWorldModel) -> None:
-    """The iterations of runs of one form; leaves the checkpoint of each."""
-    config = group[0].config
-    draws = Streams([member.draws for member in group])
-    tuner = make_finetuner(group, config.ppo, config.dream, draws)
-    classifier = stack([member.judge.classifier for member in group])
-    starts = [member.starts for member in group]
-    loaded = group[0].guard  # the same of all
-    guard = loaded.guard if loaded else None
-    dream = Dream(world.model, classifier, starts, tuner.policy.trained_steps, config.dream, draws, guard)
-    actions = config.dream.dreams * config.dream.chunks * tuner.policy.chunk
-    for member, parts in zip(group, iterate(group, config, tuner, dream, "dream", actions), strict=True):
-        done = member.run.step
-        metrics = {"start_states": len(member.starts.h), "imagined_actions": actions * done}
-        finish(member, parts, metrics, member.choice(done))
+    return choose(scores(curves, first), kept, config.patience)

@@ -1,8 +1,8 @@
-"""What diffusion and Gaussian policies share: an action chunk is drawn in K Gaussian steps.
+"""The chain that diffusion and Gaussian policies share: an action chunk is drawn in K Gaussian steps.
 
 `k` counts as in the paper, from K (pure noise) down to 1 (the last step); a chain stores a^K .. a^0, so a^k stands
 at index K - k. A Gaussian policy is a chain of one step. Letters: B batch, H actions of a chunk, A action
-dimensions, F features, W trunk width. Stacked policies (stacking.py) have R runs before every B.
+dimensions, F features, W trunk width.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from diwa_learning.core.stacking import Linear, linear
 
 
 @dataclass(frozen=True)
@@ -32,29 +30,29 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Chunks with the way they came about: `chains` (B, K+1, H, A), noise first, the raw action chunk last."""
+class Chains:
+    """Sampled chunks with the steps that led to them: `chains` (B, K+1, H, A), noise first, the raw chunk last."""
 
     chains: Tensor
 
     @property
     def actions(self) -> Tensor:
         """(B, H, A) the last element of each chain; not yet clipped."""
-        return self.chains[..., -1, :, :]
+        return self.chains[:, -1]
 
 
 @dataclass(frozen=True)
 class Exploration:
-    """How dreams sample (METHOD section 4); deployment has neither."""
+    """Noise of chunks in fine-tuning (docs/method.md); deployment adds none."""
 
     std_floor: float = 0.1
     """Smallest standard deviation of a denoising step, in sampling and in log-probabilities."""
     noise_clamp: float = 3.0
-    """Injected noise is clamped at this many standard deviations."""
+    """Standard deviations at which injected noise is clamped."""
 
 
 class Trunk(nn.Module):
-    """u = W_in [inputs, features]; u = u + W_2 mish(W_1 mish(u)); out = W_out u (METHOD section 2).
+    """u = W_in [inputs, features]; u = u + W_2 mish(W_1 mish(u)); out = W_out u (paper, appendix S.2.2).
 
     The features' part of W_in is applied once by `project`, however many denoising steps follow.
     """
@@ -62,18 +60,19 @@ class Trunk(nn.Module):
     def __init__(self, input_dim: int, feature_dim: int, width: int, output_dim: int):
         super().__init__()
         self.input_dim = input_dim
-        self.input = Linear(input_dim + feature_dim, width)
-        self.hidden = Linear(width, width)
-        self.residual = Linear(width, width)
-        self.output = Linear(width, output_dim)
+        self.input = nn.Linear(input_dim + feature_dim, width)
+        self.hidden = nn.Linear(width, width)
+        self.residual = nn.Linear(width, width)
+        self.output = nn.Linear(width, output_dim)
 
     def project(self, features: Tensor) -> Tensor:
         """(B, F) -> (B, W): the features' share of W_in."""
-        return linear(features, self.input.weight[..., self.input_dim :])
+        return functional.linear(features, self.input.weight[:, self.input_dim :])
 
     def forward(self, projected: Tensor, inputs: Tensor) -> Tensor:
         """(B, W), (B, input_dim) -> (B, output_dim)."""
-        return self._after(projected + linear(inputs, self.input.weight[..., : self.input_dim], self.input.bias))
+        weight = self.input.weight[:, : self.input_dim]
+        return self._after(projected + functional.linear(inputs, weight, self.input.bias))
 
     def once(self, features: Tensor, inputs: Tensor) -> Tensor:
         """`forward` of what `project` returns, for a single step: W_in's gradient comes whole, not in two slices."""
@@ -93,54 +92,54 @@ class ChainPolicy(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, features: Tensor, actions: Tensor, k: Tensor, noise: Tensor) -> Tensor:
-        """Imitation loss of features (B, F) and demonstrated chunks (B, H, A), a scalar for each run.
+        """Scalar imitation loss of demonstrated chunks (B, H, A) in the states of features (B, F).
 
-        k (B,) in 1..K and standard normal noise (B, H, A) say at which step of a chain, and of which, each is scored.
+        Each is scored at step k (B,), 1..K, of the chain that its standard normal noise (B, H, A) makes.
         """
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
-        """(B, F) -> (B, W): what `denoise` needs of the features, the same for every step of a chain."""
+        """(B, F) -> (B, W): the share of the features in `denoise`, the same for every step of a chain."""
 
     @abstractmethod
     def denoise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Normal:
         """Distribution of a^{k-1} given a^k: projected (B, W), chunk a^k (B, H, A), k (B,) int64 in 1..K."""
 
-    def draw_noise(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """(B, K+1, H, A) standard normal: the start of each chain, then one draw per step."""
-        return torch.randn(batch, self.steps + 1, self.chunk, self.action_dim, generator=generator)
+    def draw_noise(self, batch: int, rng: torch.Generator | None = None) -> Tensor:
+        """(B, K+1, H, A) standard normal, on the device of `rng`: the start of each chain, then one draw per step."""
+        shape = (batch, self.steps + 1, self.chunk, self.action_dim)
+        return torch.randn(shape, generator=rng, device=rng.device if rng else None)
 
     def parts(self) -> Iterator[tuple[ChainPolicy, range]]:
         """The networks that denoise, in order, each with its range of k."""
         yield self, range(self.steps, 0, -1)
 
-    def sample(self, features: Tensor, noise: Tensor) -> Sample:
+    def sample(self, features: Tensor, noise: Tensor) -> Chains:
         """Chunks as deployed and evaluated: the policy's own std, no noise at the last step.
 
         features (B, F); noise (B, K+1, H, A) from `draw_noise`.
         """
-        *drawn, last = noise.unbind(-3)
+        *drawn, last = noise.unbind(1)
         return self._run(features, [*drawn, torch.zeros_like(last)], std_floor=0.0)
 
-    def explore(self, features: Tensor, noise: Tensor, exploration: Exploration) -> Sample:
-        """Chunks as dreamt: std floored and noise clamped, at every step; same shapes as `sample`."""
-        first, *drawn = noise.unbind(-3)
+    def explore(self, features: Tensor, noise: Tensor, exploration: Exploration) -> Chains:
+        """Chunks as in fine-tuning: std floored and noise clamped, at every step; same shapes as `sample`."""
+        first, *drawn = noise.unbind(1)
         clamp = exploration.noise_clamp
         return self._run(features, [first, *(each.clamp(-clamp, clamp) for each in drawn)], exploration.std_floor)
 
-    def _run(self, features: Tensor, noise: Sequence[Tensor], std_floor: float) -> Sample:
-        """`noise` holds a^K and then what each step adds, all (B, H, A)."""
-        batch = features.shape[:-1]
+    def _run(self, features: Tensor, noise: Sequence[Tensor], std_floor: float) -> Chains:
+        """`noise` holds a^K and then the addition of each step, all (B, H, A)."""
         assert len(noise) == self.steps + 1, len(noise)
-        assert noise[0].shape == (*batch, self.chunk, self.action_dim), noise[0].shape
+        assert noise[0].shape == (len(features), self.chunk, self.action_dim), noise[0].shape
         chain = [noise[0]]
         for part, ks in self.parts():
             projected = part.project(features)
             for k in ks:
-                step = torch.full(batch, k, device=features.device)
+                step = torch.full((len(features),), k, device=features.device)
                 normal = part.denoise(projected, chain[-1], step).with_floor(std_floor)
                 chain.append(normal.mean + normal.std * noise[self.steps - k + 1])
-        return Sample(torch.stack(chain, dim=-3))
+        return Chains(torch.stack(chain, dim=1))
 
 
 class FinetunedPolicy(ChainPolicy):

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from diwa_data.config import from_mapping
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import Checkpoint, load_checkpoint, read_header
-from diwa_learning.core.run import Stateful
 from diwa_learning.core.tensor_file import build
 from diwa_learning.policy.base import ChainPolicy, FinetunedPolicy
 from diwa_learning.policy.diffusion import DiffusionPolicy
 from diwa_learning.policy.gaussian import GaussianPolicy
+from diwa_learning.world_model.checkpoint import LoadedWorldModel
 
 PREFIX = "policy."
 
@@ -64,7 +64,7 @@ def describe(net: PolicyNetConfig, skill: str, trained_steps: int) -> dict[str, 
     return {"skill": skill, "policy": dataclasses.asdict(net), "trained_steps": trained_steps}
 
 
-def policy_weights(policy: Stateful) -> dict[str, Tensor]:
+def policy_weights(policy: nn.Module) -> dict[str, Tensor]:
     """The policy's tensors under the names they have in checkpoints."""
     return {PREFIX + name: tensor for name, tensor in policy.state_dict().items()}
 
@@ -91,6 +91,14 @@ def load_policy(path: Path, spec: Spec, world_model_hash: str, feature_dim: int)
 
     policy = build(make, _of_policy(checkpoint.weights), path)
     return LoadedPolicy(policy.eval().requires_grad_(False), net, checkpoint.skill, checkpoint)
+
+
+def load_pretrained(path: Path, world: LoadedWorldModel) -> LoadedPolicy:
+    """A `policy` checkpoint; `DiwaError` for one that is fine-tuned already, or of another spec or world model."""
+    pretrained = load_policy(path, world.spec, world.hash, world.model.feature_dim)
+    if isinstance(pretrained.policy, FinetunedPolicy):
+        raise DiwaError(f"{path} is fine-tuned already: give a checkpoint of `diwa train-policy`")
+    return pretrained
 
 
 def _of_policy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

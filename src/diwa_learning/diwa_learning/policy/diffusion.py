@@ -1,4 +1,4 @@
-"""DDPM over action chunks: cosine schedule, noise prediction (METHOD section 2, paper appendix S.2.2)."""
+"""DDPM over action chunks: cosine schedule, noise prediction (paper, appendix S.2.2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diwa_learning.core.stacking import Linear, rows
 from diwa_learning.policy.base import ChainPolicy, Normal, Trunk
 
 TIME_DIM = 16
@@ -39,7 +38,7 @@ class DiffusionPolicy(ChainPolicy):
 
     def __init__(self, feature_dim: int, width: int, steps: int, chunk: int, action_dim: int):
         super().__init__(steps, chunk, action_dim)
-        self.time = nn.Sequential(Linear(TIME_DIM, 2 * TIME_DIM), nn.Mish(), Linear(2 * TIME_DIM, TIME_DIM))
+        self.time = nn.Sequential(nn.Linear(TIME_DIM, 2 * TIME_DIM), nn.Mish(), nn.Linear(2 * TIME_DIM, TIME_DIM))
         self.trunk = Trunk(chunk * action_dim + TIME_DIM, feature_dim, width, chunk * action_dim)
         beta = cosine_betas(steps)
         alpha_bar = np.cumprod(1 - beta)
@@ -65,7 +64,7 @@ class DiffusionPolicy(ChainPolicy):
 
     def _noisy_inputs(self, chunk: Tensor, k: Tensor) -> Tensor:
         """a^k (B, H, A) and k (B,) as the trunk takes them, (B, H*A + TIME_DIM)."""
-        return torch.cat([chunk.flatten(-2), rows(self.time(self.positions), k - 1)], dim=-1)
+        return torch.cat([chunk.flatten(1), self.time(self.positions).index_select(0, k - 1)], dim=1)
 
     def denoise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Normal:
         eps = self.predict_noise(projected, chunk, k)
@@ -78,4 +77,4 @@ class DiffusionPolicy(ChainPolicy):
         c = self.coefficients[:, k - 1, None, None]
         noisy = c[5] * actions + c[6] * noise
         error = self.trunk.once(features, self._noisy_inputs(noisy, k)).view_as(noise) - noise
-        return error.square().mean((-3, -2, -1))
+        return error.square().mean()

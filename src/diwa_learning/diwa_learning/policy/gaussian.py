@@ -1,4 +1,4 @@
-"""A unimodal Gaussian over action chunks: the same trunk, a chain of one step (paper Table S.6)."""
+"""A unimodal Gaussian over action chunks: the same trunk, a chain of one step (paper, Table S.6)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ class GaussianPolicy(ChainPolicy):
 
     def denoise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Normal:
         """The action's distribution; a^1 (`chunk`) carries no information and is ignored."""
-        mean = torch.tanh(self.trunk(projected, projected[..., :0])).view_as(chunk)
-        std = self.log_std.exp().clamp(*STD_RANGE)
-        return Normal(mean, std[..., None, :, :].expand_as(mean))
+        mean = torch.tanh(self.trunk(projected, projected[:, :0])).view_as(chunk)
+        return Normal(mean, self.log_std.exp().clamp(*STD_RANGE).expand_as(mean))
 
     def loss(self, features: Tensor, actions: Tensor, k: Tensor, noise: Tensor) -> Tensor:
         """Negative log-likelihood, mean over batch and elements; there is no step or noise to choose."""
         normal = self.denoise(self.project(features), actions, k)
         z = (actions - normal.mean) / normal.std
-        return (0.5 * z**2 + normal.std.log()).mean((-3, -2, -1)) + 0.5 * math.log(2 * math.pi)
+        return (0.5 * z**2 + normal.std.log()).mean() + 0.5 * math.log(2 * math.pi)

@@ -1,30 +1,25 @@
-"""Phase 2: imitate the demonstrations of one skill from filtered features (METHOD section 2)."""
+"""Phase 2: imitate the demonstrations of one skill from filtered features (paper, Eq. 1 and 12)."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from diwa_data.config import Job
-from diwa_data.dataset.dataset import Episode, Library, require_one_skill
+from diwa_data.dataset.dataset import Episode, load_dataset, require_one_skill
 from diwa_data.errors import DiwaError
-from diwa_learning.core.capture import CapturedEach, gradients
-from diwa_learning.core.device import compute_device, cosine, set_learning_rate
-from diwa_learning.core.run import TrainingRun
-from diwa_learning.core.stacking import Stream, Streams, join, rows, stack
+from diwa_learning.core.device import compiled, compute_device, cosine, set_learning_rate, step
+from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.policy.base import ChainPolicy
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
-from diwa_learning.world_model.checkpoint import LoadedWorldModel, load_world_model
+from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.latents import embed_clips, filtered_states, gumbel_noise, whole
-from diwa_learning.world_model.lockstep import lockstep, track, train_together
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.replay import fingerprint
 
@@ -40,13 +35,13 @@ class PolicyConfig:
     batch_size: int = 256
     """Pairs per optimiser step."""
     learning_rate: float = 1e-4
-    """Of AdamW, at the start."""
+    """Learning rate of AdamW in the first epoch."""
     final_learning_rate: float = 1e-5
-    """At the end of a cosine over the epochs."""
+    """Learning rate of AdamW in the last epoch; it falls along a cosine."""
     weight_decay: float = 1e-6
-    """Decoupled, of AdamW."""
+    """Decoupled weight decay of AdamW."""
     ema_decay: float = 0.995
-    """Of the weights' moving average, which is what the checkpoint holds."""
+    """Decay of the moving average of the weights, which the checkpoint holds, at each of its updates."""
     ema_start: int = 20
     """Epoch from which weights are averaged; before, the average is a copy of them."""
     ema_every: int = 10
@@ -58,20 +53,7 @@ class PolicyConfig:
     save_every: int = 500
     """Epochs between saves of the resumable state."""
     seed: int = 0
-    """Of weights, latents, batches and noise."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Training pairs: S samples of the features at each of N moments, and the chunk that was executed there.
-
-    A stack has R runs before S and N.
-    """
-
-    features: Tensor
-    """(S, N, F)."""
-    actions: Tensor
-    """(N, H, A)."""
+    """Seed of weights, latents, batches and noise."""
 
 
 @dataclass(frozen=True)
@@ -92,65 +74,51 @@ class PolicyJob(Job):
 
     def run(self) -> None:
         """Train, or continue; leaves a `policy` checkpoint with the averaged weights."""
-        train_policies([self], self.world_model)
+        train_policy(self)
 
 
 def train_policies(jobs: Sequence[PolicyJob], world_model: Path) -> None:
-    """Train many policies on one world model, those of one form stacked; each leaves what it would leave alone."""
-    train_together(jobs, load_world_model(world_model, compute_device()), prepare, train)
+    """Train one after the other."""
+    for job in jobs:
+        train_policy(job)
+
+
+def train_policy(job: PolicyJob) -> None:
+    """Train a policy on the demonstrations of one skill and leave a `policy` checkpoint with its averaged weights."""
+    require_run_folder(job.out)
+    config, world = job.config, load_world_model(job.world_model, compute_device())
+    demonstrations, device = load_dataset(job.demonstrations, world.spec), world.model.device
+    skill = require_one_skill(demonstrations.episodes, job.demonstrations)
+    inputs = {"demonstrations": fingerprint(demonstrations), "skill": skill}
+    with TrainingRun(job.out, "policy", config, world.spec, world.hash, inputs) as run:
+        if run.finished:
+            return
+        pairs = make_pairs(world.model, demonstrations.episodes, config)
+        del demonstrations  # all that is needed of them is on the device
+        policy = make_policy(config.net, world.model.feature_dim, world.spec.action_dim).to(device)
+        average, loss = copy.deepcopy(policy).requires_grad_(False), compiled(policy.loss, device)
+        optimizer = torch.optim.AdamW(policy.parameters(), weight_decay=config.weight_decay, fused=True)
+        rng = torch.Generator(device).manual_seed(config.seed)
+        run.track(policy=policy, average=average, optimizer=optimizer, draws=rng)
+        for epoch in run.steps(config.epochs, "epochs"):
+            rate = cosine(epoch, config.epochs, config.learning_rate, config.final_learning_rate)
+            set_learning_rate(optimizer, rate)
+            mean = train_epoch(loss, policy, average, optimizer, pairs, epoch, config, rng)
+            run.watch(loss=mean)
+            if epoch % config.log_every == 0 or epoch == config.epochs - 1:
+                run.log(epoch, {"loss": mean, "learning_rate": rate})
+        metrics = {**describe(config.net, skill, trained_steps=0), "pairs": len(pairs.actions)}
+        run.finish(policy_weights(average), metrics)
 
 
 @dataclass(frozen=True)
-class Member:
-    """One run of a stack, ready to train."""
+class Pairs:
+    """Training pairs: S samples of the features at each of N moments, and the chunk that was executed there."""
 
-    job: PolicyJob
-    run: TrainingRun
-    skill: str
-    pairs: Pairs
-    policy: ChainPolicy
-    draws: Stream
-
-    def form(self) -> Any:
-        """All but the seed, and how many pairs there are."""
-        return dataclasses.replace(self.job.config, seed=0), self.pairs.features.shape
-
-
-def prepare(job: PolicyJob, world: LoadedWorldModel, library: Library, runs: ExitStack) -> Member | None:
-    """Claim the job's folder and make its pairs and policy; None when it is finished."""
-    model, config, dataset = world.model, job.config, library(job.demonstrations)
-    skill = require_one_skill(dataset.episodes, job.demonstrations)
-    inputs = {"demonstrations": fingerprint(dataset), "skill": skill}
-    run = runs.enter_context(TrainingRun(job.out, "policy", config, world.spec, world.hash, inputs))
-    if run.finished:
-        return None
-    pairs = make_pairs(model, dataset.episodes, config)
-    policy = make_policy(config.net, model.feature_dim, world.spec.action_dim).to(model.device)
-    return Member(job, run, skill, pairs, policy, Stream(config.seed, model.device))
-
-
-def train(group: Sequence[Member], world: LoadedWorldModel) -> None:
-    """The epochs of runs of one form; leaves the checkpoint of each."""
-    config = group[0].job.config
-    policy, draws = stack([member.policy for member in group]), Streams([member.draws for member in group])
-    average = copy.deepcopy(policy).requires_grad_(False)
-    pairs = Pairs(*(join([getattr(member.pairs, name) for member in group]) for name in ("features", "actions")))
-    optimizer = torch.optim.AdamW(
-        policy.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    shares = track(group, policy=policy, average=average, optimizer=optimizer)
-    imitate = CapturedEach(lambda *pairs: gradients(policy, policy.loss(*pairs)))
-    for epoch in lockstep(group, config.epochs, "epochs"):
-        rate = cosine(epoch, config.epochs, config.learning_rate, config.final_learning_rate)
-        set_learning_rate(optimizer, rate)
-        losses = train_epoch(imitate, policy, average, optimizer, pairs, epoch, config, draws)
-        if epoch % config.log_every == 0 or epoch == config.epochs - 1:
-            for member, loss in zip(group, losses.reshape(-1).cpu(), strict=True):
-                member.run.require_finite("loss", loss)
-                member.run.log(epoch, {"loss": loss, "learning_rate": rate})
-    for member, mine in zip(group, shares, strict=True):
-        metrics = {**describe(config.net, member.skill, trained_steps=0), "pairs": pairs.actions.shape[-3]}
-        member.run.finish(policy_weights(mine["average"]), metrics)
+    features: Tensor
+    """(S, N, F)."""
+    actions: Tensor
+    """(N, H, A)."""
 
 
 def make_pairs(model: WorldModel, episodes: Sequence[Episode], config: PolicyConfig) -> Pairs:
@@ -172,31 +140,29 @@ def make_pairs(model: WorldModel, episodes: Sequence[Episode], config: PolicyCon
 
 
 def train_epoch(
-    imitate: Callable[..., Tensor],
+    imitation_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
     policy: ChainPolicy,
     average: ChainPolicy,
     optimizer: torch.optim.Optimizer,
     pairs: Pairs,
     epoch: int,
     config: PolicyConfig,
-    draws: Streams,
+    rng: torch.Generator,
 ) -> Tensor:
-    """One pass over the pairs in random order; returns the mean loss, a scalar or (R,).
-
-    `imitate` takes what `policy.loss` takes, leaves the gradients and returns the loss.
-    """
-    samples, count = pairs.features.shape[-3:-1]
-    features = pairs.features.flatten(-3, -2)
-    drawn = (samples * draws.uniform(count)).long()
-    order = draws.permutation(count).split(config.batch_size, -1)
-    total = torch.zeros(draws.leading, device=draws.device)
-    for step, chosen in enumerate(order):
-        seen, actions = rows(features, drawn.gather(-1, chosen) * count + chosen), rows(pairs.actions, chosen)
-        k = 1 + (policy.steps * draws.uniform(chosen.shape[-1])).long()
-        loss = imitate(seen, actions, k, draws.normal(*actions.shape[-3:]))
-        optimizer.step()
-        total += loss * (chosen.shape[-1] / count)
-        if epoch >= config.ema_start and (epoch * len(order) + step + 1) % config.ema_every == 0:
+    """One pass over the pairs in random order; returns the mean of `imitation_loss`, that of the policy or compiled."""
+    (samples, count), device = pairs.features.shape[:2], rng.device
+    features = pairs.features.flatten(0, 1)
+    drawn = (samples * torch.rand(count, generator=rng, device=device)).long()
+    order = torch.randperm(count, generator=rng, device=device).split(config.batch_size)
+    total = torch.zeros((), device=device)
+    for batch, chosen in enumerate(order, start=epoch * len(order) + 1):
+        rows, actions = drawn[chosen] * count + chosen, pairs.actions.index_select(0, chosen)
+        k = 1 + (policy.steps * torch.rand(len(chosen), generator=rng, device=device)).long()
+        noise = torch.randn(actions.shape, generator=rng, device=device)
+        loss = imitation_loss(features.index_select(0, rows), actions, k, noise)
+        step(optimizer, loss)
+        total += loss.detach() * (len(chosen) / count)
+        if epoch >= config.ema_start and batch % config.ema_every == 0:
             update_average(average, policy, config.ema_decay)
     if epoch < config.ema_start:
         update_average(average, policy, 0.0)

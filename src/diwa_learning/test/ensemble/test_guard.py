@@ -9,13 +9,12 @@ import toy
 
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.core.stacking import Stream, Streams
 from diwa_learning.ensemble import train as module
 from diwa_learning.ensemble.disagreement import Guard, GuardConfig
 from diwa_learning.ensemble.train import GuardJob, load_guard
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.start_states import start_states
-from diwa_learning.finetune.train import FinetuneJob, finetune_runs
+from diwa_learning.finetune.train import FinetuneJob
 from diwa_learning.policy.checkpoint import load_policy
 from diwa_learning.world_model.rssm import RSSMConfig
 
@@ -107,7 +106,7 @@ def test_a_dream_pays_for_deviation_and_not_for_less_than_usual(guard, toy_files
     policy = load_policy(toy_policy_path, world.spec, world.hash, world.model.feature_dim).policy
 
     def dreamt(config, guard):
-        dream = Dream(world.model, toy_reward.classifier, [starts], 2, config, Streams([Stream(0)]), guard)
+        dream = Dream(world.model, toy_reward.classifier, starts, config, torch.Generator().manual_seed(0), guard)
         return dream.rollout(policy)
 
     guarded, free = dreamt(config, guard), dreamt(replace(config, penalty=0.0), None)
@@ -121,22 +120,13 @@ def test_a_dream_pays_for_deviation_and_not_for_less_than_usual(guard, toy_files
     assert not free.deviation.any()
 
 
-def test_runs_with_a_guard_are_stacked(guard_path, toy_files, toy_policy_path, toy_reward_path, tmp_path):
-    first = replace(toy.FINETUNE, iterations=4, dream=replace(toy.FINETUNE.dream, penalty=0.05))
+def test_a_run_logs_the_deviation_it_pays_for(guard_path, toy_files, toy_policy_path, toy_reward_path, tmp_path):
+    config = replace(toy.FINETUNE, iterations=2, dream=replace(toy.FINETUNE.dream, penalty=0.05))
     files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path)
-
-    def job(folder, seed):
-        return FinetuneJob(
-            *files, tmp_path / folder / str(seed), toy_files.play_path, guard_path, replace(first, seed=seed)
-        )
-
-    finetune_runs([job("together", 0), job("together", 1)], toy_files.world_model_path)
-    finetune_runs([job("alone", 1)], toy_files.world_model_path)
-    one, other = (load_checkpoint(tmp_path / folder / "1", "finetune") for folder in ("together", "alone"))
-    torch.testing.assert_close(one.weights, other.weights, rtol=1e-3, atol=1e-4)
-    curves = [[value for _, value in each.metrics["history"]["deviation"]] for each in (one, other)]
-    assert curves[0] == pytest.approx(curves[1], rel=1e-2, abs=1e-3)
-    assert any(curves[0])
+    FinetuneJob(*files, tmp_path / "run", toy_files.play_path, guard_path, config).run()
+    curve = load_checkpoint(tmp_path / "run", "finetune").metrics["history"]["deviation"]
+    assert len(curve) == 2
+    assert any(value for _, value in curve)
 
 
 class TestRefused:

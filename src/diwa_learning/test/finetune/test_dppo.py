@@ -12,8 +12,8 @@ from toy import DPPO, RIGHT, STILL, ConstantPolicy, LineEnvironments, line_obser
 from diwa_data.config import load_section
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.core.stacking import Stream, Streams
 from diwa_learning.finetune.dppo import DPPOConfig, EnvironmentRollouts, Practice, dppo
+from diwa_learning.finetune.imagination import draw_gumbel
 from diwa_learning.policy.base import Exploration, FinetunedPolicy
 from diwa_learning.policy.checkpoint import load_policy
 from diwa_learning.world_model.filtering import follow, unseen
@@ -35,7 +35,7 @@ class Noted(LineEnvironments):
 
 def rollouts(toy_files, environments, **changes):
     config = replace(DPPO, exploration=Exploration(std_floor=0.0), **changes)
-    return EnvironmentRollouts(toy_files.world.model, environments, SEEDS, 1, config, Streams([Stream(3)]))
+    return EnvironmentRollouts(toy_files.world.model, environments, SEEDS, config, torch.Generator().manual_seed(3))
 
 
 def test_bookkeeping_of_episodes_that_succeed(toy_files):
@@ -76,14 +76,14 @@ def test_only_what_ended_starts_anew(toy_files):
     assert (rollout.features[:, 1:][gone] != rollout.next_features[:, :-1][gone]).any(dim=-1).all()
 
 
-def test_an_iteration_depends_on_policy_and_draws_alone(toy_files):
+def test_an_iteration_depends_on_policy_and_generator_alone(toy_files):
     """An environment's past does not matter: what a continued run relies on."""
     source = rollouts(toy_files, LineEnvironments(4), chunks=3)
     first = source.rollout(ConstantPolicy(RIGHT))
-    saved = source.draws._generators[0].get_state()
+    saved = source.rng.get_state()
     second = source.rollout(ConstantPolicy(RIGHT))
     other = rollouts(toy_files, LineEnvironments(4), chunks=3)
-    other.draws._generators[0].set_state(saved)
+    other.rng.set_state(saved)
     assert torch.equal(other.rollout(ConstantPolicy(RIGHT)).next_features, second.next_features)
     assert not torch.equal(first.features, second.features)
 
@@ -92,7 +92,7 @@ def test_filtering_environments_is_filtering_a_recording(toy_files):
     """The same frames, actions and noise as an episode of the dataset give the same states."""
     model, episode = toy_files.world.model, toy_files.demonstrations.episodes[0]
     clips = embed_clips(model, [whole(episode)])
-    noise = Streams([Stream(0)]).gumbel(1, len(episode), *model.rssm.initial(1).z.view(1, 4, 8).shape[1:])
+    noise = draw_gumbel(model.rssm, torch.Generator().manual_seed(0), 1, len(episode))
     expected = filtered_states(model, clips, noise)
     frames = [line_observation(episode.state[t : t + 1, 0].astype(float)) for t in range(len(episode))]
     belief = unseen(model, torch.from_numpy(frames[0]["state"]))

@@ -6,8 +6,7 @@ import torch
 from toy import RIGHT, STILL, ConstantPolicy
 
 from diwa_data.spec import ActionSpec, Spec
-from diwa_learning.core.stacking import Stream, Streams
-from diwa_learning.finetune.imagination import Dream, DreamConfig, Rollout, executed
+from diwa_learning.finetune.imagination import Dream, DreamConfig, Rollout, draw_gumbel, executed
 from diwa_learning.finetune.start_states import StartConfig, start_states
 from diwa_learning.policy.base import Exploration
 
@@ -22,7 +21,7 @@ def setting(toy_files, toy_reward):
 def dream(setting, **changes):
     model, classifier = setting
     config = DreamConfig(dreams=8, chunks=12, horizon=6, exploration=QUIET, **changes)
-    return Dream(model, classifier, [model.rssm.initial(3)], 1, config, Streams([Stream(0)]))
+    return Dream(model, classifier, model.rssm.initial(3), config, torch.Generator().manual_seed(0))
 
 
 def test_executed_is_the_contracts_function():
@@ -47,7 +46,7 @@ def test_moving_right_succeeds_where_standing_still_does_not(toy_files, setting)
     rates = {}
     for name, action in (("still", STILL), ("right", RIGHT)):
         settings = DreamConfig(dreams=20, chunks=6, horizon=6, exploration=QUIET)
-        mdp = Dream(model, classifier, [starts], 1, settings, Streams([Stream(0)]))
+        mdp = Dream(model, classifier, starts, settings, torch.Generator().manual_seed(0))
         rates[name] = mdp.rollout(ConstantPolicy(action)).success_rate(6)
     assert rates["still"] < 0.2
     assert rates["right"] > 0.8
@@ -108,7 +107,7 @@ def test_bfloat16_dreams_stay_close_and_keep_float32_states(setting):
     ends = {}
     for precision in ("float32", "bfloat16"):
         mdp = dream(setting, precision=precision)
-        gumbel = mdp.draws.gumbel(4, 8, 4, 8)
+        gumbel = draw_gumbel(setting[0].rssm, mdp.rng, 4, 8)
         state = mdp.imagine(setting[0].rssm.initial(8), torch.tensor(RIGHT).expand(8, 4, 7), gumbel)
         assert state.h.dtype == state.z.dtype == torch.float32
         ends[precision] = state.h

@@ -10,12 +10,11 @@ import toy
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.agent import load_agent
-from diwa_learning.core.capture import step
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.core.stacking import Stream, Streams, stack
+from diwa_learning.core.device import step
 from diwa_learning.finetune import ppo
-from diwa_learning.finetune.imagination import DreamConfig, Rollout
-from diwa_learning.finetune.learner import BCWeight, Critic, Finetuner
+from diwa_learning.finetune.imagination import Rollout
+from diwa_learning.finetune.learner import BCWeight, Learner
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.policy.base import Exploration, FinetunedPolicy
 from diwa_learning.policy.checkpoint import PolicyNetConfig, load_policy, make_policy
@@ -27,8 +26,8 @@ PPO = toy.FINETUNE.ppo
 def tuner(kind, alpha_bc=0.0):
     torch.manual_seed(0)
     pretrained = make_policy(PolicyNetConfig(kind, width=16, denoising_steps=8), FEATURES, A)
-    policy, critic = FinetunedPolicy(pretrained, PPO.trained_steps), Critic(FEATURES, PPO.critic_width)
-    return Finetuner(policy, critic, PPO, DreamConfig(), BCWeight(alpha_bc), Streams([Stream(0)]))
+    rng = torch.Generator().manual_seed(0)
+    return Learner(pretrained, FEATURES, PPO, Exploration(), BCWeight(alpha_bc), rng)
 
 
 def rollout(tuner, reward_of=lambda actions: actions[..., 0].mean(-1), dreams=16, chunks=4):
@@ -37,14 +36,10 @@ def rollout(tuner, reward_of=lambda actions: actions[..., 0].mean(-1), dreams=16
     noise = tuner.policy.draw_noise(dreams * chunks)
     with torch.no_grad():
         chains = tuner.policy.explore(features.flatten(0, 1), noise, Exploration()).chains
-    chains = chains[:, -tuner.policy.trained_steps - 1 :].unflatten(0, (dreams, chunks))
+    chains = chains.unflatten(0, (dreams, chunks))
     always = torch.ones(dreams, chunks, dtype=torch.bool)
     reward = reward_of(chains[:, :, -1])
     return Rollout(features, features, chains, reward, always, always, always, always.long(), torch.zeros_like(reward))
-
-
-def every_entry(tuned, batch):
-    return tuned.entries(batch.chains, torch.arange(len(batch.old_log_prob)))
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "gaussian"])
@@ -53,17 +48,13 @@ def test_check_04_ratio_is_one_before_any_update(kind):
     tuned = tuner(kind)
     batch = tuned.prepare(rollout(tuned))
     index = torch.randperm(len(batch.old_log_prob))
-    entries = tuned.entries(batch.chains, index)
-    normal = tuned.dreamt(tuned.policy.trained, tuned.policy.trained.project(batch.features), entries)
-    result = ppo.policy_loss(
-        ppo.log_prob(normal, entries.after),
-        batch.old_log_prob[index],
-        batch.advantage[entries.chunk],
-        torch.full((len(index),), 0.1),
-    )
-    assert torch.allclose(result.ratio, torch.ones_like(result.ratio), atol=1e-6)
+    entries = batch.entries[index]
+    normal = tuned.denoised(tuned.policy.trained, tuned.policy.trained.project(batch.features), entries)
+    log_prob, old = ppo.log_prob(normal, entries.after), batch.old_log_prob[index]
+    assert torch.allclose((log_prob - old).exp(), torch.ones_like(old), atol=1e-6)
+    result = ppo.policy_loss(log_prob, old, batch.advantage[entries.chunk], torch.full_like(old, 0.1))
     assert abs(result.approx_kl.item()) < 1e-9
-    assert ppo.kl_divergence(batch.base, tuned.score(tuned.policy.base, batch.features, batch.chains)).max() == 0
+    assert ppo.kl_divergence(batch.base, tuned.score(tuned.policy.base, batch.features, batch.entries)).max() == 0
 
 
 def test_check_04_each_entry_is_a_step_of_its_own_chain():
@@ -71,8 +62,7 @@ def test_check_04_each_entry_is_a_step_of_its_own_chain():
     tuned = tuner("diffusion")
     dreamt = rollout(tuned, dreams=64)
     batch = tuned.prepare(dreamt)
-    old = tuned.score(tuned.policy.trained, batch.features, batch.chains)
-    entries = every_entry(tuned, batch)
+    old, entries = tuned.score(tuned.policy.trained, batch.features, batch.entries), batch.entries
     z = (entries.after - old.mean) / old.std
     assert z.abs().max() < 3.001
     assert z.mean().abs() < 0.02
@@ -94,7 +84,7 @@ def test_check_05_bc_term_brings_a_perturbed_policy_back(kind):
 
     def distance():
         projected = tuned.policy.trained.project(batch.features)
-        normal = tuned.dreamt(tuned.policy.trained, projected, every_entry(tuned, batch))
+        normal = tuned.denoised(tuned.policy.trained, projected, batch.entries)
         return ppo.kl_divergence(batch.base, normal).mean()
 
     before = distance().item()
@@ -137,15 +127,17 @@ def test_entries_share_their_chunks_features_exactly():
     """Projecting each chunk once and gathering has the gradient of projecting every entry's features."""
     tuned = tuner("diffusion")
     batch = tuned.prepare(rollout(tuned))
-    trained, entries = tuned.policy.trained, every_entry(tuned, batch)
+    trained, entries = tuned.policy.trained, batch.entries
 
     def gradient(projected, entries):
         trained.zero_grad()
-        ppo.log_prob(tuned.dreamt(trained, projected, entries), entries.after).mean().backward()
+        ppo.log_prob(tuned.denoised(trained, projected, entries), entries.after).mean().backward()
         return trained.trunk.input.weight.grad.clone()
 
     once = gradient(trained.project(batch.features), entries)
-    each = gradient(trained.project(batch.features[entries.chunk]), replace(entries, chunk=entries.index))
+    each = gradient(
+        trained.project(batch.features[entries.chunk]), replace(entries, chunk=torch.arange(len(entries.k)))
+    )
     assert torch.allclose(once, each, atol=1e-6)
 
 
@@ -156,10 +148,12 @@ def test_alpha_of_each_skill():
 
 
 def test_alpha_follows_the_divergence():
-    """By the root of KL over target, by 1.5 at the most, between 0.001 and 10; each run of a stack by its own."""
-    weight = stack([BCWeight(alpha, target_kl=0.01) for alpha in (0.1, 0.1, 0.1, 9.0, 0.0012)])
-    weight.adapt(torch.tensor([0.01, 0.0144, 0.0, 0.1, 0.0]))
-    assert weight.alpha.tolist() == pytest.approx([0.1, 0.12, 0.1 / 1.5, 10.0, 0.001])
+    """By the root of KL over target, by 1.5 at the most, between 0.001 and 10."""
+    rows = [(0.1, 0.01, 0.1), (0.1, 0.0144, 0.12), (0.1, 0.0, 0.1 / 1.5), (9.0, 0.1, 10.0), (0.0012, 0.0, 0.001)]
+    for alpha, kl, adapted in rows:
+        weight = BCWeight(alpha, target_kl=0.01)
+        weight.adapt(torch.tensor(kl))
+        assert weight.alpha.item() == pytest.approx(adapted)
     fixed = BCWeight(0.1)
     fixed.adapt(torch.tensor(5.0))
     assert fixed.alpha == pytest.approx(0.1)
@@ -191,7 +185,7 @@ def test_dreams_get_better(finetuned):
     assert sum(success[-3:]) / 3 > sum(success[:3]) / 3 + 0.05
     assert max(abs(value) for _, value in metrics["history"]["approx_kl_before_update"]) < 1e-6
     assert metrics["imagined_actions"] == 10 * 32 * 8 * 4
-    assert {"bc_kl", "clip_fraction", "explained_variance", "actions_per_second"} <= metrics["history"].keys()
+    assert {"bc_kl", "clip_fraction", "explained_variance", "imagined_actions"} <= metrics["history"].keys()
 
 
 def test_every_few_iterations_leave_a_policy(finetuned, toy_files):

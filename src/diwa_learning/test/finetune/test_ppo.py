@@ -78,7 +78,7 @@ def test_policy_loss_without_change():
     result = ppo.policy_loss(torch.ones(3), torch.ones(3), torch.tensor([1.0, 2.0, -3.0]), torch.full((3,), 0.01))
     assert result.loss.item() == 0
     assert result.approx_kl.item() == 0
-    assert torch.equal(result.ratio, torch.ones(3))
+    assert result.clip_fraction.item() == 0
 
 
 def test_explained_variance():

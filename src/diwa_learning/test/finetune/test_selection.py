@@ -9,9 +9,8 @@ import toy
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.ensemble.disagreement import GuardConfig
 from diwa_learning.ensemble.train import GuardJob
-from diwa_learning.finetune.loop import iteration_folder
-from diwa_learning.finetune.selection import choose, scores
-from diwa_learning.finetune.train import FinetuneJob, Member, finetune_runs
+from diwa_learning.finetune.selection import choose, iteration_folder, scores
+from diwa_learning.finetune.train import FinetuneJob
 
 GUARD = GuardConfig(members=2, width=8, updates=40, batch_size=16, stretches=10, horizon=8, context=2, save_every=90)
 
@@ -64,7 +63,7 @@ def only_early_dreams_are_good(curves, base):
 
 def test_the_result_is_the_checkpoint_with_the_best_score(job, toy_files, tmp_path, monkeypatch):
     monkeypatch.setattr("diwa_learning.finetune.train.scores", only_early_dreams_are_good)
-    finetune_runs([job(tmp_path / "run")], toy_files.world_model_path)
+    job(tmp_path / "run").run()
     result = load_checkpoint(tmp_path / "run", "finetune")
     assert (result.metrics["iteration"], result.metrics["steps"]) == (4, 8)
     assert result.metrics["scores"] == pytest.approx({"4": 1.0, "6": 1 / 3, "8": 0.0})
@@ -75,21 +74,15 @@ def test_the_result_is_the_checkpoint_with_the_best_score(job, toy_files, tmp_pa
 
 def test_a_settled_run_ends_early(job, toy_files, tmp_path, monkeypatch):
     monkeypatch.setattr("diwa_learning.finetune.train.scores", only_early_dreams_are_good)
-    finetune_runs([job(tmp_path / "run", patience=1)], toy_files.world_model_path)
+    job(tmp_path / "run", patience=1).run()
     metrics = load_checkpoint(tmp_path / "run", "finetune").metrics
     assert (metrics["iteration"], metrics["steps"], list(metrics["scores"])) == (4, 6, ["4", "6"])
     assert metrics["imagined_actions"] == 6 * 32 * 8 * toy.POLICY.net.chunk
 
 
-def test_a_stack_goes_on_until_all_have_ended(job, toy_files, tmp_path, monkeypatch):
-    monkeypatch.setattr(Member, "ended", lambda self, done: done >= (3, 6)[self.config.seed])
-    finetune_runs([job(tmp_path / "0"), job(tmp_path / "1", seed=1)], toy_files.world_model_path)
-    assert [load_checkpoint(tmp_path / name, "finetune").metrics["steps"] for name in "01"] == [6, 6]
-
-
 def test_a_killed_run_chooses_the_same(job, toy_files, tmp_path, dies_in_update, assert_same_weights):
-    finetune_runs([job(tmp_path / "whole")], toy_files.world_model_path)
+    job(tmp_path / "whole").run()
     with dies_in_update(6):
-        finetune_runs([job(tmp_path / "killed")], toy_files.world_model_path)
-    finetune_runs([job(tmp_path / "killed")], toy_files.world_model_path)
+        job(tmp_path / "killed").run()
+    job(tmp_path / "killed").run()
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from diwa_learning.core.stacking import Stream, Streams
 from diwa_learning.policy.base import Exploration, FinetunedPolicy, Normal
 from diwa_learning.policy.diffusion import DiffusionPolicy, cosine_betas, sinusoid
 from diwa_learning.policy.gaussian import GaussianPolicy
@@ -80,10 +79,10 @@ def test_imitation_learns_a_constant_chunk():
     policy = DiffusionPolicy(FEATURES, 64, 10, H, A)
     features, target = torch.randn(64, FEATURES), torch.linspace(-0.8, 0.8, H * A).view(1, H, A).expand(64, -1, -1)
     adam = torch.optim.Adam(policy.parameters(), 1e-2)
-    draws = Streams([Stream(0)])
+    rng = torch.Generator().manual_seed(0)
     for _ in range(300):
-        k = 1 + (10 * draws.uniform(64)).long()
-        loss = policy.loss(features, target, k, draws.normal(64, H, A))
+        k = 1 + (10 * torch.rand(64, generator=rng)).long()
+        loss = policy.loss(features, target, k, torch.randn(64, H, A, generator=rng))
         adam.zero_grad()
         loss.backward()
         adam.step()
