@@ -3,23 +3,26 @@
     python benchmarks/gpu.py                     # about eight minutes on an H200
     python benchmarks/gpu.py --small --out X.json    # the same path in small, also on a CPU
 
-World-model updates against the plain float32 implementation, with the share of the measured bfloat16 peak; fine-tuning
-of one run against the plain implementation; 24 stacked runs against one after the other. Figures for 5 M imagined
-actions are those of some iterations times their number.
+World-model updates, with the share of the measured bfloat16 peak, and fine-tuning, both compiled
+(`diwa_learning.core.device.compiled`) and eager; then several fine-tunings at a time on the device, each a process.
+Figures for 5 M imagined actions are those of some iterations times their number.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from finetuning import Ours, Parts, Plain
-from reference import world_model as plain_world_model
+from finetuning import Ours, Parts
 from world_model import random_batch
 
 from diwa_data.config import load_section
@@ -48,87 +51,136 @@ class Row:
     unit: str
     target: float | None = None
     ratio: float | None = None
-    """How many times faster than the plain implementation, or than one after the other."""
+    """How many times faster than eager, or than as many runs one after the other."""
 
 
-def seconds(work: Callable[[], object], rounds: int, warm_up: int = 5) -> float:
-    """Of one call, the mean of `rounds` after some that are not counted (kernels are chosen, graphs captured)."""
-    for _ in range(warm_up):
-        work()
-    wait()
-    started = time.perf_counter()
-    for _ in range(rounds):
-        work()
-    wait()
-    return (time.perf_counter() - started) / rounds
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes that are measured."""
+
+    world_model: WorldModelConfig
+    finetune: FinetuneConfig
+    rounds: int
+    """Timed calls after a warm-up, in which kernels are chosen and functions compiled."""
+
+    @staticmethod
+    def of(small: bool, rounds: int) -> Sizes:
+        world_model = load_section(WorldModelConfig, "world_model", "paper")
+        finetune = load_section(FinetuneConfig, "finetune", "paper")
+        if small:
+            world_model = replace(world_model, **SMALL)
+            dream, ppo = replace(finetune.dream, dreams=4, chunks=4), replace(finetune.ppo, epochs=1)
+            finetune = replace(finetune, dream=dream, ppo=ppo)
+        return Sizes(world_model, finetune, rounds)
 
 
 def wait() -> None:
-    """For the device."""
+    """Wait for the device."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def world_model_rows(config: WorldModelConfig, rounds: int) -> list[Row]:
-    """Updates per second, ours and plain, and the share of the peak."""
-    device, spec = compute_device(), Spec()
-    batch = random_batch(config).to(device)
-    model = WorldModel(config, spec).to(device)
-    optimizer, draws = adamw(model, config), draw(batch.valid, config)
-    loss_of = compiled(model.loss, device)
+def world_model_update(sizes: Sizes) -> Callable[[], object]:
+    """An update of the world model."""
+    config, device = sizes.world_model, compute_device()
+    batch, model = random_batch(config).to(device), WorldModel(config, Spec()).to(device)
+    optimizer, loss = adamw(model, config), compiled(model.loss, device)
 
-    def ours() -> None:
-        loss_of(batch, draw(batch.valid, config)).total.backward()
+    def work() -> None:
+        loss(batch, draw(batch.valid, config)).total.backward()
         update(model, optimizer, config.gradient_clip)
 
-    plain = plain_world_model.PlainWorldModel(config, spec).to(device)
-    plain_optimizer = plain_world_model.adamw(plain, config)
-    parts = (batch.images, batch.state, batch.previous_actions, draws.reset, draws.noise)
-
-    def theirs() -> None:
-        plain_world_model.update(plain, plain_optimizer, plain.loss(*parts), config.gradient_clip)
-
-    mine, other = seconds(ours, rounds), seconds(theirs, max(rounds // 5, 1), 2)
-    peak = matmul_peak(device, size=8192 if torch.cuda.is_available() else 2048)
-    work = config.batch_size * config.sequence_length * training_flops(model)
-    return [
-        Row("bf16_matmul_peak", peak / 1e12, "TFLOP/s"),
-        Row("world_model", 1 / mine, "updates/s", 30, other / mine),
-        Row("world_model_share_of_peak", 100 * work / mine / peak, "%"),
-    ]
+    return work
 
 
-def finetuning_rows(sizes: WorldModelConfig, config: FinetuneConfig, runs: int, rounds: int) -> list[Row]:
-    """Seconds for all iterations of one run and of many, from some of them."""
-    model = WorldModel(sizes, Spec()).eval().requires_grad_(False).to(compute_device())
-    dream, ppo = config.dream, config.ppo
-    parts = [Parts.make(model, ppo) for _ in range(runs)]
-    one = seconds(Ours(model, parts[:1], dream, ppo).iteration, rounds)
-    plain = seconds(Plain(model, parts[0], dream, ppo).iteration, max(rounds // 5, 1), 1)
-    many = seconds(Ours(model, parts, dream, ppo).iteration, max(rounds // 5, 1))
-    return [
-        Row("one_run_5M_actions", one * config.iterations, "s", 120, plain / one),
-        Row(f"{runs}_runs_5M_actions_each", many * config.iterations, "s", 600, runs * one / many),
-    ]
+def finetuning_iteration(sizes: Sizes) -> Callable[[], object]:
+    """An iteration of dreams and updates."""
+    model = WorldModel(sizes.world_model, Spec()).eval().requires_grad_(False).to(compute_device())
+    return Ours(model, Parts.make(model), sizes.finetune.dream, sizes.finetune.ppo).iteration
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/bench_gpu.json"))
-    parser.add_argument("--runs", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--small", action="store_true", help="toy sizes: shows that it runs, its figures mean nothing")
-    arguments = parser.parse_args()
+_barrier: Any = None
+
+
+def prepare_process(barrier: Any, eager: bool) -> None:
+    """What a process does first."""
+    global _barrier
+    _barrier = barrier
+    os.environ["TORCHDYNAMO_DISABLE"] = "1" if eager else "0"
     reuse_freed_memory()
     torch.manual_seed(0)
-    sizes = load_section(WorldModelConfig, "world_model", "paper")
-    config = load_section(FinetuneConfig, "finetune", "paper")
-    if arguments.small:
-        sizes = replace(sizes, **SMALL)
-        config = replace(config, dream=replace(config.dream, dreams=4, chunks=4), ppo=replace(config.ppo, epochs=1))
-    rows = world_model_rows(sizes, arguments.rounds)
-    rows += finetuning_rows(sizes, config, arguments.runs, arguments.rounds)
-    rows.append(Row("peak_memory", peak_memory(), "GiB"))
+
+
+def measure_here(make: Callable[[Sizes], Callable[[], object]], sizes: Sizes) -> tuple[float, float]:
+    """Seconds of one call, begun when all processes are warm, and this process's peak memory in GiB."""
+    work = make(sizes)
+    for _ in range(3):
+        work()
+    wait()
+    _barrier.wait()
+    started = time.perf_counter()
+    for _ in range(sizes.rounds):
+        work()
+    wait()
+    return (time.perf_counter() - started) / sizes.rounds, peak_memory()
+
+
+def measure(
+    make: Callable[[Sizes], Callable[[], object]], sizes: Sizes, at_a_time: int = 1, eager: bool = False
+) -> tuple[float, float]:
+    """Seconds of one call in each of so many processes (the slowest), and their peak memory together in GiB."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        at_a_time, context, initializer=prepare_process, initargs=(context.Barrier(at_a_time), eager)
+    ) as pool:
+        running = [pool.submit(measure_here, make, sizes) for _ in range(at_a_time)]
+        seconds, memory = zip(*(each.result() for each in running), strict=True)
+    return max(seconds), sum(memory)
+
+
+def world_model_rows(sizes: Sizes, small: bool) -> list[Row]:
+    """Updates per second, and the share of the peak."""
+    eager, _ = measure(world_model_update, sizes, eager=True)
+    seconds, memory = measure(world_model_update, sizes)
+    config, device = sizes.world_model, compute_device()
+    peak = matmul_peak(device, size=256 if small else 8192)
+    work = config.batch_size * config.sequence_length * training_flops(WorldModel(config, Spec()).to(device))
+    return [
+        Row("bf16_matmul_peak", peak / 1e12, "TFLOP/s"),
+        Row("world_model_eager", 1 / eager, "updates/s"),
+        Row("world_model", 1 / seconds, "updates/s", 30, eager / seconds),
+        Row("world_model_share_of_peak", 100 * work / seconds / peak, "%"),
+        Row("world_model_memory", memory, "GiB"),
+    ]
+
+
+def finetuning_rows(sizes: Sizes, counts: list[int]) -> list[Row]:
+    """Seconds for all iterations of one run, and of several at a time."""
+    iterations = sizes.finetune.iterations
+    eager, _ = measure(finetuning_iteration, sizes, eager=True)
+    alone, memory = measure(finetuning_iteration, sizes)
+    rows = [
+        Row("one_run_5M_actions_eager", eager * iterations, "s"),
+        Row("one_run_5M_actions", alone * iterations, "s", 120, eager / alone),
+        Row("one_run_memory", memory, "GiB"),
+    ]
+    for count in counts:
+        seconds, memory = measure(finetuning_iteration, sizes, count)
+        ratio = count * alone / seconds
+        rows.append(Row(f"{count}_at_a_time_5M_actions_each", seconds * iterations, "s", ratio=ratio))
+        rows.append(Row(f"{count}_at_a_time_memory", memory, "GiB"))
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/bench_gpu.json"))
+    parser.add_argument("--at-a-time", type=int, nargs="*", default=[4, 8], help="fine-tunings, beside one alone")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--small", action="store_true", help="toy sizes: shows that it runs, its figures mean nothing")
+    arguments = parser.parse_args(argv)
+    sizes = Sizes.of(arguments.small, arguments.rounds)
+    rows = world_model_rows(sizes, arguments.small) + finetuning_rows(sizes, arguments.at_a_time)
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     for row in rows:
         target = f"target {row.target:g}" if row.target else ""

@@ -11,11 +11,9 @@ import torch
 from common import Measurement
 
 from diwa_data.spec import Spec
-from diwa_learning.core.stacking import Stream, Streams
 from diwa_learning.finetune.imagination import Dream
-from diwa_learning.finetune.learner import BCWeight, Critic, Finetuner
+from diwa_learning.finetune.learner import BCWeight, Learner
 from diwa_learning.finetune.train import FinetuneConfig
-from diwa_learning.policy.base import FinetunedPolicy
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.reward.classifier import RewardClassifier
 from diwa_learning.world_model.config import WorldModelConfig
@@ -31,19 +29,15 @@ def main(iterations: int = 4) -> None:
     classifier = RewardClassifier(model.feature_dim, 512).requires_grad_(False)
     classifier.threshold.fill_(0.99)  # no dream succeeds: every chunk is dreamt
     policy = make_policy(PolicyNetConfig(width=256), model.feature_dim, spec.action_dim)
-    draws = Streams([Stream(0)])
-    tuned, critic = (
-        FinetunedPolicy(policy, config.ppo.trained_steps),
-        Critic(model.feature_dim, config.ppo.critic_width),
-    )
-    finetuner = Finetuner(tuned, critic, config.ppo, config.dream, BCWeight(0.05), draws)
+    rng = torch.Generator().manual_seed(0)
+    learner = Learner(policy, model.feature_dim, config.ppo, config.dream.exploration, BCWeight(0.05), rng)
     embeds = torch.randn(500, model.embed_dim)
     starts = model.rssm.filter(model.rssm.initial(500), model.null_action.expand(500, -1), embeds)
-    dream = Dream(model, classifier, [starts], config.ppo.trained_steps, config.dream, draws)
-    finetuner.update(dream.rollout(finetuner.policy), train_actor=True)
+    dream = Dream(model, classifier, starts, config.dream, rng)
+    learner.update(dream.rollout(learner.policy), train_actor=True)
     started = time.perf_counter()
     for _ in range(iterations):
-        finetuner.update(dream.rollout(finetuner.policy), train_actor=True)
+        learner.update(dream.rollout(learner.policy), train_actor=True)
     actions = iterations * config.dream.dreams * config.dream.chunks * policy.chunk
     Measurement("imagined_actions_per_s", actions / (time.perf_counter() - started), "actions/s", 2500).print()
 

@@ -123,11 +123,6 @@ class TrainingRun:
         if self._lock:
             self._lock.release()
 
-    @property
-    def saved_step(self) -> int:
-        """Step at which an interrupted run continues; 0 for a new one."""
-        return load_state(self._state_file)["step"] if self._state_file.is_file() else 0
-
     def track(self, **parts: Stateful | torch.Generator) -> None:
         """Name the objects whose state the run saves; restores them if an earlier run was interrupted."""
         self._tracked = parts

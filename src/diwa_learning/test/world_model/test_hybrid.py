@@ -11,7 +11,6 @@ from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.core.stacking import stack
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.start_states import start_states
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
@@ -153,25 +152,6 @@ def test_dreams_take_it_as_they_take_a_classifier(files, reward_path):
     policy = make_policy(PolicyNetConfig(width=8, denoising_steps=2), world.model.feature_dim, 7)
     rollout = Dream(world.model, judge, starts, config, torch.Generator()).rollout(policy)
     assert torch.equal(rollout.success, judge.probability(rollout.next_features) > judge.threshold)
-
-
-def test_decoders_of_several_skills_judge_stacked_as_they_do_alone(files):
-    model = load_world_model(files[2]).model
-    judges = []
-    for number, skill in enumerate(("open_drawer", "close_drawer", "turn_off_lightbulb")):
-        judge = DecodedReward(model.feature_dim)
-        judge.take_decoder(model, skill)
-        judge.error.fill_(0.01 * (number + 1))
-        judge.threshold.fill_(0.5 + 0.1 * number)
-        judges.append(judge)
-    features = torch.randn(3, 5, model.feature_dim, generator=torch.Generator().manual_seed(0))
-    together = stack(judges)
-    probability = together.probability(features)
-    for judge, mine, found, success in zip(
-        judges, features, probability, together.is_success(probability), strict=True
-    ):
-        torch.testing.assert_close(judge.probability(mine), found)
-        assert torch.equal(judge.is_success(judge.probability(mine)), success)
 
 
 def test_a_world_model_without_scene_state_is_refused(toy_files, tmp_path):
