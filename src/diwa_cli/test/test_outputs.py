@@ -12,7 +12,7 @@ import diwa_cli.arguments
 from diwa_cli.arguments import output_checks
 from diwa_cli.main import COMMANDS
 from diwa_data.config import Job
-from diwa_data.locks import FolderLock
+from diwa_data.files import FolderLock
 from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.synthetic import record_synthetic
 from diwa_learning.ensemble.train import GuardJob

@@ -1,24 +1,34 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, and one process at a time in a folder."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from diwa_data.errors import DiwaError
 
 _FULL = ("No space left", "disk is full")  # HDF5's and SQLite's words
 _MARGIN = 1_000_000  # bytes that HDF5 may need for its own structures
+_LARGEST = 200_000_000  # bytes of a file
+_DEEPEST = 100  # lists and objects inside each other
+_LARGEST_INTEGER = 1 << 256  # a generator's state has 128 bits; floats end at 1024
+_LEFT = re.compile(r"\..*\.\d+\.part")  # by a process that was killed while it wrote
+LOCK = ".lock"
+"""Name of the file in a folder that its user holds."""
 
 
 def home() -> Path:
-    """Where skills, calibrations and certificates are kept: `$DIWA_HOME`, by default `~/.diwa`."""
+    """The folder of skills, calibrations and certificates: `$DIWA_HOME`, by default `~/.diwa`."""
     return Path(os.environ.get("DIWA_HOME", Path.home() / ".diwa"))
 
 
@@ -159,9 +169,73 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-_LARGEST = 200_000_000  # bytes of a file
-_DEEPEST = 100  # lists and objects inside each other
-_LARGEST_INTEGER = 1 << 256  # a generator's state has 128 bits; floats end at 1024
+class FolderLock(AbstractContextManager["FolderLock"]):
+    """Keeps other processes out of a folder until `release`; a context manager.
+
+    It ends with the process, however that ends: what a killed one left does not block.
+    """
+
+    def __init__(self, folder: Path):
+        """Make the folder if need be, and lock it. Raises `DiwaError` saying who holds it if another process does."""
+        self._made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / LOCK
+        self._file: IO[str] | None = _hold(self._path)
+        self._file.truncate(0)
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": since}, self._file)
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let others in; nothing of the lock is left, nor the folder if it was made for it and is empty."""
+        if self._file:
+            self._path.unlink(missing_ok=True)  # while it is held, so that nobody waits for a name that is gone
+            self._file.close()
+            self._file = None
+            if self._made:
+                with suppress(OSError):
+                    self._path.parent.rmdir()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _hold(path: Path) -> IO[str]:
+    """The file at `path`, open and locked."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            with file:
+                who = _holder(file)
+            raise DiwaError(
+                f"{path.parent} is in use by {who}: wait for it, stop it, or choose another folder"
+            ) from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()  # its holder has removed it meanwhile
+
+
+def _holder(file: IO[str]) -> str:
+    try:
+        file.seek(0)
+        found = json.load(file)
+        return f"process {found['pid']} on {found['host']} since {found['since']}"
+    except (ValueError, KeyError, TypeError):  # it is about to write this
+        return "another process"
+
+
+def require_ours(folder: Path, what: str, marker: str, *before: str) -> None:
+    """Raise `DiwaError` if `folder` holds anything without holding a `what`, known by its file `marker`.
+
+    `before` are the files that one writes before its marker.
+    """
+    if folder.is_dir() and not (folder / marker).is_file():
+        for path in folder.iterdir():
+            if path.name not in (LOCK, *before) and not _LEFT.fullmatch(path.name):
+                raise DiwaError(f"{folder} holds {path.name} and no {what}: choose another folder")
 
 
 def read_json(path: Path, cure: str) -> Any:

@@ -18,8 +18,7 @@ from diwa_cli.statistics import SEEDS, SuccessRate, paired_difference
 from diwa_data import __version__
 from diwa_data.config import require_at_least
 from diwa_data.errors import DiwaError
-from diwa_data.files import read_object, require_same_settings, write_json
-from diwa_data.locks import FolderLock, require_ours
+from diwa_data.files import FolderLock, read_object, require_ours, require_same_settings, write_json
 from diwa_data.motion import MotionLimits
 from diwa_data.skills import require_skill
 from diwa_learning.core.checkpoint import is_finished, read_header, weights_hash

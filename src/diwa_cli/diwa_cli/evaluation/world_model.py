@@ -14,8 +14,7 @@ from diwa_cli.run_folder import write_text
 from diwa_cli.video import failure_as_warning, write_video
 from diwa_data.config import require_at_least, require_seed
 from diwa_data.dataset.dataset import load_dataset
-from diwa_data.files import write_json
-from diwa_data.locks import require_ours
+from diwa_data.files import require_ours, write_json
 from diwa_data.skills import GOALS
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import read_header

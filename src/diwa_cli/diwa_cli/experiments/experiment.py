@@ -25,8 +25,7 @@ from diwa_cli.figures import against_truth
 from diwa_cli.run_folder import RunFolder, SweptRun, read_json, write_text
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_data.files import write_json
-from diwa_data.locks import FolderLock
+from diwa_data.files import FolderLock, write_json
 from diwa_learning.core.checkpoint import Checkpoint, is_finished, load_checkpoint
 from diwa_learning.finetune.selection import before, scores
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob

@@ -23,8 +23,7 @@ from diwa_cli.run_folder import BASE, FINETUNED, PhaseLog, RunFolder, read_json
 from diwa_data.config import Source, command_line
 from diwa_data.dataset.dataset import DatasetConfig
 from diwa_data.errors import DiwaError
-from diwa_data.files import require_output, write_json
-from diwa_data.locks import FolderLock
+from diwa_data.files import FolderLock, require_output, write_json
 from diwa_data.recording.recorder import RecordConfig
 from diwa_data.skills import require_skill
 from diwa_deploy.bundle import is_plain_bundle, write_bundle

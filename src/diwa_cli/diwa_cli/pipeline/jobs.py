@@ -19,8 +19,7 @@ from diwa_cli.run_folder import PhaseLog, RunFolder
 from diwa_data.config import Source, command_line
 from diwa_data.dataset.dataset import DatasetConfig, build_dataset
 from diwa_data.errors import DiwaError
-from diwa_data.files import write_json
-from diwa_data.locks import require_ours
+from diwa_data.files import require_ours, write_json
 from diwa_data.recording.recorder import RecordConfig
 from diwa_learning.core.run import differences
 from diwa_learning.ensemble.disagreement import GuardConfig

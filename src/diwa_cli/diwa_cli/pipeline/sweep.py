@@ -22,8 +22,7 @@ from diwa_cli.report.sweep import write_sweep_report
 from diwa_cli.run_folder import RunFolder, SweepFolder
 from diwa_data.config import Source, command_line
 from diwa_data.errors import DiwaError
-from diwa_data.files import require_output, write_json
-from diwa_data.locks import FolderLock
+from diwa_data.files import FolderLock, require_output, write_json
 from diwa_deploy.bundle import is_plain_bundle
 from diwa_learning.core.checkpoint import is_finished
 from diwa_learning.core.device import compute_device

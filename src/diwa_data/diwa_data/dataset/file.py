@@ -21,17 +21,18 @@ from diwa_data.dataset.hdf5 import copy_with_room, has_room, new_file, require_d
 from diwa_data.dataset.parts import BuildParts, PartJob, Recording, build_parts
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import (
+    FolderLock,
     atomic_path,
     full_disk_as_error,
     parse_object,
     read_object,
     remove,
+    require_ours,
     require_output,
     require_same_settings,
     require_space,
     write_json,
 )
-from diwa_data.locks import FolderLock, require_ours
 from diwa_data.manifest import require_format
 from diwa_data.progress import progress
 from diwa_data.spec import Spec

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import free_mb
+from diwa_data.files import FolderLock, free_mb
 from diwa_data.images import require_record_size
-from diwa_data.locks import FolderLock
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import decode_value, find_bags, is_bag, require_frame
 from diwa_data.recording.bag_writer import Backend, RosbagsBackend, Storage, tell_unfinished

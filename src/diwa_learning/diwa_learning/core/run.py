@@ -34,8 +34,7 @@ from torch import Tensor
 
 from diwa_data.config import require_seed
 from diwa_data.errors import DiwaError
-from diwa_data.files import remove
-from diwa_data.locks import FolderLock, require_ours
+from diwa_data.files import FolderLock, remove, require_ours
 from diwa_data.progress import Bar, progress
 from diwa_data.spec import Spec, require_same
 from diwa_learning.core import checkpoint

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import read_object, remove, require_same_settings, write_json
-from diwa_data.locks import FolderLock
+from diwa_data.files import FolderLock, read_object, remove, require_same_settings, write_json
 from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
 from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished, unfinished_episodes

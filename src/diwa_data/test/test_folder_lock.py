@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_data.locks import LOCK, FolderLock
+from diwa_data.files import LOCK, FolderLock
 
-HOLD = "import sys, time; from pathlib import Path; from diwa_data.locks import FolderLock; "
+HOLD = "import sys, time; from pathlib import Path; from diwa_data.files import FolderLock; "
 HOLD += "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
 
