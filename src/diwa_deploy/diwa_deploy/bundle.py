@@ -28,7 +28,7 @@ BASE = "base"
 """Optional part: the policy before fine-tuning, to compare with."""
 WEIGHTS, CARD = CHECKPOINT_FILES[0], "card.json"
 FORMAT = 1
-"""Of bundles; those without a number were written before 0.2."""
+"""Version of the bundle format; bundles without a number were written before 0.2."""
 REWRITE = "write the bundle again, or copy it from elsewhere"
 SHIPPED = Path(__file__).parent / "skills"
 """Bundles that come with this package."""
@@ -248,7 +248,7 @@ class StartRegion:
         return from_mapping(cls, card["start"], f"{where}: start") if "start" in card else None
 
     def to_card(self) -> dict[str, Any]:
-        """What `from_card` reads under `start`."""
+        """The value of `start` in a card, for `from_card`."""
         return asdict(self)
 
     @property

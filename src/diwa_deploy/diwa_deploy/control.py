@@ -1,4 +1,7 @@
-"""The control loop: observe, decide, limit, command. The same one evaluates policies and drives the arm."""
+"""The control loop: observe, decide, limit, command. The same one evaluates policies and drives the arm.
+
+A `SkillRunner` is a skill that is loaded and ready for it; the checks say beforehand whether machine and bundle can.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,32 +21,10 @@ from diwa_data.pose import Pose
 from diwa_data.robot import Observation, Robot
 from diwa_data.spec import Spec
 from diwa_deploy.bundle import CARD, StartRegion, find_bundle
-from diwa_learning.agent import load_agent
+from diwa_learning.agent import Agent, load_agent
 
 OPEN_WIDTH = 0.07
 """Metres between fingers that count as open where the last command is not known; else the gripper is kept closed."""
-
-
-class Decision(Protocol):
-    """What an agent answers to an observation."""
-
-    @property
-    def action(self) -> np.ndarray:
-        """(7,) raw action."""
-
-    @property
-    def success_probability(self) -> float:
-        """Of the skill being done, by the classifier, at this observation."""
-
-
-class Agent(Protocol):
-    """A policy with its filter; `diwa_learning.agent.Agent` is one."""
-
-    def reset(self, seed: int) -> None:
-        """Forget the past; `seed` fixes all later sampling."""
-
-    def act(self, observation: Observation, executed: np.ndarray) -> Decision:
-        """Decide after `executed` (7,), the action that led to `observation`."""
 
 
 class Stopped(Exception):
@@ -52,18 +32,8 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class SuccessRule:
-    """When the classifier ends a skill."""
-
-    threshold: float
-    """Success probability that counts."""
-    ticks: int = 3
-    """Consecutive ticks at or above the threshold."""
-
-
-@dataclass(frozen=True)
 class Tick:
-    """What happened in one control tick."""
+    """Record of one control tick."""
 
     action: np.ndarray
     """(7,) float32: the action that was commanded, after step, box and tilt limits."""
@@ -100,14 +70,15 @@ def control_loop(
     safety: SafetyFilter,
     max_steps: int,
     seed: int = 0,
-    success: SuccessRule | None = None,
+    success_ticks: int = 0,
     on_tick: Callable[[Observation, Tick], None] | None = None,
     stop: Callable[[], str | None] | None = None,
 ) -> ControlResult:
     """Run the agent for at most `max_steps` ticks.
 
-    Ends with `success` when the rule holds (None: the classifier ends nothing), or with the reason that `stop`
-    returns or the robot raises. After every command `on_tick` gets its observation and record, then `stop` is asked.
+    Ends with `success` after `success_ticks` ticks in a row at or above the classifier's threshold (with 0 never), or
+    with the reason that `stop` returns or the robot raises. After every command `on_tick` gets its observation and
+    record, then `stop` is asked.
     """
     ticks: list[Tick] = []
     try:
@@ -127,8 +98,8 @@ def control_loop(
             ticks.append(Tick(command.action, decision.success_probability, command.interventions, latency))
             if on_tick:
                 on_tick(observation, ticks[-1])
-            sure = sure + 1 if success and decision.success_probability >= success.threshold else 0
-            if success and sure >= success.ticks:
+            sure = sure + 1 if decision.success_probability >= agent.success_threshold else 0
+            if 0 < success_ticks <= sure:
                 return ControlResult("success", ticks)
             if stop and (reason := stop()):
                 return ControlResult(reason, ticks)
@@ -175,10 +146,9 @@ class SkillRunner:
         success_ticks: int,
         on_tick: Callable[[Observation, Tick], None] | None = None,
     ) -> ControlResult:
-        """Run the skill once; `success_ticks` as in `SuccessRule`, 0 lets the classifier end nothing."""
-        rule = SuccessRule(self._agent.success_threshold, success_ticks) if success_ticks else None
+        """Run the skill once; as `control_loop`."""
         safety = SafetyFilter(self._limits, self._spec)
-        return control_loop(robot, self._agent, safety, max_steps, seed, success=rule, on_tick=on_tick)
+        return control_loop(robot, self._agent, safety, max_steps, seed, success_ticks, on_tick)
 
 
 NEEDED_MB = 1000.0
@@ -187,12 +157,12 @@ NEEDED_MB = 1000.0
 
 @dataclass(frozen=True)
 class Check:
-    """One line."""
+    """Result of one check, shown as a line."""
 
     name: str
     good: bool
     text: str
-    """What was found, and the cure if it is not good."""
+    """The finding, and the cure if it is not good."""
 
 
 def check_machine() -> Iterator[Check]:

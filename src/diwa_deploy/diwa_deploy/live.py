@@ -26,7 +26,7 @@ class LiveStreams:
         self._spec, self._max_age = spec, max_age
         self._images = {messages.image_topic(camera.name): camera.name for camera in spec.cameras}
         self.topics = (*self._images, messages.CURRENT_POSE, messages.JOINT_STATES)
-        """What to `feed`, besides our own target."""
+        """Topics to `feed`; our own target is fed by `feed_target`."""
         self._changed = threading.Condition()
         self._received: dict[str, float] = {}
         self.restart()
@@ -54,7 +54,7 @@ class LiveStreams:
                     self._changed.notify_all()
 
     def feed_target(self, target: Pose, received: float) -> None:
-        """What was published to the arm, and when, seconds."""
+        """A target that was published to the arm at `received`, seconds."""
         with self._changed:
             self._clock.feed(messages.TARGET_POSE, Sample(target, received, received))
 

@@ -1,4 +1,4 @@
-"""What is published to the arm from arming to disarming, and why nothing is before and after."""
+"""The published target: from arming to disarming, and once more where an arm receives it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TargetGate:
         return f"the target jumped: it is {metres:.3f} m and {turned:.2f} rad from the hand"
 
     def _seconds(self, start: Pose, end: Pose) -> float:
-        """What the way takes at full speed."""
+        """Duration of the way at full speed, seconds."""
         metres, turned = math.dist(start.position, end.position), rotation_distance(start.rotation, end.rotation)
         return max(metres / self._limits.max_speed, turned / self._limits.max_rotation_speed)
 

@@ -1,4 +1,7 @@
-"""Policies against each other on a real robot, blind: who is next is shuffled, and told to nobody."""
+"""Policies against each other on a real robot, blind: who is next is shuffled, and told to nobody.
+
+An operator resets the scene and judges each trial.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import read_object, require_output, write_json
+from diwa_data.files import read_object, require_output, require_same_settings, write_json
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Trial:
 
     policy: str
     success: bool
-    """What the operator saw."""
+    """The operator saw it succeed."""
     believed: bool
     """The classifier ended it."""
     reason: str
@@ -35,12 +38,12 @@ class Comparison:
         """Raises `DiwaError` if `path` holds another comparison, or is damaged."""
         self._path = Path(path)
         require_output(self._path)
-        self._about: dict[str, Any] = {
-            "skill": skill, "policies": list(policies), "rollouts": rollouts, "seed": seed,
-        }  # fmt: skip
+        self._about = {"skill": skill, "policies": list(policies), "rollouts": rollouts, "seed": seed}
         self.trials: list[Trial] = []
         if self._path.exists():
-            self._continue()
+            found = read_comparison(self._path)
+            self.trials = [Trial(**trial) for trial in found.pop("trials")]
+            require_same_settings(self._path, found, self._about, otherwise="name another file")
         blocks = [np.random.default_rng((seed, block)).permutation(len(policies)) for block in range(rollouts)]
         self._order = [policies[index] for block in blocks for index in block]
 
@@ -58,20 +61,11 @@ class Comparison:
         """Keep a trial of `next`."""
         assert trial.policy == self.next
         self.trials.append(trial)
-        content = {**self._about, "trials": [asdict(trial) for trial in self.trials]}
-        write_json(self._path, content)
-
-    def _continue(self) -> None:
-        found = read_comparison(self._path)
-        for name, value in self._about.items():
-            if found[name] != value:
-                cure = "go on with the same, or name another file"
-                raise DiwaError(f"{self._path} has {name} {found[name]!r}, not {value!r}: {cure}")
-        self.trials = [Trial(**trial) for trial in found["trials"]]
+        write_json(self._path, {**self._about, "trials": [asdict(trial) for trial in self.trials]})
 
 
 def read_comparison(path: Path) -> dict[str, Any]:
-    """What a comparison's file holds. Raises `DiwaError` if it is missing or damaged."""
+    """The contents of a comparison's file. Raises `DiwaError` if it is missing or damaged."""
     found = read_object(Path(path), "name the file of a comparison")
     try:
         [Trial(**trial) for trial in found["trials"]]
@@ -81,7 +75,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
 
 
 class Client(Protocol):
-    """What lets go of the arm, holds it, and runs a skill on it."""
+    """Lets go of the arm, holds it, and runs a skill on it."""
 
     def let_go(self) -> None: ...
     def activate(self) -> None: ...
@@ -103,7 +97,7 @@ def run_trials(client: Client, comparison: Comparison, skill: str) -> None:
 
 
 def ask(question: str) -> str:
-    """What the operator types, in lower case. Raises `DiwaError` where there is no terminal."""
+    """The operator's answer, in lower case. Raises `DiwaError` where there is no terminal."""
     try:
         with open("/dev/tty", "r+b", buffering=0) as terminal:
             terminal.write(question.encode())

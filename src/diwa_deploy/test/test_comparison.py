@@ -34,7 +34,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path) -> N
     comparison = Comparison(tmp_path / "parts.json", "open_drawer", ("base", "finetuned"), 10, 0)
     assert (comparison.left, comparison.next) == (13, whole[7])
     assert len(read_comparison(tmp_path / "parts.json")["trials"]) == 7
-    with pytest.raises(DiwaError, match="has seed 0, not 4: go on with the same"):
+    with pytest.raises(DiwaError, match=r"seed was 0, is 4\. Restore that, or name another file"):
         Comparison(tmp_path / "parts.json", "open_drawer", ("base", "finetuned"), 10, 4)
 
 

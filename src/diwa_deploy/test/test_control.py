@@ -10,7 +10,7 @@ from diwa_data.motion import MotionLimits, SafetyFilter
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
-from diwa_deploy.control import SuccessRule, control_loop
+from diwa_deploy.control import control_loop
 
 START = Pose(np.array([0.5, 0.0, 0.3]), Rotation.from_euler("x", np.pi))
 
@@ -47,6 +47,7 @@ class ListAgent:
     probabilities: list
     executed: list = field(default_factory=list)
     seeds: list = field(default_factory=list)
+    success_threshold: float = 0.8
 
     def reset(self, seed):
         self.seeds.append(seed)
@@ -79,7 +80,7 @@ def test_runs_all_steps_and_feeds_back_what_was_executed():
 
 def test_success_needs_consecutive_ticks():
     agent = ListAgent([FORWARD], [0.9, 0.9, 0.1, 0.9, 0.9, 0.9, 0.9])
-    result = loop(agent, 7, success=SuccessRule(threshold=0.8, ticks=3))
+    result = loop(agent, 7, success_ticks=3)
     assert (result.reason, result.steps) == ("success", 6)
 
 

@@ -157,7 +157,7 @@ BLOCK_YAW = (3 / 8 * np.pi, 5 / 8 * np.pi)
 
 @dataclass(frozen=True, eq=False)
 class CalvinStart:
-    """What `reset` of CALVIN's environment takes."""
+    """One start state, as `reset` of CALVIN's environment takes it."""
 
     robot: np.ndarray
     """(15,) robot_obs; the joint angles and the gripper width count."""

@@ -24,7 +24,7 @@ class ReplayResult:
     """Its name in the dataset."""
     skill: str
     seed: int
-    """Of the start state."""
+    """Seed of the start state."""
     succeeded: bool
     """The skill's oracle became true."""
 

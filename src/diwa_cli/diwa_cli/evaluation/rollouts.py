@@ -25,8 +25,8 @@ from diwa_data.pose import Pose, action_sequence
 from diwa_data.processes import children_without_interrupts, process_pool
 from diwa_data.progress import progress
 from diwa_data.robot import Environment, Observation
-from diwa_deploy.control import Agent, ControlResult, Tick, control_loop
-from diwa_learning.agent import load_agent
+from diwa_deploy.control import ControlResult, Tick, control_loop
+from diwa_learning.agent import Agent, load_agent
 from diwa_sim.calvin import CalvinConfig
 from diwa_sim.environments import open_environment
 from diwa_sim.table import SimConfig

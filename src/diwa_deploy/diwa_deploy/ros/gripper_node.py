@@ -22,7 +22,7 @@ class GripperNodeConfig:
     """Parameters of `gripper`."""
 
     robot: RobotConfig = field(default_factory=RobotConfig)
-    """Told to every node."""
+    """The robot's file; every node is given the same."""
     namespace: str = "/franka_gripper"
     """Where the actions `grasp` and `move` are."""
     open_width: float = 0.08

@@ -37,15 +37,15 @@ class PandaArmConfig:
     """Parameters of `panda_arm`."""
 
     robot: RobotConfig = field(default_factory=RobotConfig)
-    """Told to every node."""
+    """The robot's file; every node is given the same."""
     hostname: str = ""
     """Address of the arm's control box."""
     rate: float = 60.0
     """Poses and joints a second, Hz."""
     stiffness: tuple[float, float] = (400.0, 30.0)
-    """Of the Cartesian impedance: N/m, Nm/rad."""
+    """Stiffness of the Cartesian impedance: N/m, Nm/rad."""
     limits: MotionLimits = field(default_factory=MotionLimits)
-    """What a target must keep, whoever publishes it."""
+    """Limits that every target must keep, whoever publishes it."""
     worker: GripperConfig = field(default_factory=GripperConfig)
     """Patience with the gripper."""
 

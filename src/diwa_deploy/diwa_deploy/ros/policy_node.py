@@ -68,7 +68,7 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
-        """As `on_deactivate`."""
+        """End a running skill."""
         self._robot.disarm()
         return TransitionCallbackReturn.SUCCESS
 

@@ -58,8 +58,14 @@ class ModeWatch:
         """Raises `DiwaError` if the mode's message type is not installed."""
         self._config, self._on_problem = config, on_problem
         self._mode: int | None = None
-        if config.topic:
-            node.create_subscription(_message_class(config), config.topic, self._on_mode, SENSOR)
+        if not config.topic:
+            return
+        try:
+            message_class = get_message(config.type)
+        except (ModuleNotFoundError, AttributeError, ValueError) as error:
+            cure = "source the workspace of your arm's driver, or leave arm.mode.topic empty"
+            raise DiwaError(f"no message type {config.type} for {config.topic}: {cure}") from error
+        node.create_subscription(message_class, config.topic, self._on_mode, SENSOR)
 
     @property
     def problem(self) -> str:
@@ -74,14 +80,6 @@ class ModeWatch:
         self._mode = int(getattr(message, self._config.field))
         if self.problem:
             self._on_problem(self.problem)
-
-
-def _message_class(config: ModeConfig) -> Any:
-    try:
-        return get_message(config.type)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
-        cure = "source the workspace of your arm's driver, or leave arm.mode.topic empty"
-        raise DiwaError(f"no message type {config.type} for {config.topic}: {cure}") from error
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,7 @@ class RosRobot:
             self._gripper = self._gripper if gripper is None else gripper
 
     def ages(self) -> dict[str, float]:
-        """What the watchdog looks at: seconds since each stream's last message, and since the last command."""
+        """Seconds since each stream's last message, and since the last command was due: for the watchdog."""
         now = clock.now()
         return self._streams.ages(now) | {"the last command": max(0.0, now - self._commanded - self.spec.tick)}
 
@@ -255,7 +253,7 @@ class RosRobot:
         self._node.create_subscription(message_class, topic, callback, SENSOR, event_callbacks=events, raw=True)
 
     def _keep(self, topic: str, data: bytes, received: float) -> None:
-        """What is needed between ticks too. Raises `DiwaError` on what cannot be: the message is left out.
+        """Keep the values that are needed between ticks too. Raises `DiwaError` on impossible ones, which are left out.
 
         A pose that cannot be, or not now, is a fault of an armed arm.
         """
@@ -292,24 +290,21 @@ class RosRobot:
             self._node.get_logger().error(f"the target brakes, then nothing is published until ~/rearm: {fault}")
 
     def _publish(self) -> None:
-        """The thread that publishes targets."""
+        """The thread that publishes targets while it is armed."""
+        period, due, looked = 1.0 / self._config.rate, time.monotonic(), -float("inf")
         try:
-            self._publish_while_armed()
+            while self._armed.is_set():
+                if time.monotonic() - looked > _RIVALS_EVERY:
+                    looked = time.monotonic()
+                    if rivals := other_publishers(self._node, messages.TARGET_POSE):
+                        self.stop(f"{rivals} publishes {messages.TARGET_POSE} too")
+                self._step()
+                due = max(due + period, time.monotonic())
+                time.sleep(max(0.0, due - time.monotonic()))
         except Exception as error:  # whatever it is: nothing is published any more, and that is said
             self._armed.clear()
             self.stop(f"no target is published any more: {error}")
             self._node.get_logger().error(f"no target is published until the node is activated anew: {error}")
-
-    def _publish_while_armed(self) -> None:
-        period, due, looked = 1.0 / self._config.rate, time.monotonic(), -float("inf")
-        while self._armed.is_set():
-            if time.monotonic() - looked > _RIVALS_EVERY:
-                looked = time.monotonic()
-                if rivals := other_publishers(self._node, messages.TARGET_POSE):
-                    self.stop(f"{rivals} publishes {messages.TARGET_POSE} too")
-            self._step()
-            due = max(due + period, time.monotonic())
-            time.sleep(max(0.0, due - time.monotonic()))
 
     def _step(self) -> None:
         verdict = judge(self.ages(), self._config.watchdog) if self._running else Verdict("ok", "")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import rclpy
@@ -42,13 +45,13 @@ class RunSkillConfig:
     """Parameters of `run_skill`."""
 
     robot: RobotConfig = field(default_factory=RobotConfig)
-    """Told to every node."""
+    """The robot's file; every node is given the same."""
     skill: str = ""
     """Skill that `policy` was told to load."""
     max_steps: int = 0
     """Control ticks at most; 0 = the node's default."""
     seed: int = 0
-    """Of the policy's sampling."""
+    """Seed of the policy's sampling."""
     patience: float = 60.0
     """Seconds to wait for the node, its checkpoint and the streams."""
     record: bool = False
@@ -56,7 +59,7 @@ class RunSkillConfig:
     rollouts: int = 0
     """Trials of each policy in a comparison; 0 runs the skill once."""
     policy: Literal["finetuned", "base", "both"] = "finetuned"
-    """What is compared; `policy` must be told the same."""
+    """Policies to compare; the node `policy` must be given the same value."""
     out: str = "comparison.json"
     """File of the comparison; an interrupted one continues."""
 
@@ -94,21 +97,23 @@ class RunSkill(Node):
         return SUCCEEDED if result.success else FAILED
 
     def _bring_up(self) -> None:
-        """Configure and activate; activation is tried again while streams are missing."""
-        end = self._deadline()
-        services = (self._change.wait_for_service, self._get_state.wait_for_service, self._action.wait_for_server)
-        while not all(wait(0.5) for wait in services):
-            self._require_patience(end, "the node policy does not answer: does it run?")
+        """Configure and activate."""
+        ready = (self._change.service_is_ready, self._get_state.service_is_ready, self._action.server_is_ready)
+        self._until(lambda: all(is_ready() for is_ready in ready), "the node policy does not answer: does it run?")
         if self._state() == State.PRIMARY_STATE_UNCONFIGURED and not self._transition(Transition.TRANSITION_CONFIGURE):
             raise DiwaError("policy could not be configured: it says why above")
         self.activate()
 
     def activate(self) -> None:
         """Hold the arm; tried again while streams are missing."""
-        end = self._deadline()
-        while self._state() != State.PRIMARY_STATE_ACTIVE and not self._transition(Transition.TRANSITION_ACTIVATE):
-            self._require_patience(end, "policy could not be activated: it says why above")
+
+        def active() -> bool:
+            if self._state() == State.PRIMARY_STATE_ACTIVE or self._transition(Transition.TRANSITION_ACTIVATE):
+                return True
             time.sleep(0.5)
+            return False
+
+        self._until(active, "policy could not be activated: it says why above")
 
     def let_go(self) -> None:
         """Nothing is published any more: scene and arm may be reset; the simulated scene resets itself."""
@@ -127,16 +132,15 @@ class RunSkill(Node):
     def _call(self, client: Client, request: Any, patience: float) -> Any:
         """The answer of a service, asked again every `patience` seconds: an answer that leaves before the middleware
         of its node knows ours is lost."""
-        end, asked = self._deadline(), []
-        while True:
+        asked: list[Future] = []
+
+        def answer() -> Future | None:
+            return next((future for future in asked if future.done()), None)
+
+        def ask() -> None:
             asked.append(client.call_async(request))
-            again = time.monotonic() + patience
-            while time.monotonic() < again:
-                self._require_patience(end, "policy does not answer")
-                rclpy.spin_once(self)
-                for future in asked:
-                    if future.done():
-                        return future.result()
+
+        return self._until(answer, "policy does not answer", ask, patience).result()
 
     def execute(self, skill: str, seed: int) -> Any:
         """Send the goal; Ctrl-C cancels it, and waits for the arm to hold.
@@ -144,9 +148,12 @@ class RunSkill(Node):
         Raises `DiwaError` if the goal is refused, or its node says nothing any more.
         """
         goal = ExecuteSkill.Goal(skill=skill, max_steps=self._config.max_steps, seed=seed)
-        if self._config.record:
-            self._start_recording()
-        handle = self._wait(self._action.send_goal_async(goal, feedback_callback=self._on_feedback))
+        if self._config.record:  # the recorder begins when it hears everything
+            start = partial(self._event, messages.encode_string("start"))
+            self._until(lambda: self._recording, "the recorder does not start: it says why above", start, 1.0)
+        sent = self._action.send_goal_async(goal, feedback_callback=self._on_feedback)
+        self._until(sent.done, "policy does not answer")
+        handle = sent.result()
         if not handle.accepted:
             raise DiwaError("policy refused the goal: it says why above")
         answer = self._result(handle)
@@ -162,16 +169,14 @@ class RunSkill(Node):
         """Wait for the end of a goal."""
         done: Future = handle.get_result_async()
         self._on_feedback()
-        end = float("inf")
+        end = math.inf
         while not done.done():
             rclpy.spin_once(self)
-            if self._stopped and end == float("inf"):
+            if self._stopped and end == math.inf:
                 end = time.monotonic() + CANCEL_PATIENCE
                 handle.cancel_goal_async()
             if time.monotonic() > end:
-                raise DiwaError(
-                    f"interrupted; policy did not say within {CANCEL_PATIENCE:g} s that the skill has ended"
-                )
+                raise DiwaError(f"interrupted; policy did not say within {CANCEL_PATIENCE:g} s that the skill ended")
             if time.monotonic() - self._spoken > MAX_SILENCE:
                 raise DiwaError(f"policy has said nothing for {MAX_SILENCE:g} s: did it die?")
         return done.result()
@@ -179,34 +184,27 @@ class RunSkill(Node):
     def _on_feedback(self, _: Any = None) -> None:
         self._spoken = time.monotonic()
 
-    def _start_recording(self) -> None:
-        """Ask the recorder until it records: it begins when it hears everything."""
-        end = self._deadline()
-        while not self._recording:
-            self._require_patience(end, "the recorder does not start: it says why above")
-            self._event(messages.encode_string("start"))
-            again = time.monotonic() + 1.0
-            while not self._recording and time.monotonic() < again:
-                rclpy.spin_once(self)
-
     def _on_recording(self, episode: str) -> None:
         self._recording = episode
 
-    def _wait(self, future: Future) -> Any:
-        end = self._deadline()
-        while not future.done():
-            self._require_patience(end, "policy does not answer")
+    def _until(
+        self, ready: Callable[[], Any], problem: str, ask: Callable[[], None] = lambda: None, again: float = math.inf
+    ) -> Any:
+        """Spin until `ready` returns something, `ask` at first and again every so many seconds; returns that.
+
+        Raises `DiwaError` with the `problem` when patience is over, and when it is interrupted.
+        """
+        end, due = time.monotonic() + self._config.patience, -math.inf
+        while not (found := ready()):
+            if self._stopped:
+                raise DiwaError("interrupted before the skill began")
+            if time.monotonic() > end:
+                raise DiwaError(f"{problem} (after {self._config.patience:g} s)")
+            if time.monotonic() > due:
+                ask()
+                due = time.monotonic() + again
             rclpy.spin_once(self)
-        return future.result()
-
-    def _deadline(self) -> float:
-        return time.monotonic() + self._config.patience
-
-    def _require_patience(self, end: float, problem: str) -> None:
-        if self._stopped:
-            raise DiwaError("interrupted before the skill began")
-        if time.monotonic() > end:
-            raise DiwaError(f"{problem} (after {self._config.patience:g} s)")
+        return found
 
 
 def main() -> None:

@@ -37,6 +37,30 @@ REST = 2
 """Ticks at the start in which the target comes to rest there."""
 
 
+@dataclass(frozen=True)
+class PolicyNodeConfig:
+    """Parameters of `policy`."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    """The robot that the checkpoint must have been made for."""
+    skill: str = ""
+    """Skill to load."""
+    checkpoint: str = ""
+    """Folder of its bundle; empty = `$DIWA_HOME/skills/SKILL`, or else the one that comes with the package."""
+    policy: Literal["finetuned", "base", "both"] = "finetuned"
+    """Which of the bundle's policies; with both a goal names one, as in `open_drawer/base`."""
+    max_steps: int = 72
+    """Control ticks after which a goal that names none ends."""
+    success_ticks: int = 3
+    """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
+    start_distance: float = 0.05
+    """Metres outside of where the demonstrations began up to which a skill may begin."""
+    start_angle: float = 0.2
+    """Radians, likewise."""
+    arm: ArmConfig = field(default_factory=ArmConfig)
+    """Rate, limits and watchdog."""
+
+
 class SkillServer:
     """Accepts goals while there are `runners` and the robot is armed."""
 
@@ -169,27 +193,3 @@ class SkillServer:
         finally:
             self._robot.end()
             self.busy = False
-
-
-@dataclass(frozen=True)
-class PolicyNodeConfig:
-    """Parameters of `policy`."""
-
-    robot: RobotConfig = field(default_factory=RobotConfig)
-    """The robot that the checkpoint must have been made for."""
-    skill: str = ""
-    """Skill to load."""
-    checkpoint: str = ""
-    """Folder of its bundle; empty = `$DIWA_HOME/skills/SKILL`, or else the one that comes with the package."""
-    policy: Literal["finetuned", "base", "both"] = "finetuned"
-    """Which of the bundle's policies; with both a goal names one, as in `open_drawer/base`."""
-    max_steps: int = 72
-    """Control ticks after which a goal that names none ends."""
-    success_ticks: int = 3
-    """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
-    start_distance: float = 0.05
-    """Metres outside of where the demonstrations began up to which a skill may begin."""
-    start_angle: float = 0.2
-    """Radians, likewise."""
-    arm: ArmConfig = field(default_factory=ArmConfig)
-    """Rate, limits and watchdog."""

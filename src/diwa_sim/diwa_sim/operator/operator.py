@@ -21,7 +21,7 @@ from diwa_sim.tasks import GRIPPER_DOWN, SCENE_STATE
 
 
 class Scene(Protocol):
-    """What an operator sees; `SimulatedPanda` is one."""
+    """The view of an operator; `SimulatedPanda` is one."""
 
     @property
     def target_pose(self) -> Pose:
@@ -43,7 +43,7 @@ class Reach:
     tolerance: float = 0.02
     """Metres from the goal at which the hand goes on to the next step."""
     until: Callable[[], bool] = lambda: False
-    """What the operator waits to see; ends the step early."""
+    """Ends the step early, once the operator sees that this is true."""
     pace: float = 1.0
     """Share of the operator's usual speed."""
     closed: bool = True
@@ -237,7 +237,7 @@ class SceneMirror:
         self.update(scene_state, target_pose)
 
     def update(self, scene_state: np.ndarray, target_pose: Pose) -> None:
-        """What was published last: (13,) as named by `SCENE_STATE`, and the commanded hand pose."""
+        """Take the published scene state (13,), as named by `SCENE_STATE`, and the commanded hand pose."""
         self.target_pose = target_pose
         self._scene_state = np.array(scene_state)
         self._data.qpos[self._furniture] = scene_state[:4]

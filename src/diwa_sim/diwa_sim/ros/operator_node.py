@@ -30,7 +30,7 @@ class OperatorConfig:
     """Parameters of `operator`."""
 
     robot: RobotConfig = field(default_factory=RobotConfig)
-    """Told to every node."""
+    """The robot's file; every node is given the same."""
     skill: str = ""
     """Skill to demonstrate; empty plays."""
     episodes: int = 0
@@ -38,7 +38,7 @@ class OperatorConfig:
     episode_seconds: float = 120.0
     """Length of an episode of play, seconds."""
     seed: int = 0
-    """Of habits and plans."""
+    """Seed of habits and plans."""
 
 
 class OperatorNode(Node):

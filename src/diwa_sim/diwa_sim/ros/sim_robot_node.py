@@ -63,7 +63,7 @@ class SimRobotConfig:
     skill: str = ""
     """Skill whose start the scene is put into; empty = any start."""
     seed: int = 0
-    """Of the starts."""
+    """Seed of the starts."""
     window: bool = False
     """Show the scene in a window of its own."""
     sim: SimConfig = field(default_factory=SimConfig)
