@@ -178,7 +178,7 @@ def _calvin(folder: Path) -> Path:
 
 
 def _annotations(path: Path) -> Any:
-    """Annotations have no checksum: what is read must be plain, and stretches of the episode."""
+    """Annotations have no checksum: what is read must be plain, and segments of the episode."""
     pending, seen = [load_pickled_array(path)], set()
     while pending:
         value = pending.pop()
@@ -191,7 +191,7 @@ def _annotations(path: Path) -> Any:
         pending += [*value] if isinstance(value, list | tuple) else []
         pending += [*value.values()] if isinstance(value, dict) else []
     for each in read_annotations(path.parents[1]):
-        assert 0 <= each.stretch.first < each.stretch.last < 24
+        assert 0 <= each.segment.first < each.segment.last < 24
         assert isinstance(each.task, str)
     return _VALID
 

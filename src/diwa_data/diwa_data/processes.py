@@ -6,12 +6,18 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeVar
+
+from diwa_data.errors import DiwaError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -34,6 +40,59 @@ def process_pool(workers: int, start: Callable[..., None] | None = None, *argume
     They end when this one does, even if it is killed: the pool's own would wait for work for ever.
     """
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (start, arguments))
+
+
+def run_unordered(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    died: str,
+    start: Callable[..., None],
+    *arguments: Any,
+) -> Iterator[Result]:
+    """`work(item)` of all items as they are done, in up to so many processes; in this one if one is enough.
+
+    Each process begins with `start(*arguments)`. When this ends early (Ctrl-C, an error of an item), the items under
+    way see a KeyboardInterrupt and can clean up. Raises `DiwaError(died)` if a process was killed.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        start(*arguments)
+        yield from map(work, items)
+        return
+    pool = process_pool(workers, _start_stoppable, start, *arguments)
+    try:
+        with children_without_interrupts():
+            futures = [pool.submit(_unless_stopped, work, item) for item in items]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise DiwaError(died) from error
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_stopped = False
+
+
+def _start_stoppable(start: Callable[..., None], *arguments: Any) -> None:
+    def stop(*_: object) -> None:
+        global _stopped
+        _stopped = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    start(*arguments)
+
+
+def _unless_stopped(work: Callable[[Item], Result], item: Item) -> Result:
+    if _stopped:
+        raise KeyboardInterrupt
+    return work(item)
 
 
 def end_with_parent() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from diwa_data.processes import children_without_interrupts, process_pool
+from diwa_data.errors import DiwaError
+from diwa_data.processes import children_without_interrupts, process_pool, run_unordered
 
 
 def test_children_never_see_an_interrupt_and_this_process_gets_it_late():
@@ -40,6 +41,36 @@ def test_the_processes_of_a_pool_end_when_this_one_is_killed(tmp_path: Path):
     while any(map(runs, pids)):
         assert time.monotonic() < deadline, pids
         time.sleep(0.02)
+
+
+def test_items_are_done_by_processes_and_an_error_ends_those_under_way(tmp_path: Path):
+    left = [tmp_path / str(number) for number in range(4)]
+    assert sorted(run_unordered(touch, left, 2, "died", time.sleep, 0)) == ["0", "1", "2", "3"]
+    with pytest.raises(DiwaError, match="no such item"):
+        list(
+            run_unordered(touch, [tmp_path / "wait", tmp_path / "wait too", tmp_path / "bad"], 3, "died", time.sleep, 0)
+        )
+    assert not (tmp_path / "wait").exists()
+    assert not (tmp_path / "wait too").exists()
+    with pytest.raises(DiwaError, match="one of them died"):
+        list(run_unordered(touch, [tmp_path / "kill", tmp_path / "0"], 2, "one of them died", time.sleep, 0))
+
+
+def touch(path: Path) -> str:
+    """Make a file; one whose name says so stays a minute, and is gone afterwards."""
+    if path.name == "bad":
+        while len(list(path.parent.glob("wait*"))) < 2:
+            time.sleep(0.02)
+        raise DiwaError("no such item")
+    if path.name == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    path.touch()
+    try:
+        time.sleep(60 * path.name.startswith("wait"))
+    finally:
+        if path.name.startswith("wait"):
+            path.unlink()
+    return path.name
 
 
 def runs(pid: int) -> bool:

@@ -167,10 +167,10 @@ class CalvinStart:
 
 def annotated_starts(folder: Path, skill: str) -> list[CalvinStart]:
     """First frames of all segments of a CALVIN folder in which `skill` was recognised, in their order there."""
-    stretches = [each.stretch for each in read_annotations(folder) if each.task == require_skill(skill)]
-    if not stretches:
+    segments = [each.segment for each in read_annotations(folder) if each.task == require_skill(skill)]
+    if not segments:
         raise DiwaError(f"{folder} has no annotated segment of {skill}: choose another folder")
-    frames = [read_frame(frame_path(folder, stretch.first)) for stretch in stretches]
+    frames = [read_frame(frame_path(folder, segment.first)) for segment in segments]
     return [CalvinStart(frame.robot.astype(float), frame.scene.astype(float)) for frame in frames]
 
 

@@ -53,7 +53,7 @@ class CalvinFrame:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """Frames `first` to `last` (inclusive) of a recording, all of one episode."""
 
     first: int
@@ -65,9 +65,9 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A stretch in which CALVIN recognised a task, and the instruction that it was given."""
+    """A segment in which CALVIN recognised a task, and the instruction that it was given."""
 
-    stretch: Stretch
+    segment: Segment
     task: str
     instruction: str
 
@@ -103,7 +103,7 @@ def read_frame(path: Path) -> CalvinFrame:
     return CalvinFrame(images, arrays["robot_obs"], arrays["scene_obs"], action, arrays["actions"])
 
 
-def read_episodes(folder: Path) -> list[Stretch]:
+def read_episodes(folder: Path) -> list[Segment]:
     """The episodes of a folder. Raises `DiwaError` if it is none of CALVIN's."""
     path = folder / EPISODES
     if not path.is_file():
@@ -111,14 +111,14 @@ def read_episodes(folder: Path) -> list[Stretch]:
         hint = f"name {folder / inside[0]}" if inside else "name a folder with episode_*.npz, as task_D_D/training"
         raise DiwaError(f"{folder} has no {EPISODES}: {hint}")
     with damage_as_error(f"{path} cannot be read", _COPY), path.open("rb") as file:
-        stretches = [Stretch(int(first), int(last)) for first, last in read_array(file, path.stat().st_size)]
-    if not stretches or any(stretch.first < 0 or stretch.last < stretch.first for stretch in stretches):
+        segments = [Segment(int(first), int(last)) for first, last in read_array(file, path.stat().st_size)]
+    if not segments or any(segment.first < 0 or segment.last < segment.first for segment in segments):
         raise DiwaError(f"{path} lists no episodes, or one that ends before it begins: {_COPY}")
-    return stretches
+    return segments
 
 
 def read_annotations(folder: Path) -> list[Annotation]:
-    """All annotated stretches, each cut to the episode that it begins in. Raises `DiwaError` if there are none.
+    """All annotated segments, each cut to the episode that it begins in. Raises `DiwaError` if there are none.
 
     An annotation's frames are taken as inclusive: one more than the annotator's window, where the episode has it.
     """
@@ -141,10 +141,10 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _inside(episodes: Sequence[Stretch], first: int, last: int, path: Path) -> Stretch:
+def _inside(episodes: Sequence[Segment], first: int, last: int, path: Path) -> Segment:
     for episode in episodes:
         if episode.first <= first < min(last, episode.last):
-            return Stretch(first, min(last, episode.last))
+            return Segment(first, min(last, episode.last))
     raise DiwaError(f"{path}: the segment {first} to {last} lies in no episode of {EPISODES}: {_COPY}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,18 @@ import h5py
 import numpy as np
 
 from diwa_data.dataset.align import DatasetConfig, align_bag
-from diwa_data.dataset.checks import CURE, member, read_attributes, require_room, require_rows, require_values
-from diwa_data.dataset.file import build_file, open_file, read_spec, write_checksum
-from diwa_data.dataset.parts import BuildParts, build_parts
+from diwa_data.dataset.file import (
+    CURE,
+    member,
+    open_file,
+    read_attributes,
+    read_spec,
+    require_room,
+    require_rows,
+    require_values,
+    write_checksum,
+)
+from diwa_data.dataset.parts import BuildParts, build_file, build_parts
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.manifest import warn_unsealed
 from diwa_data.recording.bag_reader import find_bags
@@ -121,13 +130,9 @@ class BagRecording:
     def name(self) -> str:
         return str(self.path)
 
-    def absolute(self) -> BagRecording:
-        """As `Recording.absolute`."""
-        return BagRecording(self.path.resolve(), self.config)
-
-    def build(self, file: h5py.File, stopped: Callable[[], bool]) -> float:
+    def build(self, file: h5py.File) -> float:
         """As `Recording.build`."""
-        return align_bag(self.path, file, self.config, stopped).seconds
+        return align_bag(self.path, file, self.config)
 
 
 def load_dataset(path: Path, spec: Spec | None = None, images: bool = True) -> Dataset:

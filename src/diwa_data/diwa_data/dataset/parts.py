@@ -1,11 +1,16 @@
-"""The rows of each recording as a file of their own: independent jobs, here in processes of this machine."""
+"""Building a dataset's file from recordings, resumable.
+
+The rows of each recording become a file of their own in `.<out>.parts`, with groups `0`, `1`, ... for its episodes:
+independent jobs, whose finished parts survive an interruption. When all are there they are copied into one file, which
+appears whole or not at all.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import dataclasses
+import json
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,14 +18,32 @@ from typing import Any, Protocol
 import cv2
 import h5py
 
-from diwa_data.dataset.hdf5 import new_file, write_digest
-from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path
-from diwa_data.processes import children_without_interrupts, process_pool
+from diwa_data import __version__
+from diwa_data.dataset.file import CURE, FORMAT, new_file, open_file, read_text, require_digest, write_digest
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.files import (
+    FolderLock,
+    atomic_path,
+    full_disk_as_error,
+    parse_object,
+    read_object,
+    remove,
+    require_ours,
+    require_output,
+    require_same_settings,
+    require_space,
+    write_json,
+)
+from diwa_data.processes import run_unordered
+from diwa_data.progress import progress
 
 
 class Recording(Protocol):
     """Something that becomes episodes of a dataset; it is sent to other processes, so it is small."""
+
+    @property
+    def path(self) -> Path:
+        """The folder that it lies in."""
 
     @property
     def part(self) -> str:
@@ -32,15 +55,12 @@ class Recording(Protocol):
 
     @property
     def name(self) -> str:
-        """As messages call it."""
+        """Its name in messages."""
 
-    def absolute(self) -> Recording:
-        """The same for processes with another working directory."""
+    def build(self, file: h5py.File) -> float:
+        """Write its episodes as groups `0`, `1`, ... of `file`; returns the seconds of recorded time that were read.
 
-    def build(self, file: h5py.File, stopped: Callable[[], bool]) -> float:
-        """Write its episodes as groups `0`, `1`, ... of `file`; the seconds of recorded time that were read.
-
-        Raises `DiwaError` on bad input, and `KeyboardInterrupt` once `stopped()`.
+        Raises `DiwaError` on bad input.
         """
 
 
@@ -53,17 +73,16 @@ class PartJob:
 
     def absolute(self) -> PartJob:
         """The same for processes with another working directory."""
-        return PartJob(self.recording.absolute(), self.part.resolve())
+        recording: Any = self.recording
+        return PartJob(dataclasses.replace(recording, path=recording.path.resolve()), self.part.resolve())
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a job gave."""
+    """Size of a recording that was built, in the unit of the progress, and the seconds of it that were read."""
 
     size: int
-    """Of the recording."""
     seconds: float
-    """Recorded time that was read."""
 
 
 BuildParts = Callable[[Sequence[PartJob], int], Iterator[Built]]
@@ -72,43 +91,108 @@ BuildParts = Callable[[Sequence[PartJob], int], Iterator[Built]]
 
 def build_parts(jobs: Sequence[PartJob], workers: int) -> Iterator[Built]:
     """Do all jobs in `workers` processes, in this one if one is enough."""
-    workers = min(workers, len(jobs))
-    if workers <= 1:
-        for job in jobs:
-            yield build_part(job)
-        return
-    stop = multiprocessing.get_context("spawn").Event()
-    pool = process_pool(workers, _start_worker, stop)
-    try:
-        with children_without_interrupts():
-            futures = [pool.submit(_build_part_in_worker, job) for job in jobs]
-        for done in as_completed(futures):
-            yield done.result()
-    except BrokenProcessPool as error:
-        raise DiwaError("a worker was killed (out of memory?): run again with fewer --workers") from error
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
+    died = "a worker was killed (out of memory?): run again with fewer --workers"
+    return run_unordered(build_part, jobs, workers, died, cv2.setNumThreads, 1)
 
 
-def build_part(job: PartJob, stopped: Callable[[], bool] = lambda: False) -> Built:
+def build_part(job: PartJob) -> Built:
     """Do one job; its file is there whole or not at all. Raises as `Recording.build` does."""
     with atomic_path(job.part) as temporary:
         with new_file(temporary) as file:
-            seconds = job.recording.build(file, stopped)
+            seconds = job.recording.build(file)
         write_digest(temporary)
     return Built(job.recording.size, seconds)
 
 
-_worker_stop: Any = None
+def build_file(
+    title: str,
+    unit: str,
+    out: Path,
+    recordings: Sequence[Recording],
+    identity: dict[str, Any],
+    workers: int,
+    build: BuildParts = build_parts,
+) -> list[str]:
+    """Build the dataset `out` from `recordings`; the names of those that gave no episode.
+
+    `identity` decides the result: `spec` and `config` as plain values, and what else must be the same for `out` to be
+    complete already. Finished parts are taken up; those begun with another spec or config are refused.
+    """
+    require_output(out)
+    if out.exists():
+        _require_identical(out, identity)
+        print(f"{out} is complete already")
+        return []
+    parts = out.with_name(f".{out.name}.parts")
+    with FolderLock(parts), full_disk_as_error(out):
+        _prepare_parts(parts, identity)
+        jobs = [PartJob(recording, parts / recording.part) for recording in recordings]
+        _build_missing(title, unit, jobs, workers, build)
+        with atomic_path(out) as temporary:
+            skipped = _merge(parts, recordings, temporary, identity)
+        remove(parts)
+    return skipped
 
 
-def _start_worker(stop: Any) -> None:
-    """Keep the event that the parent sets when it stops."""
-    global _worker_stop
-    _worker_stop = stop
-    cv2.setNumThreads(1)
+def _require_identical(out: Path, identity: dict[str, Any]) -> None:
+    with open_file(out) as file:
+        built = parse_object(read_text(file.attrs, "identity", str(out)), f"{out}: identity", CURE)
+    require_same_settings(out, built, identity, otherwise="delete it, or choose another --out")
 
 
-def _build_part_in_worker(job: PartJob) -> Built:
-    return build_part(job, _worker_stop.is_set)
+def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
+    """Make the folder of finished parts, or refuse one that another spec or config began."""
+    settings = {key: identity[key] for key in ("spec", "config")}
+    state, cure = parts / "settings.json", "delete the folder to start anew"
+    if state.is_file():
+        require_same_settings(parts, read_object(state, cure), settings, otherwise=cure)
+        return
+    require_ours(parts, "begun dataset", state.name)
+    write_json(state, settings)
+
+
+def _build_missing(title: str, unit: str, jobs: Sequence[PartJob], workers: int, build: BuildParts) -> None:
+    """Build every part that is not there yet."""
+    waiting = [job for job in jobs if not job.part.exists()]
+    total, left = (sum(job.recording.size for job in some) for some in (jobs, waiting))
+    started, recorded = time.monotonic(), 0.0
+    with progress(title, total, unit, total - left) as bar:
+        for built in build(waiting, workers):
+            recorded += built.seconds
+            bar.advance(built.size, f"{recorded / (time.monotonic() - started):.0f}x real time")
+
+
+def _merge(parts: Path, recordings: Sequence[Recording], out: Path, identity: dict[str, Any]) -> list[str]:
+    """Copy all parts into one file, in the order of the recordings; the names of those that gave no episode."""
+    require_space(out, sum((parts / recording.part).stat().st_size for recording in recordings))
+    skipped = []
+    number = 0
+    with new_file(out) as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["spec"] = json.dumps(identity["spec"], sort_keys=True)
+        file.attrs["config"] = json.dumps(identity["config"])
+        file.attrs["identity"] = json.dumps(identity)
+        file.attrs["version"] = __version__
+        episodes = file.create_group("episodes")
+        for recording in recordings:
+            copied = _copy_part(parts / recording.part, episodes, number)
+            skipped += [] if copied else [recording.name]
+            number += copied
+    write_digest(out)
+    if number == 0:
+        raise DiwaError(
+            f"no recording of {len(recordings)} has two good ticks in a row: look at one with 'diwa inspect'"
+        )
+    return skipped
+
+
+def _copy_part(path: Path, episodes: h5py.Group, number: int) -> int:
+    """Copy the episodes of a part behind `number` others; how many they are."""
+    cure = "delete it and run again"
+    with damage_as_error(f"{path} is damaged", cure):
+        require_digest(path, cure)
+        part = h5py.File(path, "r")
+    with part:
+        for count, name in enumerate(sorted(part, key=int)):
+            part.copy(name, episodes, f"{number + count:06d}")
+        return len(part)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from diwa_data.calvin.convert import CalvinImportConfig, CalvinPiece, demonstrations, import_calvin, play
 from diwa_data.calvin.format import (
-    Stretch,
+    Segment,
     frame_path,
     pose_of,
     read_annotations,
@@ -158,13 +158,13 @@ def test_marks_of_lights_and_of_tasks_never_done(folder, tmp_path, skill, length
 
 def test_demonstrations_overlap_last_and_the_seed_chooses(folder: Path) -> None:
     some = [
-        [each.stretch for each in demonstrations(folder, CalvinImportConfig(skill="open_drawer", count=1, seed=seed))]
+        [each.segment for each in demonstrations(folder, CalvinImportConfig(skill="open_drawer", count=1, seed=seed))]
         for seed in range(8)
     ]
-    assert len({stretches[0] for stretches in some}) > 1
+    assert len({segments[0] for segments in some}) > 1
     for seed in range(8):
         config = CalvinImportConfig(skill="open_drawer", count=2, seed=seed)
-        one, other = (each.stretch for each in demonstrations(folder, config))
+        one, other = (each.segment for each in demonstrations(folder, config))
         assert one.last < other.first
     assert len(demonstrations(folder, CalvinImportConfig(skill="open_drawer", count=0))) == 4
     with pytest.raises(DiwaError, match="4 annotated segments of open_drawer, not 50"):
@@ -174,9 +174,9 @@ def test_demonstrations_overlap_last_and_the_seed_chooses(folder: Path) -> None:
 def test_annotations_stay_in_their_episode(folder: Path) -> None:
     annotations = read_annotations(folder)
     assert annotations[0].task == "open_drawer"
-    assert annotations[0].stretch == Stretch(2, 20)
-    assert annotations[6].stretch == Stretch(45, 64)
-    assert read_episodes(folder) == [Stretch(0, 39), Stretch(40, 64)]
+    assert annotations[0].segment == Segment(2, 20)
+    assert annotations[6].segment == Segment(45, 64)
+    assert read_episodes(folder) == [Segment(0, 39), Segment(40, 64)]
 
 
 @pytest.fixture
@@ -280,21 +280,16 @@ def test_what_cannot_be_imported(copy: Path, tmp_path: Path, skill: str, where: 
 
 
 def test_memory_holds_few_frames(tmp_path: Path) -> None:
-    """A stretch of 300 frames, 7.4 MB at the networks' size, needs a fraction of that."""
+    """A segment of 300 frames, 7.4 MB at the networks' size, needs a fraction of that."""
     folder = write_calvin(tmp_path / "data", [300])
-    piece = CalvinPiece(folder, play(folder, CalvinImportConfig(workers=1))[0].stretch)
+    piece = CalvinPiece(folder, play(folder, CalvinImportConfig(workers=1))[0].segment)
     with h5py.File(tmp_path / "part.h5", "w") as file:
         tracemalloc.start()
-        piece.build(file, lambda: False)
+        piece.build(file)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(file["0/state"]) == 300
     assert peak < 5e6, f"{peak / 1e6:.1f} MB"
-
-
-def test_an_interrupted_worker_stops_at_the_next_frame(folder: Path, tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "part.h5", "w") as file, pytest.raises(KeyboardInterrupt):
-        CalvinPiece(folder, Stretch(0, 39)).build(file, lambda: True)
 
 
 def test_labels_say_where_an_episode_comes_from(imported: Dataset) -> None:

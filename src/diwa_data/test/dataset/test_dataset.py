@@ -16,8 +16,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
-from diwa_data.dataset.file import copy_episodes, write_checksum
-from diwa_data.dataset.hdf5 import write_digest
+from diwa_data.dataset.file import copy_episodes, write_checksum, write_digest
 from diwa_data.dataset.parts import build_part
 from diwa_data.errors import DiwaError
 from diwa_data.images import preprocess
