@@ -47,20 +47,18 @@ def run_unordered(
     items: Sequence[Item],
     workers: int,
     died: str,
-    start: Callable[..., None],
-    *arguments: Any,
+    start: Callable[[], object] | None = None,
 ) -> Iterator[Result]:
     """`work(item)` of all items as they are done, in up to so many processes; in this one if one is enough.
 
-    Each process begins with `start(*arguments)`. When this ends early (Ctrl-C, an error of an item), the items under
-    way see a KeyboardInterrupt and can clean up. Raises `DiwaError(died)` if a process was killed.
+    Each other process begins with `start()`. When this ends early (Ctrl-C, an error of an item), the items under way
+    see a KeyboardInterrupt and can clean up. Raises `DiwaError(died)` if a process was killed.
     """
     workers = min(workers, len(items))
     if workers <= 1:
-        start(*arguments)
         yield from map(work, items)
         return
-    pool = process_pool(workers, _start_stoppable, start, *arguments)
+    pool = process_pool(workers, _start_stoppable, start)
     try:
         with children_without_interrupts():
             futures = [pool.submit(_unless_stopped, work, item) for item in items]
@@ -79,14 +77,15 @@ def run_unordered(
 _stopped = False
 
 
-def _start_stoppable(start: Callable[..., None], *arguments: Any) -> None:
+def _start_stoppable(start: Callable[[], object] | None) -> None:
     def stop(*_: object) -> None:
         global _stopped
         _stopped = True
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    start(*arguments)
+    if start:
+        start()
 
 
 def _unless_stopped(work: Callable[[Item], Result], item: Item) -> Result:

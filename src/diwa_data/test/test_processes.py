@@ -45,15 +45,13 @@ def test_the_processes_of_a_pool_end_when_this_one_is_killed(tmp_path: Path):
 
 def test_items_are_done_by_processes_and_an_error_ends_those_under_way(tmp_path: Path):
     left = [tmp_path / str(number) for number in range(4)]
-    assert sorted(run_unordered(touch, left, 2, "died", time.sleep, 0)) == ["0", "1", "2", "3"]
+    assert sorted(run_unordered(touch, left, 2, "died")) == ["0", "1", "2", "3"]
     with pytest.raises(DiwaError, match="no such item"):
-        list(
-            run_unordered(touch, [tmp_path / "wait", tmp_path / "wait too", tmp_path / "bad"], 3, "died", time.sleep, 0)
-        )
+        list(run_unordered(touch, [tmp_path / "wait", tmp_path / "wait too", tmp_path / "bad"], 3, "died"))
     assert not (tmp_path / "wait").exists()
     assert not (tmp_path / "wait too").exists()
     with pytest.raises(DiwaError, match="one of them died"):
-        list(run_unordered(touch, [tmp_path / "kill", tmp_path / "0"], 2, "one of them died", time.sleep, 0))
+        list(run_unordered(touch, [tmp_path / "kill", tmp_path / "0"], 2, "one of them died"))
 
 
 def touch(path: Path) -> str:

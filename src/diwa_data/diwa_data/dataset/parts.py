@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +93,7 @@ BuildParts = Callable[[Sequence[PartJob], int], Iterator[Built]]
 def build_parts(jobs: Sequence[PartJob], workers: int) -> Iterator[Built]:
     """Do all jobs in `workers` processes, in this one if one is enough."""
     died = "a worker was killed (out of memory?): run again with fewer --workers"
-    return run_unordered(build_part, jobs, workers, died, cv2.setNumThreads, 1)
+    return run_unordered(build_part, jobs, workers, died, partial(cv2.setNumThreads, 1))
 
 
 def build_part(job: PartJob) -> Built:
