@@ -26,12 +26,12 @@ SECTIONS = (
 )  # fmt: skip
 
 DEFAULT_PRESET = "laptop"
-"""Where none is named."""
+"""Preset of a run that names none."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the defaults of a run come from."""
+    """The defaults of a run."""
 
     preset: str = DEFAULT_PRESET
     """Shipped preset."""

@@ -15,7 +15,7 @@ class DiwaError(Exception):
 
 
 def how_to_install(extra: str) -> str:
-    """What to do where an extra's package is missing: in the clone, since no index holds the project."""
+    """The cure where an extra's package is missing: in the clone, since no index holds the project."""
     return f"in the clone's folder, run pip install -e '.[{extra}]'"
 
 

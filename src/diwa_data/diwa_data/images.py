@@ -1,4 +1,4 @@
-"""From a camera's message to what the networks see: one path for recording, datasets and the robot."""
+"""From a camera's message to the networks' input: one path for recording, datasets and the robot."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def require_record_size(image: np.ndarray, camera: CameraSpec) -> None:
 
 
 def preprocess_observation(observation: Observation, spec: Spec) -> Frame:
-    """What the networks see of `observation`; the same arithmetic as the dataset's. Raises on a missing camera."""
+    """`observation` as the networks see it, by the dataset's own arithmetic. Raises `DiwaError` on a missing camera."""
     missing = [camera.name for camera in spec.cameras if camera.name not in observation.images]
     if missing:
         raise DiwaError(f"no image from camera {', '.join(missing)}; cameras seen: {', '.join(observation.images)}")

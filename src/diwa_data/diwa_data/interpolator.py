@@ -1,4 +1,4 @@
-"""What is published follows the goal: at the arm's rate, smooth, and within every limit at every step.
+"""The published target follows the goal at the arm's rate, smoothly, and within every limit at every step.
 
 The one trajectory generator of deployment, teleoperation and simulation. Each step solves for a time-optimal,
 jerk-limited motion to the moving goal (Ruckig, https://arxiv.org/abs/2105.04830) in position, tilt and yaw. It takes it
@@ -92,7 +92,7 @@ class Interpolator:
 
     @property
     def rest(self) -> Pose:
-        """Where the target would come to rest if it braked now."""
+        """The pose at which the target would come to rest if it braked now."""
         return _pose(self._at_rest(self._ramp))
 
     @property
@@ -334,7 +334,7 @@ class Interpolator:
         return self._speed
 
     def _goal_so_far(self) -> np.ndarray:
-        """Where the goal is now; where the target comes to rest, if there is none."""
+        """The goal now; the place where the target comes to rest, if there is none."""
         if self._goal is None:
             return self._at_rest(self._ramp)
         if self._start is None:

@@ -56,7 +56,7 @@ def warn_unsealed(what: str) -> None:
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-"""Of manifests."""
+"""Version of the manifests' format."""
 CHECKPOINT_FILES = ("weights.safetensors", "config.json", "spec.json", "metrics.json")
 """The files of a checkpoint that its manifest covers."""
 

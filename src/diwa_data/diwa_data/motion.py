@@ -35,7 +35,7 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """Where and how the published target may move, in the base frame. Speeds and their changes are norms."""
+    """Bounds on the published target's place and motion, in the base frame. Speeds and their changes are norms."""
 
     workspace_low: tuple[float, float, float] = (0.20, -0.50, 0.0)
     """Lower corner of the box that the hand stays in, metres."""
@@ -112,7 +112,7 @@ def limit_goal(goal: Pose, limits: MotionLimits) -> Limited:
 
 
 def outside(pose: Pose, limits: MotionLimits) -> str:
-    """Why the target may not begin at `pose`; empty if it is within box and tilt."""
+    """The reason why the target may not begin at `pose`; empty if it is within box and tilt."""
     if not is_finite(pose):
         return f"the pose {pose.position}, {pose.quaternion} is not finite"
     low, high = np.array(limits.workspace_low), np.array(limits.workspace_high)
@@ -205,9 +205,9 @@ class BelievedPose:
         self.pose: Pose | None = None
         """The last sample, if it is believed."""
         self.problem = "no measured pose yet"
-        """Why it is not; empty if it is."""
+        """Reason why it is not believed; empty if it is."""
         self.received = -math.inf
-        """When the last believed sample came."""
+        """Time at which the last believed sample came."""
 
     def bound(self, limits: MotionLimits) -> None:
         """Take the workspace of other limits."""
@@ -228,7 +228,7 @@ class BelievedPose:
             self.pose, self.problem, self.received = pose, "", now
 
     def _alone(self, pose: Pose) -> str:
-        """What is wrong with a sample by itself."""
+        """The fault of a sample by itself."""
         if not is_finite(pose):
             return f"the measured pose {pose.position}, {pose.quaternion} is not finite"
         far = max(float((self._low - pose.position).max()), float((pose.position - self._high).max()))
@@ -238,7 +238,7 @@ class BelievedPose:
         return ""
 
     def _jump(self, pose: Pose, now: float) -> str:
-        """What is wrong with a sample after the last one."""
+        """The fault of a sample that follows the last one."""
         if self._last is None:
             return "no measured pose before"
         before, then = self._last
@@ -260,7 +260,7 @@ STEP_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class SafeCommand:
-    """What the arm is told."""
+    """The command to the arm."""
 
     goal: Pose
     """Absolute hand pose to be at one tick from now."""

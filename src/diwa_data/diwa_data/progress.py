@@ -18,16 +18,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a task is."""
+    """State of a task at one step."""
 
     title: str
-    """What it is called."""
+    """Name of the task."""
     done: float
     """Units done, earlier runs included."""
     total: float
     """Units in all."""
     unit: str
-    """What is counted."""
+    """Unit that is counted, such as updates."""
     rate: float
     """Units per second in this run."""
     values: Mapping[str, float] = field(default_factory=dict)
@@ -65,9 +65,7 @@ class Bar:
         self._first, self._done, self._live, self._every = done, done, live, every
         self._started = self._printed = time.monotonic()
         self._listeners = _listeners.get()
-        self._task: TaskID | None = None
-        if live:
-            self._task = live.add_task(title, total=total, completed=int(done), rate="", note="")
+        self._task = live.add_task(title, total=total, completed=int(done), rate="", note="") if live else TaskID(0)
         self._tell(Standing(title, done, total, unit, rate=0.0))
 
     def update(self, done: float, note: str = "", values: Mapping[str, float] | None = None) -> None:
@@ -77,7 +75,7 @@ class Bar:
         rate = (done - self._first) / max(now - self._started, 1e-9)
         standing = Standing(self._title, done, self._total, self._unit, rate, dict(values or {}))
         self._tell(standing)
-        if self._live and self._task is not None:
+        if self._live:
             self._live.update(self._task, completed=done, rate=f"{rate:,.4g} {self._unit}/s", note=note)
         elif now - self._printed >= self._every or done >= self._total:
             self._printed = now
@@ -99,13 +97,7 @@ def progress(title: str, total: float, unit: str, done: float = 0) -> Iterator[B
     if not sys.stderr.isatty():
         yield Bar(title, total, unit, done, None)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    rate, note = TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[note]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), note)
     with Progress(*columns, console=Console(stderr=True)) as live:
         yield Bar(title, total, unit, done, live)

@@ -1,4 +1,4 @@
-"""What the control loop needs of a robot, simulated or real, and DPPO of many simulated ones."""
+"""Interfaces of robots: one, simulated or real, for the control loop, and many simulated ones for DPPO."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Observation:
     stamp: float
     """Capture time of the static frame, seconds."""
     received: float
-    """When that frame arrived, seconds."""
+    """Time at which that frame arrived, seconds."""
     scene_state: np.ndarray | None = None
     """(N,) as named by `spec.scene_state`; None where nothing measures it, as on every real robot."""
 

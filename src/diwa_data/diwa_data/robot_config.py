@@ -1,4 +1,4 @@
-"""A lab's robot and cameras: what its nodes are told, and the contract (`Spec`) that follows from it."""
+"""A lab's robot and cameras: the parameters of its nodes, and the contract (`Spec`) that follows from them."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class JointConfig:
-    """How near the arm's joints may come to where it cannot go on; 0 switches a margin off."""
+    """Margins of the arm's joints before limits and singularities; 0 switches one off."""
 
     warn: float = 0.1
-    """Radians from a joint's limit below which it is told."""
+    """Radians from a joint's limit below which the operator is warned."""
     hold: float = 0.03
     """Radians from a joint's limit below which the target stands still and a skill ends."""
     warn_singular: float = 0.06
-    """Smallest singular value of the Jacobian (metres and radians per radian) below which it is told."""
+    """Smallest singular value of the Jacobian (m/rad and rad/rad) below which the operator is warned."""
     hold_singular: float = 0.03
-    """The same, below which the target stands still and a skill ends."""
+    """Smallest singular value below which the target stands still and a skill ends."""
 
 
 @dataclass(frozen=True)
 class PlausibleConfig:
-    """What a measured pose must look like. The speeds are the Panda's own limits."""
+    """Thresholds that a measured pose must keep to be believed. The speeds are the Panda's own limits."""
 
     samples: int = 3
     """Poses in a row that must agree before the first of them, or any after a wrong one, is believed."""
     max_speed: float = 1.7
-    """Metres per second between two samples."""
+    """Greatest speed between two samples, metres per second."""
     max_rotation_speed: float = 2.5
-    """Radians per second between two samples."""
+    """Greatest speed of rotation between two samples, radians per second."""
     jitter_pos: float = 0.02
-    """Metres that two samples may differ besides."""
+    """Metres by which two samples may differ beyond that, whatever their times."""
     jitter_rot: float = 0.1
-    """Radians that two samples may differ besides."""
+    """Radians by which two samples may differ beyond that, whatever their times."""
     margin: float = 0.2
-    """Metres outside of the workspace up to which the hand may be."""
+    """Metres outside of the workspace up to which the hand may be measured."""
     max_gap: float = 1.0
-    """Seconds between two samples after which they say nothing of each other: the watchdog ends a skill then."""
+    """Seconds between two samples beyond which they are not compared: the watchdog ends a skill then."""
 
 
 @dataclass(frozen=True)

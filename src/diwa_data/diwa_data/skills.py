@@ -36,7 +36,7 @@ class Goal:
         return (moved if self.change > 0 else -moved) - abs(self.change)
 
     def achieved(self, names: Sequence[str], start: np.ndarray, now: np.ndarray) -> np.ndarray:
-        """Whether scene states `now` (..., N) are done, having begun at `start` (N,); `names` are those of the N."""
+        """True where scene states `now` (..., N) are done, having begun at `start` (N,); `names` are those of the N."""
         i = names.index(self.quantity)
         return self.margin(now[..., i], start[i]) >= 0
 

@@ -62,7 +62,7 @@ class CameraSpec:
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """Seven numbers in [-1, 1]: position delta, rotation delta, gripper (METHOD: actions; ROBOT: conventions)."""
+    """Seven numbers in [-1, 1]: position delta, rotation delta, gripper (conventions in `diwa_data.pose`)."""
 
     max_pos: float = 0.04
     """Metres per step and axis at full scale."""
@@ -82,17 +82,12 @@ class ActionSpec:
         _require(abs(self.gripper_open) == 1, "action.gripper_open", self.gripper_open, "1 or -1")
 
     @property
-    def dim(self) -> int:
-        """Length of an action."""
-        return 7
-
-    @property
     def null(self) -> np.ndarray:
         """(7,) float32: no motion, gripper open. Stands before the first frame of every sequence."""
         return np.array([0, 0, 0, 0, 0, 0, self.gripper_open], np.float32)
 
     def executed(self, action: np.ndarray) -> np.ndarray:
-        """What the robot executes of a raw action (..., 7): clipped to [-1, 1], gripper +1 (a >= 0) or -1."""
+        """The executed form of a raw action (..., 7): clipped to [-1, 1], gripper +1 (a >= 0) or -1."""
         action = np.clip(action, -1.0, 1.0)
         action[..., 6] = np.where(action[..., 6] >= 0, 1.0, -1.0)
         return action
@@ -132,7 +127,7 @@ class Spec:
 
     @property
     def action_dim(self) -> int:
-        return self.action.dim
+        return 7
 
     @property
     def state_dim(self) -> int:

@@ -1,4 +1,4 @@
-"""The causal tick rule (ROBOT, "Clock"): the same class aligns recordings and live streams.
+"""The causal tick rule: the same class aligns recordings and live streams.
 
 The static camera is the clock. Tick n is its frame whose rounded period index since the episode's start is
 `frames_per_tick * n`, by header stamp. Every other stream contributes its last message received by then, if it is
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tick:
-    """What was known at one control tick."""
+    """Everything known at one control tick."""
 
     segment: int
     """Counts up whenever too many ticks were missing."""
@@ -35,7 +35,7 @@ class Tick:
     stamp: float
     """Capture time of the clock's frame; when it was due, if it is missing."""
     received: float
-    """When that frame arrived, or would have."""
+    """Time at which that frame arrived, or would have."""
     samples: dict[str, Sample]
     """Stream -> its last message received by then."""
     flagged: bool
@@ -59,19 +59,11 @@ class TickClock:
     """Feed it messages in the order they were received and take the ticks that are due."""
 
     def __init__(
-        self,
-        clock: str,
-        max_age: Mapping[str, float],
-        rate: float,
-        frames_per_tick: int,
-        max_missing: int = 2,
+        self, clock: str, max_age: Mapping[str, float], rate: float, frames_per_tick: int, max_missing: int = 2
     ):
         """`max_age`: seconds per stream besides `clock`, infinite for latched ones; `rate`: clock frames per second."""
-        self._clock = clock
-        self._max_age = dict(max_age)
-        self._rate = rate
-        self._frames_per_tick = frames_per_tick
-        self._max_missing = max_missing
+        self._clock, self._max_age, self._rate = clock, dict(max_age), rate
+        self._frames_per_tick, self._max_missing = frames_per_tick, max_missing
         self._history: dict[str, deque[Sample]] = {s: deque(maxlen=_HISTORY) for s in (clock, *max_age)}
         self._pending: deque[Sample] = deque()
         self._segment = -1

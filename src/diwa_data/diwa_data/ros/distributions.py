@@ -1,4 +1,4 @@
-"""What differs between ROS 2 Humble and Jazzy, in one place."""
+"""The differences between ROS 2 Humble and Jazzy, in one place."""
 
 from __future__ import annotations
 

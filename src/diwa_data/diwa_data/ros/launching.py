@@ -1,4 +1,4 @@
-"""What the launch files share: robots, arguments that are checked, nodes that come back when they are killed."""
+"""Shared by the launch files: robots, arguments that are checked, nodes that come back when they are killed."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def number(given: Mapping[str, str], name: str) -> float:
 
 
 def skill_parameter(skill: str) -> str:
-    """How nodes are told the skill: empty for play."""
+    """The nodes' parameter `skill`: empty for play."""
     return "" if skill == PLAY else skill
 
 

@@ -1,4 +1,4 @@
-"""What every node does: run until Ctrl-C, read its parameters into a dataclass, report on `/diagnostics`."""
+"""Common to all nodes: run until Ctrl-C, read parameters into a dataclass, report on `/diagnostics`."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _leaves(prefix: str, tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 class Diagnostics:
-    """What a node tells on `/diagnostics`, once a second."""
+    """Statuses of a node on `/diagnostics`, once a second."""
 
     def __init__(self, node: Node):
         self._node = node

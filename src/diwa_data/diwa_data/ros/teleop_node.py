@@ -74,7 +74,7 @@ class Arm:
 
     @property
     def problem(self) -> str:
-        """Why no target may be published now; empty if it may."""
+        """Reason why no target may be published now; empty if it may."""
         if not self._problem and clock.now() - self._believed.received > self._max_age:
             self.lose(f"no {messages.CURRENT_POSE} for {self._max_age} s")
         return self._problem

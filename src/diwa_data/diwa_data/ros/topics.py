@@ -152,7 +152,7 @@ class MatchedSubscriptions:
         return {topic: ", ".join(sorted(several)) for topic, several in names.items() if len(several) > 1}
 
     def describe(self, topic: str) -> str:
-        """Why `topic` may be silent: nobody publishes it, or who does, with offered versus requested QoS."""
+        """Reasons why `topic` may be silent: nobody publishes it, or who does, with offered versus requested QoS."""
         who = "; ".join(
             f"{node_name(offer)} ({offer.topic_type}) offers {_words(offer.qos_profile)}"
             for offer in self._node.get_publishers_info_by_topic(topic)

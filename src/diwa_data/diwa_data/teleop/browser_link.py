@@ -1,4 +1,4 @@
-"""What a browser says about its controller, without the socket: messages are checked, aged, and become readings.
+"""A browser's messages about its controller, without the socket: they are checked, aged, and become readings.
 
 A message is a JSON object with these keys, all of them, and no others:
 

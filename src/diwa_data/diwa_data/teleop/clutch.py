@@ -20,7 +20,7 @@ GRIPPER_REPEAT = 1.0
 
 @dataclass(frozen=True)
 class TeleopConfig:
-    """How a controller drives the robot."""
+    """The way from a controller's motion to the robot's."""
 
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Workspace, speeds, lead and tilt."""
@@ -52,7 +52,7 @@ class ControllerState:
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """What the arm is told at one teleoperation step."""
+    """The command to the arm at one teleoperation step."""
 
     target: Pose
     """Absolute target in the base frame, after all limits."""
@@ -63,7 +63,7 @@ class Command:
 
 
 class ClutchStep(NamedTuple):
-    """Where the operator wants the hand."""
+    """The pose in which the operator wants the hand."""
 
     desired: Pose
     jumped: bool

@@ -26,7 +26,7 @@ ROOM_AXES = Rotation.from_matrix([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0,
 
 @dataclass(frozen=True)
 class KeyboardConfig:
-    """How fast keys move the hand."""
+    """Speeds of a hand that keys move."""
 
     speed: float = 0.12
     """Metres per second while a key is held."""
@@ -84,7 +84,7 @@ class Controller(Protocol):
     """A device that a person holds: it is read, gives signals, and is given back at the end."""
 
     instructions: str
-    """What to tell the operator: keys, buttons, or where the page's address is. May be logged."""
+    """Text for the operator: keys, buttons, or where the page's address is. May be logged."""
 
     def read(self) -> ControllerState:
         """The controller now."""

@@ -28,7 +28,7 @@ SHORTEST_BASELINE = 0.10
 
 
 class Calibration(NamedTuple):
-    """How a tracking room lies relative to the robot, and what that rests on."""
+    """The direction of a tracking room relative to the robot, and its evidence."""
 
     yaw: float
     """Turn about the vertical for `to_robot`, rad."""
@@ -98,7 +98,7 @@ class Vive:
         self._openvr.shutdown()
 
     def position(self) -> np.ndarray:
-        """Where the controller is in the tracking room (3,), metres. Raises `DiwaError` if it is not tracked."""
+        """The controller's position in the tracking room (3,), metres. Raises `DiwaError` if it is not tracked."""
         tracked = self._tracked()
         if not tracked.bPoseIsValid or tracked.eTrackingResult != _TRACKING_OK:
             raise DiwaError("the controller is not tracked: hold it where both base stations see it, then try again")
@@ -184,7 +184,7 @@ def load_yaw(path: Path) -> float:
 
 
 def calibration_path(config: ViveConfig) -> Path:
-    """Where the yaw between tracking room and robot is kept."""
+    """The file of the yaw between tracking room and robot."""
     return expanded(config.calibration) if config.calibration else home() / "vive.json"
 
 

@@ -51,7 +51,7 @@ class WebXR:
         """Listens when it returns. Raises `DiwaError` if the port is taken or the address is not this machine's."""
         self._config, self._clock = config, clock
         self.link = BrowserLink(config.stale_after)
-        """What the browser last said."""
+        """The browser's latest messages."""
         self.token = secrets.token_urlsafe(12)
         """Lets in whoever was told the address; a new one each time the device is opened."""
         self._address = config.host or _local_address()
