@@ -6,8 +6,6 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from diwa_data.files import atomic_path, full_disk_as_error, parse_json, read_by
 from diwa_data.images import Frame, preprocess_observation
 from diwa_data.motion import MotionLimits, SafetyFilter
 from diwa_data.pose import Pose, action_sequence
-from diwa_data.processes import children_without_interrupts, process_pool
+from diwa_data.processes import run_unordered
 from diwa_data.progress import progress
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import ControlResult, Tick, control_loop
@@ -186,16 +184,12 @@ class Tape:
 
 
 def run_jobs(jobs: Sequence[RolloutJob], setting: Setting, kept: Path, workers: int, title: str) -> list[RolloutResult]:
-    """Results of all `jobs`, in their order; those already in the file `kept` are not run again.
-
-    Ctrl-C waits for the rollouts under way (seconds), keeps them and raises KeyboardInterrupt.
-    """
+    """Results of all `jobs`, in their order; those already in the file `kept`, which gets each, are not run again."""
     done = {(rollout.policy, rollout.seed): rollout for rollout in read_rollouts(kept)}
     missing = [job for job in jobs if (job.policy, job.seed) not in done]
     kept.parent.mkdir(parents=True, exist_ok=True)
     with progress(title, len(jobs), "rollouts", len(jobs) - len(missing)) as bar, kept.open("a") as file:
-        run = _run_in_processes if min(workers, len(missing)) > 1 else _run_here
-        for rollout in run(missing, setting, workers):
+        for rollout in _roll_out(missing, setting, workers):
             done[rollout.policy, rollout.seed] = rollout
             with full_disk_as_error(kept):
                 file.write(json.dumps(dataclasses.asdict(rollout)) + "\n")
@@ -221,36 +215,25 @@ def read_rollouts(kept: Path) -> list[RolloutResult]:
         raise DiwaError(f"{kept} is damaged ({error}): {cure}") from error
 
 
-def _run_here(jobs: Sequence[RolloutJob], setting: Setting, workers: int) -> Iterator[RolloutResult]:
-    if not jobs:
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the workers: the same sums in the same order
+def _roll_out(jobs: Sequence[RolloutJob], setting: Setting, workers: int) -> Iterator[RolloutResult]:
+    """Results as they are done, each by one thread wherever it runs: the same sums in the same order."""
+    threads, died = torch.get_num_threads(), "a worker was killed (out of memory?): run again with fewer --workers"
+    one_thread = functools.partial(torch.set_num_threads, 1)
+    one_thread()
     try:
-        with closing(Runner(setting)) as runner:
-            yield from map(runner.until_success, jobs)
+        yield from run_unordered(functools.partial(_until_success, setting), jobs, workers, died, one_thread)
     finally:
         torch.set_num_threads(threads)
-
-
-def _run_in_processes(jobs: Sequence[RolloutJob], setting: Setting, workers: int) -> Iterator[RolloutResult]:
-    executor = process_pool(workers, torch.set_num_threads, 1)
-    try:
-        with children_without_interrupts():
-            futures = [executor.submit(_run_in_worker, job, setting) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise DiwaError("a worker was killed (out of memory?): run again with fewer --workers") from error
-    finally:
-        executor.shutdown(cancel_futures=True)
+        if _runner.cache_info().currsize:
+            _runner(setting).close()
+            _runner.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)
 def _runner(setting: Setting) -> Runner:
-    """The worker process's own."""
+    """The one of this process."""
     return Runner(setting)
 
 
-def _run_in_worker(job: RolloutJob, setting: Setting) -> RolloutResult:
+def _until_success(setting: Setting, job: RolloutJob) -> RolloutResult:
     return _runner(setting).until_success(job)
