@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,7 +16,7 @@ import numpy as np
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, read_object, remove, require_same_settings, write_json
-from diwa_data.processes import children_without_interrupts, process_pool
+from diwa_data.processes import run_unordered
 from diwa_data.progress import progress
 from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished, unfinished_episodes
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
@@ -71,36 +68,15 @@ def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None
 def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: SimConfig) -> None:
     require_same_config(out, config, sim)
     todo = [index for index, path in enumerate(paths) if not path.exists()]
-    started, seconds = time.monotonic(), 0.0
-    with progress(f"recording {config.skill or 'play'}", len(paths), "episodes", len(paths) - len(todo)) as bar:
-        for recorded in _episodes(todo, out, config, sim):
-            seconds += recorded
-            bar.advance(note=f"{seconds / (time.monotonic() - started):.1f}x real time")
-
-
-def _episodes(todo: list[int], out: Path, config: RecordConfig, sim: SimConfig) -> Iterator[float]:
-    """Record the episodes `todo`; yields the length in seconds of each as it is done."""
     work = partial(_record_number, out=out, config=config, sim=sim)
-    workers = min(config.workers, len(todo))
-    if workers <= 1:
-        yield from map(work, todo)
-        return
-    pool = process_pool(workers)
+    died = "a recording process died (out of memory?): run again to continue, or lower record.workers"
+    started, seconds = time.monotonic(), 0.0
     try:
-        with children_without_interrupts():
-            futures = [pool.submit(work, index) for index in todo]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise DiwaError(
-            "a recording process died (out of memory?): run again to continue, or lower record.workers"
-        ) from error
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
+        with progress(f"recording {config.skill or 'play'}", len(paths), "episodes", len(paths) - len(todo)) as bar:
+            for recorded in run_unordered(work, todo, config.workers, died):
+                seconds += recorded
+                bar.advance(note=f"{seconds / (time.monotonic() - started):.1f}x real time")
     finally:
-        pool.shutdown(cancel_futures=True)
         for left_over in out.glob(f"{HIDDEN}*"):
             remove(left_over)
 
