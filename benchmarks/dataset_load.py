@@ -47,13 +47,13 @@ def write(path: Path, frames: int) -> None:
 def load(path: Path) -> tuple[float, float, float]:
     """Seconds to the first batch, peak resident GiB, GiB of pixels."""
     from diwa_learning.core.device import peak_memory
-    from diwa_learning.world_model.replay import Replay, split_held_out
+    from diwa_learning.world_model.replay import ReplayBuffer, split_held_out
     from diwa_learning.world_model.train import load_datasets
 
     rng, started = np.random.default_rng(0), time.perf_counter()
     datasets = load_datasets([path])
     training, held_out = split_held_out(datasets, 0.05, rng)
-    replays = [Replay(episodes, datasets[0].spec, 50) for episodes in (training, held_out)]
+    replays = [ReplayBuffer(episodes, datasets[0].spec, 50) for episodes in (training, held_out)]
     for replay in replays:
         replay.sample(50, rng)
     elapsed = time.perf_counter() - started

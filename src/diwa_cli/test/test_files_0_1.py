@@ -15,7 +15,7 @@ from diwa_data.testing.synthetic import synthetic_image, synthetic_pose
 from diwa_deploy.bundle import StartRegion, load_bundle
 from diwa_learning.agent import load_agent
 from diwa_learning.core.checkpoint import load_checkpoint, read_header
-from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.model import load_world_model
 
 FILES = Path(__file__).parent / "files_0_1"
 

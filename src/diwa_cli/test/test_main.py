@@ -15,7 +15,7 @@ from diwa_cli.main import COMMANDS
 from diwa_data.motion import MotionLimits
 from diwa_deploy.bundle import SHIPPED, find_bundle, write_bundle, write_card
 from diwa_deploy.control import check_bundle
-from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.model import load_world_model
 from diwa_sim.table import SimConfig
 from diwa_sim.tasks import SCENE_STATE
 

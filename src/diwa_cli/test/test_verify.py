@@ -13,17 +13,17 @@ from diwa_cli.statistics import SEEDS
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.images import Frame
 from diwa_learning import agent as agent_module
-from diwa_learning.agent import Agent, Unjudged
+from diwa_learning.agent import Agent, NoClassifier
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.start_states import start_states
 from diwa_learning.finetune.train import FinetuneConfig
 from diwa_learning.policy.checkpoint import load_policy
 from diwa_learning.reward.train import load_reward
-from diwa_learning.world_model.checkpoint import load_world_model
-from diwa_learning.world_model.latents import embed_clips, filtered_states, gumbel_noise, whole
+from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
+from diwa_learning.world_model.model import load_world_model
 from diwa_learning.world_model.open_loop import action_check
-from diwa_learning.world_model.replay import Replay
+from diwa_learning.world_model.replay import ReplayBuffer
 
 pytestmark = pytest.mark.verify
 
@@ -48,7 +48,7 @@ def judge(run, world):
 
 def test_check_02_kl_rises_when_actions_are_shifted_or_shuffled(run, world):
     play = load_dataset(run.play)
-    replay = Replay(play.episodes, play.spec, 50, hybrid=world.model.config.scene_state)
+    replay = ReplayBuffer(play.episodes, play.spec, 50, hybrid=world.model.config.scene_state)
     clips = replay.sample(16, np.random.default_rng(0))
     kl = action_check(world.model, clips)
     assert min(kl["late"], kl["early"], kl["shuffled"]) > kl["recorded"], kl
@@ -59,7 +59,7 @@ def test_check_03_dataset_and_deployed_filter_agree(run, world, monkeypatch):
     episode = load_dataset(run.demonstrations).episodes[0]
     model = world.model
     clips = embed_clips(model, [whole(episode)])
-    noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=torch.Generator().manual_seed(0))
+    noise = model.rssm.noise(*clips.valid.shape, rng=torch.Generator().manual_seed(0))
     expected = filtered_states(model, clips, noise)
     frames = iter(range(len(episode)))
 
@@ -70,7 +70,7 @@ def test_check_03_dataset_and_deployed_filter_agree(run, world, monkeypatch):
 
     monkeypatch.setattr(agent_module, "preprocess_observation", stored)
     policy = load_policy(run.policy, world.spec, world.hash, model.feature_dim).policy
-    agent = Agent(model, policy, Unjudged(), world.spec)
+    agent = Agent(model, policy, NoClassifier(), world.spec)
     executed = world.spec.action.null
     for t in range(len(episode)):
         agent.filter(None, executed, noise[:, t])

@@ -14,7 +14,7 @@ from diwa_data.spec import Spec
 from diwa_deploy import control
 from diwa_deploy.bundle import SHIPPED, load_bundle, pack_bundles, write_bundle
 from diwa_deploy.control import SkillRunner
-from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.model import load_world_model
 
 SKILL = "open_drawer"
 

@@ -15,12 +15,10 @@ from diwa_data.robot import Observation
 from diwa_data.spec import Spec, require_same
 from diwa_learning.policy.base import ChainPolicy
 from diwa_learning.policy.checkpoint import load_policy
-from diwa_learning.reward.classifier import SuccessJudge
+from diwa_learning.reward.classifier import SuccessClassifier
 from diwa_learning.reward.train import load_reward
-from diwa_learning.world_model.checkpoint import load_world_model
-from diwa_learning.world_model.filtering import Belief, follow, unseen
-from diwa_learning.world_model.latents import gumbel_noise
-from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.latents import FilterState, begin_filter, filter_frame
+from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.replay import model_state
 from diwa_learning.world_model.rssm import State
 
@@ -35,7 +33,7 @@ class Decision:
     """The classifier's view of the current state; NaN without a classifier."""
 
 
-class Unjudged(SuccessJudge):
+class NoClassifier(SuccessClassifier):
     """Stands where there is no classifier: every probability is NaN, and nothing is a success."""
 
     def probability(self, features: Tensor) -> Tensor:
@@ -49,21 +47,21 @@ class Agent:
     when the queue is empty. All randomness comes from the seed of `reset`.
     """
 
-    def __init__(self, world_model: WorldModel, policy: ChainPolicy, reward: SuccessJudge, spec: Spec):
+    def __init__(self, world_model: WorldModel, policy: ChainPolicy, reward: SuccessClassifier, spec: Spec):
         self.world_model, self.policy, self.reward, self.spec = world_model, policy, reward, spec
         self.success_threshold = float(reward.threshold)
         self.reset(0)
 
     def reset(self, seed: int) -> None:
         """Begin a skill: zero state, empty queue."""
-        self._belief: Belief | None = None
+        self._filtered: FilterState | None = None
         self._generator = torch.Generator().manual_seed(seed)
         self._queue: deque[np.ndarray] = deque()
 
     @torch.inference_mode()
     def act(self, observation: Observation, executed: np.ndarray) -> Decision:
         """One control tick; `executed` (7,) is the action that led to this observation, the null action at first."""
-        noise = gumbel_noise(self.world_model.rssm, 1, generator=self._generator)
+        noise = self.world_model.rssm.noise(1, rng=self._generator)
         features = self.filter(observation, executed, noise)
         if not self._queue:
             sample = self.policy.sample(features, self.policy.draw_noise(1, self._generator))
@@ -77,14 +75,14 @@ class Agent:
         images = {name: torch.from_numpy(image)[None] for name, image in frame.images.items()}
         state = torch.from_numpy(model_state(frame.state, frame.scene_state, self.world_model.config.scene_state))[None]
         action = torch.from_numpy(np.asarray(executed, np.float32))[None]
-        belief = unseen(self.world_model, state) if self._belief is None else self._belief
-        self._belief = follow(self.world_model, belief, images, state, action, noise)
+        filtered = begin_filter(self.world_model, state) if self._filtered is None else self._filtered
+        self._filtered = filter_frame(self.world_model, filtered, images, state, action, noise)
         return self.state.features
 
     @property
     def state(self) -> State:
         """(1, ...) the world model's; the zero state before the first observation."""
-        return self.world_model.rssm.initial(1) if self._belief is None else self._belief.state
+        return self.world_model.rssm.initial(1) if self._filtered is None else self._filtered.state
 
 
 def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec) -> Agent:
@@ -95,5 +93,5 @@ def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec)
     world = load_world_model(world_model, decodes=False)
     require_same(spec, world.spec, str(world_model))
     chosen = load_policy(policy, spec, world.hash, world.model.feature_dim).policy
-    judge = load_reward(reward, world).classifier if reward else Unjudged()
+    judge = load_reward(reward, world).classifier if reward else NoClassifier()
     return Agent(world.model, chosen, judge, spec)

@@ -22,7 +22,7 @@ from diwa_learning.reward import train as reward_phase
 from diwa_learning.reward.classifier import NEGATIVE, UNUSED, RewardClassifier, RewardConfig, demonstration_labels
 from diwa_learning.reward.data import Items, demonstration_items, label_clips, play_items, screen_play
 from diwa_learning.reward.train import RewardJob
-from diwa_learning.world_model.latents import Part, draw_stretches, embed_clips, whole
+from diwa_learning.world_model.latents import Segment, draw_segments, embed_clips, whole
 
 
 def assert_same(one, two):
@@ -217,9 +217,9 @@ class TestReward:
         assert (items.labels == UNUSED).all()
 
     def test_stretches_fit_their_episode(self, toy_files):
-        parts = draw_stretches(toy_files.play.episodes, 50, 30, np.random.default_rng(0))
-        assert all(part.length == 30 and part.stop <= len(part.episode) for part in parts)
-        short = draw_stretches(toy_files.demonstrations.episodes, 5, 1000, np.random.default_rng(0))
+        parts = draw_segments(toy_files.play.episodes, 50, 30, np.random.default_rng(0))
+        assert all(len(part) == 30 and part.stop <= len(part.episode) for part in parts)
+        short = draw_segments(toy_files.demonstrations.episodes, 5, 1000, np.random.default_rng(0))
         assert all(part.start == 0 and part.stop == len(part.episode) for part in short)
 
     def test_unmarked_demonstrations_are_left_out_aloud(self, toy_files, capsys):
@@ -232,7 +232,7 @@ class TestReward:
 
 
 def test_parts_of_an_episode_are_clips(toy_files):
-    clips = embed_clips(toy_files.world.model, [Part(toy_files.play.episodes[0], 3, 9)])
+    clips = embed_clips(toy_files.world.model, [Segment(toy_files.play.episodes[0], 3, 9)])
     assert clips.valid.shape == (1, 6)
 
 

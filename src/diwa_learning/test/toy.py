@@ -27,10 +27,9 @@ from diwa_learning.policy.base import ChainPolicy, Normal
 from diwa_learning.policy.checkpoint import PolicyNetConfig
 from diwa_learning.policy.train import PolicyConfig
 from diwa_learning.reward.classifier import RewardConfig
-from diwa_learning.world_model.checkpoint import LoadedWorldModel, load_world_model
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.latents import embed_clips, whole
-from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.model import LoadedWorldModel, WorldModel, load_world_model
 from diwa_learning.world_model.rssm import RSSMConfig, balanced_kl, shift_actions
 
 GOAL, SPEED = 0.7, 0.1

@@ -95,7 +95,7 @@ def bundle(args: list[str]) -> int:
     from diwa_data.files import require_new
     from diwa_deploy.bundle import skills_folder, write_bundle
     from diwa_learning.agent import load_agent
-    from diwa_learning.world_model.checkpoint import load_world_model
+    from diwa_learning.world_model.model import load_world_model
 
     def command(
         skill: str,

@@ -19,10 +19,9 @@ from diwa_data.skills import GOALS
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import read_header
 from diwa_learning.core.device import compute_device
-from diwa_learning.world_model.checkpoint import load_world_model
-from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.open_loop import CONTEXT, HORIZON, OpenLoop, open_loop, save_filmstrip
-from diwa_learning.world_model.replay import Batch, Replay, held_out_of
+from diwa_learning.world_model.replay import Batch, ReplayBuffer, held_out_of
 
 RESULT = "result.json"
 ZOOM = 3
@@ -65,7 +64,7 @@ def evaluate_world_model(
     data = load_dataset(dataset, world.spec)
     episodes = held_out_of(data, trained_on, settings.held_out, np.random.default_rng(settings.seed))
     length = config.context + config.horizon
-    replay = Replay(episodes, world.spec, length, shortest=config.context + 1, hybrid=settings.scene_state)
+    replay = ReplayBuffer(episodes, world.spec, length, shortest=config.context + 1, hybrid=settings.scene_state)
     clips = replay.spread(config.clips)
     result = open_loop(model, clips.to(device), config.seed, config.context)
     found = {

@@ -31,8 +31,8 @@ from diwa_learning.finetune.selection import before, scores
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.reward.classifier import RewardConfig
 from diwa_learning.reward.train import CHUNK, RewardJob, dreamt_success, load_reward, train_reward
-from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.latents import embed_clips, whole
+from diwa_learning.world_model.model import load_world_model
 from diwa_sim.table import SimConfig
 from diwa_sim.tasks import is_done
 

@@ -22,7 +22,7 @@ from diwa_cli.statistics import DPPO_SEEDS, SEEDS, SuccessRate
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits, SafetyFilter
 from diwa_data.spec import Spec
-from diwa_learning.agent import Agent, Unjudged
+from diwa_learning.agent import Agent, NoClassifier
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.finetune.dppo import DPPOConfig, EnvironmentRollouts
 from diwa_learning.finetune.imagination import draw_gumbel
@@ -80,7 +80,7 @@ def test_features_are_those_of_the_agent_on_the_same_start(environments, checkpo
     config = dataclasses.replace(config, scene_state=hybrid, target=True, robot_state_weight=1.0)
     model = WorldModel(config, SPEC).eval()
     policy = make_policy(PolicyNetConfig(width=8, denoising_steps=2), model.feature_dim, 7)
-    agent = Agent(model.requires_grad_(False), policy, Unjudged(), SPEC)
+    agent = Agent(model.requires_grad_(False), policy, NoClassifier(), SPEC)
     sampling = DPPOConfig(envs=3, chunks=1, horizon=1)
     source = EnvironmentRollouts(model, environments, DPPO_SEEDS, sampling, torch.Generator().manual_seed(5))
     rollout = source.rollout(policy)

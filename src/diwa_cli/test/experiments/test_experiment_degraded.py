@@ -8,9 +8,8 @@ import torch
 from diwa_cli.experiments.degraded import AS_TRAINED, DegradeConfig, add_noise, drawing, dreams, world_models
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.rssm import gumbel
+from diwa_learning.world_model.model import load_world_model
 
 
 def test_noise_changes_what_is_imagined_and_nothing_that_is_filtered(checkpoints, tmp_path):
@@ -25,7 +24,7 @@ def test_noise_changes_what_is_imagined_and_nothing_that_is_filtered(checkpoints
     right, noisy = (load_world_model(path).model.rssm for path in (checkpoints.world_model, tmp_path / "noisy"))
     torch.manual_seed(0)
     embed, action, state = torch.randn(4, right.embed_dim), torch.rand(4, 7), right.initial(4)
-    noise = gumbel(torch.empty(4, 3, 4))
+    noise = right.noise(4)
     assert torch.equal(
         right.filter(state, action, embed, noise).features, noisy.filter(state, action, embed, noise).features
     )

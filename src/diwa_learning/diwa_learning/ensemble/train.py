@@ -19,9 +19,8 @@ from diwa_learning.core.device import compute_device, set_learning_rate, step
 from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.core.tensor_file import build
 from diwa_learning.ensemble.disagreement import Guard, GuardConfig
-from diwa_learning.world_model.checkpoint import load_world_model
-from diwa_learning.world_model.latents import draw_stretches, embed_clips, gumbel_noise, imagined_states, whole
-from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.latents import draw_segments, embed_clips, imagined_states, whole
+from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint, split_held_out
 from diwa_learning.world_model.rssm import categorical_kl, shift_actions
 
@@ -108,10 +107,10 @@ def filtered_frames(model: WorldModel, episodes: Sequence[Episode]) -> tuple[Ten
 def calibrate(guard: Guard, model: WorldModel, episodes: Sequence[Episode], config: GuardConfig) -> dict[str, float]:
     """Set what is usual from pieces of recordings, imagined under their actions; returns it."""
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
-    parts = draw_stretches(episodes, config.stretches, config.context + config.horizon, rng)
+    segments = draw_segments(episodes, config.stretches, config.context + config.horizon, rng)
     found = []
-    for clips in embed_clips(model, parts).split(CLIPS):
-        noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=generator)
+    for clips in embed_clips(model, segments).split(CLIPS):
+        noise = model.rssm.noise(*clips.valid.shape, rng=generator)
         h = imagined_states(model, clips, noise, config.context).h
         imagined = h[:, config.context :][clips.valid[:, config.context :]]
         found.append(guard.disagreement(imagined))

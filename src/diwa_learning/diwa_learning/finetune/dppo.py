@@ -22,9 +22,8 @@ from diwa_learning.finetune.learner import BCWeight, Learner, PPOConfig
 from diwa_learning.finetune.selection import WINDOW, finish, is_kept, keep_iteration
 from diwa_learning.policy.base import ChainPolicy, Exploration
 from diwa_learning.policy.checkpoint import describe, load_pretrained
-from diwa_learning.world_model.checkpoint import load_world_model
-from diwa_learning.world_model.filtering import Belief, follow, unseen
-from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.latents import FilterState, begin_filter, filter_frame
+from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.replay import model_state
 
 
@@ -88,16 +87,16 @@ class EnvironmentRollouts:
         config, rng, count = self.config, self.rng, self.environments.num_envs
         everyone = torch.ones(count, dtype=torch.bool, device=rng.device)
         seeds, noise = self._draw_seeds(), self._draw_noise()
-        belief = self._begin(everyone, seeds, noise)
+        filtered = self._begin(everyone, seeds, noise)
         age, chunks = torch.zeros(count, dtype=torch.int64, device=rng.device), []
         for t in range(config.chunks):
-            features = belief.state.features
+            features = filtered.state.features
             sample = policy.explore(features, policy.draw_noise(count, rng), config.exploration)
-            belief, succeeded = self._play(belief, sample.actions.cpu().numpy())
+            filtered, succeeded = self._play(filtered, sample.actions.cpu().numpy())
             success, age = self._tensor(succeeded.copy()), age + 1  # environments may write to their arrays
             chunk = Rollout(
                 features=features,
-                next_features=belief.state.features,
+                next_features=filtered.state.features,
                 chains=sample.chains,
                 reward=success.float(),
                 terminated=success,
@@ -108,17 +107,17 @@ class EnvironmentRollouts:
             )
             chunks.append(chunk)
             if t < config.chunks - 1:
-                belief, age = self._restart(belief, chunk.done), age * ~chunk.done
+                filtered, age = self._restart(filtered, chunk.done), age * ~chunk.done
         return Rollout.stack(chunks)
 
-    def _restart(self, belief: Belief, done: Tensor) -> Belief:
+    def _restart(self, filtered: FilterState, done: Tensor) -> FilterState:
         """Ended environments start anew; as many numbers are drawn however many they are."""
         seeds, noise = self._draw_seeds(), self._draw_noise()
         if not done.any():
-            return belief
-        return belief.replaced(done.nonzero()[:, 0], self._begin(done, seeds, noise[done]))
+            return filtered
+        return filtered.replaced(done.nonzero()[:, 0], self._begin(done, seeds, noise[done]))
 
-    def _begin(self, which: Tensor, seeds: list[int | None], noise: Tensor) -> Belief:
+    def _begin(self, which: Tensor, seeds: list[int | None], noise: Tensor) -> FilterState:
         """Start the environments `which` (N,) anew; their beliefs (M, ...) begin from the zero state, as deployment's.
 
         `seeds` are of all N, `noise` (M, C, K) of the M that begin.
@@ -126,15 +125,17 @@ class EnvironmentRollouts:
         observed, _ = self.environments.reset(seed=seeds, options={"reset_mask": which.cpu().numpy()})
         images, state = self._tensors({name: value[which.cpu().numpy()] for name, value in observed.items()})
         null = self.model.null_action.expand(len(state), -1)
-        return follow(self.model, unseen(self.model, state), images, state, null, noise)
+        return filter_frame(self.model, begin_filter(self.model, state), images, state, null, noise)
 
-    def _play(self, belief: Belief, chunks: np.ndarray) -> tuple[Belief, np.ndarray]:
-        """Beliefs after the `chunks` (N, H, 7), filtered at every control tick, and who has succeeded (N,) bool."""
+    def _play(self, filtered: FilterState, chunks: np.ndarray) -> tuple[FilterState, np.ndarray]:
+        """Filter states after the `chunks` (N, H, 7), a step a control tick, and who has succeeded (N,) bool."""
         for actions in chunks.swapaxes(0, 1):
             observed, _, succeeded, _, _ = self.environments.step(actions)
             images, state = self._tensors(observed)
-            belief = follow(self.model, belief, images, state, self._tensor(observed["executed"]), self._draw_noise())
-        return belief, succeeded
+            filtered = filter_frame(
+                self.model, filtered, images, state, self._tensor(observed["executed"]), self._draw_noise()
+            )
+        return filtered, succeeded
 
     def _draw_seeds(self) -> list[int | None]:
         """N seeds of starts."""

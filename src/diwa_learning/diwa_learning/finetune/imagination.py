@@ -19,7 +19,7 @@ from diwa_learning.core.device import Precision, compiled, is_half
 from diwa_learning.ensemble.disagreement import Guard
 from diwa_learning.finetune.start_states import StartConfig
 from diwa_learning.policy.base import ChainPolicy, Exploration
-from diwa_learning.reward.classifier import SuccessJudge
+from diwa_learning.reward.classifier import SuccessClassifier
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import RSSM, State
 
@@ -149,7 +149,7 @@ class Dream:
     def __init__(
         self,
         model: WorldModel,
-        classifier: SuccessJudge,
+        classifier: SuccessClassifier,
         starts: State,
         config: DreamConfig,
         rng: torch.Generator,

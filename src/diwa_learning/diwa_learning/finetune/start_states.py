@@ -10,8 +10,8 @@ import torch
 
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.reward.classifier import SuccessJudge
-from diwa_learning.world_model.latents import Part, gumbel_noise, last_states
+from diwa_learning.reward.classifier import SuccessClassifier
+from diwa_learning.world_model.latents import Segment, last_states
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import State
 
@@ -34,7 +34,7 @@ class StartConfig:
 
 def start_states(
     model: WorldModel,
-    classifier: SuccessJudge,
+    classifier: SuccessClassifier,
     demonstrations: Sequence[Episode],
     play: Sequence[Episode],
     config: StartConfig,
@@ -52,8 +52,8 @@ def start_states(
         *draw_frames(play, n_play, rng),
         *draw_frames(demonstrations, config.count - n_first - n_play, rng),
     ]
-    parts = [Part(episode, max(0, index + 1 - config.context), index + 1) for episode, index in frames]
-    noise = gumbel_noise(model.rssm, len(parts), config.context, generator=generator)
+    parts = [Segment(episode, max(0, index + 1 - config.context), index + 1) for episode, index in frames]
+    noise = model.rssm.noise(len(parts), config.context, rng=generator)
     states = last_states(model, parts, noise)
     with torch.no_grad():
         keep = ~classifier.is_success(classifier.probability(states.features))

@@ -21,7 +21,7 @@ from diwa_learning.finetune.selection import Choice, choose, finish, is_kept, ke
 from diwa_learning.finetune.start_states import start_states
 from diwa_learning.policy.checkpoint import LoadedPolicy, describe, load_pretrained
 from diwa_learning.reward.train import LoadedReward, load_reward
-from diwa_learning.world_model.checkpoint import LoadedWorldModel, load_world_model
+from diwa_learning.world_model.model import LoadedWorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint
 from diwa_learning.world_model.rssm import State
 

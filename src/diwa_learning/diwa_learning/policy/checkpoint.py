@@ -18,7 +18,7 @@ from diwa_learning.core.tensor_file import build
 from diwa_learning.policy.base import ChainPolicy, FinetunedPolicy
 from diwa_learning.policy.diffusion import DiffusionPolicy
 from diwa_learning.policy.gaussian import GaussianPolicy
-from diwa_learning.world_model.checkpoint import LoadedWorldModel
+from diwa_learning.world_model.model import LoadedWorldModel
 
 PREFIX = "policy."
 

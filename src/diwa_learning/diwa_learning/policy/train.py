@@ -18,9 +18,8 @@ from diwa_learning.core.device import compiled, compute_device, cosine, set_lear
 from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.policy.base import ChainPolicy
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
-from diwa_learning.world_model.checkpoint import load_world_model
-from diwa_learning.world_model.latents import embed_clips, filtered_states, gumbel_noise, whole
-from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
+from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint
 
 
@@ -131,7 +130,7 @@ def make_pairs(model: WorldModel, episodes: Sequence[Episode], config: PolicyCon
     samples = []
     for _ in range(config.latent_samples):
         features = [
-            filtered_states(model, group, gumbel_noise(model.rssm, *group.valid.shape, generator=generator)).features
+            filtered_states(model, group, model.rssm.noise(*group.valid.shape, rng=generator)).features
             for group in clips.split(64)
         ]
         samples.append(torch.cat(features)[:, : usable.shape[1]][usable])

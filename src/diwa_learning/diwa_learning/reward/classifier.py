@@ -65,7 +65,7 @@ class RewardConfig:
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 
 
-class SuccessJudge(nn.Module):
+class SuccessClassifier(nn.Module):
     """Says of model states whether the skill is done."""
 
     threshold: Tensor
@@ -83,7 +83,7 @@ class SuccessJudge(nn.Module):
         return probability > self.threshold
 
 
-class RewardClassifier(SuccessJudge):
+class RewardClassifier(SuccessClassifier):
     """Embedding MLP F -> W -> W and head W -> W -> 2, ReLU; class 1 is success."""
 
     def __init__(self, feature_dim: int, width: int):

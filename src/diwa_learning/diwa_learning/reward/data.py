@@ -11,13 +11,12 @@ from torch import Tensor
 
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.reward.classifier import NEGATIVE, UNUSED, RewardConfig, SuccessJudge, demonstration_labels
+from diwa_learning.reward.classifier import NEGATIVE, UNUSED, RewardConfig, SuccessClassifier, demonstration_labels
 from diwa_learning.world_model.latents import (
     Clips,
-    Part,
-    draw_stretches,
+    Segment,
+    draw_segments,
     embed_clips,
-    gumbel_noise,
     imagined_states,
     whole,
 )
@@ -39,14 +38,14 @@ class LabelledClips(Clips):
 
 
 def label_clips(
-    model: WorldModel, parts: Sequence[Part], label: Callable[[Episode], np.ndarray] | None
+    model: WorldModel, segments: Sequence[Segment], label: Callable[[Episode], np.ndarray] | None
 ) -> LabelledClips:
-    """Embed parts of recordings; `label` gives (T,) of an episode, without it all frames are `UNUSED`."""
-    clips = embed_clips(model, parts)
+    """Embed segments of recordings; `label` gives (T,) of an episode, without it all frames are `UNUSED`."""
+    clips = embed_clips(model, segments)
     labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
     if label:
-        for row, part in zip(labels, parts, strict=True):
-            row[: part.length] = torch.from_numpy(label(part.episode)[part.start : part.stop].astype(int))
+        for row, segment in zip(labels, segments, strict=True):
+            row[: len(segment)] = torch.from_numpy(label(segment.episode)[segment.start : segment.stop].astype(int))
     return LabelledClips(clips.embeds, clips.actions, clips.valid, labels)
 
 
@@ -85,7 +84,7 @@ def collect(
     """Latents of all frames, `samples` times with fresh noise: filtered, or imagined after `context` frames."""
     features, length = [], clips.valid.shape[1]
     for group in list(clips.split(GROUP)) * samples:
-        noise = gumbel_noise(model.rssm, *group.valid.shape, generator=generator)
+        noise = model.rssm.noise(*group.valid.shape, rng=generator)
         features.append(imagined_states(model, group, noise, context or length).features[group.valid])
     labels = clips.labels[clips.valid].repeat(samples)
     return Items(torch.cat(features), labels, torch.full_like(labels, context is not None, dtype=torch.bool))
@@ -119,13 +118,13 @@ def play_items(
         nothing = torch.zeros(0, dtype=torch.int64, device=model.device)
         return Items(torch.zeros(0, model.feature_dim, device=model.device), nothing, nothing.bool())
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    clips = label_clips(model, draw_stretches(episodes, segments, config.context + config.horizon, rng), truth)
+    clips = label_clips(model, draw_segments(episodes, segments, config.context + config.horizon, rng), truth)
     contexts = (None, config.context)
     return Items.join(*(collect(model, group, generator, c) for group in clips.split(GROUP) for c in contexts))
 
 
 @torch.no_grad()
-def screen_play(play: Items, screen: SuccessJudge, below: float) -> Items:
+def screen_play(play: Items, screen: SuccessClassifier, below: float) -> Items:
     """Negatives where `screen`, trained on demonstrations alone, scores the filtered frame less than `below`.
 
     The other frames are dropped: play contains open drawers. Labels that are known already stay.

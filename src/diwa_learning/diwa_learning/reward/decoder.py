@@ -13,15 +13,15 @@ from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_data.skills import goal_of
 from diwa_data.spec import Spec
-from diwa_learning.reward.classifier import SuccessJudge
-from diwa_learning.world_model.latents import embed_clips, filtered_states, gumbel_noise, whole
+from diwa_learning.reward.classifier import SuccessClassifier
+from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
 from diwa_learning.world_model.model import WorldModel, vector_decoder
 
 LEAST_ERROR = 1e-3
 """Floor of the decoder's error: millimetres, or thousandths of a light."""
 
 
-class DecodedReward(SuccessJudge):
+class DecodedReward(SuccessClassifier):
     """By how much the one number of the scene state that a skill changes has passed the skill's goal.
 
     It is the world model's decoder of that number, in its own unit, less the goal (`Goal.margin`).
@@ -70,7 +70,7 @@ def decoded_reward(model: WorldModel, skill: str, episodes: Sequence[Episode], s
     judge = DecodedReward(model.feature_dim).to(model.device)
     judge.take_decoder(model, skill)
     clips = embed_clips(model, [whole(episode) for episode in episodes])
-    noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=torch.Generator().manual_seed(seed))
+    noise = model.rssm.noise(*clips.valid.shape, rng=torch.Generator().manual_seed(seed))
     decoded = judge.margin(filtered_states(model, clips, noise).features)[clips.valid]
     true = np.concatenate([recorded_margin(episode, skill, model.spec) for episode in episodes])
     error = (decoded.cpu() - torch.from_numpy(true)).square().mean().sqrt()

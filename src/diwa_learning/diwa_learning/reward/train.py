@@ -24,16 +24,15 @@ from diwa_learning.reward.classifier import (
     ImageClassifier,
     RewardClassifier,
     RewardConfig,
-    SuccessJudge,
+    SuccessClassifier,
     Threshold,
     choose_threshold,
     score_at,
 )
 from diwa_learning.reward.data import Items, RewardData, Truth, make_data, screen_play
 from diwa_learning.reward.decoder import DecodedReward, decoded_reward, recorded_margin, require_scene_decoder
-from diwa_learning.world_model.checkpoint import LoadedWorldModel, load_world_model
-from diwa_learning.world_model.latents import Clips, gumbel_noise, imagined_states
-from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.latents import Clips, imagined_states
+from diwa_learning.world_model.model import LoadedWorldModel, WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint
 
 CHUNK, DREAM_SAMPLES = 4, 8
@@ -162,7 +161,7 @@ def rows_of_classes(items: Items) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def calibrate(
-    model: WorldModel, classifier: SuccessJudge, held: Items, demos: Clips, config: RewardConfig
+    model: WorldModel, classifier: SuccessClassifier, held: Items, demos: Clips, config: RewardConfig
 ) -> dict[str, Any]:
     """Set the classifier's threshold from held-out imagined latents, and report how well it or a decoder does.
 
@@ -197,7 +196,7 @@ def calibrate(
     }
 
 
-def dreams(model: WorldModel, classifier: SuccessJudge, demos: Clips, config: RewardConfig) -> dict[str, float]:
+def dreams(model: WorldModel, classifier: SuccessClassifier, demos: Clips, config: RewardConfig) -> dict[str, float]:
     """Share of open-loop dreams from the first frames of demonstrations that succeed, idle and as demonstrated."""
     generator = torch.Generator().manual_seed(config.seed)
     beginnings = demos.cut(range(len(demos.valid)), [0] * len(demos.valid), config.context + config.horizon)
@@ -210,7 +209,7 @@ def dreams(model: WorldModel, classifier: SuccessJudge, demos: Clips, config: Re
 @torch.no_grad()
 def dreamt_success(
     model: WorldModel,
-    classifier: SuccessJudge,
+    classifier: SuccessClassifier,
     clips: Clips,
     context: int,
     chunk: int,
@@ -223,7 +222,7 @@ def dreamt_success(
     """
     found = []
     for _ in range(samples):
-        noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=generator)
+        noise = model.rssm.noise(*clips.valid.shape, rng=generator)
         success = classifier.is_success(classifier.probability(imagined_states(model, clips, noise, context).features))
         found.append((success & clips.valid)[:, context - 1 + chunk :: chunk].any(dim=1))
     return torch.stack(found).float().mean(dim=0)
@@ -249,7 +248,7 @@ def make_trained(config: RewardConfig, model: WorldModel) -> RewardClassifier:
 class LoadedReward:
     """A classifier, or a decoder in its place, in evaluation mode with what it was made for."""
 
-    classifier: SuccessJudge
+    classifier: SuccessClassifier
     skill: str
     checkpoint: Checkpoint
 
@@ -259,7 +258,7 @@ def load_reward(path: Path, world: LoadedWorldModel) -> LoadedReward:
     checkpoint = load_checkpoint(path, "reward", world.spec, world.hash)
     config, model = checkpoint.config_as(RewardConfig), world.model
 
-    def make() -> SuccessJudge:
+    def make() -> SuccessClassifier:
         return DecodedReward(model.feature_dim) if config.kind == "decoder" else make_trained(config, model)
 
     classifier = build(make, checkpoint.weights, path)

@@ -1,14 +1,14 @@
-"""Model states of recorded frames: filtered, imagined open loop, or from a single frame.
+"""Model states of frames: recorded ones, filtered or imagined open loop, and those of robots, filtered tick by tick.
 
-The one place where trainers turn recordings into features. Filtering starts from the zero state and the null
-action at a clip's first frame, as deployment does; z is always sampled, from noise that is passed in or drawn
-from a given generator, so that the same seed gives the same features. N clips, T frames, E embedding size.
+The one place where trainers turn recordings into features; deployment, evaluation and DPPO filter by the same step.
+Filtering starts from the zero state and the null action; z is always sampled, from noise that is passed in, so that
+the same seed gives the same features. N clips or robots, T frames, E embedding size.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,32 +18,31 @@ from torch import Tensor
 
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.model import POSITION, WorldModel
 from diwa_learning.world_model.replay import model_state
-from diwa_learning.world_model.rssm import RSSM, State, shift_actions
+from diwa_learning.world_model.rssm import State, shift_actions
 
 C = TypeVar("C", bound="Clips")
 
 
 @dataclass(frozen=True)
-class Part:
+class Segment:
     """Frames `start` to `stop` (exclusive) of an episode."""
 
     episode: Episode
     start: int
     stop: int
 
-    @property
-    def length(self) -> int:
+    def __len__(self) -> int:
         return self.stop - self.start
 
 
 @dataclass(frozen=True)
 class Clips:
-    """N parts of recordings as the world model takes them, padded with zeros to T frames."""
+    """N segments of recordings as the world model takes them, padded with zeros to T frames."""
 
     embeds: Tensor
-    """(N, T, E) of the frames."""
+    """(N, T, E) embeddings of the frames."""
     actions: Tensor
     """(N, T, A) executed from each frame to the next; the last of a clip leads out of it."""
     valid: Tensor
@@ -63,36 +62,40 @@ class Clips:
         return replace(pieces, valid=pieces.valid & (frames <= last))
 
 
-def whole(episode: Episode) -> Part:
+def whole(episode: Episode) -> Segment:
     """All frames of an episode."""
-    return Part(episode, 0, len(episode))
+    return Segment(episode, 0, len(episode))
 
 
-def gumbel_noise(rssm: RSSM, *leading: int, generator: torch.Generator | None = None) -> Tensor:
-    """Standard Gumbel noise (*leading, C, K) for samples of z; drawn on the CPU, so that a seed means one thing."""
-    shape = (*leading, rssm.config.categoricals, rssm.config.classes)
-    return (-torch.empty(shape).exponential_(generator=generator).log_()).to(rssm.action_in.weight.device)
+def draw_segments(episodes: Sequence[Episode], count: int, length: int, rng: np.random.Generator) -> list[Segment]:
+    """`count` segments of `length` frames (shorter where an episode is), starting anywhere with equal chance."""
+    room = np.array([max(1, len(episode) - length + 1) for episode in episodes])
+    segments = []
+    for which in rng.choice(len(episodes), size=count, p=room / room.sum()):
+        start = int(rng.integers(room[which]))
+        segments.append(Segment(episodes[which], start, min(start + length, len(episodes[which]))))
+    return segments
 
 
-def embed_clips(model: WorldModel, parts: Sequence[Part]) -> Clips:
-    """Embed and pad parts of recordings; none may be empty. Frames that several parts share are embedded once."""
-    if not parts:
+def embed_clips(model: WorldModel, segments: Sequence[Segment]) -> Clips:
+    """Embed and pad segments of recordings; none may be empty. Frames that several share are embedded once."""
+    if not segments:
         raise DiwaError("no recorded frames to encode: the dataset has no episode that is long enough")
-    length = max(part.length for part in parts)
-    embeds = torch.zeros(len(parts), length, model.embed_dim, device=model.device)
-    actions = torch.zeros(len(parts), length, model.rssm.action_dim, device=model.device)
-    valid = torch.zeros(len(parts), length, dtype=torch.bool, device=model.device)
+    shape, device = (len(segments), max(map(len, segments))), model.device
+    embeds = torch.zeros(*shape, model.embed_dim, device=device)
+    actions = torch.zeros(*shape, model.rssm.action_dim, device=device)
+    valid = torch.zeros(shape, dtype=torch.bool, device=device)
     of_episode: dict[Episode, list[int]] = defaultdict(list)
-    for n, part in enumerate(parts):
-        actions[n, : part.length] = torch.from_numpy(np.asarray(part.episode.action[part.start : part.stop]))
-        valid[n, : part.length] = True
-        of_episode[part.episode].append(n)
+    for n, segment in enumerate(segments):
+        actions[n, : len(segment)] = torch.from_numpy(np.asarray(segment.episode.action[segment.start : segment.stop]))
+        valid[n, : len(segment)] = True
+        of_episode[segment.episode].append(n)
     for episode, rows in of_episode.items():
-        seen = np.concatenate([np.arange(parts[n].start, parts[n].stop) for n in rows])
-        frames, where = np.unique(seen, return_inverse=True)
-        found = embed_frames(model, episode, frames)[torch.from_numpy(where).to(model.device)]
-        for n, embed in zip(rows, found.split([parts[n].length for n in rows]), strict=True):
-            embeds[n, : len(embed)] = embed
+        frames = np.unique(np.concatenate([np.arange(segments[n].start, segments[n].stop) for n in rows]))
+        found = embed_frames(model, episode, frames)
+        for n in rows:
+            first = int(np.searchsorted(frames, segments[n].start))
+            embeds[n, : len(segments[n])] = found[first : first + len(segments[n])]
     return Clips(embeds, actions, valid)
 
 
@@ -112,17 +115,16 @@ def embed_frames(model: WorldModel, episode: Episode, frames: np.ndarray, batch:
 
 @torch.no_grad()
 def filtered_states(model: WorldModel, clips: Clips, noise: Tensor) -> State:
-    """Posterior states (N, T, ...) from the zero state; `noise` (N, T, C, K) from `gumbel_noise`."""
+    """Posterior states (N, T, ...) from the zero state; noise (N, T, C, K) Gumbel."""
     previous = shift_actions(clips.actions, model.null_action)
-    reset = torch.zeros_like(clips.valid)
-    return model.rssm.observe(clips.embeds, previous, reset, noise).states
+    return model.rssm.observe(clips.embeds, previous, torch.zeros_like(clips.valid), noise).states
 
 
 @torch.no_grad()
-def last_states(model: WorldModel, parts: Sequence[Part], noise: Tensor, batch: int = 256) -> State:
-    """Posterior states (N, ...) of the last frame of each part, filtered from its first; noise (N, T, C, K)."""
+def last_states(model: WorldModel, segments: Sequence[Segment], noise: Tensor, batch: int = 256) -> State:
+    """Posterior states (N, ...) of the last frame of each segment, filtered from its first; noise (N, T, C, K)."""
     found = []
-    clips = embed_clips(model, parts)
+    clips = embed_clips(model, segments)
     for group, drawn in zip(clips.split(batch), noise[:, : clips.valid.shape[1]].split(batch), strict=True):
         states = filtered_states(model, group, drawn)
         found.append(states[torch.arange(len(group.valid)), group.valid.sum(1) - 1])
@@ -135,21 +137,51 @@ def imagined_states(model: WorldModel, clips: Clips, noise: Tensor, context: int
 
     Up to index context - 1 filtered, as deployment begins; index t above it is the state imagined for frame t.
     """
-    length = clips.valid.shape[1]
-    context = min(context, length)
-    seen = Clips(clips.embeds[:, :context], clips.actions[:, :context], clips.valid[:, :context])
+    seen = Clips(*(part[:, :context] for part in (clips.embeds, clips.actions, clips.valid)))
     states = filtered_states(model, seen, noise[:, :context])
-    if context == length:
+    if context >= clips.valid.shape[1]:
         return states
     later = model.rssm.imagine(states[:, -1], clips.actions[:, context - 1 : -1], noise[:, context:])
     return State.cat([states, later], dim=1)
 
 
-def draw_stretches(episodes: Sequence[Episode], count: int, length: int, rng: np.random.Generator) -> list[Part]:
-    """`count` stretches of `length` frames (shorter where an episode is), starting anywhere with equal chance."""
-    room = np.array([max(1, len(episode) - length + 1) for episode in episodes])
-    parts = []
-    for which in rng.choice(len(episodes), size=count, p=room / room.sum()):
-        start = int(rng.integers(room[which]))
-        parts.append(Part(episodes[which], start, min(start + length, len(episodes[which]))))
-    return parts
+@dataclass(frozen=True)
+class FilterState:
+    """The state of a filter that has taken in the frames and actions of N robots so far."""
+
+    state: State
+    """(N, ...) of the world model."""
+    target: Tensor
+    """(N, 3) where the executed actions have put the commanded position, metres."""
+
+    def replaced(self, rows: Tensor, new: FilterState) -> FilterState:
+        """With the states `new` (M, ...) in `rows` (M,)."""
+        pairs = zip(self.state.parts(), new.state.parts(), strict=True)
+        state = State(*(old.index_copy(0, rows, part) for old, part in pairs))
+        return FilterState(state, self.target.index_copy(0, rows, new.target))
+
+
+def begin_filter(model: WorldModel, model_state: Tensor) -> FilterState:
+    """Before the first frame, whose state is (N, S): the zero state, the target where the hand is.
+
+    The first `filter_frame` takes the null action.
+    """
+    return FilterState(model.rssm.initial(len(model_state)), model_state[:, POSITION])
+
+
+@torch.no_grad()
+def filter_frame(
+    model: WorldModel,
+    before: FilterState,
+    images: Mapping[str, Tensor],
+    model_state: Tensor,
+    executed: Tensor,
+    noise: Tensor,
+) -> FilterState:
+    """Take in frames, camera -> (N, 64, 64, 3) and the state beside them (N, S), to which `executed` (N, A) led.
+
+    The target is summed up as in recordings: the hand's first position and the actions since. noise (N, C, K) Gumbel.
+    """
+    target = before.target + executed[:, POSITION] * model.spec.action.max_pos
+    embed = model.embed(images, model_state, target)
+    return FilterState(model.rssm.filter(before.state, executed, embed, noise), target)

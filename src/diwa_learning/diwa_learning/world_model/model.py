@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
+from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.core.device import is_half
+from diwa_learning.core.tensor_file import build
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.networks import (
     ImageDecoder,
@@ -55,10 +58,10 @@ def draw(valid: Tensor, config: WorldModelConfig) -> Draws:
     return Draws(
         weight=_shares(valid),
         reset=torch.rand(rows, length, device=device) < config.reset_probability,
-        noise=gumbel(torch.empty(rows, length, *latent, device=device)),
+        noise=gumbel(rows, length, *latent, device=device),
         frames=keys.argsort(1)[:, :count],
         imagined_weight=_shares(valid[:, 1 : 1 + starts * steps]),
-        imagined_noise=gumbel(torch.empty(rows, starts, steps, *latent, device=device)),
+        imagined_noise=gumbel(rows, starts, steps, *latent, device=device),
     )
 
 
@@ -356,3 +359,28 @@ class WorldModel(nn.Module):
         """Mean image (3, H, W) and standard deviation (a number) of a camera, as pixels in [-0.5, 0.5]."""
         mean, std = self.get_buffer(f"{camera}_mean"), self.get_buffer(f"{camera}_std")
         return mean.permute(2, 0, 1), std  # in memory like the images, or the difference is slow
+
+
+@dataclass(frozen=True)
+class LoadedWorldModel:
+    """A trained world model in evaluation mode, without gradients."""
+
+    model: WorldModel
+    spec: Spec
+    hash: str
+    """Of its weights; stored by everything that is trained on it."""
+
+
+def load_world_model(path: Path, device: str | torch.device = "cpu", decodes: bool = True) -> LoadedWorldModel:
+    """The world model of a checkpoint folder, ready to use.
+
+    One that was packed for deployment has no decoders: `DiwaError`, unless `decodes` is false.
+    """
+    checkpoint = load_checkpoint(path, "world_model")
+    whole = any(name.startswith("decoder") for name in checkpoint.weights)
+    if decodes and not whole:
+        raise DiwaError(f"{path} was packed for deployment and cannot dream: give the world model it is made of")
+    config = checkpoint.config_as(WorldModelConfig)
+    model = build(lambda: WorldModel(config, checkpoint.spec, decodes=whole), checkpoint.weights, path)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # else convolutions reorder every call
+    return LoadedWorldModel(model.to(device).eval().requires_grad_(False), checkpoint.spec, checkpoint.hash)

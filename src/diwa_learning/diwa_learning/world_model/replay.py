@@ -92,7 +92,7 @@ class Batch:
         return Batch(moved, *(part.to(device, non_blocking=True) for part in others))
 
 
-class Replay:
+class ReplayBuffer:
     """Sequences of `length` frames from `episodes`, whose images stay where they lie in memory.
 
     An episode is drawn in proportion to its frames, a start uniformly among those that fit: short demonstrations
@@ -121,7 +121,7 @@ class Replay:
         self.target = torch.from_numpy(np.concatenate(targets))
         self.actions = torch.from_numpy(np.concatenate([episode.action for episode in episodes]))
 
-    def to(self, device: torch.device) -> Replay:
+    def to(self, device: torch.device) -> ReplayBuffer:
         """Give batches on `device` from now on. A GPU takes all frames if they fill no more than half its free memory;
         else each batch is copied to it."""
         self.device = device

@@ -185,12 +185,17 @@ class RSSM(nn.Module):
         """(..., D), (..., E) -> float32 logits (..., C, K) of z given its observation."""
         return self._posterior(h, self.embed_in(embed))
 
+    def noise(self, *leading: int, rng: torch.Generator | None = None) -> Tensor:
+        """Standard Gumbel noise (*leading, C, K) for samples of z; a generator on the CPU draws the same for a GPU."""
+        shape = (*leading, self.config.categoricals, self.config.classes)
+        return gumbel(*shape, device=self.action_in.weight.device, rng=rng)
+
     def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
         """Sample z (..., C*K) by the Gumbel-max trick, gradients straight through the probabilities.
 
         `noise` (..., C, K) is the Gumbel noise to use; drawn here when None.
         """
-        noise = gumbel(logits) if noise is None else noise
+        noise = self.noise(*logits.shape[:-2]) if noise is None else noise
         hard = torch.zeros_like(logits).scatter_(-1, (logits + noise).argmax(-1, keepdim=True), 1.0)
         probabilities = logits.softmax(-1)
         return (hard + (probabilities - probabilities.detach())).flatten(-2)
@@ -224,7 +229,7 @@ class RSSM(nn.Module):
         # projections of all steps at once
         action_codes = self.action_in(torch.cat([previous_actions * keep[..., None], place_code(targets)], -1))
         embed_codes = self.embed_in(embeds)
-        noise = gumbel(self._empty_logits(batch, length)) if noise is None else noise
+        noise = self.noise(batch, length) if noise is None else noise
         steps = _Steps(self, action_codes, embed_codes)
         state, states, posteriors = self.initial(batch), [], []
         for keep_t, noise_t, target in zip(keep.unbind(1), noise.unbind(1), targets.unbind(1), strict=True):
@@ -238,7 +243,7 @@ class RSSM(nn.Module):
     def imagine(self, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
         """States (B, T, ...) that the executed actions (B, T, A) lead to from `state` (B, ...) without observations."""
         batch, length, _ = actions.shape
-        noise = gumbel(self._empty_logits(batch, length)) if noise is None else noise
+        noise = self.noise(batch, length) if noise is None else noise
         states = []
         for t in range(length):
             state = self.imagine_step(state, actions[:, t], noise[:, t])
@@ -255,9 +260,6 @@ class RSSM(nn.Module):
 
     def _logits(self, flat: Tensor) -> Tensor:
         return flat.float().unflatten(-1, (self.config.categoricals, self.config.classes))
-
-    def _empty_logits(self, batch: int, length: int) -> Tensor:
-        return self.action_in.weight.new_empty(batch, length, self.config.categoricals, self.config.classes)
 
 
 class _Steps:
@@ -301,9 +303,9 @@ def place_code(place: Tensor) -> Tensor:
     return torch.cat([place, phase.sin(), phase.cos()], -1)
 
 
-def gumbel(like: Tensor) -> Tensor:
-    """Standard Gumbel noise of the shape, type and device of `like`."""
-    return -torch.empty_like(like).exponential_().log_()
+def gumbel(*shape: int, device: torch.device | str, rng: torch.Generator | None = None) -> Tensor:
+    """Standard Gumbel noise, drawn where `rng` is, without it from torch's own generator of `device`."""
+    return (-torch.empty(shape, device=rng.device if rng else device).exponential_(generator=rng).log_()).to(device)
 
 
 def shift_actions(actions: Tensor, null: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import Draws, WorldModel, WorldModelLoss, draw
 from diwa_learning.world_model.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, open_loop, save_filmstrip
-from diwa_learning.world_model.replay import Batch, Replay, fingerprint, split_held_out
+from diwa_learning.world_model.replay import Batch, ReplayBuffer, fingerprint, split_held_out
 
 
 @torch.no_grad()
@@ -100,8 +100,8 @@ def train_world_model(job: WorldModelJob) -> None:
         if run.finished:
             return
         training, held_out = split_held_out(loaded, config.held_out, run.rng)
-        replay = Replay(training, spec, config.sequence_length, hybrid=config.scene_state)
-        clips = Replay(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1, hybrid=config.scene_state)
+        replay = ReplayBuffer(training, spec, config.sequence_length, hybrid=config.scene_state)
+        clips = ReplayBuffer(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1, hybrid=config.scene_state)
         del loaded, training, held_out  # a GPU takes their frames
         model = WorldModel(config, spec)
         model.set_state_statistics(*replay.state_statistics())
@@ -135,7 +135,7 @@ def train_world_model(job: WorldModelJob) -> None:
 class Sampler:
     """Batches and draws of one process: it draws the whole batch's, as all of them do, and takes its rows."""
 
-    replay: Replay
+    replay: ReplayBuffer
     config: WorldModelConfig
     group: Processes
 
@@ -192,7 +192,7 @@ def curves(loss: WorldModelLoss, norm: Tensor, group: Processes) -> dict[str, Te
     return {**dict(zip(names, parts.cpu(), strict=True)), "gradient_norm": norm}
 
 
-def finish(run: TrainingRun, model: WorldModel, replay: Replay, clips: Replay, per_step: int) -> None:
+def finish(run: TrainingRun, model: WorldModel, replay: ReplayBuffer, clips: ReplayBuffer, per_step: int) -> None:
     """Check the model at length and leave it as a checkpoint."""
     frames_per_s = run.step * per_step / max(run.seconds, 1e-9)
     final = clips.spread(FULL_CHECK).to(run.processes.device)

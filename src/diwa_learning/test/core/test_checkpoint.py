@@ -11,8 +11,8 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint, save_checkpoint, weights_hash
 from diwa_learning.core.tensor_file import build, write_tensors
-from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import load_world_model
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import SMALL, compact, load_checkpoint, save_checkpoint, weights_hash, write_compact
 from diwa_learning.core.tensor_file import SCALE
-from diwa_learning.world_model.checkpoint import load_world_model
+from diwa_learning.world_model.model import load_world_model
 
 
 @given(st.integers(0, 10_000), st.floats(-20, 20))

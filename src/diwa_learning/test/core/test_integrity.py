@@ -18,9 +18,8 @@ from diwa_learning.core.checkpoint import load_checkpoint, save_checkpoint, seal
 from diwa_learning.core.tensor_file import load_state, save_state
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, load_policy, make_policy, policy_weights
 from diwa_learning.policy.train import PolicyConfig
-from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.model import WorldModel
+from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.rssm import RSSMConfig
 
 SIZES = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)

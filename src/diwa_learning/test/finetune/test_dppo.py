@@ -16,8 +16,7 @@ from diwa_learning.finetune.dppo import DPPOConfig, EnvironmentRollouts, Practic
 from diwa_learning.finetune.imagination import draw_gumbel
 from diwa_learning.policy.base import Exploration, FinetunedPolicy
 from diwa_learning.policy.checkpoint import load_policy
-from diwa_learning.world_model.filtering import follow, unseen
-from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
+from diwa_learning.world_model.latents import begin_filter, embed_clips, filter_frame, filtered_states, whole
 from diwa_learning.world_model.rssm import State
 
 SEEDS = range(100, 1000)
@@ -95,18 +94,18 @@ def test_filtering_environments_is_filtering_a_recording(toy_files):
     noise = draw_gumbel(model.rssm, torch.Generator().manual_seed(0), 1, len(episode))
     expected = filtered_states(model, clips, noise)
     frames = [line_observation(episode.state[t : t + 1, 0].astype(float)) for t in range(len(episode))]
-    belief = unseen(model, torch.from_numpy(frames[0]["state"]))
+    filtered = begin_filter(model, torch.from_numpy(frames[0]["state"]))
     for t, frame in enumerate(frames):
         action = model.null_action[None] if t == 0 else torch.from_numpy(episode.action[t - 1 : t])
         images = {name: torch.from_numpy(frame[name]) for name in ("static", "gripper")}
-        belief = follow(model, belief, images, torch.from_numpy(frame["state"]), action, noise[:, t])
-        assert torch.equal(belief.state.z, expected.z[:, t])
-        torch.testing.assert_close(belief.state.h, expected.h[:, t], atol=1e-4, rtol=0)
+        filtered = filter_frame(model, filtered, images, torch.from_numpy(frame["state"]), action, noise[:, t])
+        assert torch.equal(filtered.state.z, expected.z[:, t])
+        torch.testing.assert_close(filtered.state.h, expected.h[:, t], atol=1e-4, rtol=0)
 
 
 def test_some_beliefs_are_replaced(toy_files):
     model = toy_files.world.model
-    old, new = (unseen(model, torch.full((n, 10), value)) for n, value in ((3, 1.0), (2, 2.0)))
+    old, new = (begin_filter(model, torch.full((n, 10), value)) for n, value in ((3, 1.0), (2, 2.0)))
     marked = replace(new, state=State(*(part + 5 for part in new.state.parts())))
     found = old.replaced(torch.tensor([2, 0]), marked)
     assert found.target[:, 0].tolist() == [2, 1, 2]

@@ -7,7 +7,7 @@ import torch
 from diwa_data.errors import DiwaError
 from diwa_learning.finetune.start_states import StartConfig, draw_frames, start_states
 from diwa_learning.reward.classifier import RewardClassifier
-from diwa_learning.world_model.latents import Part, embed_clips, filtered_states, gumbel_noise, last_states
+from diwa_learning.world_model.latents import Segment, embed_clips, filtered_states, last_states
 
 
 def test_frames_come_evenly_from_all_or_from_the_first_ones(toy_files):
@@ -40,11 +40,11 @@ def test_no_start_left_is_an_error(toy_files):
 
 def test_a_start_is_filtered_from_its_context(toy_files):
     model, episode = toy_files.world.model, toy_files.demonstrations.episodes[0]
-    noise = gumbel_noise(model.rssm, 3, 4, generator=torch.Generator().manual_seed(0))
-    parts = [Part(episode, 2, 6), Part(episode, 5, 6), Part(episode, 0, 2)]
+    noise = model.rssm.noise(3, 4, rng=torch.Generator().manual_seed(0))
+    parts = [Segment(episode, 2, 6), Segment(episode, 5, 6), Segment(episode, 0, 2)]
     found = last_states(model, parts, noise, batch=2)
     for row, part in enumerate(parts):
-        alone = filtered_states(model, embed_clips(model, [part]), noise[row : row + 1, : part.length])
+        alone = filtered_states(model, embed_clips(model, [part]), noise[row : row + 1, : len(part)])
         torch.testing.assert_close(found.features[row], alone.features[0, -1])
 
 

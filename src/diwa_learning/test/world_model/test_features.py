@@ -12,14 +12,13 @@ from diwa_data.errors import DiwaError
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_data.testing.synthetic import record_synthetic, synthetic_image, synthetic_pose
-from diwa_learning.agent import Agent, Unjudged
+from diwa_learning.agent import Agent, NoClassifier
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.world_model.latents import (
-    Part,
+    Segment,
     embed_clips,
     embed_frames,
     filtered_states,
-    gumbel_noise,
     imagined_states,
     whole,
 )
@@ -32,7 +31,7 @@ def clips(tiny_world_model, toy_files):
 
 
 def noise_for(model, clips, seed=0):
-    return gumbel_noise(model.rssm, *clips.valid.shape, generator=torch.Generator().manual_seed(seed))
+    return model.rssm.noise(*clips.valid.shape, rng=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("hybrid", [False, True])
@@ -51,7 +50,7 @@ def test_check_03_trainer_and_agent_compute_the_same_logits(tmp_path, tiny_confi
     trained_logits = tiny_world_model.rssm.posterior(trained.h, clips.embeds)
 
     policy = make_policy(PolicyNetConfig(width=8, denoising_steps=2), tiny_world_model.feature_dim, 7)
-    agent = Agent(tiny_world_model, policy, Unjudged(), spec)
+    agent = Agent(tiny_world_model, policy, NoClassifier(), spec)
     executed = spec.action.null
     for t, stamp in enumerate(episode.stamp):
         images = {c.name: synthetic_image(stamp + n, *c.record_size) for n, c in enumerate(spec.cameras)}
@@ -119,14 +118,14 @@ def test_frames_embed_as_in_their_clip(tiny_world_model, toy_files, clips):
 
 def test_parts_that_share_frames_embed_as_each_alone(tiny_world_model, toy_files):
     one, other = toy_files.demonstrations.episodes[1:3]
-    parts = [Part(other, 2, 5), Part(one, 0, 4), Part(other, 3, 8), Part(other, 2, 5)]
+    parts = [Segment(other, 2, 5), Segment(one, 0, 4), Segment(other, 3, 8), Segment(other, 2, 5)]
     together = embed_clips(tiny_world_model, parts)
     assert together.valid.sum(1).tolist() == [3, 4, 5, 3]
     for n, part in enumerate(parts):
         alone = embed_clips(tiny_world_model, [part])
-        assert torch.allclose(together.embeds[n, : part.length], alone.embeds[0], atol=1e-6)
-        assert torch.equal(together.actions[n, : part.length], alone.actions[0])
-        assert not together.embeds[n, part.length :].any()
+        assert torch.allclose(together.embeds[n, : len(part)], alone.embeds[0], atol=1e-6)
+        assert torch.equal(together.actions[n, : len(part)], alone.actions[0])
+        assert not together.embeds[n, len(part) :].any()
 
 
 def test_nothing_to_encode_is_an_error(tiny_world_model):
@@ -147,7 +146,10 @@ class TestAgent:
     def agent(self, model, seed=0):
         torch.manual_seed(seed)
         return Agent(
-            model, make_policy(PolicyNetConfig(width=8, denoising_steps=3), model.feature_dim, 7), Unjudged(), Spec()
+            model,
+            make_policy(PolicyNetConfig(width=8, denoising_steps=3), model.feature_dim, 7),
+            NoClassifier(),
+            Spec(),
         )
 
     def observation(self, time=0.0):

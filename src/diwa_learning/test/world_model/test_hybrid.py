@@ -17,11 +17,11 @@ from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.reward.classifier import RewardConfig
 from diwa_learning.reward.decoder import LEAST_ERROR, DecodedReward
 from diwa_learning.reward.train import RewardJob, load_reward
-from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.latents import embed_clips, filtered_states, gumbel_noise, whole
+from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
+from diwa_learning.world_model.model import load_world_model
 from diwa_learning.world_model.open_loop import open_loop
-from diwa_learning.world_model.replay import Replay
+from diwa_learning.world_model.replay import ReplayBuffer
 from diwa_learning.world_model.rssm import RSSMConfig
 from diwa_learning.world_model.train import WorldModelJob
 
@@ -85,7 +85,7 @@ def reward_path(files, tmp_path_factory):
 def states_of(model, episodes):
     """Filtered states of all frames of episodes of one length."""
     clips = embed_clips(model, [whole(episode) for episode in episodes])
-    noise = gumbel_noise(model.rssm, *clips.valid.shape, generator=torch.Generator().manual_seed(0))
+    noise = model.rssm.noise(*clips.valid.shape, rng=torch.Generator().manual_seed(0))
     return filtered_states(model, clips, noise)
 
 
@@ -97,7 +97,7 @@ def test_scene_state_is_decoded_better_than_by_its_mean(files):
     error = model.decode_state(states_of(model, episodes))[..., 10:] - scene
     deviation = model.state_std[10:]
     assert (error.square().mean((0, 1)).sqrt() < 0.5 * deviation).all(), error.square().mean((0, 1)).sqrt() / deviation
-    result = open_loop(model, Replay(episodes, SPEC, 22, hybrid=True).spread(8))
+    result = open_loop(model, ReplayBuffer(episodes, SPEC, 22, hybrid=True).spread(8))
     assert list(result.errors) == ["position", "drawer", "bulb"]
     assert result.errors["drawer"].shape == (20,)
     assert result.errors["bulb"].mean() < 0.25

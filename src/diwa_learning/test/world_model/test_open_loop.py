@@ -6,7 +6,7 @@ import torch
 
 from diwa_data.spec import Spec
 from diwa_learning.world_model.open_loop import CONTEXT, open_loop, psnr, save_filmstrip, ssim
-from diwa_learning.world_model.replay import Batch, Replay
+from diwa_learning.world_model.replay import Batch, ReplayBuffer
 from diwa_learning.world_model.rssm import shift_actions
 
 
@@ -43,7 +43,7 @@ def test_ssim_at_one_window_position_is_wangs_formula():
 
 
 def test_the_check_imagines_from_the_context_and_ignores_what_is_padded(tiny_world_model, make_episode, tmp_path):
-    clips = Replay([make_episode(12), make_episode(5, seed=1)], Spec(), length=CONTEXT + 8).spread(4)
+    clips = ReplayBuffer([make_episode(12), make_episode(5, seed=1)], Spec(), length=CONTEXT + 8).spread(4)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     result = open_loop(tiny_world_model, clips)

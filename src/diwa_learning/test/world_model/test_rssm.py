@@ -27,7 +27,7 @@ def rssm() -> RSSM:
 def random_sequence():
     """Embeddings, actions, noise and no resets for (BATCH, LENGTH)."""
     torch.manual_seed(2)
-    noise = gumbel(torch.empty(BATCH, LENGTH, CONFIG.categoricals, CONFIG.classes))
+    noise = gumbel(BATCH, LENGTH, CONFIG.categoricals, CONFIG.classes, device="cpu")
     reset = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
     return torch.randn(BATCH, LENGTH, EMBED), torch.rand(BATCH, LENGTH, ACTION) * 2 - 1, noise, reset
 

@@ -9,7 +9,7 @@ import torch
 from diwa_data.dataset.dataset import Dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.world_model.replay import Frames, Replay, fingerprint, held_out_of, split_held_out
+from diwa_learning.world_model.replay import Frames, ReplayBuffer, fingerprint, held_out_of, split_held_out
 
 
 def number_frames(episodes):
@@ -23,7 +23,7 @@ def number_frames(episodes):
 
 
 def test_sequences_stay_inside_an_episode_with_the_actions_that_led_to_their_frames(make_episode):
-    replay = Replay(number_frames([make_episode(9), make_episode(5), make_episode(30)]), Spec(), length=5)
+    replay = ReplayBuffer(number_frames([make_episode(9), make_episode(5), make_episode(30)]), Spec(), length=5)
     batch = replay.sample(400, np.random.default_rng(0))
     marks = batch.state[..., 0]  # (400, 5)
     assert bool((marks.diff(dim=1) == 1).all())
@@ -35,7 +35,7 @@ def test_sequences_stay_inside_an_episode_with_the_actions_that_led_to_their_fra
 
 
 def test_starts_are_uniform_and_episodes_weigh_by_their_frames(make_episode):
-    replay = Replay(number_frames([make_episode(4), make_episode(12)]), Spec(), length=3)
+    replay = ReplayBuffer(number_frames([make_episode(4), make_episode(12)]), Spec(), length=3)
     starts = replay.sample(6000, np.random.default_rng(0)).state[:, 0, 0]
     counts = {mark: int((starts == mark).sum()) for mark in starts.unique().tolist()}
     assert counts.keys() == {0, 1, *range(1000, 1010)}
@@ -44,7 +44,7 @@ def test_starts_are_uniform_and_episodes_weigh_by_their_frames(make_episode):
 
 
 def test_a_short_episode_is_padded_with_its_last_frame(make_episode):
-    replay = Replay(number_frames([make_episode(3)]), Spec(), length=5)
+    replay = ReplayBuffer(number_frames([make_episode(3)]), Spec(), length=5)
     batch = replay.sample(2, np.random.default_rng(0))
     assert batch.state[0, :, 0].tolist() == [0, 1, 2, 2, 2]
     assert batch.valid.tolist() == [[True, True, True, False, False]] * 2
@@ -54,12 +54,12 @@ def test_the_last_rows_hold_action_is_never_seen(make_episode):
     episode = make_episode(6)
     episode.action[-1] = 99.0
     for length in (4, 6, 9):
-        batch = Replay([episode], Spec(), length).sample(50, np.random.default_rng(0))
+        batch = ReplayBuffer([episode], Spec(), length).sample(50, np.random.default_rng(0))
         assert float(batch.previous_actions[batch.valid].max()) <= 1.0
 
 
 def test_spread_takes_different_clips_and_always_the_same(make_episode):
-    replay = Replay(number_frames([make_episode(20), make_episode(4)]), Spec(), length=6)
+    replay = ReplayBuffer(number_frames([make_episode(20), make_episode(4)]), Spec(), length=6)
     starts = replay.spread(6).state[:, 0, 0].tolist()
     assert starts == replay.spread(6).state[:, 0, 0].tolist()
     assert starts == [2, 6, 10, 14, 1000]
@@ -79,7 +79,7 @@ def test_held_out_episodes_come_from_every_dataset_that_can_spare_one(make_episo
 
 def test_episodes_without_frames_are_refused(make_episode):
     with pytest.raises(DiwaError, match="no episode has 3 frames, the longest has 2"):
-        Replay([make_episode(2), make_episode(1)], Spec(), 5, shortest=3)
+        ReplayBuffer([make_episode(2), make_episode(1)], Spec(), 5, shortest=3)
 
 
 def test_a_fingerprint_knows_the_content_not_the_folder(make_episode, tmp_path):
@@ -94,7 +94,7 @@ def test_the_target_is_the_first_position_and_the_actions_since(make_episode):
     episode = make_episode(6)
     episode.action[:, 2] = [-0.5, -0.5, -0.25, 0, 1, 1]  # of 40 mm; the last one leads out of the episode
     height = float(episode.state[0, 2])
-    batch = Replay([episode], Spec(), length=4).gather(np.array([0]), np.array([2]))
+    batch = ReplayBuffer([episode], Spec(), length=4).gather(np.array([0]), np.array([2]))
     expected = height + np.array([-0.04, -0.05, -0.05, -0.01])
     np.testing.assert_allclose(batch.target[0, :, 2].numpy(), expected, atol=1e-6)
     assert torch.equal(batch.target[0, 0], torch.from_numpy(episode.target_position(Spec().action)[2]))
@@ -121,19 +121,19 @@ def test_the_episodes_that_training_held_out_are_found_again(make_episode, tmp_p
 def test_hybrid_sequences_hold_the_scene_state_behind_the_robots(make_episode):
     episode = make_episode(6)
     with pytest.raises(DiwaError, match="sees the scene state"):
-        Replay([episode], Spec(), length=4, hybrid=True)
+        ReplayBuffer([episode], Spec(), length=4, hybrid=True)
     scene = np.arange(12.0).reshape(6, 2)
     told = replace(episode, scene_state=scene)
-    batch = Replay([told], Spec(), length=4, hybrid=True).gather(np.array([0]), np.array([1]))
+    batch = ReplayBuffer([told], Spec(), length=4, hybrid=True).gather(np.array([0]), np.array([1]))
     np.testing.assert_array_equal(batch.state[0, :, 10:], scene[1:5])
     np.testing.assert_array_equal(batch.state[0, :, :10], episode.state[1:5])
     assert batch.state.dtype == torch.float32
-    assert Replay([told], Spec(), length=4).state.shape == (6, 10)
+    assert ReplayBuffer([told], Spec(), length=4).state.shape == (6, 10)
 
 
 def test_frames_are_not_copied_before_they_are_asked_for_and_are_the_same_when_held_together(make_episode):
     episodes = number_frames([make_episode(9), make_episode(5)])
-    replay = Replay(episodes, Spec(), length=7)
+    replay = ReplayBuffer(episodes, Spec(), length=7)
     apart = replay.gather(np.array([1, 0]), np.array([0, 2])).images["static"]
     for frames in replay._images.values():
         frames.move("cpu")
@@ -144,6 +144,6 @@ def test_frames_are_not_copied_before_they_are_asked_for_and_are_the_same_when_h
 
 
 def test_some_images_are_spread_over_all_episodes(make_episode):
-    replay = Replay(number_frames([make_episode(9), make_episode(5)]), Spec(), length=5)
+    replay = ReplayBuffer(number_frames([make_episode(9), make_episode(5)]), Spec(), length=5)
     marks = replay.some_images(5)["static"][:, 0, 0, 0].tolist()
     assert marks == [(1000 * (row > 8) + row - 9 * (row > 8)) % 256 for row in range(0, 14, 2)]

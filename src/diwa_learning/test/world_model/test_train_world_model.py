@@ -10,11 +10,10 @@ import torch
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.world_model.checkpoint import load_world_model
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.model import WorldModel, draw
+from diwa_learning.world_model.model import WorldModel, draw, load_world_model
 from diwa_learning.world_model.open_loop import action_check
-from diwa_learning.world_model.replay import Replay
+from diwa_learning.world_model.replay import ReplayBuffer
 from diwa_learning.world_model.rssm import RSSMConfig
 from diwa_learning.world_model.train import WorldModelJob, adamw, update
 
@@ -42,7 +41,7 @@ def test_check_02_the_model_needs_the_action_that_led_to_each_frame(make_episode
     )
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    replay = Replay([make_episode(100, seed) for seed in range(4)], Spec(), config.sequence_length)
+    replay = ReplayBuffer([make_episode(100, seed) for seed in range(4)], Spec(), config.sequence_length)
     model = WorldModel(config, Spec())
     optimizer = adamw(model, config)
     for _ in range(80):
@@ -50,7 +49,7 @@ def test_check_02_the_model_needs_the_action_that_led_to_each_frame(make_episode
         model.loss(batch, draw(batch.valid, config)).total.backward()
         update(model, optimizer, config.gradient_clip)
 
-    kl = action_check(model, Replay([make_episode(200, seed=9)], Spec(), 20).sample(8, rng))
+    kl = action_check(model, ReplayBuffer([make_episode(200, seed=9)], Spec(), 20).sample(8, rng))
     assert min(kl["late"], kl["early"], kl["shuffled"]) > 5 * kl["recorded"]
 
 
