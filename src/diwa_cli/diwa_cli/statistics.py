@@ -94,7 +94,6 @@ class SeedMean:
 
     mean: float
     interval: Interval
-    seeds: int
 
 
 def rate_over_seeds(successes: Sequence[Sequence[bool]]) -> SeedMean:
@@ -125,11 +124,9 @@ def interval_of_mean(values: Sequence[float], intervals: Sequence[Interval]) -> 
 
     Zou and Donner, Construction of confidence limits about effect measures, Statistics in Medicine 27 (2008).
     """
-    n, mean = len(values), sum(values) / len(values)
-    pairs = list(zip(values, intervals, strict=True))
-    low = math.sqrt(sum((value - each.low) ** 2 for value, each in pairs)) / n
-    high = math.sqrt(sum((each.high - value) ** 2 for value, each in pairs)) / n
-    return Interval(mean - low, mean + high)
+    n, mean, pairs = len(values), sum(values) / len(values), list(zip(values, intervals, strict=True))
+    low, high = math.hypot(*(x - each.low for x, each in pairs)), math.hypot(*(each.high - x for x, each in pairs))
+    return Interval(mean - low / n, mean + high / n)
 
 
 def crossed_interval(values: np.ndarray) -> Interval:
@@ -163,7 +160,7 @@ def _over_seeds(values: np.ndarray, pooled: Interval, lowest: float) -> SeedMean
     if min(values.shape) > 1:
         crossed = crossed_interval(values)
         interval = Interval(max(lowest, min(crossed.low, pooled.low)), min(1.0, max(crossed.high, pooled.high)))
-    return SeedMean(float(values.mean()), interval, len(values))
+    return SeedMean(float(values.mean()), interval)
 
 
 def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
@@ -171,12 +168,10 @@ def _correlation(both: int, only_first: int, only_second: int, neither: int) -> 
     first, second = both + only_first, both + only_second
     n = first + only_second + neither
     margins = first * (n - first) * second * (n - second)
-    if margins == 0:
-        return 0.0
     numerator: float = both * neither - only_first * only_second
     if numerator > 0:
         numerator = max(numerator - n / 2, 0.0)
-    return numerator / math.sqrt(margins)
+    return numerator / math.sqrt(margins) if margins else 0.0
 
 
 def _square_and_add(a: float, b: float, phi: float) -> float:
