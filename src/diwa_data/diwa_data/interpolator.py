@@ -8,10 +8,9 @@ checked one step before: whatever goal and measured pose say, the published targ
 
 from __future__ import annotations
 
-import atexit
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,18 +37,6 @@ An arm that is pressed against something gives way by a little while the target 
 _SMOOTHING = 0.05  # s: over which the velocity of a tracked goal is averaged
 _SHARE = 0.99  # of its greatest speed at which a goal is foreseen to move on: a faster one cannot be caught up with
 _TOLERANCE = 1e-9
-
-
-_living: weakref.WeakSet[Interpolator] = weakref.WeakSet()
-
-
-@atexit.register
-def _let_go_of_solvers() -> None:
-    """Ruckig's binding prints a page about whatever of it lives on when the process ends."""
-    for interpolator in list(_living):
-        for name, value in list(vars(interpolator).items()):
-            if isinstance(value, InputParameter | Ruckig | Trajectory):
-                delattr(interpolator, name)
 
 
 class Interpolator:
@@ -83,7 +70,7 @@ class Interpolator:
         self._goal: np.ndarray | None = None
         self._drift = np.zeros(6)
         self._beyond = 0.0
-        _living.add(self)
+        weakref.finalize(self, vars(self).clear)  # Ruckig's binding prints a page about what lives on at the exit
 
     @property
     def target(self) -> Pose | None:
@@ -196,12 +183,7 @@ class Interpolator:
         return reason
 
     def _try(
-        self,
-        goal: np.ndarray,
-        velocity: np.ndarray,
-        next_goal: np.ndarray,
-        fastest: np.ndarray,
-        measured: Pose | None,
+        self, goal: np.ndarray, velocity: np.ndarray, next_goal: np.ndarray, fastest: np.ndarray, measured: Pose | None
     ) -> str:
         """Take the next step to a goal that moves at `velocity` from now to the next step; why not, if it cannot be.
 
@@ -214,7 +196,7 @@ class Interpolator:
         motion.max_velocity, motion.min_velocity = fastest - velocity, -fastest - velocity
         if not self._solve(motion, self._candidate):
             return "ramp"
-        position, speed, acceleration = (np.array(part) for part in self._candidate.at_time(self._dt))
+        position, speed, acceleration = _arrays(self._candidate.at_time(self._dt))
         state = position + next_goal, speed + velocity, acceleration
         self._brake_from(state, self._next_ramp)
         if not self._keeps_within(self._next_ramp):
@@ -238,14 +220,7 @@ class Interpolator:
         near = goal.copy()
         near[:3] = hand[:3] + min(1.0, self.limits.max_lead_pos / max(metres, _TOLERANCE)) * (goal[:3] - hand[:3])
         near[3:] = hand[3:] + min(1.0, self.limits.max_lead_rot / max(turned, _TOLERANCE)) * (goal[3:] - hand[3:])
-        return self._inside(near)
-
-    def _inside(self, coordinates: np.ndarray) -> np.ndarray:
-        """The nearest coordinates inside the box and below the tilt limit."""
-        coordinates[:3] = np.clip(coordinates[:3], self._low, self._high)
-        tilt = math.hypot(coordinates[3], coordinates[4])
-        coordinates[3:5] *= min(1.0, self.limits.max_tilt / max(tilt, _TOLERANCE))
-        return coordinates
+        return self._unwound(limit_goal(_pose(near), self.limits).pose, near)
 
     def _take_ramp(self) -> None:
         """One more step along the braking ramp."""
@@ -253,8 +228,7 @@ class Interpolator:
         if self._since >= self._ramp.duration:  # at rest exactly, where the ramp ends with rounding
             self._state = self._at_rest(self._ramp), np.zeros(6), np.zeros(6)
             return
-        position, speed, acceleration = (np.array(part) for part in self._ramp.at_time(self._since))
-        self._state = position, speed, acceleration
+        self._state = _arrays(self._ramp.at_time(self._since))
 
     def _brake_from(self, state: tuple[np.ndarray, np.ndarray, np.ndarray], ramp: Trajectory) -> None:
         braking = self._braking
@@ -360,6 +334,12 @@ def way(start: Pose, goal: Pose, speed: float, rotation_speed: float, tick: floa
 def _coordinates(pose: Pose) -> np.ndarray:
     """(6,): position in metres, tilt vector and yaw in rad."""
     return np.concatenate([pose.position, tilt_and_yaw(pose.rotation)])
+
+
+def _arrays(state: Iterable[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Position, speed and acceleration (6,) each."""
+    position, speed, acceleration = map(np.array, state)
+    return position, speed, acceleration
 
 
 def _pose(coordinates: np.ndarray) -> Pose:

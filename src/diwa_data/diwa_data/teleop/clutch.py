@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
@@ -62,13 +61,6 @@ class Command:
     """Limits that changed the target: jump, finite, workspace, tilt, lead, ramp."""
 
 
-class ClutchStep(NamedTuple):
-    """The pose in which the operator wants the hand."""
-
-    desired: Pose
-    jumped: bool
-
-
 class Clutch:
     """Hold to move. Pressing anchors the controller to where the target rests, so nothing ever jumps.
 
@@ -81,39 +73,37 @@ class Clutch:
         self._anchor: tuple[Pose, Pose] | None = None
         self._last: Pose
         self._must_release = False
-
-    @property
-    def engaged(self) -> bool:
-        """The hand follows the controller."""
-        return self._anchor is not None
+        self.jumped = False
+        """The last step released it because the controller jumped."""
 
     def reset(self) -> None:
         """Release; a deadman that is held must be pressed anew."""
         self._anchor = None
         self._must_release = True
 
-    def step(self, controller: ControllerState, commanded: Pose) -> ClutchStep:
-        """The desired hand pose, given where the target rests; `commanded` itself while released."""
+    def step(self, controller: ControllerState, commanded: Pose) -> Pose | None:
+        """The pose in which the operator wants the hand, given where the target rests; None while released."""
+        self.jumped = False
         if not controller.deadman:
             self._anchor, self._must_release = None, False
-            return ClutchStep(commanded, False)
-        if self._must_release:
-            return ClutchStep(commanded, False)
+        if not controller.deadman or self._must_release:
+            return None
         if not controller.valid or not is_finite(controller.pose):
             self.reset()
-            return ClutchStep(commanded, False)
+            return None
         if self._anchor is None:
             self._anchor = (controller.pose, commanded)
-        elif self._jumped(controller.pose):
+        elif self._far(controller.pose):
             self.reset()
-            return ClutchStep(commanded, True)
+            self.jumped = True
+            return None
         self._last = controller.pose
         start, hand = self._anchor
         position = hand.position + controller.pose.position - start.position
         rotation = controller.pose.rotation * start.rotation.inv() * hand.rotation
-        return ClutchStep(Pose(position, rotation), False)
+        return Pose(position, rotation)
 
-    def _jumped(self, pose: Pose) -> bool:
+    def _far(self, pose: Pose) -> bool:
         metres = float(np.linalg.norm(pose.position - self._last.position))
         return metres > self._max_jump or rotation_distance(self._last.rotation, pose.rotation) > self._max_turn
 
@@ -160,9 +150,9 @@ class Teleoperator:
     def step(self, controller: ControllerState, measured: Pose) -> Command:
         """The next command. `reset` must have been called."""
         wanted = self._clutch.step(controller, self._interpolator.rest)
-        interventions: tuple[str, ...] = ("jump",) if wanted.jumped else ()
-        if self._clutch.engaged:
-            interventions += self._interpolator.track(wanted.desired)
+        interventions: tuple[str, ...] = ("jump",) if self._clutch.jumped else ()
+        if wanted is not None:
+            interventions += self._interpolator.track(wanted)
         else:
             self._interpolator.hold()
         motion = self._interpolator.step(measured)

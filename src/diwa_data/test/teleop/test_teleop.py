@@ -97,11 +97,9 @@ def test_lost_tracking_releases(lost: ControllerState) -> None:
 def test_a_deadman_held_at_reset_must_be_pressed_anew() -> None:
     clutch = Clutch(0.05, 0.5)
     clutch.reset()
-    clutch.step(controller(), HOME)
-    assert not clutch.engaged
-    clutch.step(controller(held=False), HOME)
-    clutch.step(controller(), HOME)
-    assert clutch.engaged
+    assert clutch.step(controller(), HOME) is None
+    assert clutch.step(controller(held=False), HOME) is None
+    assert clutch.step(controller(), HOME) is not None
 
 
 def test_speed_and_lead_are_limited() -> None:
