@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    IncludeLaunchDescription,
-    LogInfo,
-    OpaqueFunction,
-    Shutdown,
-    TimerAction,
-)
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown, TimerAction
 from launch.events.process import ProcessExited
-from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
@@ -195,8 +186,7 @@ def gripper(robot: str) -> list[Any]:
     return [_node("diwa_deploy", "gripper", [robot], **_AGAIN)]
 
 
-def simulated_robot(given: Mapping[str, str]) -> IncludeLaunchDescription:
-    """`sim.launch.py` with the arguments skill, seed and window of another launch file."""
-    launch = Path(get_package_share_directory("diwa_sim")) / "launch" / "sim.launch.py"
-    passed = {name: given[name] for name in ("skill", "seed", "window")}
-    return IncludeLaunchDescription(PythonLaunchDescriptionSource(str(launch)), launch_arguments=passed.items())
+def simulated_robot(given: Mapping[str, str]) -> Node:
+    """The simulated robot on the real robot's topics, by the arguments SKILL, SEED and WINDOW of a launch file."""
+    skill, seed, window = skill_parameter(given["skill"]), int(number(given, "seed")), given["window"] == "true"
+    return kept_node("diwa_sim", "sim_robot", robot_parameters("sim"), skill=skill, seed=seed, window=window)

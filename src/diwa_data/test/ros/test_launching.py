@@ -62,7 +62,7 @@ def test_what_belongs_to_a_real_robot_is_started_as_far_as_it_is_installed(launc
     assert kinds(launching.robot_actions(given, robot)) == ["Node", "Node", "Node", "Node"]
     assert launching.robot_actions(given | {"cameras": "false", "gripper": "false"}, robot) == []
     simulated = given | {"robot": "sim", "skill": "play", "seed": "0", "window": "false"}
-    assert kinds(launching.robot_actions(simulated, robot)) == ["IncludeLaunchDescription"]
+    assert kinds(launching.robot_actions(simulated, robot)) == ["Node"]
 
 
 def test_arguments_are_checked(launching):
