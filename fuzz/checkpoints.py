@@ -24,7 +24,7 @@ from diwa_learning.core.checkpoint import (
     save_checkpoint,
     weights_hash,
 )
-from diwa_learning.core.tensor_file import load_state, save_state
+from diwa_learning.core.run import load_state, save_state
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
 from diwa_learning.policy.train import PolicyConfig
 from diwa_learning.reward.classifier import RewardClassifier, RewardConfig

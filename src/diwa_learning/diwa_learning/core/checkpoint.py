@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from diwa_data import __version__
 from diwa_data.config import from_mapping
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import atomic_path, read_object, write_json
 from diwa_data.manifest import CHECKPOINT_FILES, file_digest, require_format, require_sealed, write_manifest
 from diwa_data.spec import Spec, require_same
-from diwa_learning.core.tensor_file import SCALE, encode_tensors, read_weights
 
 Phase = Literal["world_model", "guard", "policy", "reward", "finetune"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -39,6 +39,7 @@ FORMAT = 1
 REMAKE = "make the checkpoint again, or copy it from elsewhere"
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,8 @@ TRAINING_ONLY = ("decoder_in.", "decoders.", "state_decoder.", "component_decode
 """What tensors begin with that no robot needs."""
 SMALL = 1024
 """Tensors of fewer numbers stay as they are."""
+SCALE = ".scale_of_rows"
+"""Ends the name of the factors of the rows of an int8 matrix, which stands under the name before it."""
 
 
 def write_compact(checkpoint: Checkpoint, out: Path, world_model_hash: str | None = None) -> str:
@@ -224,3 +227,61 @@ def compact(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[name] = (rows / scale[:, None]).round().to(torch.int8).view(tensor.shape)
         found[name + SCALE] = scale
     return found
+
+
+def encode_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The bytes of a safetensors file."""
+    return save({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}, metadata)
+
+
+def read_weights(path: Path, cure: str) -> dict[str, Tensor]:
+    """The weights in a file, matrices of a compact one as float32. Raises `DiwaError`, with `cure`, for a damaged one.
+
+    So are weights with a NaN or an infinity, and scales that do not fit their matrix.
+    """
+    with damage_as_error(f"{path} is truncated or damaged", cure):
+        weights = load_file(path)
+        for name in [name for name in weights if name.endswith(SCALE)]:
+            matrix = name.removesuffix(SCALE)
+            weights[matrix] = _scaled(weights[matrix], weights.pop(name), matrix)
+        for name, tensor in weights.items():
+            if not torch.isfinite(tensor).all():
+                raise DiwaError(f"{path} has a NaN or an infinity in {name}: {cure}")
+    return weights
+
+
+def _scaled(matrix: Tensor, scale: Tensor, name: str) -> Tensor:
+    if matrix.dtype != torch.int8 or scale.dtype != torch.float32 or matrix.dim() < 2:
+        raise ValueError(f"{name} is {matrix.dtype} with scales of {scale.dtype}")
+    if scale.shape != matrix.shape[:1] or not (scale > 0).all():
+        raise ValueError(f"the scales of {name} are no positive number for each of its {len(matrix)} rows")
+    return matrix.float() * scale.view(-1, *[1] * (matrix.dim() - 1))
+
+
+def build(make: Callable[[], M], weights: Mapping[str, Tensor], where: Path) -> M:
+    """The module that `make` builds, with `weights`. Raises `DiwaError` naming `where` when they do not fit it.
+
+    It is made without memory first: sizes in a damaged configuration may be anything, the weights are on the disk.
+    """
+    with damage_as_error(f"{where} is damaged", f"the weights do not fit {where / 'config.json'}; make it again"):
+        with torch.device("meta"):
+            outline = make().state_dict()
+        require_fitting(outline, weights, where)
+        module = make()
+        module.load_state_dict(dict(weights))
+        return module
+
+
+def require_fitting(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where: Path) -> None:
+    """Raise `DiwaError` naming `where` and the tensors of other names or shapes, or of a type that is no number's."""
+    wrong = [f"{name} is not there" for name in wanted if name not in found]
+    wrong += [f"{name} is unknown" for name in found if name not in wanted]
+    for name in wanted.keys() & found.keys():
+        theirs, ours = found[name], wanted[name]
+        if theirs.shape != ours.shape:
+            wrong.append(f"{name} is {tuple(theirs.shape)} and not {tuple(ours.shape)}")
+        elif theirs.is_floating_point() != ours.is_floating_point() or theirs.is_complex():
+            wrong.append(f"{name} is {theirs.dtype} and not {ours.dtype}")
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise DiwaError(f"the weights in {where} do not fit its config.json: {', '.join(wrong[:3])}{more}")

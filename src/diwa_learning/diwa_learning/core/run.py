@@ -1,4 +1,4 @@
-"""The loop that all four phases share: progress, curves, and a state on disk from which a killed run continues.
+"""The loop that all trainings share: progress, curves, and a state on disk from which a killed run continues.
 
     with TrainingRun(out, "policy", config, spec) as run:      # seeds torch and run.rng
         if run.finished: return
@@ -8,14 +8,15 @@
             run.log(step, {"loss": loss})
         run.finish(model.state_dict(), {"loss": final})
 
-Everything random comes from torch's global generator or `run.rng`; both are saved, so that an interrupted run
-reaches the same weights to the bit. Of several processes (`parallel`) the first alone writes and prints; all of them
-read the state.
+Everything random comes from torch's global generator, from `run.rng` or from a tracked generator; all are saved, so
+that an interrupted run reaches the same weights to the bit. Of several processes (`distributed.py`) the first alone
+writes and prints; all of them read the state.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -23,37 +24,29 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from diwa_data.config import require_seed
-from diwa_data.errors import DiwaError
-from diwa_data.files import FolderLock, remove, require_ours
-from diwa_data.progress import Bar, progress
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.files import FolderLock, as_json, atomic_path, parse_json, remove, require_ours, require_same_settings
+from diwa_data.progress import progress
 from diwa_data.spec import Spec, require_same
 from diwa_learning.core import checkpoint
-from diwa_learning.core.checkpoint import Phase
+from diwa_learning.core.checkpoint import Phase, encode_tensors
 from diwa_learning.core.device import peak_memory, reuse_freed_memory
 from diwa_learning.core.distributed import ALONE, Processes
-from diwa_learning.core.tensor_file import load_state, save_state
 
 Curves = dict[str, list[tuple[int, float]]]
 """Name -> (step, value) pairs."""
 _SAME_SIGNAL = 1.0  # seconds
-
-
-class Stateful(Protocol):
-    """A module, optimiser, schedule or average: anything with torch's state_dict protocol."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
 class TrainingRun:
@@ -79,31 +72,27 @@ class TrainingRun:
         processes: Processes = ALONE,
     ):
         self.out, self.phase, self.config, self.spec = Path(out), phase, config, spec
-        self.world_model_hash, self.processes = world_model_hash, processes
-        self.inputs = json.loads(json.dumps(dict(inputs or {}), default=str))
+        self.world_model_hash, self.inputs, self.processes = world_model_hash, as_json(dict(inputs or {})), processes
         self.step = 0
         """Steps done."""
         self.seconds = 0.0
         """Time spent in the loop, interrupted runs included."""
         self.history: Curves = {}
-        """What was logged; goes to metrics.json."""
+        """Logged values; they go to metrics.json."""
         require_seed(config.seed)
         reuse_freed_memory()
         self.rng = np.random.default_rng(config.seed)
         torch.manual_seed(config.seed)
-        self._tracked: dict[str, Stateful | torch.Generator] = {}
-        self._watched: dict[str, Tensor] = {}
-        self._note, self._interrupted = "", 0.0  # when it was, of the monotonic clock; 0 = it was not
-        self._writer: Any = None
-        self._unit, self._per_step = "", 1.0
+        self._tracked: dict[str, Any] = {}
+        self._watched: Mapping[str, float | Tensor] = {}
+        self._note, self._unit, self._per_step = "", "", 1.0
+        self._interrupted = 0.0  # when it was, of the monotonic clock; 0 = it was not
         self._mark: tuple[int, float] | None = None  # step and time of the last entry, while `steps` runs
-        self._lock = FolderLock(self.out) if processes.main and not self.out.is_file() else None
-        if processes.main:
-            try:
+        with ExitStack() as opened:
+            if processes.main:
+                opened.enter_context(nullcontext() if self.out.is_file() else FolderLock(self.out))
                 self._claim_folder()
-            except BaseException:
-                self._let_go()
-                raise
+            self._opened = opened.pop_all()
         processes.any(False)  # wait for the first
         self.finished = checkpoint.is_finished(self.out)
         """True when an earlier run left the checkpoint: there is nothing to do."""
@@ -113,17 +102,14 @@ class TrainingRun:
     def __enter__(self) -> TrainingRun:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        if self._writer:
-            self._writer.close()
-        self._let_go()
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
-    def _let_go(self) -> None:
-        if self._lock:
-            self._lock.release()
+    def track(self, **parts: Any) -> None:
+        """Name the objects whose state the run saves; restores them if an earlier run was interrupted.
 
-    def track(self, **parts: Stateful | torch.Generator) -> None:
-        """Name the objects whose state the run saves; restores them if an earlier run was interrupted."""
+        They are modules, optimisers and others with torch's state_dict protocol, and generators.
+        """
         self._tracked = parts
         if not self._state_file.is_file():
             return
@@ -149,7 +135,9 @@ class TrainingRun:
         Within a second they count as one: a launched process hears of Ctrl-C from the terminal and from its launcher.
         """
         self._unit, self._per_step, self._mark = unit, per_step, (self.step, time.monotonic())
-        with self._deferred_interrupt(), self._progress(total) as bar:
+        main = self.processes.main
+        shown = progress(self.phase, total * per_step, unit, self.step * per_step) if main else nullcontext()
+        with self._deferred_interrupt(), shown as bar:
             while self.step < total:
                 started = time.monotonic()
                 yield self.step
@@ -169,9 +157,8 @@ class TrainingRun:
 
         Raises `DiwaError` naming the step when a value is NaN or infinite.
         """
-        self._require_watched_finite()
-        for name, value in values.items():
-            self.require_finite(name, value)
+        values = {name: _number(value) for name, value in values.items()}
+        self._require_finite({**self._watched, **values})
         self.add(step, values)
         if self._mark:
             (marked, since), now = self._mark, time.monotonic()
@@ -180,34 +167,29 @@ class TrainingRun:
                 rate = (self.step - marked) * self._per_step / (now - since)
                 self.add(step, {f"{self._unit}_per_s": rate, "peak_memory_gib": peak_memory()})
         name, value = next(iter(values.items()))
-        self._note = f"{name} {float(torch.as_tensor(value).detach()):.4g}"
+        self._note = f"{name} {value:.4g}"
 
     def add(self, step: int, values: Mapping[str, float | Tensor]) -> None:
         """Append to the curves: metrics.json and TensorBoard."""
-        if not self.processes.main:
-            return
-        for name, value in values.items():
-            number = float(torch.as_tensor(value).detach())
-            self.history.setdefault(name, []).append((step, number))
-            self.writer.add_scalar(name, number, step)
+        if self.processes.main:
+            for name, value in values.items():
+                self.history.setdefault(name, []).append((step, _number(value)))
+                self._writer.add_scalar(name, _number(value), step)
 
     def watch(self, **values: Tensor) -> None:
-        """Losses and norms of this step, not waited for: checked as `require_finite` does before anything is logged or
-        saved. A NaN in them, or in the weights they come from, is in all later ones."""
+        """Name losses and norms of this step, not waited for: before anything is logged or saved, they must be finite.
+
+        A NaN in them, or in the weights they come from, is in all later ones.
+        """
         self._watched = values
 
-    def require_finite(self, name: str, value: float | Tensor) -> None:
-        """Raise `DiwaError` naming the step when a loss is NaN or infinite."""
-        number = float(torch.as_tensor(value).detach())
-        if not math.isfinite(number):
-            raise DiwaError(
-                f"{self.phase}: {name} is {number} at step {self.step}; nothing was saved since the last "
-                "save. Lower the learning rate or look for wrong values in the dataset"
-            )
-
-    def _require_watched_finite(self) -> None:
-        for name, value in self._watched.items():
-            self.require_finite(name, value)
+    def _require_finite(self, values: Mapping[str, float | Tensor]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(number := _number(value)):
+                raise DiwaError(
+                    f"{self.phase}: {name} is {number} at step {self.step}; nothing was saved since the last "
+                    "save. Lower the learning rate or look for wrong values in the dataset"
+                )
 
     def _stop(self) -> NoReturn:
         if not self.processes.main:
@@ -215,30 +197,26 @@ class TrainingRun:
         print(f"{self.phase}: stopped after step {self.step}; the same command continues it")
         raise KeyboardInterrupt
 
-    @contextmanager
-    def _progress(self, total: int) -> Iterator[Bar | None]:
-        if not self.processes.main:
-            yield None
-            return
-        with progress(self.phase, total * self._per_step, self._unit, self.step * self._per_step) as bar:
-            yield bar
-
-    @property
-    def writer(self) -> Any:
+    @cached_property
+    def _writer(self) -> Any:
         """TensorBoard writer on `out/tensorboard`."""
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step or None)
-        return self._writer
+        writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step or None)
+        self._opened.callback(writer.close)
+        return writer
 
     def save(self) -> None:
         """Write the state from which a later run continues, whole or not at all."""
-        self._require_watched_finite()
+        self._require_finite(self._watched)
         if not self.processes.main:
             return
+        parts = {
+            name: {"state": part.get_state()} if isinstance(part, torch.Generator) else part.state_dict()
+            for name, part in self._tracked.items()
+        }
         state = {
-            "parts": {name: _state(part) for name, part in self._tracked.items()},
+            "parts": parts,
             "step": self.step,
             "seconds": self.seconds,
             "history": self.history,
@@ -250,7 +228,7 @@ class TrainingRun:
 
     def finish(self, weights: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
         """Leave the checkpoint in `out` and drop the resumable state."""
-        self._require_watched_finite()
+        self._require_finite(self._watched)
         metrics = {**metrics, "steps": self.step, "seconds": round(self.seconds, 3), "history": self.history}
         checkpoint.save_checkpoint(
             self.out, self.phase, weights, self.config, self.spec, metrics, self.world_model_hash, self.inputs
@@ -274,10 +252,7 @@ class TrainingRun:
             raise DiwaError(f"{self.out} holds a {header['phase']} run, not {self.phase}: choose another folder")
         require_same(checkpoint.read_spec(self.out), self.spec, "the data for this run")
         mine = {"world_model": self.world_model_hash, "inputs": self.inputs, "config": dataclasses.asdict(self.config)}
-        changes = list(differences("", {key: header.get(key) for key in mine}, json.loads(json.dumps(mine))))
-        if changes:
-            lines = "; ".join(f"{name} was {old!r}, is {new!r}" for name, old, new in changes)
-            raise DiwaError(f"{self.out} was begun differently: {lines}. Restore that, or choose another folder")
+        require_same_settings(self.out, {key: header.get(key) for key in mine}, mine)
 
     @contextmanager
     def _deferred_interrupt(self) -> Iterator[None]:
@@ -302,8 +277,8 @@ class TrainingRun:
                 signal.signal(number, handler)
 
 
-def _state(part: Stateful | torch.Generator) -> dict[str, Any]:
-    return {"state": part.get_state()} if isinstance(part, torch.Generator) else part.state_dict()
+def _number(value: float | Tensor) -> float:
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
 
 
 def require_run_folder(out: Path) -> None:
@@ -318,3 +293,53 @@ def differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]
             yield from differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
     elif old != new:
         yield path, old, new
+
+
+def save_state(path: Path, state: Any) -> None:
+    """Write nested dicts, lists, numbers, texts and tensors as one safetensors file; the structure is JSON in it."""
+    tensors: dict[str, Tensor] = {}
+
+    def encode(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name := str(len(tensors))] = value
+            return {"tensor": name}
+        if isinstance(value, Mapping):
+            return {"items": [[key, encode(item)] for key, item in value.items()]}
+        return [encode(item) for item in value] if isinstance(value, list | tuple) else value
+
+    tree = json.dumps(encode(state))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encode_tensors(tensors, {"tree": tree, "sha256": _digest(tree, tensors)}))
+
+
+def load_state(path: Path) -> Any:
+    """Read what `save_state` wrote; tuples come back as lists. Raises `DiwaError` when the file is damaged.
+
+    A run that 0.1 began has no checksum in its state, and goes on.
+    """
+    cure = f"delete {path.parent} to start again"
+    with damage_as_error(f"{path} is damaged", cure):
+        with safe_open(path, framework="pt") as file:
+            found = dict(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tree, digest = found.pop("tree"), found.pop("sha256", None)
+        if found or digest not in (None, _digest(tree, tensors)):
+            raise ValueError("its checksum is another")
+        return _decoded(parse_json(tree, str(path), cure), tensors)
+
+
+def _decoded(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    def decode(node: Any) -> Any:
+        if isinstance(node, dict):
+            return tensors[node["tensor"]] if "tensor" in node else {key: decode(item) for key, item in node["items"]}
+        return [decode(item) for item in node] if isinstance(node, list) else node
+
+    return decode(tree)
+
+
+def _digest(tree: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(tree.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -14,10 +14,9 @@ from torch import Tensor
 from diwa_data.config import Job
 from diwa_data.dataset.dataset import Episode, load_dataset
 from diwa_data.errors import DiwaError
-from diwa_learning.core.checkpoint import load_checkpoint
+from diwa_learning.core.checkpoint import build, load_checkpoint
 from diwa_learning.core.device import compute_device, set_learning_rate, step
 from diwa_learning.core.run import TrainingRun, require_run_folder
-from diwa_learning.core.tensor_file import build
 from diwa_learning.ensemble.disagreement import Guard, GuardConfig
 from diwa_learning.world_model.latents import draw_segments, embed_clips, imagined_states, whole
 from diwa_learning.world_model.model import WorldModel, load_world_model

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from diwa_data.config import from_mapping
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.core.checkpoint import Checkpoint, load_checkpoint, read_header
-from diwa_learning.core.tensor_file import build
+from diwa_learning.core.checkpoint import Checkpoint, build, load_checkpoint, read_header
 from diwa_learning.policy.base import ChainPolicy, FinetunedPolicy
 from diwa_learning.policy.diffusion import DiffusionPolicy
 from diwa_learning.policy.gaussian import GaussianPolicy

@@ -14,10 +14,9 @@ from torch import Tensor
 from diwa_data.config import Job
 from diwa_data.dataset.dataset import load_dataset, require_one_skill
 from diwa_data.errors import DiwaError
-from diwa_learning.core.checkpoint import Checkpoint, load_checkpoint
+from diwa_learning.core.checkpoint import Checkpoint, build, load_checkpoint
 from diwa_learning.core.device import compiled, compute_device, step
 from diwa_learning.core.run import TrainingRun, require_run_folder
-from diwa_learning.core.tensor_file import build
 from diwa_learning.reward.classifier import (
     NEGATIVE,
     POSITIVE,
@@ -144,7 +143,6 @@ def train_epochs(
             loss = loss_of(items.features[rows], labels, config.temperature)
             step(adam, loss)
             total += loss.detach() / batches
-        run.require_finite(name, total)
         run.log(epoch, {name: total})
 
 

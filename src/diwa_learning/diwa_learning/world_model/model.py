@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.core.checkpoint import load_checkpoint
+from diwa_learning.core.checkpoint import build, load_checkpoint
 from diwa_learning.core.device import is_half
-from diwa_learning.core.tensor_file import build
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.networks import (
     ImageDecoder,

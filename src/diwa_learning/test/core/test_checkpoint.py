@@ -9,8 +9,8 @@ import torch
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.core.checkpoint import load_checkpoint, save_checkpoint, weights_hash
-from diwa_learning.core.tensor_file import build, write_tensors
+from diwa_learning.core.checkpoint import build, load_checkpoint, save_checkpoint, weights_hash
+from diwa_learning.core.run import save_state
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import load_world_model
 
@@ -112,5 +112,5 @@ def test_weights_of_other_sizes_are_refused(tiny_world_model, tmp_path):
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     (tmp_path / f".w.safetensors.{os.getpid()}.part").symlink_to("/dev/full")  # where the file is written first
     with pytest.raises(DiwaError, match="no space left to write"):
-        write_tensors(tmp_path / "w.safetensors", {"w": torch.zeros(3)}, {})
+        save_state(tmp_path / "w.safetensors", {"w": torch.zeros(3)})
     assert list(tmp_path.iterdir()) == []

@@ -7,8 +7,15 @@ from hypothesis import strategies as st
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.core.checkpoint import SMALL, compact, load_checkpoint, save_checkpoint, weights_hash, write_compact
-from diwa_learning.core.tensor_file import SCALE
+from diwa_learning.core.checkpoint import (
+    SCALE,
+    SMALL,
+    compact,
+    load_checkpoint,
+    save_checkpoint,
+    weights_hash,
+    write_compact,
+)
 from diwa_learning.world_model.model import load_world_model
 
 

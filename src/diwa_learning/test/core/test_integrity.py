@@ -15,7 +15,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.manifest import CHECKPOINT_FILES, MANIFEST
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint, save_checkpoint, seal_checkpoint, weights_hash, write_compact
-from diwa_learning.core.tensor_file import load_state, save_state
+from diwa_learning.core.run import load_state, save_state
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, load_policy, make_policy, policy_weights
 from diwa_learning.policy.train import PolicyConfig
 from diwa_learning.world_model.config import WorldModelConfig

@@ -13,8 +13,7 @@ from diwa_data.progress import listening
 from diwa_data.spec import Spec
 from diwa_learning.core import run as training
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.core.run import TrainingRun
-from diwa_learning.core.tensor_file import load_state, save_state
+from diwa_learning.core.run import TrainingRun, load_state, save_state
 
 
 @dataclass(frozen=True)
@@ -178,9 +177,10 @@ def test_a_loss_that_is_nan_names_the_step(tmp_path):
     with TrainingRun(tmp_path, "reward", ToyConfig(), Spec()) as run:
         run.track()
         run.step = 2
-        run.require_finite("loss", torch.tensor(0.0))
+        run.log(2, {"accuracy": 1.0, "loss": torch.tensor(0.0)})
         with pytest.raises(DiwaError, match="reward: loss is nan at step 2"):
-            run.require_finite("loss", torch.tensor(float("nan")))
+            run.log(2, {"accuracy": 1.0, "loss": torch.tensor(float("nan"))})
+        assert run.history["loss"] == [(2, 0.0)]
 
 
 def test_a_watched_value_is_checked_before_anything_is_saved(tmp_path):

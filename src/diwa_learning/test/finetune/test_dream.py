@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from toy import RIGHT, STILL, ConstantPolicy
 
 from diwa_data.spec import ActionSpec, Spec
 from diwa_learning.finetune.imagination import Dream, DreamConfig, Rollout, draw_gumbel, executed
 from diwa_learning.finetune.start_states import StartConfig, start_states
 from diwa_learning.policy.base import Exploration
+from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 
 QUIET = Exploration(std_floor=0.0)
 
@@ -82,6 +84,20 @@ def test_dreams_execute_what_the_robot_would(setting):
     for action in ([5.0] + [0.0] * 5 + [0.3], [1.0] + [0.0] * 5 + [1.0]):
         results.append(dream(setting).rollout(ConstantPolicy(action)).next_features.clone())
     assert torch.equal(results[0], results[1])
+
+
+def test_compiled_dreams_are_the_same(setting):
+    """A chunk is one graph without breaks, made once."""
+    torch.manual_seed(0)
+    policy = make_policy(PolicyNetConfig(width=8, denoising_steps=2), setting[0].feature_dim, 7)
+    plain, fast = dream(setting), dream(setting)
+    counter = CompileCounterWithBackend("aot_eager")
+    fast._step = torch.compile(fast.step, backend=counter, dynamic=False, fullgraph=True)
+    for _ in range(2):
+        one, other = (mdp.rollout(policy) for mdp in (plain, fast))
+        torch.testing.assert_close(other.next_features, one.next_features)
+        assert torch.equal(other.done, one.done)
+    assert counter.frame_count == 1
 
 
 def test_success_rate_counts_only_dreams_that_had_the_whole_horizon():

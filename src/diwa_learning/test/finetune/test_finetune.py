@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import toy
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
@@ -139,6 +140,21 @@ def test_entries_share_their_chunks_features_exactly():
         trained.project(batch.features[entries.chunk]), replace(entries, chunk=torch.arange(len(entries.k)))
     )
     assert torch.allclose(once, each, atol=1e-6)
+
+
+def test_compiled_updates_are_the_same():
+    """Each loss is one graph without breaks, made anew for the short last minibatch alone."""
+    plain, fast = tuner("diffusion"), tuner("diffusion")
+    counters = [CompileCounterWithBackend("aot_eager") for _ in range(2)]
+    for name, counter in zip(("_actor_loss", "_critic_loss"), counters, strict=True):
+        setattr(fast, name, torch.compile(getattr(fast, name), backend=counter, dynamic=False, fullgraph=True))
+    for tuned in (plain, fast):
+        torch.manual_seed(1)
+        for _ in range(2):
+            tuned.update(rollout(tuned, dreams=80), train_actor=True)
+    assert [counter.frame_count for counter in counters] == [2, 1]
+    for one, other in zip(plain.parts()["policy"].parameters(), fast.parts()["policy"].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_alpha_of_each_skill():

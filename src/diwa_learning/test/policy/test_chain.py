@@ -92,6 +92,14 @@ def test_imitation_learns_a_constant_chunk():
 
 
 @pytest.mark.parametrize("make", [diffusion, gaussian])
+def test_the_loss_compiles_to_one_graph_that_gives_the_same(make):
+    policy, features, actions, k = make(), torch.randn(5, FEATURES), torch.randn(5, H, A), torch.full((5,), 1)
+    compiled = torch.compile(policy.loss, backend="aot_eager", fullgraph=True)
+    noise = torch.randn(5, H, A)
+    torch.testing.assert_close(compiled(features, actions, k, noise), policy.loss(features, actions, k, noise))
+
+
+@pytest.mark.parametrize("make", [diffusion, gaussian])
 def test_chains_start_at_the_noise_and_end_at_the_actions(make):
     policy = make()
     noise = policy.draw_noise(3)
