@@ -1,19 +1,28 @@
-"""`diwa dppo` and `diwa dppo-steps`: the baseline in the simulator, and how many steps it needs to match DiWA."""
+"""`diwa dppo` and `diwa dppo-steps`: the baseline in the simulator, and how many steps it needs to match DiWA.
+
+Its environments run in processes of their own, which end with this one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
-from diwa_cli.evaluation.environments import Task, parallel_environments
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
 from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, rate_summary
 from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import read_json, read_metrics, write_text
 from diwa_cli.statistics import DPPO_SEEDS, SuccessRate
 from diwa_data.errors import DiwaError
 from diwa_data.files import write_json
+from diwa_data.processes import children_without_interrupts, end_with_parent
 from diwa_data.robot import VectorEnvironment
 from diwa_learning.core.checkpoint import is_finished, load_checkpoint
 from diwa_learning.finetune.dppo import DPPOConfig, Practice, dppo
@@ -27,9 +36,48 @@ def dppo_in_simulator(
     """Fine-tune `policy` in a simulated environment, in `workers` processes."""
 
     def environments(skill: str, count: int) -> AbstractContextManager[VectorEnvironment]:
-        return parallel_environments(Task(skill, config.limits, sim), count, workers)
+        return parallel_environments(count, workers, skill=skill, config=sim, limits=config.limits)
 
     dppo(policy, world_model, out, config, Practice(environments, DPPO_SEEDS, {"sim": dataclasses.asdict(sim)}))
+
+
+@contextmanager
+def parallel_environments(count: int, workers: int, **settings: Any) -> Iterator[AsyncVectorEnv]:
+    """`count` of `diwa/Table-v0`, made with `settings`, in a process each, of which `workers` run at a time.
+
+    They end with the block or this process. Raises `DiwaError` when one of the processes is gone.
+    """
+    if count < 1 or workers < 1:
+        raise DiwaError(f"envs is {count} and workers {workers}: choose at least 1 of each")
+    gymnasium.logger.min_level = gymnasium.logger.ERROR + 1  # it warns of every `DiwaError` with a traceback
+    with children_without_interrupts():
+        environments = AsyncVectorEnv(
+            [partial(_make, **settings)] * count,
+            context="spawn",
+            autoreset_mode=AutoresetMode.DISABLED,
+            max_concurrency=workers,
+        )
+    try:
+        yield environments
+    except (EOFError, ConnectionError) as error:
+        ended = wait([process.sentinel for process in environments.processes], 5.0)
+        code = next((process.exitcode for process in environments.processes if process.sentinel in ended), "unknown")
+        raise DiwaError(
+            f"a process with a simulator ended (exit code {code}; -9: killed, out of memory?): "
+            "the same command continues; try fewer --envs"
+        ) from error
+    finally:
+        environments.closed = True  # `close` would wait for answers
+        for process in environments.processes:
+            process.terminate()
+        for process in environments.processes:
+            process.join()
+
+
+def _make(**settings: Any) -> gymnasium.Env:
+    """One environment, in its process and once in this one, which asks it for its spaces."""
+    end_with_parent()
+    return gymnasium.make("diwa_sim:diwa/Table-v0", disable_env_checker=True, **settings)
 
 
 def steps_to_match(

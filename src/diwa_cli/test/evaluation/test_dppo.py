@@ -16,8 +16,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from diwa_cli.evaluation.dppo import checkpoints_by_steps, first_to_reach, text
-from diwa_cli.evaluation.environments import Task, parallel_environments
+from diwa_cli.evaluation.dppo import checkpoints_by_steps, first_to_reach, parallel_environments, text
 from diwa_cli.statistics import DPPO_SEEDS, SEEDS, SuccessRate
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits, SafetyFilter
@@ -29,11 +28,10 @@ from diwa_learning.finetune.imagination import draw_gumbel
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
-from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.table import SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE
 
 SPEC = Spec(robot="panda_sim", scene_state=SCENE_STATE)
-TASK = Task("open_drawer", MotionLimits(), SimConfig())
 SMALL = ["--preset", "debug", "--ppo.trained-steps", "1", "--iterations", "6"]
 
 
@@ -55,7 +53,7 @@ def assert_same(one, two):
 def test_processes_give_what_one_process_gives(environments):
     rng = np.random.default_rng(0)
     seeds, actions = (DPPO_SEEDS.start + np.arange(4)).tolist(), rng.uniform(-2, 2, (4, 3, 7)).astype(np.float32)
-    with parallel_environments(TASK, 3, workers=2) as parallel:
+    with parallel_environments(3, 2, skill="open_drawer") as parallel:
         assert (parallel.num_envs, parallel.get_attr("contract")) == (3, (SPEC,) * 3)
         assert_same(parallel.reset(seed=seeds[:3])[0], environments.reset(seed=seeds[:3])[0])
         for action in actions:
@@ -108,7 +106,7 @@ def test_features_are_those_of_the_agent_on_the_same_start(environments, checkpo
 
 
 def reset_with_one_killed():
-    with parallel_environments(TASK, 2, workers=2) as parallel:
+    with parallel_environments(2, 2, skill="open_drawer") as parallel:
         os.kill(parallel.processes[1].pid, signal.SIGKILL)
         parallel.reset(seed=[0, 1])
 
@@ -123,7 +121,7 @@ def test_a_killed_process_is_one_error():
 def test_an_error_in_a_process_arrives_as_itself(recwarn, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "disable")
     message = "no off-screen rendering with disable"
-    with pytest.raises(DiwaError, match=message), parallel_environments(TASK, 1, workers=1) as parallel:
+    with pytest.raises(DiwaError, match=message), parallel_environments(1, 1, skill="open_drawer") as parallel:
         parallel.reset(seed=[0])
     assert not recwarn
 
@@ -131,12 +129,9 @@ def test_an_error_in_a_process_arrives_as_itself(recwarn, monkeypatch):
 def test_no_process_outlives_a_killed_parent():
     code = """
 import sys, time
-from diwa_cli.evaluation.environments import parallel_environments
-from diwa_cli.evaluation.environments import Task
-from diwa_data.motion import MotionLimits
-from diwa_sim.table import SimConfig
+from diwa_cli.evaluation.dppo import parallel_environments
 if __name__ == "__main__":
-    with parallel_environments(Task("open_drawer", MotionLimits(), SimConfig()), 2, 2) as parallel:
+    with parallel_environments(2, 2, skill="open_drawer") as parallel:
         print(*[process.pid for process in parallel.processes], flush=True)
         time.sleep(60)
 """
@@ -161,7 +156,7 @@ def is_running(pid):
 
 @pytest.mark.parametrize(("envs", "workers"), [(0, 1), (1, 0)])
 def test_impossible_numbers_are_refused(envs, workers):
-    with pytest.raises(DiwaError, match="choose at least 1 of each"), parallel_environments(TASK, envs, workers):
+    with pytest.raises(DiwaError, match="choose at least 1 of each"), parallel_environments(envs, workers):
         pass
 
 
