@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import decode_value, gripper_width
+from diwa_data.recording.messages import decode_value, gripper_width
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_data.ticks import Sample, Tick, TickClock

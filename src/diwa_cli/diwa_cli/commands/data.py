@@ -103,7 +103,7 @@ def view(args: list[str]) -> int:
 
 
 def annotate(args: list[str]) -> int:
-    from diwa_data.recording.annotate import annotate as mark
+    from diwa_data.recording.recover import annotate as mark
 
     def command(path: Positional[Path], success: float | None = None, never: bool = False) -> None:
         """Show, set or take back the success mark of a recorded episode; nothing else in it changes.

@@ -17,7 +17,8 @@ from diwa_data.errors import DiwaError
 from diwa_data.images import preprocess
 from diwa_data.pose import Pose, action_sequence, robot_state
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import Bag, decode_value, gripper_width, needed_topics
+from diwa_data.recording.bag_reader import Bag, needed_topics
+from diwa_data.recording.messages import decode_value, gripper_width
 from diwa_data.spec import Spec
 from diwa_data.ticks import Tick, TickClock
 

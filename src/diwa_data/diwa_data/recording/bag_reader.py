@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 from rosbags.rosbag2 import Reader, ReaderError, storage_mcap, storage_sqlite3
 
 from diwa_data.errors import DiwaError, damage_as_error
-from diwa_data.images import image_of
-from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.recording.bag_writer import tell_unfinished
+from diwa_data.recording.messages import decode_value, header_stamp
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import Spec
 from diwa_data.ticks import Sample
@@ -218,6 +215,11 @@ class Bag:
                 stamp = received if connection.topic in _HEADERLESS else header_stamp(data)
                 yield BagMessage(connection.topic, Sample(data, stamp, received))
 
+    def read_through(self) -> None:
+        """Read every message; raises `DiwaError` on damage."""
+        for _ in self.messages(list(self.topics)):
+            pass
+
     def _damage_as_error(self) -> AbstractContextManager[None]:
         cure = f"salvage what is left with 'diwa recover {self.path}'"
         return damage_as_error(f"{self.path} is truncated or damaged", cure)
@@ -235,56 +237,3 @@ def read_episode(path: Path, topics: Sequence[str] | None = None) -> dict[str, l
         for topic, sample in bag.messages(wanted):
             streams[topic].append(sample._replace(value=decode_value(topic, sample.value, f"{path}: {topic}")))
         return streams
-
-
-def decode_value(topic: str, data: bytes, where: str) -> Any:
-    """The value of a serialised message. Raises `DiwaError` naming `where` on a NaN pose or a damaged message."""
-    message_type = messages.TYPES.get(topic, messages.IMAGE_TYPE)
-    with damage_as_error(f"{where}: message of {len(data)} bytes is no {message_type}", "find it with 'diwa inspect'"):
-        message = messages.decode(data, message_type)
-        if message_type == messages.IMAGE_TYPE:
-            return image_of(message)
-        if message_type == "geometry_msgs/msg/PoseStamped":
-            return _finite_pose(message, where)
-        if topic in (messages.JOINT_STATES, messages.CONTROLLER_JOY):
-            return message
-        return message.data
-
-
-def gripper_width(joints: Any, where: str) -> float:
-    """Metres between the fingers: the sum of the finger joints of a JointState."""
-    if len(joints.name) != len(joints.position):
-        raise DiwaError(f"{where}: {len(joints.name)} names of joints, but {len(joints.position)} positions")
-    fingers = [position for name, position in zip(joints.name, joints.position, strict=True) if "finger" in name]
-    width = float(np.sum(fingers))
-    if not fingers or not np.isfinite(width):
-        raise DiwaError(f"{where}: no finger joint with a finite position among {', '.join(joints.name)}")
-    return width
-
-
-def _finite_pose(message: Any, where: str) -> Pose:
-    p, q = message.pose.position, message.pose.orientation
-    position, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
-    if not np.isfinite([*position, *quaternion]).all() or not np.linalg.norm(quaternion) > 1e-6:
-        raise DiwaError(
-            f"{where}: pose {position.tolist()} {quaternion.tolist()} is not finite: fix its publisher, or delete the "
-            "episode"
-        )
-    return Pose.from_quaternion(position, quaternion)
-
-
-def header_stamp(data: bytes | memoryview) -> float:
-    """Header stamp of a serialised message: CDR encapsulation (4 bytes), then sec, nanosec."""
-    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
-    return seconds + nanoseconds * 1e-9
-
-
-def require_frame(data: bytes | memoryview, frame: str, topic: str) -> None:
-    """Raise `DiwaError` naming `topic` unless the header of a serialised pose says `frame`, the robot's base."""
-    (length,) = struct.unpack_from("<I" if data[1] & 1 else ">I", data, 12) if len(data) >= 16 else (0,)
-    found = bytes(data[16 : 16 + length]).rstrip(b"\0").decode(errors="replace")
-    if found != frame:
-        raise DiwaError(
-            f"{topic} is in the frame {found!r}, not in the robot's base {frame!r}: fix its publisher, or set "
-            "robot.base_frame in the robot file"
-        )

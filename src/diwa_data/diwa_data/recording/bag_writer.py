@@ -32,18 +32,9 @@ _LOCK = "lock"  # held by the recorder as long as it lives
 _ZSTD_LEVEL = 1
 _CRC_OFFSET = 1 + 8 + 3 * 8  # of a chunk record: opcode, length; start, end, size
 _BAG_VERSION: Literal[8] = 8  # Humble and Jazzy read it; 9 is Jazzy only
-_UNSPECIFIED = QosTime(0, 0)
-_QOS = Qos(
-    QosHistory.KEEP_LAST,
-    10,
-    QosReliability.RELIABLE,
-    QosDurability.VOLATILE,
-    _UNSPECIFIED,
-    _UNSPECIFIED,
-    QosLiveliness.AUTOMATIC,
-    _UNSPECIFIED,
-    False,
-)
+_ANY = QosTime(0, 0)  # no deadline, lifespan or lease
+_QUEUE, _DELIVERY = (QosHistory.KEEP_LAST, 10), (QosReliability.RELIABLE, QosDurability.VOLATILE)
+_QOS = Qos(*_QUEUE, *_DELIVERY, _ANY, _ANY, QosLiveliness.AUTOMATIC, _ANY, False)
 
 
 class Backend(Protocol):
@@ -113,15 +104,15 @@ class BagWriter:
             self._lock = (self._bag.parent / _LOCK).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._backend = backend(self._bag, storage)
-            with self._discard_on_error():
-                self.sidecar.write(self._bag)
+        with self._all_or_nothing():
+            self.sidecar.write(self._bag)
 
     def write(self, topic: str, message_type: str, received: float, data: bytes | memoryview) -> None:
         """Write one message, received at `received` seconds."""
         try:
             self._backend.write(topic, message_type, messages.nanoseconds(received), data)
-        except BaseException:
-            with full_disk_as_error(self.path), self._discard_on_error():
+        except BaseException:  # not by a context manager: this is called a thousand times a second
+            with self._all_or_nothing():
                 raise
         self.sidecar.topics.setdefault(topic, TopicStatistics()).add(received)
 
@@ -130,10 +121,10 @@ class BagWriter:
 
         Raises `DiwaError` if not every message is in its file; what there is can be salvaged with `diwa recover`.
         """
-        with full_disk_as_error(self.path), self._discard_on_error():
+        with self._all_or_nothing():
             self._backend.close()
         self._require_whole()
-        with full_disk_as_error(self.path), self._discard_on_error():
+        with self._all_or_nothing():
             self.sidecar.complete = True
             self.sidecar.seal(self._bag)
             self.sidecar.write(self._bag)
@@ -160,12 +151,13 @@ class BagWriter:
             )
 
     @contextlib.contextmanager
-    def _discard_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.discard()
-            raise
+    def _all_or_nothing(self) -> Iterator[None]:
+        with full_disk_as_error(self.path):
+            try:
+                yield
+            except BaseException:
+                self.discard()
+                raise
 
 
 def next_name(folder: Path) -> str:

@@ -1,16 +1,19 @@
-"""ROS 2 messages without ROS: topics (ROBOT, "Topics"), and values to and from serialised CDR bytes.
+"""ROS 2 messages without ROS: topics (docs/ros2.md), and values to and from serialised CDR bytes.
 
 Times are seconds (float) here and (sec, nanosec) in headers.
 """
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from typing import Any
 
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.images import image_of
 from diwa_data.pose import Pose
 from diwa_data.robot_config import BASE_FRAME
 
@@ -68,60 +71,34 @@ def nanoseconds(seconds: float) -> int:
 def encode_image(image: np.ndarray, stamp: float, frame: str) -> memoryview:
     """sensor_msgs/Image, rgb8, of an image (H, W, 3) uint8."""
     height, width, _ = image.shape
-    return _encode(
-        IMAGE_TYPE,
-        header=_header(stamp, frame),
-        height=height,
-        width=width,
-        encoding="rgb8",
-        is_bigendian=0,
-        step=3 * width,
-        data=np.ascontiguousarray(image).reshape(-1),
-    )
+    layout = {"height": height, "width": width, "encoding": "rgb8", "is_bigendian": 0, "step": 3 * width}
+    return _encode(IMAGE_TYPE, header=_header(stamp, frame), **layout, data=np.ascontiguousarray(image).reshape(-1))
 
 
 def encode_camera_info(
     matrix: np.ndarray, size: tuple[int, int], stamp: float, frame: str, distortion: np.ndarray | None = None
 ) -> memoryview:
     """sensor_msgs/CameraInfo of a camera matrix K (3, 3) in pixels, for images of `size` (height, width)."""
+    distortion = np.zeros(5) if distortion is None else np.asarray(distortion, np.float64)
+    arrays = {"d": distortion, "k": matrix.reshape(-1).astype(float), "r": np.eye(3).reshape(-1)}
+    arrays["p"] = np.hstack([matrix, np.zeros((3, 1))]).reshape(-1)
+    layout = {"height": size[0], "width": size[1], "distortion_model": "plumb_bob", "binning_x": 0, "binning_y": 0}
     region = typestore().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    return _encode(
-        CAMERA_INFO_TYPE,
-        header=_header(stamp, frame),
-        height=size[0],
-        width=size[1],
-        distortion_model="plumb_bob",
-        d=np.zeros(5) if distortion is None else np.asarray(distortion, np.float64),
-        k=np.asarray(matrix, np.float64).reshape(-1),
-        r=np.eye(3).reshape(-1),
-        p=np.hstack([matrix, np.zeros((3, 1))]).reshape(-1),
-        binning_x=0,
-        binning_y=0,
-        roi=region,
-    )
+    return _encode(CAMERA_INFO_TYPE, header=_header(stamp, frame), **layout, **arrays, roi=region)
 
 
 def encode_pose(pose: Pose, stamp: float, frame: str = BASE_FRAME) -> memoryview:
     """geometry_msgs/PoseStamped in the robot's base frame."""
-    types = typestore().types
-    x, y, z = pose.position.tolist()
-    qx, qy, qz, qw = pose.quaternion.tolist()
-    point = types["geometry_msgs/msg/Point"](x=x, y=y, z=z)
-    orientation = types["geometry_msgs/msg/Quaternion"](x=qx, y=qy, z=qz, w=qw)
-    value = types["geometry_msgs/msg/Pose"](position=point, orientation=orientation)
+    types, position, quaternion = typestore().types, pose.position.tolist(), pose.quaternion.tolist()
+    point, orientation = types["geometry_msgs/msg/Point"](*position), types["geometry_msgs/msg/Quaternion"](*quaternion)
+    value = types["geometry_msgs/msg/Pose"](point, orientation)
     return _encode("geometry_msgs/msg/PoseStamped", header=_header(stamp, frame), pose=value)
 
 
 def encode_joints(names: list[str], positions: np.ndarray, velocities: np.ndarray, stamp: float) -> memoryview:
     """sensor_msgs/JointState; rad or m, and per second."""
-    return _encode(
-        "sensor_msgs/msg/JointState",
-        header=_header(stamp, ""),
-        name=list(names),
-        position=np.asarray(positions, np.float64),
-        velocity=np.asarray(velocities, np.float64),
-        effort=np.zeros(0),
-    )
+    arrays = {"position": np.asarray(positions, np.float64), "velocity": np.asarray(velocities, np.float64)}
+    return _encode(TYPES[JOINT_STATES], header=_header(stamp, ""), name=list(names), **arrays, effort=np.zeros(0))
 
 
 def encode_joy(axes: np.ndarray, buttons: np.ndarray, stamp: float) -> memoryview:
@@ -146,11 +123,6 @@ def encode_vector(vector: np.ndarray) -> memoryview:
     return _encode("std_msgs/msg/Float64MultiArray", layout=layout, data=np.asarray(vector, np.float64))
 
 
-def decode(data: bytes | memoryview, message_type: str) -> Any:
-    """The message object of CDR bytes; arrays are views of `data`."""
-    return typestore().deserialize_cdr(data, message_type)
-
-
 def _header(stamp: float, frame: str) -> Any:
     types = typestore().types
     whole, fraction = divmod(nanoseconds(stamp), 1_000_000_000)
@@ -161,3 +133,61 @@ def _header(stamp: float, frame: str) -> Any:
 def _encode(message_type: str, **fields: Any) -> memoryview:
     store = typestore()
     return store.serialize_cdr(store.types[message_type](**fields), message_type)
+
+
+def decode(data: bytes | memoryview, message_type: str) -> Any:
+    """The message object of CDR bytes; arrays are views of `data`."""
+    return typestore().deserialize_cdr(data, message_type)
+
+
+def decode_value(topic: str, data: bytes, where: str) -> Any:
+    """The value of a serialised message. Raises `DiwaError` naming `where` on a NaN pose or a damaged message."""
+    message_type = TYPES.get(topic, IMAGE_TYPE)
+    with damage_as_error(f"{where}: message of {len(data)} bytes is no {message_type}", "find it with 'diwa inspect'"):
+        message = decode(data, message_type)
+        if message_type == IMAGE_TYPE:
+            return image_of(message)
+        if message_type == "geometry_msgs/msg/PoseStamped":
+            return _finite_pose(message, where)
+        if topic in (JOINT_STATES, CONTROLLER_JOY):
+            return message
+        return message.data
+
+
+def gripper_width(joints: Any, where: str) -> float:
+    """Metres between the fingers: the sum of the finger joints of a JointState."""
+    if len(joints.name) != len(joints.position):
+        raise DiwaError(f"{where}: {len(joints.name)} names of joints, but {len(joints.position)} positions")
+    fingers = [position for name, position in zip(joints.name, joints.position, strict=True) if "finger" in name]
+    width = float(np.sum(fingers))
+    if not fingers or not np.isfinite(width):
+        raise DiwaError(f"{where}: no finger joint with a finite position among {', '.join(joints.name)}")
+    return width
+
+
+def _finite_pose(message: Any, where: str) -> Pose:
+    p, q = message.pose.position, message.pose.orientation
+    position, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+    if not np.isfinite([*position, *quaternion]).all() or not np.linalg.norm(quaternion) > 1e-6:
+        raise DiwaError(
+            f"{where}: pose {position.tolist()} {quaternion.tolist()} is not finite: fix its publisher, or delete the "
+            "episode"
+        )
+    return Pose.from_quaternion(position, quaternion)
+
+
+def header_stamp(data: bytes | memoryview) -> float:
+    """Header stamp of a serialised message: CDR encapsulation (4 bytes), then sec, nanosec."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return seconds + nanoseconds * 1e-9
+
+
+def require_frame(data: bytes | memoryview, frame: str, topic: str) -> None:
+    """Raise `DiwaError` naming `topic` unless the header of a serialised pose says `frame`, the robot's base."""
+    (length,) = struct.unpack_from("<I" if data[1] & 1 else ">I", data, 12) if len(data) >= 16 else (0,)
+    found = bytes(data[16 : 16 + length]).rstrip(b"\0").decode(errors="replace")
+    if found != frame:
+        raise DiwaError(
+            f"{topic} is in the frame {found!r}, not in the robot's base {frame!r}: fix its publisher, or set "
+            "robot.base_frame in the robot file"
+        )

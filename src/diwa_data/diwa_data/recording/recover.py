@@ -1,4 +1,4 @@
-"""Salvaging what a killed recorder or a full disk left: `diwa recover`."""
+"""Episodes after they were recorded: salvaged (`diwa recover`), annotated and sealed. No message is rewritten."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from rosbags.rosbag2 import ReaderError, storage_mcap
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import remove
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import Bag, decode_value, is_packed, largest_message, unpack
+from diwa_data.recording.bag_reader import Bag, is_packed, largest_message, unpack
 from diwa_data.recording.bag_writer import HIDDEN, BagWriter, is_running
+from diwa_data.recording.messages import decode_value
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
 
 _MAGIC = b"\x89MCAP0\r\n"
@@ -60,8 +61,7 @@ def _is_broken(episode: Path) -> bool:
         return True  # killed before it got its name, however whole it is
     try:
         with damage_as_error(str(episode), "salvage it"), Bag(episode) as bag:
-            for _ in bag.messages(list(bag.topics)):
-                pass
+            bag.read_through()
     except DiwaError:
         return True
     return False
@@ -177,6 +177,32 @@ def seal_episode(bag: Path) -> None:
     sidecar = Sidecar.read(bag, changed_by_hand=True)
     sidecar.seal(bag)
     with Bag(bag, sidecar) as opened:
-        for _ in opened.messages(list(opened.topics)):
-            pass
+        opened.read_through()
     sidecar.write(bag)
+
+
+def annotate(path: Path, success: float | None, never: bool = False) -> str:
+    """Mark the success of an episode `success` seconds after its start, or say that it `never` came.
+
+    With neither nothing changes. Returns a line that says how the episode is marked now. Raises `DiwaError` for a time
+    outside of the episode, and for an episode that is unfinished or damaged.
+    """
+    if success is not None and never:
+        raise DiwaError("give a time of success or --never, not both")
+    with Bag(path) as bag:
+        clock = messages.image_topic(bag.spec.cameras[0].name)
+        bag.require_topics([clock])
+        sidecar, frames = bag.sidecar, bag.sidecar.topics[clock]
+    start, end = sidecar.mark("start"), frames.last
+    start = frames.first if start is None else start
+    if success is not None and not 0 <= success <= end - start:
+        raise DiwaError(f"success at {success:g} s is outside of {path}, which lasts {end - start:.2f} s")
+    if success is not None or never:
+        sidecar.annotations["success"] = None if success is None else start + success
+        if sidecar.files is None:
+            sidecar.seal(path)
+        sidecar.write(path)
+    mark = sidecar.mark("success")
+    said = "by annotation" if "success" in sidecar.annotations else "by the operator"
+    shown = "no success" if mark is None else f"success at {mark - start:.2f} s"
+    return f"{path}: {end - start:.2f} s, {shown} ({said})"

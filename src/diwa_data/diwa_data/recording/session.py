@@ -15,8 +15,9 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, free_mb
 from diwa_data.images import require_record_size
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import decode_value, find_bags, is_bag, require_frame
+from diwa_data.recording.bag_reader import find_bags, is_bag
 from diwa_data.recording.bag_writer import Backend, RosbagsBackend, Storage, tell_unfinished
+from diwa_data.recording.messages import decode_value, require_frame
 from diwa_data.recording.recorder import EpisodeRecorder
 from diwa_data.recording.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec, require_same

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,12 @@ from diwa_data import __version__
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import read_object, write_json
 from diwa_data.manifest import changed, content_digest, file_digest, require_format
+from diwa_data.recording.messages import image_topic
 from diwa_data.spec import Spec
 
 SIDECAR = "episode.json"
 FORMAT = 1
-"""Of sidecars; those without a number were written before 0.2."""
+"""Format number of sidecars; those without one were written before 0.2."""
 _KEYS = ("version", "complete", "labels", "events", "annotations", "topics", "spec")
 _CURE = "delete the episode, or put the file back from a copy"
 
@@ -77,7 +77,8 @@ class Sidecar:
 
     def seal(self, bag: Path) -> None:
         """Take the checksums of all other files in the bag's folder; `write` keeps them."""
-        self.files = {path.name: file_digest(path) for path in _other_files(bag)}
+        others = sorted(path for path in bag.iterdir() if path.is_file() and path.name != SIDECAR)
+        self.files = {path.name: file_digest(path) for path in others}
 
     def require_files(self, bag: Path) -> None:
         """Raise `DiwaError` if a file of a finished bag is not as it was when the checksums were taken."""
@@ -92,24 +93,13 @@ class Sidecar:
 
     def write(self, bag: Path) -> None:
         """Write `episode.json` into the bag's folder, whole or not at all."""
-        images = {f"/diwa/{camera.name}/image" for camera in self.spec.cameras}
-        topics = {
-            topic: dataclasses.asdict(s)
-            | {"rate": round(s.rate, 3)}
-            | ({"dropped": s.missing(self.spec.record_rate)} if topic in images else {})
-            for topic, s in sorted(self.topics.items())
-        }
-        content = {
-            "format": FORMAT,
-            "version": self.version,
-            "complete": self.complete,
-            "labels": self.labels,
-            "events": self.events,
-            "annotations": self.annotations,
-            "topics": topics,
-            "spec": json.loads(self.spec.to_json()),
-            "files": self.files or {},
-        }
+        topics: dict[str, dict[str, float]] = {}
+        for topic, values in sorted(self.topics.items()):
+            topics[topic] = dataclasses.asdict(values) | {"rate": round(values.rate, 3)}
+            if topic in map(image_topic, (camera.name for camera in self.spec.cameras)):
+                topics[topic]["dropped"] = values.missing(self.spec.record_rate)
+        content = {"format": FORMAT} | {key: getattr(self, key) for key in _KEYS} | {"files": self.files or {}}
+        content |= {"topics": topics, "spec": dataclasses.asdict(self.spec)}
         write_json(bag / SIDECAR, content | {"sha256": content_digest(content)})
 
     @classmethod
@@ -129,25 +119,19 @@ class Sidecar:
         if sealed and content.pop("sha256") != content_digest(content) and not changed_by_hand:
             raise changed(str(path), bag, _CURE)
         with damage_as_error(f"{path} is damaged", _CURE):
+            annotations = _checked(content.get("annotations", {}), dict)
             return cls(
                 spec=Spec.from_plain(content["spec"], f"{path}: spec"),
-                labels=_object(content["labels"]),
-                events=[(_text(name), _seconds(received)) for name, received in content["events"]],
-                annotations={
-                    name: None if received is None else _seconds(received)
-                    for name, received in _object(content.get("annotations", {})).items()
-                },
-                topics={topic: _statistics(values) for topic, values in _object(content["topics"]).items()},
-                complete=_instance(content["complete"], bool),
-                version=_text(content["version"]),
-                files={_file_name(name): _text(digest) for name, digest in content["files"].items()}
+                labels=_checked(content["labels"], dict),
+                events=[(_checked(name, str), _seconds(at)) for name, at in content["events"]],
+                annotations={name: None if at is None else _seconds(at) for name, at in annotations.items()},
+                topics={topic: _statistics(values) for topic, values in _checked(content["topics"], dict).items()},
+                complete=_checked(content["complete"], bool),
+                version=_checked(content["version"], str),
+                files={_file_name(name): _checked(value, str) for name, value in content["files"].items()}
                 if sealed
                 else None,
             )
-
-
-def _other_files(bag: Path) -> list[Path]:
-    return sorted(path for path in bag.iterdir() if path.is_file() and path.name != SIDECAR)
 
 
 def _require_keys(content: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
@@ -160,7 +144,7 @@ def _require_keys(content: dict[str, Any], keys: tuple[str, ...], path: Path) ->
 
 
 def _statistics(values: Any) -> TopicStatistics:
-    count = _instance(values["count"], int)
+    count = _checked(values["count"], int)
     if isinstance(count, bool) or count < 0:
         raise ValueError(f"count {count!r}")
     return TopicStatistics(count, *(_seconds(values[key]) for key in ("first", "last", "largest_gap")))
@@ -178,15 +162,7 @@ def _file_name(value: str) -> str:
     return value
 
 
-def _text(value: Any) -> str:
-    return _instance(value, str)
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return _instance(value, dict)
-
-
-def _instance(value: Any, kind: type) -> Any:
+def _checked(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{str(value)[:40]!r} is no {kind.__name__}")
     return value

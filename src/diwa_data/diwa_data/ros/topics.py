@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import decode_value, require_frame
+from diwa_data.recording.messages import decode_value, require_frame
 from diwa_data.ros.distributions import PublisherEventCallbacks, SubscriptionEventCallbacks, with_received
 from diwa_data.teleop.clutch import ControllerState
 

@@ -10,7 +10,8 @@ import numpy as np
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import Bag, decode_value, find_bags, is_bag
+from diwa_data.recording.bag_reader import Bag, find_bags, is_bag
+from diwa_data.recording.messages import decode_value
 
 _MARGIN = 18  # pixels above the frames, for their times
 

@@ -17,8 +17,9 @@ from diwa_data.files import read_object
 from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
 from diwa_data.pose import action_sequence
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import Bag, decode_value, find_bags, folder_size, is_bag, needed_topics
+from diwa_data.recording.bag_reader import Bag, find_bags, folder_size, is_bag, needed_topics
 from diwa_data.recording.bag_writer import tell_unfinished
+from diwa_data.recording.messages import decode_value
 from diwa_data.recording.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec
 from diwa_data.ticks import Tick

@@ -22,7 +22,8 @@ from diwa_data.files import atomic_path
 from diwa_data.pose import Pose
 from diwa_data.progress import progress
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import Bag, decode_value, find_bags, gripper_width, is_bag
+from diwa_data.recording.bag_reader import Bag, find_bags, is_bag
+from diwa_data.recording.messages import decode_value, gripper_width
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.spec import Spec
 

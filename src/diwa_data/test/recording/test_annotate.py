@@ -10,7 +10,7 @@ import pytest
 from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
-from diwa_data.recording.annotate import annotate
+from diwa_data.recording.recover import annotate
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
 from diwa_data.view.contact_sheet import contact_sheet, save_contact_sheet
 from diwa_data.view.inspect import inspect_path

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import Bag, decode_value, find_bags, gripper_width, read_episode
+from diwa_data.recording.bag_reader import Bag, find_bags, read_episode
+from diwa_data.recording.messages import decode_value, gripper_width
 from diwa_data.recording.recover import recover
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.spec import Spec

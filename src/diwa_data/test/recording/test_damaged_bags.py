@@ -20,7 +20,6 @@ from diwa_data.errors import DiwaError
 from diwa_data.manifest import content_digest, file_digest, warn_unsealed
 from diwa_data.recording import bag_reader
 from diwa_data.recording import recover as recovery
-from diwa_data.recording.annotate import annotate
 from diwa_data.recording.bag_reader import (
     LARGEST_CHUNK,
     METADATA,
@@ -32,7 +31,7 @@ from diwa_data.recording.bag_reader import (
     read_messages,
 )
 from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished
-from diwa_data.recording.recover import recover, seal_episode
+from diwa_data.recording.recover import annotate, recover, seal_episode
 from diwa_data.recording.session import Session, SessionConfig
 from diwa_data.recording.sidecar import FORMAT, SIDECAR, Sidecar
 from diwa_data.spec import Spec
@@ -224,10 +223,12 @@ def chunks(content: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def test_a_chunk_that_unpacks_without_end_is_refused(bags: Path, monkeypatch) -> None:
-    monkeypatch.setattr(bag_reader, "LARGEST_CHUNK", 100_000)
-    with pytest.raises(DiwaError, match="unpacks to more than 100000 bytes"):
-        read_episode(bags / "000000")
+@pytest.mark.parametrize("declared", [1000, 10 * LARGEST_CHUNK])
+def test_a_chunk_that_unpacks_without_end_is_refused(declared: int) -> None:
+    """Neither to more than a chunk may have, nor to more than it says."""
+    bomb = storage_mcap.zstd.compress(bytes(LARGEST_CHUNK + 1))
+    with pytest.raises(ReaderError, match=f"unpacks to more than {min(declared, LARGEST_CHUNK)} bytes"):
+        storage_mcap.decompress(bomb, "zstd", declared, 0)  # as rosbags does with every chunk that it reads
 
 
 def test_chunks_of_one_moment_must_fit_into_memory(bags: Path, monkeypatch) -> None:

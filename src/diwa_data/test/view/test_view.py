@@ -16,7 +16,7 @@ import pytest
 
 from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
 from diwa_data.errors import DiwaError
-from diwa_data.recording.annotate import annotate
+from diwa_data.recording.recover import annotate
 from diwa_data.spec import CameraSpec
 from diwa_data.teleop.clutch import ControllerState
 from diwa_data.testing.synthetic import record_synthetic, synthetic_image, synthetic_pose

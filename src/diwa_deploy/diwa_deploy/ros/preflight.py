@@ -15,7 +15,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
 from diwa_data.images import require_record_size
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import decode_value, gripper_width, header_stamp, require_frame
+from diwa_data.recording.messages import decode_value, gripper_width, header_stamp, require_frame
 from diwa_data.recording.sidecar import TopicStatistics
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters

@@ -21,7 +21,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import decode_value, gripper_width, header_stamp, require_frame
+from diwa_data.recording.messages import decode_value, gripper_width, header_stamp, require_frame
 from diwa_data.robot import Observation
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received

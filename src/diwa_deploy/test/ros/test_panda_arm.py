@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import gripper_width
+from diwa_data.recording.messages import gripper_width
 
 pytestmark = pytest.mark.ros
 
