@@ -17,9 +17,8 @@ from mutations import changed_json, scramble
 from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
 from diwa_data.manifest import content_digest
 from diwa_data.recording.bag_reader import METADATA, Bag, read_episode
-from diwa_data.recording.messages import decode_value
 from diwa_data.recording.bag_writer import BagWriter
-from diwa_data.recording.messages import IMAGE_TYPE, TARGET_POSE, TYPES, image_topic
+from diwa_data.recording.messages import IMAGE_TYPE, TARGET_POSE, TYPES, decode_value, image_topic
 from diwa_data.recording.recover import recover, seal_episode
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import CameraSpec, Spec
