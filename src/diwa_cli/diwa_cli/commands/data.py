@@ -57,8 +57,7 @@ def calibrate(args: list[str]) -> int:
 
 def inspect(args: list[str]) -> int:
     from diwa_cli.pipeline.bundles import bundle_card, bundles_in
-    from diwa_data.view.contact_sheet import save_contact_sheet
-    from diwa_data.view.inspect import inspect_path
+    from diwa_data.view.inspect import inspect_path, save_contact_sheet
 
     def command(path: Positional[Path], thumbnails: OutputFile | None = None) -> None:
         """Print a card of a bag, a dataset, a checkpoint or a skill bundle, or of a folder of bags or bundles.

@@ -79,9 +79,9 @@ def _require_digest(path: Path, cure: str, inode: int, size: int, modified: int)
     if header.startswith(_SIGNATURE):
         warn_unsealed(f"{path} is")
         return
-    if not header.startswith(b"{"):
+    if not header.startswith(b'{"diwa-ros2"'):
         raise ValueError("it begins neither with a checksum nor as HDF5 does")
-    if parse_object(header, str(path), cure).get("sha256") != file_digest(path, _HEADER):
+    if parse_object(header, f"{path}: its first line", cure).get("sha256") != file_digest(path, _HEADER):
         raise changed(str(path), path, cure)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from diwa_data.pose import Pose
 from diwa_data.progress import progress
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, find_bags, is_bag
-from diwa_data.recording.messages import decode_value, gripper_width
+from diwa_data.recording.messages import decode_value
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.spec import Spec
 
@@ -79,14 +79,27 @@ class EpisodeLog:
         """A number of a plot."""
         self._stream.log(f"plots/{name}", self._rr.Scalars(value))
 
+    def message(self, topic: str, value: Any) -> None:
+        """A decoded message that is no image."""
+        if topic == messages.CURRENT_POSE:
+            self.pose("hand", value)
+            self.lead()
+        elif topic == messages.TARGET_POSE:
+            self.pose("target", value)
+        elif topic == messages.JOINT_STATES:
+            self.number("gripper/width_cm", 100 * messages.gripper_width(value, topic))
+        elif topic == messages.GRIPPER_COMMAND:
+            self.number("gripper/command", value)
+        elif topic == messages.EPISODE_EVENT:
+            self.text(value)
+        else:
+            for name, values in (("trigger", value.axes), ("deadman", value.buttons)):
+                if len(values):
+                    self.number(f"controller/{name}", float(values[0]))
+
     def text(self, text: str) -> None:
         """A line of the list of events."""
         self._stream.log("events", self._rr.TextLog(text))
-
-    def text_at(self, received: float, text: str) -> None:
-        """A line of the list of events, at `received` seconds."""
-        self.at(received, received)
-        self.text(text)
 
 
 def import_rerun() -> Any:
@@ -116,17 +129,16 @@ def save_view(path: Path, episode: str | None, out: Path) -> None:
     with atomic_path(out) as temporary:
         stream.save(temporary)
         _log_path(path, episode, stream)
-        with _unwritten_as_error(out):
-            stream.flush()
+        with _rerun_as_error(f"{out} could not be written", "is the disk full?"):
+            stream.flush()  # Rerun writes in a thread of its own
         stream.disconnect()
 
 
 def show_view(path: Path, episode: str | None) -> None:
     """Open an episode in a window; returns once all of it is there. Raises `DiwaError` without a display."""
-    _require(path)
+    stream = _stream(path)
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise DiwaError("no display to open a window on: use --save EPISODE.rrd, or --serve for a web browser")
-    stream = _stream(path)
     with _viewer_as_error():
         stream.spawn()
     _log_path(path, episode, stream)
@@ -144,11 +156,6 @@ def serve_view(path: Path, episode: str | None) -> None:
     print(f"open http://localhost:9090/?url={source.replace('+', '%2B')} in a web browser; Ctrl-C ends it", flush=True)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
-
-
-def _require(path: Path) -> None:
-    if not Path(path).exists():
-        raise DiwaError(f"{path} does not exist")
 
 
 def _log_path(path: Path, episode: str | None, stream: Any) -> None:
@@ -174,9 +181,9 @@ def _choose_bag(path: Path, episode: str | None) -> Path:
 def _log_bag(path: Path, stream: Any) -> None:
     with Bag(path) as bag:
         images = {messages.image_topic(camera.name): camera.name for camera in bag.spec.cameras}
-        topics = [topic for topic in bag.topics if topic in _HANDLERS or topic in images]
+        topics = [topic for topic in bag.topics if topic in _SHOWN or topic in images]
         stream.send_blueprint(_blueprint(bag.spec, _BAG_PLOTS))
-        log, last = None, dict.fromkeys(images, np.nan)
+        log, last = None, dict[str, float]()
         with progress(f"view {path.name}", sum(bag.topics[topic] for topic in topics), "messages") as bar:
             for topic, sample in bag.messages(topics):
                 if log is None:
@@ -185,61 +192,28 @@ def _log_bag(path: Path, stream: Any) -> None:
                 log.at(sample.received, sample.stamp)
                 value = decode_value(topic, sample.value, f"{path}: {topic} at {sample.received:.3f} s")
                 if topic in images:
-                    _log_frame(log, images[topic], value, 1000 * (sample.received - last[topic]))
+                    log.image(images[topic], value)
+                    if topic in last:  # milliseconds in tenths: a steady camera is flat
+                        log.number(f"gap_ms/{images[topic]}", round(1000 * (sample.received - last[topic]), 1))
                     last[topic] = sample.received
                 else:
-                    _HANDLERS[topic](log, value)
+                    log.message(topic, value)
                 bar.advance()
         if log is None:
             raise DiwaError(f"{path} holds no message to show; topics present: {', '.join(bag.topics) or 'none'}")
 
 
-def _log_frame(log: EpisodeLog, camera: str, image: np.ndarray, gap: float) -> None:
-    """A frame, and the milliseconds since the one before (NaN for the first); in tenths, a steady camera is flat."""
-    log.image(camera, image)
-    if np.isfinite(gap):
-        log.number(f"gap_ms/{camera}", round(gap, 1))
-
-
-def _log_hand(log: EpisodeLog, pose: Pose) -> None:
-    log.pose("hand", pose)
-    log.lead()
-
-
-def _log_target(log: EpisodeLog, pose: Pose) -> None:
-    log.pose("target", pose)
-
-
-def _log_joints(log: EpisodeLog, joints: Any) -> None:
-    log.number("gripper/width_cm", 100 * gripper_width(joints, messages.JOINT_STATES))
-
-
-def _log_gripper(log: EpisodeLog, command: float) -> None:
-    log.number("gripper/command", command)
-
-
-def _log_joy(log: EpisodeLog, joy: Any) -> None:
-    for name, values in (("trigger", joy.axes), ("deadman", joy.buttons)):
-        if len(values):
-            log.number(f"controller/{name}", float(values[0]))
-
-
 def _log_annotations(sidecar: Sidecar, log: EpisodeLog, first: float) -> None:
     for name, received in sidecar.annotations.items():
-        if received is None:
-            log.text_at(first, f"{name}: taken back by annotation")
-        else:
-            log.text_at(received, f"{name} (annotated)")
+        at = first if received is None else received
+        log.at(at, at)
+        log.text(f"{name}: taken back by annotation" if received is None else f"{name} (annotated)")
 
 
-_HANDLERS: dict[str, Callable[[EpisodeLog, Any], None]] = {
-    messages.CURRENT_POSE: _log_hand,
-    messages.TARGET_POSE: _log_target,
-    messages.JOINT_STATES: _log_joints,
-    messages.GRIPPER_COMMAND: _log_gripper,
-    messages.CONTROLLER_JOY: _log_joy,
-    messages.EPISODE_EVENT: EpisodeLog.text,
-}
+_SHOWN = (
+    *(messages.CURRENT_POSE, messages.TARGET_POSE, messages.JOINT_STATES, messages.GRIPPER_COMMAND),
+    *(messages.CONTROLLER_JOY, messages.EPISODE_EVENT),
+)
 _BAG_PLOTS = {"lead_cm": "lead, cm", "gripper": "gripper", "controller": "controller", "gap_ms": "image gaps, ms"}
 _EPISODE_PLOTS = {"lead_cm": "lead, cm", "gripper": "gripper", "action": "action", "marks": "success, flagged"}
 
@@ -262,7 +236,10 @@ def _log_episode(episode: Episode, spec: Spec, stream: Any) -> None:
                 log.number(f"action/{name}", float(value))
             log.number("marks/success", float(episode.success[tick]))
             log.number("marks/flagged", float(tick in flagged))
-            _log_tick_events(log, tick, attributes["success_tick"], flagged)
+            if tick == attributes["success_tick"]:
+                log.text("success")
+            if tick in flagged:
+                log.text(f"tick {tick} is flagged: a frame is missing or a stream too old")
             bar.advance()
 
 
@@ -272,13 +249,6 @@ def _log_state(log: EpisodeLog, state: np.ndarray) -> None:
     rotation = Rotation.from_matrix(np.stack([first, second, np.cross(first, second)], axis=1))
     log.pose("hand", Pose(state[:3].astype(float), rotation))
     log.number("gripper/width_cm", 100 * float(state[9]))
-
-
-def _log_tick_events(log: EpisodeLog, tick: int, success: int, flagged: set[int]) -> None:
-    if tick == success:
-        log.text("success")
-    if tick in flagged:
-        log.text(f"tick {tick} is flagged: a frame is missing or a stream too old")
 
 
 def _blueprint(spec: Spec, plots: dict[str, str]) -> Any:
@@ -303,7 +273,8 @@ def _blueprint(spec: Spec, plots: dict[str, str]) -> Any:
 
 def _stream(path: Path) -> Any:
     """A recording whose only timelines are those of `EpisodeLog`."""
-    _require(path)
+    if not Path(path).exists():
+        raise DiwaError(f"{path} does not exist")
     import_rerun().set_strict_mode(True)
     stream = import_rerun().RecordingStream("diwa_view")
     stream.send_recording_name(Path(path).name)
@@ -313,16 +284,12 @@ def _stream(path: Path) -> Any:
 
 
 @contextmanager
-def _unwritten_as_error(out: Path) -> Iterator[None]:
+def _rerun_as_error(what: str, cure: str) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError, OSError) as error:  # Rerun writes in a thread of its own
-        raise DiwaError(f"{out} could not be written ({error}): is the disk full?") from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise DiwaError(f"{what} ({error}): {cure}") from error
 
 
-@contextmanager
-def _viewer_as_error() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        raise DiwaError(f"the Rerun viewer does not start ({error}): use --save EPISODE.rrd") from error
+def _viewer_as_error() -> AbstractContextManager[None]:
+    return _rerun_as_error("the Rerun viewer does not start", "use --save EPISODE.rrd")

@@ -12,8 +12,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 from diwa_data.recording.recover import annotate
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
-from diwa_data.view.contact_sheet import contact_sheet, save_contact_sheet
-from diwa_data.view.inspect import inspect_path
+from diwa_data.view.inspect import contact_sheet, inspect_path, save_contact_sheet
 
 
 def success_ticks(bag: Path, out: Path) -> list[int]:
