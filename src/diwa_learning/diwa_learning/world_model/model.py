@@ -1,4 +1,4 @@
-"""The world model: encoders, RSSM and decoders, and its loss (METHOD section 1, Eq. 10-11 of the paper)."""
+"""The world model: encoders, RSSM and decoders, and its loss (Eq. 10-11 of the paper)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ from diwa_learning.world_model.rssm import RSSM, State, balanced_kl, entropy, gu
 
 @dataclass(frozen=True)
 class Draws:
-    """For B sequences of T frames. Rows are independent, so that several processes can share one batch."""
+    """Random numbers and weights of a loss on B sequences of T frames.
+
+    Rows are independent, so that several processes can share one batch.
+    """
 
     weight: Tensor
     """(B, T) share of each frame in a mean over all valid frames of the batch; 0 where padded."""
@@ -110,7 +113,7 @@ class WorldModel(nn.Module):
     state_mean: Tensor
     state_std: Tensor
     null_action: Tensor
-    """(A,) what stands before the first frame of a sequence."""
+    """(A,) the action before the first frame of a sequence."""
 
     def __init__(self, config: WorldModelConfig, spec: Spec, decodes: bool = True):
         super().__init__()
@@ -135,13 +138,9 @@ class WorldModel(nn.Module):
         with torch.no_grad():
             for group in self.rssm.embed_in.weight[:, code_dim:].split(groups, dim=1):
                 group *= (code_dim / max(group.shape[1], 1)) ** 0.5
+        pixels = {camera.name: 3 * math.prod(camera.size) for camera in spec.cameras if config.image_components}
         self.components = nn.ModuleDict(
-            {
-                camera.name: PrincipalComponents(config.image_components, 3 * math.prod(camera.size))
-                for camera in spec.cameras
-            }
-            if config.image_components
-            else {}
+            {name: PrincipalComponents(config.image_components, count) for name, count in pixels.items()}
         )
         self.decodes = decodes
         if decodes:
@@ -189,7 +188,7 @@ class WorldModel(nn.Module):
         return (state - self.state_mean) / self.state_std
 
     def relative(self, state: Tensor, target: Tensor) -> Tensor:
-        """What is decoded of states (..., S): normalised; a model that is told the target has the hand relative to it.
+        """States (..., S) as they are decoded: normalised, and relative to the target if the model is told it.
 
         Then a hand's place counts in units of `max_lead` from the commanded position (..., 3) in metres: where commands
         have put the target is known, and what is left of the hand's place are millimetres, not the width of a table.
@@ -249,9 +248,9 @@ class WorldModel(nn.Module):
         return state.target * self.state_std[POSITION] + self.state_mean[POSITION]
 
     def executed(self, state: State, action: Tensor) -> Tensor:
-        """What the robot executes of an action (N, A) in `state`: its target leads the hand by no more than `max_lead`.
+        """The part of an action (N, A) that the robot executes in `state`: its target leads by at most `max_lead`.
 
-        Against something solid the hand stays behind and the target stops (ROBOT's anti-windup). A model that is not
+        Against something solid the hand stays behind and the target stops, or it would wind up. A model that is not
         told the target knows nothing of it.
         """
         if not self.config.target or self.state_decoder is None:
@@ -309,41 +308,32 @@ class WorldModel(nn.Module):
     def _vector_losses(self, states: State, embeds: Tensor, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         """Half the mean squared errors of states and image components decoded from posterior `states` (B, T).
 
-        Those decoded from imagined states are added. Imagination drifts where the prior's samples do; what they do to
-        the hand and to the furniture can be learned without decoding images.
+        Those decoded after 1 to I imagined steps from every I-th state are added. Imagination drifts where the prior's
+        samples do; what they do to the hand and to the furniture can be learned without decoding images.
         """
-        state_loss = component_loss = draws.weight.new_zeros(())
+        losses = [draws.weight.new_zeros(()) for _ in range(2)]
         if self.state_decoder is None and self.component_decoder is None:
-            return state_loss, component_loss
-        seen = (self.relative(batch.state, batch.target), embeds[..., self._components].detach().float(), draws.weight)
-        looks = [(states, seen)]
-        if draws.imagined_noise.numel():
-            looks.append(self._imagined(states, seen, batch, draws))
-        for found, (state, components, weight) in looks:
-            features = found.features
-            if self.state_decoder is not None:
-                error = F.mse_loss(self.state_decoder(features).float(), state, reduction="none").mean(-1)
-                state_loss = state_loss + 0.5 * (error * weight).sum()
-            if self.component_decoder is not None:
-                error = F.mse_loss(self.component_decoder(features).float(), components, reduction="none").mean(-1)
-                component_loss = component_loss + 0.5 * (error * weight).sum()
-        return state_loss, component_loss
-
-    def _imagined(
-        self, states: State, seen: tuple[Tensor, Tensor, Tensor], batch: Batch, draws: Draws
-    ) -> tuple[State, tuple[Tensor, Tensor, Tensor]]:
-        """States (B * S, I, ...) after 1 to I steps from every I-th of `states`, and what was `seen` then."""
+            return losses[0], losses[1]
+        seen = (self.relative(batch.state, batch.target), embeds[..., self._components].detach().float())
+        looks = [(states, seen, draws.weight)]
         starts, steps = draws.imagined_noise.shape[1:3]
+        if starts:
 
-        def ahead(part: Tensor) -> Tensor:
-            """(B, T, ...) -> (B * S, I, ...): the frames after each start."""
-            return part[:, 1 : 1 + starts * steps].unflatten(1, (starts, steps)).flatten(0, 1)
+            def ahead(part: Tensor) -> Tensor:
+                """(B, T, ...) -> (B * S, I, ...): the frames after each start."""
+                return part[:, 1 : 1 + starts * steps].unflatten(1, (starts, steps)).flatten(0, 1)
 
-        begin = states[:, : starts * steps : steps].map(lambda part: part.flatten(0, 1))
-        imagined = self.rssm.imagine(begin, ahead(batch.previous_actions), draws.imagined_noise.flatten(0, 1))
-        state, components, _ = seen
-        weight = draws.imagined_weight.unflatten(1, (starts, steps)).flatten(0, 1)
-        return imagined, (ahead(state), ahead(components), weight)
+            begin = states[:, : starts * steps : steps].map(lambda part: part.flatten(0, 1))
+            imagined = self.rssm.imagine(begin, ahead(batch.previous_actions), draws.imagined_noise.flatten(0, 1))
+            weight = draws.imagined_weight.unflatten(1, (starts, steps)).flatten(0, 1)
+            looks.append((imagined, (ahead(seen[0]), ahead(seen[1])), weight))
+        for found, shown, weight in looks:
+            features = found.features
+            for n, decoder in enumerate((self.state_decoder, self.component_decoder)):
+                if decoder is not None:
+                    error = F.mse_loss(decoder(features).float(), shown[n], reduction="none").mean(-1)
+                    losses[n] = losses[n] + 0.5 * (error * weight).sum()
+        return losses[0], losses[1]
 
     def _reconstruct(self, features: Tensor) -> dict[str, Tensor]:
         """(N, F) -> camera -> (N, 3, H, W), unbounded."""
@@ -367,7 +357,7 @@ class LoadedWorldModel:
     model: WorldModel
     spec: Spec
     hash: str
-    """Of its weights; stored by everything that is trained on it."""
+    """Hash of its weights, stored by everything that is trained on it."""
 
 
 def load_world_model(path: Path, device: str | torch.device = "cpu", decodes: bool = True) -> LoadedWorldModel:
