@@ -17,12 +17,14 @@ from diwa_learning.world_model.rssm import shift_actions
 
 
 class Frames:
-    """One camera's frames of several episodes; each of `episodes` is (T, H, W, 3) uint8 and is not copied."""
+    """One camera's frames of several episodes; each of `episodes` is (T, H, W, 3) uint8 and is not copied.
+
+    A row is the number of a frame, counted through all episodes.
+    """
 
     def __init__(self, episodes: Sequence[np.ndarray]):
         self._episodes = [torch.from_numpy(frames) for frames in episodes]
-        sizes = np.array([len(frames) for frames in episodes])
-        self._first = sizes.cumsum() - sizes
+        self._ends = np.cumsum([len(frames) for frames in episodes])
         self._together: Tensor | None = None
 
     @property
@@ -31,22 +33,27 @@ class Frames:
 
     def move(self, device: torch.device | str) -> None:
         """Hold all frames as one tensor on `device`, and no longer on the host."""
-        rows = sum(len(frames) for frames in self._episodes)
-        self._together = torch.empty(rows, *self._episodes[0].shape[1:], dtype=torch.uint8, device=device)
-        for first, frames in zip(self._first, self._episodes, strict=True):
-            self._together[first : first + len(frames)].copy_(frames)
+        self._together = torch.empty(self._ends[-1], *self._episodes[0].shape[1:], dtype=torch.uint8, device=device)
+        for end, frames in zip(self._ends, self._episodes, strict=True):
+            self._together[end - len(frames) : end].copy_(frames)
         self._episodes = []
 
-    def gather(self, episode: np.ndarray, frame: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-        """Frames number `frame` (B, T) of the episodes number `episode` (B,) -> (B, T, H, W, 3) on `device`."""
+    def gather(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+        """Frames of `rows` (B, T) -> (B, T, H, W, 3) on `device`; those of a line are of one episode."""
         if self._together is not None:
-            rows = to_device(torch.from_numpy(self._first[episode][:, None] + frame), device)
-            return self._together.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+            index = to_device(torch.from_numpy(rows), device)
+            return self._together.index_select(0, index.flatten()).unflatten(0, index.shape)
         on_gpu = torch.device(device).type == "cuda"
-        gathered = torch.empty(*frame.shape, *self._episodes[0].shape[1:], dtype=torch.uint8, pin_memory=on_gpu)
-        for row, number, chosen in zip(gathered, episode, torch.from_numpy(frame), strict=True):
-            torch.index_select(self._episodes[number], 0, chosen, out=row)
+        gathered = torch.empty(*rows.shape, *self._episodes[0].shape[1:], dtype=torch.uint8, pin_memory=on_gpu)
+        for line, number, chosen in zip(gathered, find_episodes(self._ends, rows[:, 0]), rows, strict=True):
+            frames = self._episodes[number]
+            torch.index_select(frames, 0, torch.from_numpy(chosen - self._ends[number] + len(frames)), out=line)
         return gathered.to(device, non_blocking=True)
+
+
+def find_episodes(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Numbers (...) of the episodes in which `rows` (...) lie; they end before the rows `ends`."""
+    return np.searchsorted(ends, rows, side="right")
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -105,21 +112,17 @@ class ReplayBuffer:
         if longest < shortest:
             raise DiwaError(f"no episode has {shortest} frames, the longest has {longest}: record longer ones")
         episodes = [episode for episode in episodes if len(episode) >= shortest]
-        self.length, self.null_action = length, torch.from_numpy(spec.action.null)
+        self.length, self.device, self.null_action = length, torch.device("cpu"), torch.from_numpy(spec.action.null)
         self._sizes = np.array([len(episode) for episode in episodes])
         self._ends = self._sizes.cumsum()
         self.frames = int(self._ends[-1])
-        """Frames of all episodes."""
-        self.device = torch.device("cpu")
-        """Of the batches."""
-        self._images = {
-            camera.name: Frames([episode.images[camera.name] for episode in episodes]) for camera in spec.cameras
-        }
+        """Number of frames in all episodes."""
+        names = [camera.name for camera in spec.cameras]
+        self._images = {name: Frames([episode.images[name] for episode in episodes]) for name in names}
         states = [model_state(episode.state, episode.scene_state, hybrid) for episode in episodes]
-        self.state = torch.from_numpy(np.concatenate(states))
         targets = [episode.target_position(spec.action) for episode in episodes]
-        self.target = torch.from_numpy(np.concatenate(targets))
-        self.actions = torch.from_numpy(np.concatenate([episode.action for episode in episodes]))
+        columns = (states, targets, [episode.action for episode in episodes])
+        self.state, self.target, self.actions = (torch.from_numpy(np.concatenate(column)) for column in columns)
 
     def to(self, device: torch.device) -> ReplayBuffer:
         """Give batches on `device` from now on. A GPU takes all frames if they fill no more than half its free memory;
@@ -136,51 +139,44 @@ class ReplayBuffer:
 
     def sample(self, batch: int, rng: np.random.Generator) -> Batch:
         """`batch` random sequences."""
-        return self.gather(*self.draw(batch, rng))
+        return self.gather(self.draw(batch, rng))
 
-    def draw(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Episode and start (B,) of `batch` random sequences."""
-        episode = np.searchsorted(self._ends, rng.integers(self.frames, size=batch), side="right")
-        return episode, (rng.random(batch) * self._starts()[episode]).astype(np.int64)
+    def draw(self, batch: int, rng: np.random.Generator) -> np.ndarray:
+        """First rows (B,) of `batch` random sequences."""
+        episode = find_episodes(self._ends, rng.integers(self.frames, size=batch))
+        return self._first(episode) + (rng.random(batch) * self._starts(episode)).astype(np.int64)
 
     def spread(self, count: int) -> Batch:
         """Up to `count` different sequences spread evenly over the frames of all episodes; always the same ones."""
-        frame = (np.arange(count) + 0.5) * self.frames / count
-        episode = np.searchsorted(self._ends, frame, side="right")
-        start = np.minimum(frame.astype(np.int64) - self._first(episode), self._starts()[episode] - 1)
-        distinct = np.unique(np.stack([episode, start]), axis=1)
-        return self.gather(distinct[0], distinct[1])
+        row = ((np.arange(count) + 0.5) * self.frames / count).astype(np.int64)
+        episode = find_episodes(self._ends, row)
+        return self.gather(np.unique(np.minimum(row, self._first(episode) + self._starts(episode) - 1)))
 
-    def gather(self, episode: np.ndarray, start: np.ndarray) -> Batch:
-        """The sequences that begin at frame `start` (B,) of the episodes numbered `episode` (B,)."""
-        within = np.minimum(start[:, None] + np.arange(self.length), self._sizes[episode][:, None] - 1)
-        index = to_device(torch.from_numpy(self._first(episode)[:, None] + within), self.device)  # (B, T)
-        images = {name: frames.gather(episode, within, self.device) for name, frames in self._images.items()}
+    def gather(self, first: np.ndarray) -> Batch:
+        """The sequences that begin at the rows `first` (B,)."""
+        last = self._ends[find_episodes(self._ends, first)][:, None] - 1
+        rows = np.minimum(first[:, None] + np.arange(self.length), last)  # (B, T)
+        index = to_device(torch.from_numpy(rows), self.device)
+        images = {name: frames.gather(rows, self.device) for name, frames in self._images.items()}
         actions = shift_actions(self.actions[index], self.null_action)
-        return Batch(images, self.state[index], self.target[index], actions, self.valid(episode, start))
+        return Batch(images, self.state[index], self.target[index], actions, self.valid(first))
 
-    def valid(self, episode: np.ndarray, start: np.ndarray) -> Tensor:
-        """(B, T) bool: which frames of these sequences lie inside their episode."""
-        inside = start[:, None] + np.arange(self.length) < self._sizes[episode][:, None]
-        return to_device(torch.from_numpy(inside), self.device)
+    def valid(self, first: np.ndarray) -> Tensor:
+        """(B, T) bool: which frames of the sequences that begin at the rows `first` (B,) lie inside their episode."""
+        end = self._ends[find_episodes(self._ends, first)][:, None]
+        return to_device(torch.from_numpy(first[:, None] + np.arange(self.length) < end), self.device)
 
     def some_images(self, count: int) -> dict[str, Tensor]:
         """Camera -> (N, H, W, 3) uint8: at most about `count` frames, evenly over all."""
-        rows = np.arange(0, self.frames, max(1, self.frames // count))
-        episode = np.searchsorted(self._ends, rows, side="right")
-        within = (rows - self._first(episode))[:, None]
-        return {name: frames.gather(episode, within, self.device)[:, 0] for name, frames in self._images.items()}
-
-    def state_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (S,) of the states."""
-        return self.state.mean(0), self.state.std(0, correction=0)
+        rows = np.arange(0, self.frames, max(1, self.frames // count))[:, None]
+        return {name: frames.gather(rows, self.device)[:, 0] for name, frames in self._images.items()}
 
     def _first(self, episode: np.ndarray) -> np.ndarray:
         return self._ends[episode] - self._sizes[episode]
 
-    def _starts(self) -> np.ndarray:
-        """Starts per episode from which a whole sequence fits; at least one."""
-        return np.maximum(self._sizes - self.length + 1, 1)
+    def _starts(self, episode: np.ndarray) -> np.ndarray:
+        """Starts in these episodes from which a whole sequence fits; at least one."""
+        return np.maximum(self._sizes[episode] - self.length + 1, 1)
 
 
 def split_held_out(

@@ -1,8 +1,7 @@
-"""Phase 1: learn the world model from play and demonstrations (METHOD section 1)."""
+"""Phase 1: learn the world model from play and demonstrations."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from diwa_data.config import Job
 from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
-from diwa_data.spec import require_same
 from diwa_learning.core.device import compiled, cosine, is_half, peak_memory, set_learning_rate
 from diwa_learning.core.distributed import ALONE, Processes, processes
 from diwa_learning.core.run import TrainingRun, require_run_folder
@@ -43,19 +42,8 @@ def training_flops(model: WorldModel) -> float:
 def matmul_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16, size: int = 8192) -> float:
     """Operations per second of the best of several products of two large matrices."""
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(5):
-        _wait(device)
-        started = time.perf_counter()
-        left @ right
-        _wait(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    timer = Timer("left @ right", globals={"left": left, "right": right}, num_threads=torch.get_num_threads())
+    return 2 * size**3 / min(timer.timeit(1).mean for _ in range(5))
 
 
 SHORT_CHECK, FULL_CHECK = 4, 16
@@ -104,13 +92,13 @@ def train_world_model(job: WorldModelJob) -> None:
         clips = ReplayBuffer(held_out, spec, CONTEXT + HORIZON, shortest=CONTEXT + 1, hybrid=config.scene_state)
         del loaded, training, held_out  # a GPU takes their frames
         model = WorldModel(config, spec)
-        model.set_state_statistics(*replay.state_statistics())
+        model.set_state_statistics(replay.state.mean(0), replay.state.std(0, correction=0))
         model.set_image_statistics(replay.some_images(STATISTICS_FRAMES))
         optimizer = adamw(model.to(group.device), config)
-        sampler = Sampler(replay.to(group.device), config, group)
+        replay.to(group.device)
         if group.main:
-            data = f"{replay.frames:,} frames, {clips.frames:,} held out"
-            print(f"world_model: {describe_model(model)} in {arithmetic(model)}, {data}")
+            size, data = parameters(model) / 1e6, f"{replay.frames:,} frames, {clips.frames:,} held out"
+            print(f"world_model: {size:.1f} M parameters in {arithmetic(model)}, {data}")
         run.track(model=model, optimizer=optimizer)
 
         per_step = config.batch_size * config.sequence_length
@@ -118,7 +106,7 @@ def train_world_model(job: WorldModelJob) -> None:
         for step in run.steps(config.updates, "frames", per_step):
             rate = cosine(step, config.updates, config.learning_rate, config.final_learning_rate)
             set_learning_rate(optimizer, rate)
-            batch, draws = sampler.sample(run.rng)
+            batch, draws = sample(replay, config, group, run.rng)
             loss = loss_of(batch, draws)
             loss.total.backward()
             norm = update(model, optimizer, config.gradient_clip, group)
@@ -126,34 +114,27 @@ def train_world_model(job: WorldModelJob) -> None:
             if step % config.log_every == 0:
                 run.log(step, curves(loss, norm, group))
             if (step + 1) % config.check_every == 0 and step + 1 < config.updates and group.main:
-                run.add(step, summary_scalars(check(model, clips.spread(SHORT_CHECK).to(group.device), run)))
+                means = check(model, clips.spread(SHORT_CHECK).to(group.device), run).summary()
+                run.add(step, {name: value for name, value in means.items() if isinstance(value, float)})
         if group.main:
             finish(run, model, replay, clips, per_step)
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Batches and draws of one process: it draws the whole batch's, as all of them do, and takes its rows."""
-
-    replay: ReplayBuffer
-    config: WorldModelConfig
-    group: Processes
-
-    def sample(self, rng: np.random.Generator) -> tuple[Batch, Draws]:
-        """The next batch's rows of this process, and what is drawn for them."""
-        episode, start = self.replay.draw(self.config.batch_size, rng)
-        draws, rows = draw(self.replay.valid(episode, start), self.config), self.group.rows(self.config.batch_size)
-        return self.replay.gather(episode[rows], start[rows]), Draws(*(drawn[rows] for drawn in vars(draws).values()))
+def sample(
+    replay: ReplayBuffer, config: WorldModelConfig, group: Processes, rng: np.random.Generator
+) -> tuple[Batch, Draws]:
+    """This process's rows of the next batch and of what is drawn for it: all processes draw the whole batch's."""
+    first, rows = replay.draw(config.batch_size, rng), group.rows(config.batch_size)
+    draws = draw(replay.valid(first), config)
+    return replay.gather(first[rows]), Draws(*(drawn[rows] for drawn in vars(draws).values()))
 
 
 def load_datasets(paths: Sequence[Path]) -> list[Dataset]:
     """Load datasets that must share one spec."""
     if not paths:
         raise DiwaError("no dataset given: name one or more files made by `diwa build-dataset`")
-    loaded = [load_dataset(path) for path in paths]
-    for dataset in loaded[1:]:
-        require_same(loaded[0].spec, dataset.spec, str(dataset.path))
-    return loaded
+    first = load_dataset(paths[0])
+    return [first, *(load_dataset(path, first.spec) for path in paths[1:])]
 
 
 def require_scene_state(datasets: Sequence[Dataset]) -> None:
@@ -183,7 +164,7 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, clip: float, grou
 
 
 def curves(loss: WorldModelLoss, norm: Tensor, group: Processes) -> dict[str, Tensor]:
-    """What the learning curves show of one update, of all processes together."""
+    """Values of the learning curves after one update, of all processes together."""
     parts = torch.stack(
         [loss.total.detach(), loss.kl, loss.image, loss.robot_state, loss.components, loss.posterior_entropy]
     )
@@ -198,7 +179,7 @@ def finish(run: TrainingRun, model: WorldModel, replay: ReplayBuffer, clips: Rep
     final = clips.spread(FULL_CHECK).to(run.processes.device)
     result = check(model, final, run)
     metrics = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": parameters(model),
         "frames": replay.frames,
         "held_out_frames": clips.frames,
         "frames_per_s": round(frames_per_s, 1),
@@ -211,7 +192,11 @@ def finish(run: TrainingRun, model: WorldModel, replay: ReplayBuffer, clips: Rep
         needed = frames_per_s * training_flops(model) / run.processes.size
         metrics["mfu"] = round(needed / matmul_peak(run.processes.device), 4)
     run.finish(model.state_dict(), metrics)
-    print(f"world_model: {run.out} done, {frames_per_s:,.0f} frames/s, {describe(result)}")
+    print(
+        f"world_model: {run.out} done, {frames_per_s:,.0f} frames/s, open loop over {np.isfinite(result.psnr).sum()} "
+        f"steps: PSNR {metrics['open_loop_psnr']:.1f} dB (a still picture: {metrics['open_loop_still_psnr']:.1f}), "
+        f"SSIM {metrics['open_loop_ssim']:.3f}"
+    )
 
 
 def check(model: WorldModel, clips: Batch, run: TrainingRun) -> OpenLoop:
@@ -223,25 +208,11 @@ def check(model: WorldModel, clips: Batch, run: TrainingRun) -> OpenLoop:
     return result
 
 
-def summary_scalars(result: OpenLoop) -> dict[str, float]:
-    """The means of an open-loop check."""
-    return {name: value for name, value in result.summary().items() if isinstance(value, float)}
-
-
 def arithmetic(model: WorldModel) -> str:
-    """Of its matrix products on this machine."""
+    """Arithmetic of its matrix products on this machine."""
     return "bfloat16" if is_half(model.config.precision, model.device) else "float32"
 
 
-def describe_model(model: nn.Module) -> str:
-    """Its size in a few words."""
-    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters"
-
-
-def describe(result: OpenLoop) -> str:
-    """The open-loop check in a few words."""
-    means = result.summary()
-    return (
-        f"open loop over {len(means['open_loop_steps']['psnr'])} steps: PSNR {means['open_loop_psnr']:.1f} dB "
-        f"(a still picture: {means['open_loop_still_psnr']:.1f}), SSIM {means['open_loop_ssim']:.3f}"
-    )
+def parameters(model: nn.Module) -> int:
+    """Number of its trained weights."""
+    return sum(parameter.numel() for parameter in model.parameters())
