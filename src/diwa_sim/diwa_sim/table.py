@@ -20,6 +20,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator
 from diwa_data.motion import MotionLimits, is_finite
 from diwa_data.pose import Pose
+from diwa_data.recording import messages
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_sim.render import Cameras
@@ -32,15 +33,15 @@ HOME = np.array([0.0, -0.55, 0.0, -2.55, 0.0, 2.0, 0.785])
 FINGER_TRAVEL = 0.04
 """How far each finger opens, metres."""
 _LARGEST_STEP = 0.15  # m, rad: a longer way is gone in several iterations, or it may end in a joint limit
+_DAMPING = 0.02  # bounds steps near singularities
+_POSTURE = 0.05  # share of the way home per iteration
 
 
 class Kinematics:
     """Hand pose from joint angles and back, on a copy of the model's data that never moves the robot."""
 
-    def __init__(self, model: mujoco.MjModel, damping: float = 0.02, posture: float = 0.05):
-        """`damping` bounds steps near singularities; `posture` is the share of the way home per iteration."""
+    def __init__(self, model: mujoco.MjModel):
         self._model, self._data = model, mujoco.MjData(model)
-        self._damping, self._posture = damping, posture
         self._site = model.site("tcp").id
         joints = [model.joint(name) for name in ARM_JOINTS]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
@@ -67,9 +68,9 @@ class Kinematics:
             error = self._error(angles, position, quaternion)
             mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)
             jacobian = self._jacobian[:, self._dof]  # (6, 7)
-            posture = self._posture * (HOME - angles)
+            posture = _POSTURE * (HOME - angles)
             gram = jacobian @ jacobian.T
-            gram.flat[::7] += self._damping**2
+            gram.flat[::7] += _DAMPING**2
             angles += jacobian.T @ np.linalg.solve(gram, error - jacobian @ posture) + posture
             np.clip(angles, self._range[:, 0], self._range[:, 1], out=angles)
         return angles
@@ -91,26 +92,21 @@ class Kinematics:
         mujoco.mj_comPos(self._model, self._data)
 
 
-MESH_FOLDER = "envs/assets/kitchen_franka/franka_assets/meshes/collision"
-MESHES = ("link0", "link1", "link2", "link3", "link4", "link5", "link6", "link7", "hand", "finger")
+MESHES = "envs/assets/kitchen_franka/franka_assets/meshes/collision"
+"""Folder of the Panda's low-polygon meshes (Apache-2.0) in the package `gymnasium_robotics`."""
 
 
 def load_model() -> mujoco.MjModel:
     """Compile the scene. Raises `DiwaError` when the package with the meshes is missing."""
     xml = resources.files("diwa_sim").joinpath("assets/scene.xml").read_text()
-    return mujoco.MjModel.from_xml_string(xml, assets=_meshes())
-
-
-def _meshes() -> dict[str, bytes]:
-    """File name -> contents of the Panda's low-polygon meshes (Apache-2.0)."""
     package = importlib.util.find_spec("gymnasium_robotics")  # only located: importing it takes seconds
     if package is None or package.origin is None:
         raise DiwaError("the Panda's meshes are missing: pip install 'gymnasium-robotics>=1.3,<2'")
-    folder = Path(package.origin).parent / MESH_FOLDER
-    missing = [name for name in MESHES if not (folder / f"{name}.stl").is_file()]
-    if missing:
-        raise DiwaError(f"{folder} lacks {missing[0]}.stl: pip install --force-reinstall 'gymnasium-robotics>=1.3,<2'")
-    return {f"{name}.stl": (folder / f"{name}.stl").read_bytes() for name in MESHES}
+    folder = Path(package.origin).parent / MESHES
+    files = [folder / f"{name}.stl" for name in (*(f"link{i}" for i in range(8)), "hand", "finger")]
+    if missing := [file for file in files if not file.is_file()]:
+        raise DiwaError(f"{missing[0]} is missing: pip install --force-reinstall 'gymnasium-robotics>=1.3,<2'")
+    return mujoco.MjModel.from_xml_string(xml, assets={file.name: file.read_bytes() for file in files})
 
 
 CONTROL_RATE = 60.0
@@ -196,6 +192,15 @@ class SimulatedPanda:
         if size not in self._cameras:
             self._cameras[size] = Cameras(self.model, size)
         return self._cameras[size].render(self._data, names)
+
+    def frame_messages(self, now: float, base_frame: str = messages.BASE_FRAME) -> Iterator[tuple[str, memoryview]]:
+        """Topics and messages of a frame, stamped `now` seconds; the first camera, the clock, comes last."""
+        seen = self.observe()
+        yield messages.CURRENT_POSE, messages.encode_pose(seen.pose, now, base_frame)
+        yield messages.JOINT_STATES, messages.encode_joints(list(JOINTS), *self.joints(), now)
+        yield messages.SCENE_STATE, messages.encode_vector(self.scene_state())
+        for name in reversed(seen.images):
+            yield messages.image_topic(name), messages.encode_image(seen.images[name], now, f"{name}_camera")
 
     def intrinsics(self, name: str, size: tuple[int, int]) -> np.ndarray:
         """Camera matrix K (3, 3) of a camera's images of `size` (height, width), pixels."""

@@ -18,13 +18,14 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, read_object, remove, require_same_settings, write_json
 from diwa_data.processes import run_unordered
 from diwa_data.progress import progress
+from diwa_data.recording import messages
 from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished, unfinished_episodes
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.skills import require_skill
 from diwa_data.teleop.clutch import GRIPPER_REPEAT, Command, ControllerState, Teleoperator
 from diwa_data.teleop.devices import Feedback, open_device
 from diwa_sim.operator.plans import Performance
-from diwa_sim.table import CONTROL_RATE, DT, JOINTS, SimConfig, SimulatedPanda, shared_robot
+from diwa_sim.table import CONTROL_RATE, DT, SimConfig, SimulatedPanda, shared_robot
 
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
@@ -166,13 +167,10 @@ class EpisodeLog:
             self._frame()
 
     def _frame(self) -> None:
-        seen = self._robot.observe()
-        now = seen.received
-        self._recorder.pose(seen.pose, now, now)
-        self._recorder.joints(list(JOINTS), *self._robot.joints(), now, now)
-        self._recorder.scene_state(self._robot.scene_state(), now)
-        for name in reversed(seen.images):  # the first camera is the clock: the others arrive before it
-            self._recorder.image(name, seen.images[name], seen.stamp, now)
+        now = self._robot.time
+        for topic, data in self._robot.frame_messages(now):
+            self._recorder.write(topic, now, data, messages.TYPES.get(topic, messages.IMAGE_TYPE))
+        self._recorder.require_free()
 
 
 class RealTime:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,35 +19,7 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_data.spec import require_same
-from diwa_sim.table import CONTROL_RATE, DT, JOINTS, SimConfig, SimulatedPanda
-
-
-class RobotTopics:
-    """Publishers of one robot."""
-
-    def __init__(self, node: Node, robot: SimulatedPanda, base_frame: str):
-        self._robot, self._base_frame = robot, base_frame
-        self._images = {
-            camera.name: publisher(node, messages.image_topic(camera.name))
-            for camera in reversed(robot.spec.cameras)  # the clock comes last: the others are known by then
-        }
-        self._pose = publisher(node, messages.CURRENT_POSE)
-        self._joints = publisher(node, messages.JOINT_STATES)
-        self._scene = publisher(node, messages.SCENE_STATE)
-        for camera in robot.spec.cameras:
-            matrix, size = robot.intrinsics(camera.name, camera.record_size), camera.record_size
-            info = messages.encode_camera_info(matrix, size, time.time(), f"{camera.name}_camera")
-            publisher(node, messages.camera_info_topic(camera.name), LATCHED)(info)
-
-    def publish(self, now: float) -> None:
-        """Everything as it is, stamped `now` seconds."""
-        observation = self._robot.observe()
-        self._pose(messages.encode_pose(observation.pose, now, self._base_frame))
-        self._joints(messages.encode_joints(list(JOINTS), *self._robot.joints(), now))
-        self._scene(messages.encode_vector(self._robot.scene_state()))
-        for name, publish in self._images.items():
-            publish(messages.encode_image(observation.images[name], now, f"{name}_camera"))
-
+from diwa_sim.table import CONTROL_RATE, DT, SimConfig, SimulatedPanda
 
 NEAR_POS, NEAR_ROT = 0.03, 0.15
 """Metres, rad from the hand within which the first target after a reset must be; others were meant for before."""
@@ -78,7 +51,11 @@ class SimRobotNode(Node):
         self._config = read_parameters(self, SimRobotConfig)
         self._robot = SimulatedPanda(self._config.sim)
         require_same(self._robot.spec, self._config.robot.spec, "the parameters of the simulated robot")
-        self._topics = RobotTopics(self, self._robot, self._config.robot.base_frame)
+        self._publishers: dict[str, Callable[[memoryview], None]] = {}
+        for camera in self._robot.spec.cameras:
+            matrix, size = self._robot.intrinsics(camera.name, camera.record_size), camera.record_size
+            info = messages.encode_camera_info(matrix, size, time.time(), f"{camera.name}_camera")
+            publisher(self, messages.camera_info_topic(camera.name), LATCHED)(info)
         self._labels = publisher(self, messages.EPISODE_LABELS, LATCHED)
         self._episode = 0
         self._reset()
@@ -135,9 +112,15 @@ class SimRobotNode(Node):
         self._robot.advance(self._target, self._gripper)
         self._steps += 1
         if self._steps % 2 == 0:
-            self._topics.publish(time.time())
+            self._publish()
             if self._view:
                 self._view.sync()
+
+    def _publish(self) -> None:
+        for topic, data in self._robot.frame_messages(time.time(), self._config.robot.base_frame):
+            if topic not in self._publishers:
+                self._publishers[topic] = publisher(self, topic)
+            self._publishers[topic](data)
 
 
 def main() -> None:
