@@ -285,6 +285,11 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, default=str) + "\n")
 
 
+def json_text(value: Any) -> str:
+    """`value` as one line of JSON, the same for equal values; what JSON does not know is written as its text."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
 def as_json(value: Any) -> Any:
     """`value` as it will be when `read_json` reads what `write_json` wrote."""
     return json.loads(json.dumps(value, default=str))
@@ -331,3 +336,8 @@ def _require_plain(value: Any) -> None:
             return
         level = inner
     raise ValueError(f"nested more than {_DEEPEST} deep")
+
+
+def folder_size(path: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_data.errors import DiwaError
-from diwa_data.files import as_json, read_object, write_json
+from diwa_data.files import as_json, json_text, read_object, write_json
 
 _BLOCK = 1 << 20
 
@@ -29,7 +28,7 @@ def file_digest(path: Path, start: int = 0) -> str:
 
 def content_digest(content: Any) -> str:
     """SHA-256 of a JSON value, however it is laid out in a file, in hexadecimal."""
-    return hashlib.sha256(json.dumps(as_json(content), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json_text(as_json(content)).encode()).hexdigest()
 
 
 def require_format(number: Any, known: int, where: str) -> None:

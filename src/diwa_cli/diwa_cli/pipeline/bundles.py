@@ -11,8 +11,8 @@ from diwa_cli.pipeline.results import JudgedRun
 from diwa_cli.run_folder import BASE, FINETUNED, SweepFolder
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.files import folder_size
 from diwa_data.pose import Pose
-from diwa_data.recording.bag_reader import folder_size
 from diwa_data.spec import Spec
 from diwa_data.view.inspect import spec_lines
 from diwa_deploy.bundle import CARD, Bundle, StartRegion, installed_skills, load_bundle, write_bundle

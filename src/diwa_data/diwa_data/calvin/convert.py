@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,9 +27,10 @@ from diwa_data.calvin.format import (
     read_episodes,
     read_frame,
 )
-from diwa_data.dataset.file import EpisodeWriter, open_file
+from diwa_data.dataset.file import CURE, EpisodeWriter, open_file, read_text
 from diwa_data.dataset.parts import build_file
 from diwa_data.errors import DiwaError
+from diwa_data.files import as_json, json_text, parse_object
 from diwa_data.images import preprocess
 from diwa_data.pose import relative_action, robot_state
 from diwa_data.skills import goal_of, require_skill
@@ -70,7 +70,7 @@ def import_calvin(folder: Path, out: Path, config: CalvinImportConfig) -> None:
     settings = dataclasses.asdict(config)
     del settings["workers"]
     names = hashlib.sha256("".join(piece.part for piece in pieces).encode()).hexdigest()
-    identity = {"spec": json.loads(CALVIN.to_json()), "config": settings, "frames": names}
+    identity = {"spec": as_json(dataclasses.asdict(CALVIN)), "config": settings, "frames": names}
     build_file("import-calvin", "frames", Path(out), pieces, identity, config.workers)
     if config.skill:
         print(_marks(Path(out)))
@@ -79,7 +79,8 @@ def import_calvin(folder: Path, out: Path, config: CalvinImportConfig) -> None:
 def _marks(out: Path) -> str:
     """How the success marks of the demonstrations in `out` came about."""
     with open_file(out) as file:
-        marks = [json.loads(group.attrs["labels"])["mark"] for group in file["episodes"].values()]
+        labels = [read_text(group.attrs, "labels", str(out)) for group in file["episodes"].values()]
+    marks = [parse_object(each, f"{out}: labels", CURE)["mark"] for each in labels]
     by_scene = marks.count(BY_CONDITION)
     return f"success marks: {by_scene} where the scene state meets the task, {len(marks) - by_scene} at a segment's end"
 
@@ -172,7 +173,7 @@ class CalvinPiece:
             "bag": self.name,
             "source": "demonstration" if self.skill else "play",
             "skill": self.skill,
-            "labels": json.dumps(labels if self.skill else {"source": "play"}, sort_keys=True),
+            "labels": json_text(labels if self.skill else {"source": "play"}),
             "recorded_by": f"CALVIN, imported by {__version__}",
             "flagged": np.zeros(0, int),
             "segment": 0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from diwa_data.dataset.file import EpisodeWriter
 from diwa_data.errors import DiwaError
+from diwa_data.files import json_text
 from diwa_data.images import preprocess
 from diwa_data.pose import Pose, action_sequence, robot_state
 from diwa_data.recording import messages
@@ -105,7 +105,7 @@ def _attributes(bag: Bag) -> dict[str, Any]:
         "bag": bag.path.name,
         "source": str(labels.get("source", "")),
         "skill": str(labels.get("skill", "")),
-        "labels": json.dumps(labels, sort_keys=True),
+        "labels": json_text(labels),
         "recorded_by": bag.sidecar.version,
     }
 

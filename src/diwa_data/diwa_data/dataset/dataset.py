@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from diwa_data.dataset.file import (
 )
 from diwa_data.dataset.parts import BuildParts, build_file, build_parts
 from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.files import as_json
 from diwa_data.manifest import warn_unsealed
 from diwa_data.recording.bag_reader import find_bags
 from diwa_data.recording.bag_writer import tell_unfinished
@@ -239,7 +239,7 @@ def _identity(recordings: list[BagRecording], spec: Spec, config: DatasetConfig)
     settings = dataclasses.asdict(config)
     del settings["workers"]
     bags = hashlib.sha256("".join(each.part for each in recordings).encode()).hexdigest()  # attributes are small
-    return {"spec": json.loads(spec.to_json()), "config": settings, "bags": bags}
+    return {"spec": as_json(dataclasses.asdict(spec)), "config": settings, "bags": bags}
 
 
 def require_one_skill(episodes: Sequence[Episode], where: object) -> str:

@@ -8,7 +8,6 @@ layout is checked before anything is read of it, its values once they are.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -22,7 +21,7 @@ import h5py
 import numpy as np
 
 from diwa_data.errors import DiwaError, damage_as_error
-from diwa_data.files import atomic_path, full_disk_as_error, parse_object, require_space
+from diwa_data.files import atomic_path, full_disk_as_error, json_text, parse_object, require_space
 from diwa_data.manifest import changed, file_digest, require_format, warn_unsealed
 from diwa_data.spec import Spec
 
@@ -56,7 +55,7 @@ def new_file(path: Path) -> h5py.File:
 
 def write_digest(path: Path) -> None:
     """Write the checksum into a file that has room for it."""
-    header = json.dumps({"diwa-ros2": "dataset", "sha256": file_digest(path, _HEADER)}).encode()
+    header = json_text({"diwa-ros2": "dataset", "sha256": file_digest(path, _HEADER)}).encode()
     with path.open("r+b") as file:
         file.write(header.ljust(_HEADER - 1) + b"\n")
         file.flush()

@@ -8,7 +8,6 @@ appears whole or not at all.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from diwa_data.files import (
     FolderLock,
     atomic_path,
     full_disk_as_error,
+    json_text,
     parse_object,
     read_object,
     remove,
@@ -170,9 +170,9 @@ def _merge(parts: Path, recordings: Sequence[Recording], out: Path, identity: di
     number = 0
     with new_file(out) as file:
         file.attrs["format"] = FORMAT
-        file.attrs["spec"] = json.dumps(identity["spec"], sort_keys=True)
-        file.attrs["config"] = json.dumps(identity["config"])
-        file.attrs["identity"] = json.dumps(identity)
+        file.attrs["spec"] = json_text(identity["spec"])
+        file.attrs["config"] = json_text(identity["config"])
+        file.attrs["identity"] = json_text(identity)
         file.attrs["version"] = __version__
         episodes = file.create_group("episodes")
         for recording in recordings:

@@ -11,7 +11,6 @@ whether the skill was done there (`next.success`). The last tick has no action, 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ import numpy as np
 
 from diwa_data.dataset.dataset import Dataset, Episode, load_dataset, open_episode
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path, require_new
+from diwa_data.files import atomic_path, folder_size, require_new, write_json
 from diwa_data.lerobot.files import (
     CHUNK_SIZE,
     CODEC,
@@ -37,7 +36,6 @@ from diwa_data.lerobot.files import (
     Video,
     dataset_card,
     import_arrow,
-    import_parquet,
     numbered,
     vector_statistics,
     write_tasks,
@@ -139,38 +137,28 @@ def _write(dataset: Dataset, folder: Path, repo_id: str, video: bool) -> Export:
         episodes = [_write_episode(dataset, number, rows[number], streams, bar) for number in range(len(rows))]
     statistics = {key: vector_statistics(np.concatenate([row[key] for row in rows])) for key in rows[0]}
     statistics |= {key: images.summary() for key, images in streams.statistics.items()}
-    _write_json(folder / "meta/stats.json", statistics)
-    _write_json(folder / "meta/info.json", _info(dataset.spec, features, len(rows), index, len(tasks), video))
+    write_json(folder / "meta/stats.json", statistics)
+    write_json(folder / "meta/info.json", _info(dataset.spec, features, len(rows), index, len(tasks), video))
     write_tasks(folder / "meta/tasks.parquet", tasks)
-    import_parquet().write_table(import_arrow().Table.from_pylist(episodes), numbered(folder, EPISODES_PATH, 0))
+    import_arrow().parquet.write_table(import_arrow().Table.from_pylist(episodes), numbered(folder, EPISODES_PATH, 0))
     (folder / "spec.json").write_text(dataset.spec.to_json())
     (folder / "README.md").write_text(dataset_card(repo_id, dataset.spec, tasks, len(rows), index))
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Export(repo_id, len(rows), index, tuple(tasks), size)
+    return Export(repo_id, len(rows), index, tuple(tasks), folder_size(folder))
 
 
-class _Streams:
+class _Streams(ExitStack):
     """The open files of an export, and the statistics of its images."""
 
     def __init__(self, folder: Path, spec: Spec, features: dict[str, dict[str, Any]]):
+        super().__init__()
         self.keys = {_image_key(camera.name): camera for camera in spec.cameras}
-        self.tables = FrameTables(folder, features)
+        self.tables = self.enter_context(FrameTables(folder, features))
         self.videos = {
-            key: Video(folder, key, camera.size, spec.rate)
+            key: self.enter_context(Video(folder, key, camera.size, spec.rate))
             for key, camera in self.keys.items()
             if features[key]["dtype"] == "video"
         }
         self.statistics = {key: ImageStatistics() for key in self.keys}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> _Streams:
-        self._stack.enter_context(self.tables)
-        for video in self.videos.values():
-            self._stack.enter_context(video)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
 
 
 def _write_episode(
@@ -261,7 +249,3 @@ def _image_feature(size: tuple[int, int], rate: float, video: bool) -> dict[str,
 def _fps(rate: float) -> int | float:
     """A whole rate as an integer, as LeRobot writes it."""
     return int(rate) if rate == int(rate) else rate
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=4))

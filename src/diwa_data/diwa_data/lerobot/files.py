@@ -1,8 +1,7 @@
-"""The README.md of a LeRobot dataset: the Hugging Face hub's card, and what the numbers mean."""
+"""The files of a LeRobot dataset: tables and videos of frames, statistics, and the card of the Hugging Face hub."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,6 +14,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from diwa_data.errors import DiwaError, how_to_install
+from diwa_data.files import json_text
 from diwa_data.spec import Spec
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -27,7 +27,7 @@ DATA_MEGABYTES = 100
 VIDEO_SECONDS = 1000.0
 """Length at which a video is full. LeRobot compares times as float32 to 0.1 ms: past 1024 s it refuses some frames."""
 CODEC, PIXELS = "h264", "yuv444p"
-"""Of videos: halved colour resolution (4:2:0) would double the error in images of 64 pixels, for 6 % of their size."""
+"""Halved colour resolution (4:2:0) would double the error in videos of 64 pixels, and save 6 % of their size."""
 
 
 class FrameTables:
@@ -48,7 +48,7 @@ class FrameTables:
             self._end()
             self._number += 1
             self._path = numbered(self._folder, DATA_PATH, self._number)
-            self._writer = import_parquet().ParquetWriter(self._path, self._schema, compression="snappy")
+            self._writer = import_arrow().parquet.ParquetWriter(self._path, self._schema, compression="snappy")
         chunk, file = divmod(self._number, CHUNK_SIZE)
         return {"data/chunk_index": chunk, "data/file_index": file}
 
@@ -146,57 +146,45 @@ def write_tasks(path: Path, tasks: list[str]) -> None:
     number = text | {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}
     pandas = {"index_columns": ["task"], "column_indexes": [], "columns": [number, text], "pandas_version": "2.0.0"}
     columns = {"task_index": arrow.array(range(len(tasks)), arrow.int64()), "task": arrow.array(tasks, arrow.string())}
-    table = arrow.table(columns).replace_schema_metadata({"pandas": json.dumps(pandas)})
-    import_parquet().write_table(table, path)
+    table = arrow.table(columns).replace_schema_metadata({"pandas": json_text(pandas)})
+    import_arrow().parquet.write_table(table, path)
 
 
 def import_arrow() -> Any:
-    """The optional package. Raises `DiwaError` with the cure where it is not installed."""
+    """The optional package, with its parquet module. Raises `DiwaError` with the cure where it is not installed."""
     try:
-        import pyarrow
+        import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise DiwaError(f"diwa export-lerobot needs pyarrow: {how_to_install('lerobot')}") from error
     return pyarrow
 
 
-def import_parquet() -> Any:
-    """Its parquet module; raises as `import_arrow` does."""
-    import_arrow()
-    from pyarrow import parquet
-
-    return parquet
-
-
 def _schema(columns: dict[str, dict[str, Any]]) -> Any:
     """Arrow types of the columns, and the same in the words of the `datasets` library, which decodes images by them."""
-    arrow = import_arrow()
-    fields: list[Any] = []
-    words: dict[str, Any] = {}
+    arrow, fields = import_arrow(), []
+    words: dict[str, dict[str, Any]] = {}
     for key, feature in columns.items():
         if feature["dtype"] == "image":
-            fields.append(arrow.field(key, arrow.struct({"bytes": arrow.binary(), "path": arrow.string()})))
-            words[key] = {"_type": "Image"}
-            continue
-        scalar = arrow.bool_() if feature["dtype"] == "bool" else getattr(arrow, feature["dtype"])()
-        value = {"dtype": feature["dtype"], "_type": "Value"}
-        (length,) = feature["shape"]
-        fields.append(arrow.field(key, scalar if length == 1 else arrow.list_(scalar, length)))
-        words[key] = value if length == 1 else {"feature": value, "length": length, "_type": "Sequence"}
-    return arrow.schema(fields, {"huggingface": json.dumps({"info": {"features": words}})})
+            kind, words[key] = arrow.struct({"bytes": arrow.binary(), "path": arrow.string()}), {"_type": "Image"}
+        else:
+            kind = arrow.bool_() if feature["dtype"] == "bool" else getattr(arrow, feature["dtype"])()
+            words[key] = {"dtype": feature["dtype"], "_type": "Value"}
+            (length,) = feature["shape"]
+            if length > 1:
+                kind = arrow.list_(kind, length)
+                words[key] = {"feature": words[key], "length": length, "_type": "Sequence"}
+        fields.append(arrow.field(key, kind))
+    return arrow.schema(fields, {"huggingface": json_text({"info": {"features": words}})})
 
 
 def _column(values: np.ndarray, kind: Any) -> Any:
     arrow = import_arrow()
     if values.ndim == 4:
-        return arrow.array([{"bytes": _png(image), "path": None} for image in values], kind)
+        files = [cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes() for image in values]
+        return arrow.array([{"bytes": file, "path": None} for file in files], kind)
     if values.ndim == 2:
         return arrow.FixedSizeListArray.from_arrays(arrow.array(values.ravel(), kind.value_type), values.shape[1])
     return arrow.array(values, kind)
-
-
-def _png(image: np.ndarray) -> bytes:
-    """An rgb image (H, W, 3) uint8 as a PNG file."""
-    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def _encoding(path: Path, size: tuple[int, int], rate: float) -> list[str]:
@@ -221,20 +209,15 @@ _LEVELS = np.arange(256) / 255
 
 
 def vector_statistics(values: np.ndarray) -> dict[str, Any]:
-    """Of (N, D) or (N,) numbers: lists of D, or 1, numbers a statistic; `count` is [N]. Quantiles interpolate."""
+    """Statistics of (N, D) or (N,) numbers, each a list of D, or 1; `count` is [N]. Quantiles interpolate."""
     values = values.reshape(len(values), -1).astype(np.float64)
-    statistics = {
-        "min": values.min(axis=0),
-        "max": values.max(axis=0),
-        "mean": values.mean(axis=0),
-        "std": values.std(axis=0),
-    }
+    statistics = {name: getattr(values, name)(axis=0) for name in ("min", "max", "mean", "std")}
     statistics |= dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values()), axis=0), strict=True))
     return {key: value.tolist() for key, value in statistics.items()} | {"count": [len(values)]}
 
 
 class ImageStatistics:
-    """Of every pixel of the images of one camera, scaled to [0, 1], exact: it counts the 256 levels of each channel."""
+    """Exact statistics of the pixels of a camera, scaled to [0, 1]: it counts the 256 levels of each channel."""
 
     def __init__(self) -> None:
         self._counts = np.zeros((3, 256), np.int64)

@@ -153,11 +153,6 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
     return bags
 
 
-def folder_size(path: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
 def is_bag(path: Path) -> bool:
     """A folder that holds a rosbag2 recording, finished or not."""
     return (path / METADATA).is_file() or (path / SIDECAR).is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy as np
 from diwa_data.dataset.align import DatasetConfig, bag_ticks, read_marks
 from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
-from diwa_data.files import atomic_path, read_object
+from diwa_data.files import atomic_path, folder_size, json_text, read_object
 from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
 from diwa_data.pose import action_sequence
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import Bag, find_bags, folder_size, is_bag, needed_topics
+from diwa_data.recording.bag_reader import Bag, find_bags, is_bag, needed_topics
 from diwa_data.recording.bag_writer import tell_unfinished
 from diwa_data.recording.messages import decode_value
 from diwa_data.recording.sidecar import Sidecar, TopicStatistics
@@ -200,7 +199,7 @@ def spec_lines(spec: Spec) -> list[str]:
 
 def _brief(value: Any) -> str:
     """A value on one line; long ones end in an ellipsis."""
-    text = json.dumps(value)
+    text = json_text(value)
     return text if len(text) <= 100 else text[:97] + "..."
 
 
