@@ -25,7 +25,7 @@ from diwa_learning.world_model.rssm import State
 
 @dataclass(frozen=True)
 class Decision:
-    """What the agent wants at one tick."""
+    """The agent's wish at one tick."""
 
     action: np.ndarray
     """(7,) float32 as executed: clipped, gripper +1 or -1. Safety limits come after it."""
@@ -55,16 +55,16 @@ class Agent:
     def reset(self, seed: int) -> None:
         """Begin a skill: zero state, empty queue."""
         self._filtered: FilterState | None = None
-        self._generator = torch.Generator().manual_seed(seed)
+        self._rng = torch.Generator().manual_seed(seed)
         self._queue: deque[np.ndarray] = deque()
 
     @torch.inference_mode()
     def act(self, observation: Observation, executed: np.ndarray) -> Decision:
         """One control tick; `executed` (7,) is the action that led to this observation, the null action at first."""
-        noise = self.world_model.rssm.noise(1, rng=self._generator)
+        noise = self.world_model.rssm.noise(1, rng=self._rng)
         features = self.filter(observation, executed, noise)
         if not self._queue:
-            sample = self.policy.sample(features, self.policy.draw_noise(1, self._generator))
+            sample = self.policy.sample(features, self.policy.draw_noise(1, self._rng))
             self._queue.extend(self.spec.action.executed(sample.actions[0].numpy()))
         return Decision(self._queue.popleft(), float(self.reward.probability(features)))
 

@@ -35,7 +35,7 @@ COMMANDS = {
 }
 WEIGHTS, CONFIG, SPEC, METRICS = CHECKPOINT_FILES
 FORMAT = 1
-"""Of checkpoints; those without a number were written before 0.2."""
+"""Format of checkpoints; those without a number were written before 0.2."""
 REMAKE = "make the checkpoint again, or copy it from elsewhere"
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Checkpoint:
     world_model_hash: str | None
     """Hash of the world model it was trained on; None for a world model itself."""
     hash: str
-    """Of its own weights."""
+    """Hash of its own weights."""
 
     @property
     def skill(self) -> str:
@@ -93,7 +93,7 @@ def save_checkpoint(
 def make_header(
     phase: Phase, config: Any, world_model_hash: str | None, inputs: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What `config.json` holds: what the folder is, before and after it is finished."""
+    """The content of `config.json`, which says what the folder is, before and after it is finished."""
     return {
         "format": FORMAT,
         "phase": phase,
@@ -196,7 +196,7 @@ def seal_checkpoint(path: Path) -> None:
 
 
 TRAINING_ONLY = ("decoder_in.", "decoders.", "state_decoder.", "component_decoder.", "critic.")
-"""What tensors begin with that no robot needs."""
+"""Beginnings of the names of tensors that no robot needs."""
 SMALL = 1024
 """Tensors of fewer numbers stay as they are."""
 SCALE = ".scale_of_rows"

@@ -9,7 +9,7 @@
         run.finish(model.state_dict(), {"loss": final})
 
 Everything random comes from torch's global generator, from `run.rng` or from a tracked generator; all are saved, so
-that an interrupted run reaches the same weights to the bit. Of several processes (`distributed.py`) the first alone
+that an interrupted run reaches the same weights to the bit. Of several processes (`device.py`) the first alone
 writes and prints; all of them read the state.
 """
 
@@ -41,8 +41,7 @@ from diwa_data.progress import progress
 from diwa_data.spec import Spec, require_same
 from diwa_learning.core import checkpoint
 from diwa_learning.core.checkpoint import Phase, encode_tensors
-from diwa_learning.core.device import peak_memory, reuse_freed_memory
-from diwa_learning.core.distributed import ALONE, Processes
+from diwa_learning.core.device import ALONE, Processes, peak_memory, reuse_freed_memory
 
 Curves = dict[str, list[tuple[int, float]]]
 """Name -> (step, value) pairs."""

@@ -118,7 +118,7 @@ class EnvironmentRollouts:
         return filtered.replaced(done.nonzero()[:, 0], self._begin(done, seeds, noise[done]))
 
     def _begin(self, which: Tensor, seeds: list[int | None], noise: Tensor) -> FilterState:
-        """Start the environments `which` (N,) anew; their beliefs (M, ...) begin from the zero state, as deployment's.
+        """Start the environments `which` (N,) anew; their filters (M, ...) begin from the zero state, as deployment's.
 
         `seeds` are of all N, `noise` (M, C, K) of the M that begin.
         """

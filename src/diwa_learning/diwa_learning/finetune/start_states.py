@@ -1,4 +1,4 @@
-"""Where dreams start: recorded frames, filtered by the world model (METHOD section 4)."""
+"""Where dreams start: recorded frames, filtered by the world model (docs/method.md)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +58,7 @@ def make_policy(net: PolicyNetConfig, feature_dim: int, action_dim: int) -> Chai
 
 
 def describe(net: PolicyNetConfig, skill: str, trained_steps: int) -> dict[str, Any]:
-    """What a checkpoint's metrics say of its policy; `trained_steps` is 0 before fine-tuning."""
+    """The entries of a checkpoint's metrics about its policy; `trained_steps` is 0 before fine-tuning."""
     return {"skill": skill, "policy": dataclasses.asdict(net), "trained_steps": trained_steps}
 
 
@@ -84,11 +83,13 @@ def load_policy(path: Path, spec: Spec, world_model_hash: str, feature_dim: int)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < finetuned:
         raise DiwaError(f"{where}: trained_steps is {steps!r:.100}, no number of steps; make the checkpoint again")
 
+    weights = {n.removeprefix(PREFIX): tensor for n, tensor in checkpoint.weights.items() if n.startswith(PREFIX)}
+
     def make() -> ChainPolicy:
         policy = make_policy(net, feature_dim, spec.action_dim)
         return FinetunedPolicy(policy, steps) if finetuned else policy
 
-    policy = build(make, _of_policy(checkpoint.weights), path)
+    policy = build(make, weights, path)
     return LoadedPolicy(policy.eval().requires_grad_(False), net, checkpoint.skill, checkpoint)
 
 
@@ -98,7 +99,3 @@ def load_pretrained(path: Path, world: LoadedWorldModel) -> LoadedPolicy:
     if isinstance(pretrained.policy, FinetunedPolicy):
         raise DiwaError(f"{path} is fine-tuned already: give a checkpoint of `diwa train-policy`")
     return pretrained
-
-
-def _of_policy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(PREFIX): tensor for name, tensor in weights.items() if name.startswith(PREFIX)}

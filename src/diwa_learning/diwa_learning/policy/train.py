@@ -122,7 +122,7 @@ class Pairs:
 
 def make_pairs(model: WorldModel, episodes: Sequence[Episode], config: PolicyConfig) -> Pairs:
     """(feature_t, a_t .. a_{t+H-1}) of every demonstration, wholly inside it; its last action row leads nowhere."""
-    generator, chunk = torch.Generator().manual_seed(config.seed), config.net.chunk
+    rng, chunk = torch.Generator().manual_seed(config.seed), config.net.chunk
     if max(len(episode) for episode in episodes) <= chunk:
         raise DiwaError(f"no demonstration has more than {chunk} frames: record longer ones")
     clips = embed_clips(model, [whole(episode) for episode in episodes])
@@ -130,7 +130,7 @@ def make_pairs(model: WorldModel, episodes: Sequence[Episode], config: PolicyCon
     samples = []
     for _ in range(config.latent_samples):
         features = [
-            filtered_states(model, group, model.rssm.noise(*group.valid.shape, rng=generator)).features
+            filtered_states(model, group, model.rssm.noise(*group.valid.shape, rng=rng)).features
             for group in clips.split(64)
         ]
         samples.append(torch.cat(features)[:, : usable.shape[1]][usable])

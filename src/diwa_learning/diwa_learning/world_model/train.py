@@ -16,8 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from diwa_data.config import Job
 from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
-from diwa_learning.core.device import compiled, cosine, is_half, peak_memory, set_learning_rate
-from diwa_learning.core.distributed import ALONE, Processes, processes
+from diwa_learning.core.device import (
+    ALONE,
+    Processes,
+    compiled,
+    cosine,
+    is_half,
+    peak_memory,
+    processes,
+    set_learning_rate,
+)
 from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import Draws, WorldModel, WorldModelLoss, draw

@@ -10,7 +10,7 @@ import torch
 
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.core.distributed import ALONE, Processes
+from diwa_learning.core.device import ALONE, Processes
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.rssm import RSSMConfig
 from diwa_learning.world_model.train import WorldModelJob
