@@ -252,8 +252,8 @@ class Interpolator:
         As the tilt grows, the hand turns faster at the same speeds of its coordinates: these may be within their limits
         now and beyond them a step later, sooner than they can be lowered.
         """
-        times = np.arange(0.0, ramp.duration + self._dt, self._dt)
-        published = np.array([self._state[0], *(ramp.at_time(time)[0] for time in times)])  # (T, 6)
+        steps = range(math.ceil(ramp.duration / self._dt) + 1)
+        published = np.array([self._state[0], *(ramp.at_time(step * self._dt)[0] for step in steps)])  # (T, 6)
         low, high = published[:, :3].min(0), published[:, :3].max(0)
         if (low < self._low - _TOLERANCE).any() or (high > self._high + _TOLERANCE).any():
             return False
@@ -267,11 +267,11 @@ class Interpolator:
         With k as in `turning_stretch`, below 0.73, a step turns it by at most sqrt(1 + k) of the norm of the change.
         """
         most = self.limits.max_rotation_speed * self._dt * (1 + _TOLERANCE)
-        fast = np.flatnonzero(1.32 * np.linalg.norm(np.diff(angles, axis=0), axis=1) > most)
+        fast = np.flatnonzero(_squared_changes(angles) > (most / 1.32) ** 2)
         if not fast.size:
             return True
         quaternions = np.array([quaternion_of(each) for each in angles[: fast[-1] + 2].tolist()])
-        chord = float(np.linalg.norm(np.diff(quaternions, axis=0), axis=1).max())
+        chord = math.sqrt(_squared_changes(quaternions).max())
         return 4 * math.asin(min(1.0, chord / 2)) <= most
 
     def _goal_now(self, fastest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -290,10 +290,10 @@ class Interpolator:
 
     def _stoppable(self, goal: np.ndarray, velocity: np.ndarray, fastest: np.ndarray) -> np.ndarray:
         """`velocity` (6,), as far as the limits let something brake that passes `goal` with it."""
-        velocity = np.clip(velocity, -_SHARE * fastest, _SHARE * fastest)
+        velocity = np.minimum(np.maximum(velocity, -_SHARE * fastest), _SHARE * fastest)  # np.clip is slow
         room = np.where(velocity[:3] > 0, self._high - goal[:3], goal[:3] - self._low)
         stoppable = _speed_to_stop_in(np.maximum(room, 0.0), self._acceleration[:3], self._jerk[:3])
-        velocity[:3] = np.clip(velocity[:3], -stoppable, stoppable)
+        velocity[:3] = np.minimum(np.maximum(velocity[:3], -stoppable), stoppable)
         tilt = math.hypot(goal[3], goal[4])
         outward = (goal[3] * velocity[3] + goal[4] * velocity[4]) / tilt if tilt > _TOLERANCE else 0.0
         slope = float(_speed_to_stop_in(max(0.0, self.limits.max_tilt - tilt), self._acceleration[3], self._jerk[3]))
@@ -334,6 +334,12 @@ def way(start: Pose, goal: Pose, speed: float, rotation_speed: float, tick: floa
 def _coordinates(pose: Pose) -> np.ndarray:
     """(6,): position in metres, tilt vector and yaw in rad."""
     return np.concatenate([pose.position, tilt_and_yaw(pose.rotation)])
+
+
+def _squared_changes(rows: np.ndarray) -> np.ndarray:
+    """(T-1,): the squared distance between neighbours of (T, N)."""
+    changes = rows[1:] - rows[:-1]
+    return (changes * changes).sum(1)
 
 
 def _arrays(state: Iterable[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -195,7 +195,10 @@ def limits_of_each_coordinate(limits: MotionLimits) -> tuple[np.ndarray, np.ndar
 
 
 class BelievedPose:
-    """The measured pose, as long as it is plausible; all times are monotonic, seconds."""
+    """The measured pose, as long as it is plausible: a wrong sample, unit or frame must not move the arm.
+
+    All times are monotonic, seconds.
+    """
 
     def __init__(self, limits: MotionLimits, config: PlausibleConfig | None = None):
         self._config = config or PlausibleConfig()

@@ -151,7 +151,8 @@ DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])
 def tilt_and_yaw(rotation: Rotation) -> np.ndarray:
     """(3,) rad: the tilt's rotation vector (x, y), which is horizontal, and the yaw before it.
 
-    R = exp(tilt) Rz(yaw) DOWN. The norm of the tilt is the angle between the approach axis and straight down.
+    R = exp(tilt) Rz(yaw) DOWN. The norm of the tilt is the angle between the approach axis and straight down, so the
+    rotations within a tilt limit are a disc, whatever the yaw.
     """
     a, b, c, d = rotation.as_quat().tolist()
     x, y, z, w = -d, -c, b, a  # times the inverse of DOWN, (-1, 0, 0, 0)

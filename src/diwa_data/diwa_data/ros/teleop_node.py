@@ -51,7 +51,7 @@ PATIENCE = 2.5
 
 
 class Arm:
-    """Hears the measured pose and watches who publishes targets."""
+    """The arm of a teleoperator: where it is, whether that is believed, and whether it obeys this node alone."""
 
     def __init__(
         self, node: Node, limits: MotionLimits, robot: RobotConfig, max_age: float, on_known: Callable[[Pose], str]
