@@ -80,16 +80,20 @@ def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
 def run_job(job: type[Job], args: list[str]) -> int:
     """Parse `args` into a job, with the source's settings as defaults, and run it; its status."""
     source, rest = split_source(args)
-    defaults = source.section(get_type_hints(job)["config"], job.section)
-    config: tuple[str, Any, Any] = ("config", Flags[type(defaults)], defaults)  # type: ignore[misc]
-    flags = dataclasses.make_dataclass(job.__name__, [config], bases=(job,), frozen=True)
+    usual, hints = job.settings(source), get_type_hints(job, include_extras=True)
+    flat, bare = tyro.conf.arg(name=""), tyro.conf.Positional
+    fields: list[Any] = [(name, Annotated[hints[name], bare]) for name in job.positional]
+    for name, default in usual.items():
+        fields.append((name, Annotated[hints[name], flat] if name == "config" else hints[name], default))
+    flags = dataclasses.make_dataclass(job.__name__, fields, bases=(job,), frozen=True)
 
-    def command(given: Any) -> None:
-        require_output_folder(given.out)
-        given.run()
+    def command(given: Any) -> int:
+        if given.out:
+            job.check_out(given.out)
+        return 1 if given.run() is False else 0
 
     command.__annotations__["given"] = Annotated[flags, tyro.conf.arg(name="")]
-    command.__doc__ = f"{job.__doc__}{HELP}"
+    command.__doc__ = f"{job.__doc__}{HELP if usual else ''}"
     return call(command, job.command_name, rest)
 
 
@@ -102,9 +106,10 @@ def output_checks(parameter: inspect.Parameter) -> list[Callable[[Path], None]]:
 def _refuse_empty(values: Iterable[Any]) -> None:
     """Raise `DiwaError` if an empty path is among `values`: as a path it is the folder where we are."""
     for value in values:
-        value = vars(value) if isinstance(value, Job) else value
-        paths = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        if Path() in paths:
+        inner = vars(value) if isinstance(value, Job) else value
+        if isinstance(inner, dict | list | tuple):
+            _refuse_empty(inner.values() if isinstance(inner, dict) else inner)
+        elif inner == Path():
             raise DiwaError("a path is empty: name a file or folder (is a variable of the shell unset?)")
 
 

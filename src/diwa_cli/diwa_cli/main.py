@@ -31,7 +31,6 @@ COMMANDS = {
     "finetune": ("commands.learning", "policy -> better policy, by PPO in the world model's dreams"),
     "dppo": ("commands.learning", "policy -> better policy, by PPO in the simulator: the baseline"),
     "evaluate": ("commands.run", "paired, seeded rollouts of two policies in the simulator"),
-    "dppo-steps": ("commands.run", "environment steps that the baseline needs for a success rate"),
     "bundle": ("commands.run", "world model, policy and classifier -> a skill that can be run"),
     "pack": ("commands.run", "bundles, made small: one world model, a byte a weight, nothing that only training needs"),
     "seal": ("commands.run", "checksums for what was made without them, or was changed on purpose"),
@@ -40,12 +39,21 @@ COMMANDS = {
     "report": ("commands.run", "one self-contained HTML page about a run"),
     "demo": ("commands.run", "all of the above, small: from recording to a fine-tuned skill and its report"),
     "sweep": ("commands.run", "skills x seeds x alpha_BC, from nothing to one report; on this machine or on Ray"),
-    "summary": ("commands.run", "the results of several demos as one table"),
-    "compare": ("commands.run", "sweeps that differ in one thing, on what they have in common"),
+    "compare": ("commands.run", "sweeps that differ in one thing, on what they have in common; or all runs"),
     "experiment": ("commands.run", "what limits a run's gain: world model, reward or the choice of a checkpoint"),
     "doctor": ("commands.run", "what is installed from where, graphics, threads, disk"),
 }
 """Name -> module of `diwa_cli` with the function of that name, and what it does."""
+
+RENAMED = {"summary": ("compare", "--each")}
+"""Deprecated command -> the words that do the same."""
+RENAMED_FLAGS = {
+    "dppo": {"--workers": "--evaluate.workers", "--environment": "--evaluate.environment"},
+    "sweep": {"--workers": "--jobs"},
+}
+"""Command -> deprecated flags of it, and their new names."""
+REPLACED = {"dppo-steps": "`diwa dppo --no-practise --until RATE --reward CLASSIFIER ...`, with --out for its --run"}
+"""Command of earlier versions -> what does it."""
 
 SIMULATOR = ("mujoco", "gymnasium", "gymnasium_robotics")
 """Packages of the optional dependencies `sim`."""
@@ -82,6 +90,16 @@ def main() -> int:
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the subcommand `name`; its exit status."""
+    if name in REPLACED:
+        raise DiwaError(f"`diwa {name}` is gone: {REPLACED[name]} does it")
+    if name in RENAMED:
+        print(f"`diwa {name}` is deprecated: it is `diwa {' '.join(RENAMED[name])}` now", file=sys.stderr)
+        name, *more = RENAMED[name]
+        arguments = [*more, *arguments]
+    for old, new in RENAMED_FLAGS.get(name, {}).items():
+        if old in arguments:
+            print(f"{old} is deprecated: it is {new} now", file=sys.stderr)
+            arguments = [new if word == old else word for word in arguments]
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     module = importlib.import_module(f"diwa_cli.{COMMANDS[name][0]}")

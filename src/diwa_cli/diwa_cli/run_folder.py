@@ -1,7 +1,14 @@
-"""The folder of a run: what lies where, and how long each phase took."""
+"""The folder of a sweep, a demo included: what lies where, and how long each phase took.
+
+SWEEP/run.json, play.h5, world_model/, guard/, results.json, report.html, skills/      shared by all runs
+SWEEP/SKILL/demonstrations.h5, replay.json                                             by all runs of a skill
+SWEEP/SKILL/seed_N/policy, reward, evaluation/final                                    by all values of alpha_BC
+SWEEP/SKILL/seed_N/alpha_A/finetuned, evaluation/final, evaluation/curve, dppo         a run's own
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +23,7 @@ from diwa_data.files import atomic_path, write_json
 from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
 
 BASE, FINETUNED = "base", "finetuned"
-"""Names of the policy before and after fine-tuning in the final evaluation."""
+"""Names of the policy before and after fine-tuning in final evaluations."""
 
 _CURE = "delete it and run again"
 HEARTBEAT = 5.0
@@ -24,29 +31,10 @@ HEARTBEAT = 5.0
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """Paths inside a run's folder; none of them need exist. Play and world model may be those of another run."""
+class SweepFolder:
+    """Paths of what all runs of a sweep share; none of them need exist. Play and world model may be another sweep's."""
 
     path: Path
-
-    @property
-    def learned(self) -> RunFolder:
-        """The run whose play and world model this one uses: itself, unless its configuration names another."""
-        config = self.config
-        with damaged_run(self.path):
-            other = (config.get("demo") or config.get("sweep") or {}).get("world_model_of", "")
-            return RunFolder(Path(other)) if other else self
-
-    @property
-    def is_run(self) -> bool:
-        """Whether anything in it is a run's; a skill bundle or a folder of recordings is none."""
-        parts = (self.description, self.demonstrations, self.finetuned, self.curve.parent)
-        return any(part.exists() for part in parts)
-
-    @property
-    def is_sweep(self) -> bool:
-        """Whether it is the folder of a sweep."""
-        return "sweep" in self.config
 
     @property
     def config(self) -> dict[str, dict[str, Any]]:
@@ -59,22 +47,174 @@ class RunFolder:
         return sections
 
     @property
+    def is_sweep(self) -> bool:
+        """Whether it is the folder of a sweep. Raises `DiwaError` for a demo of version 0.1, laid out otherwise."""
+        if "demo" in (config := self.config) and "sweep" not in config:
+            raise DiwaError(
+                f"{self.path} is a demo of version 0.1, whose folders were others: the same `diwa demo` makes it anew "
+                "in another --out, with `--world-model-of` on its world model; its bundle in skills/ runs as before"
+            )
+        return "sweep" in config
+
+    @property
+    def learned(self) -> SweepFolder:
+        """The sweep whose play and world model this one uses: itself, unless its configuration names another."""
+        other = self.config.get("sweep", {}).get("world_model_of")
+        return SweepFolder(Path(other)) if other else self
+
+    @property
     def description(self) -> Path:
         """Full configuration, versions, machine."""
         return self.path / "run.json"
-
-    @property
-    def phases(self) -> Path:
-        """Seconds and command of each phase."""
-        return self.path / "phases.json"
 
     @property
     def results(self) -> Path:
         return self.path / "results.json"
 
     @property
+    def rollouts(self) -> Path:
+        """Every rollout of every run, JSON lines."""
+        return self.path / "rollouts.jsonl"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def play_bags(self) -> Path:
+        return self.learned.path / "bags" / "play"
+
+    @property
+    def play(self) -> Path:
+        """Dataset of play."""
+        return self.learned.path / "play.h5"
+
+    @property
+    def world_model(self) -> Path:
+        return self.learned.path / "world_model"
+
+    @property
+    def guard(self) -> Path:
+        """Checkpoint of the ensemble that says where dreams are guesses; only where fine-tuning needs one."""
+        return self.path / "guard"
+
+    def bundle(self, skill: str) -> Path:
+        """Skill bundle, ready for `diwa run-skill --checkpoint`."""
+        return self.path / "skills" / skill
+
+    def log(self, phase: str) -> PhaseLog:
+        """Time and error of one phase, in a file of its own: phases may run anywhere, at the same time."""
+        return PhaseLog(self.path / "phases" / f"{phase}.json", phase)
+
+    def output(self, phase: str) -> Path:
+        """What a phase that ran in another process printed."""
+        return self.path / "phases" / f"{phase}.txt"
+
+    def runs(self) -> list[RunFolder]:
+        """The runs whose folders are there."""
+        names = sorted(path.relative_to(self.path).parts for path in self.path.glob("*/seed_*/alpha_*"))
+        return [RunFolder(self, Run.named(*name)) for name in names]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning of a sweep."""
+
+    skill: str
+    seed: int
+    alpha: float
+    """alpha_BC."""
+
+    @classmethod
+    def named(cls, skill: str, seed: str, alpha: str) -> Run:
+        """By the three parts of its name. Raises `DiwaError` if it is none."""
+        with damage_as_error(f"{skill}/{seed}/{alpha} is no run", "name a folder SKILL/seed_N/alpha_A"):
+            return cls(skill, int(seed.removeprefix("seed_")), float(alpha.removeprefix("alpha_")))
+
+    @property
+    def trained(self) -> str:
+        """Name of what runs that differ in alpha_BC share, and its folder."""
+        return f"{self.skill}/seed_{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Name of the run, and its folder."""
+        return f"{self.trained}/alpha_{self.alpha:g}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run: its own, and those that it shares with others of its sweep."""
+
+    sweep: SweepFolder
+    run: Run
+
+    @property
+    def path(self) -> Path:
+        return self.sweep.path / self.run.name
+
+    @property
+    def play(self) -> Path:
+        return self.sweep.play
+
+    @property
+    def world_model(self) -> Path:
+        return self.sweep.world_model
+
+    @property
+    def guard(self) -> Path:
+        return self.sweep.guard
+
+    @property
+    def demonstration_bags(self) -> Path:
+        return self.sweep.path / self.run.skill / "bags" / "demonstrations"
+
+    @property
+    def demonstrations(self) -> Path:
+        """Dataset of demonstrations."""
+        return self.sweep.path / self.run.skill / "demonstrations.h5"
+
+    @property
+    def replay(self) -> Path:
+        """Result of the open-loop replay."""
+        return self.sweep.path / self.run.skill / "replay.json"
+
+    @property
+    def policy(self) -> Path:
+        return self.sweep.path / self.run.trained / "policy"
+
+    @property
+    def reward(self) -> Path:
+        return self.sweep.path / self.run.trained / "reward"
+
+    @property
+    def base_final(self) -> Path:
+        """Evaluation of the base policy."""
+        return self.sweep.path / self.run.trained / "evaluation" / "final"
+
+    @property
+    def finetuned(self) -> Path:
+        return self.path / "finetuned"
+
+    @property
+    def final(self) -> Path:
+        """Evaluation of the fine-tuned policy, from the same starts."""
+        return self.path / "evaluation" / "final"
+
+    @property
+    def curve(self) -> Path:
+        """Evaluation of the checkpoints on the way."""
+        return self.path / "evaluation" / "curve"
+
+    @property
+    def dppo(self) -> Path:
+        """Checkpoint of the baseline that practised in the simulator."""
+        return self.path / "dppo"
+
+    @property
+    def dppo_steps(self) -> Path:
+        """Environment steps that the baseline took to match."""
+        return self.dppo / "curve" / "dppo.json"
 
     @property
     def strip(self) -> Path:
@@ -86,73 +226,19 @@ class RunFolder:
         """The same pair as an animation."""
         return self.path / "before_after.gif"
 
-    @property
-    def play_bags(self) -> Path:
-        return self.learned.path / "bags" / "play"
 
-    @property
-    def demonstration_bags(self) -> Path:
-        return self.path / "bags" / "demonstrations"
-
-    @property
-    def play(self) -> Path:
-        """Dataset of play."""
-        return self.learned.path / "play.h5"
-
-    @property
-    def demonstrations(self) -> Path:
-        """Dataset of demonstrations."""
-        return self.path / "demonstrations.h5"
-
-    @property
-    def replay(self) -> Path:
-        """Result of the open-loop replay."""
-        return self.path / "replay.json"
-
-    @property
-    def guard(self) -> Path:
-        """Checkpoint of the guard of its dreams; only where fine-tuning needs one."""
-        return self.path / "guard"
-
-    @property
-    def world_model(self) -> Path:
-        return self.learned.path / "world_model"
-
-    @property
-    def policy(self) -> Path:
-        return self.path / "policy"
-
-    @property
-    def reward(self) -> Path:
-        return self.path / "reward"
-
-    @property
-    def finetuned(self) -> Path:
-        return self.path / "finetuned"
-
-    @property
-    def dppo(self) -> Path:
-        """Checkpoint of the baseline that practised in the simulator."""
-        return self.path / "dppo"
-
-    @property
-    def dppo_steps(self) -> Path:
-        """How many steps the baseline took to match."""
-        return self.dppo / "curve" / "dppo.json"
-
-    @property
-    def curve(self) -> Path:
-        """Evaluation of the checkpoints on the way."""
-        return self.path / "evaluation" / "curve"
-
-    @property
-    def final(self) -> Path:
-        """Paired evaluation of the policy before and after."""
-        return self.path / "evaluation" / "final"
-
-    def bundle(self, skill: str) -> Path:
-        """Skill bundle, ready for `diwa run-skill --checkpoint`."""
-        return self.path / "skills" / skill
+def find_run(path: Path) -> RunFolder:
+    """The run in a folder: a run of a sweep, or a sweep (a demo) of one run. Raises `DiwaError` for anything else."""
+    absolute = Path(os.path.abspath(path))
+    if absolute.name.startswith("alpha_") and SweepFolder(absolute.parents[2]).is_sweep:
+        return RunFolder(SweepFolder(path.parent.parent.parent), Run.named(*absolute.parts[-3:]))
+    if not SweepFolder(path).is_sweep:
+        raise DiwaError(f"{path} is no finished run: `diwa demo --out {path}` makes one")
+    runs = SweepFolder(path).runs()
+    if len(runs) != 1:
+        example = runs[0].path if runs else path / "SKILL" / "seed_N" / "alpha_A"
+        raise DiwaError(f"{path} is a sweep: name one of its runs, such as {example}")
+    return runs[0]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -191,43 +277,39 @@ def in_a_line(error: Exception) -> str:
 
 
 class PhaseLog:
-    """Seconds, command and error of each phase, interruptions left out, kept on disk while it runs."""
+    """Seconds, command and error of a phase, interruptions left out, kept on disk while it runs."""
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._phases: dict[str, dict[str, Any]] = {}
+    def __init__(self, path: Path, name: str):
+        self._path, self._name = path, name
+        self._phase: dict[str, Any] = {"seconds": 0.0}
         with damage_as_error(f"{path} is damaged", _CURE):
-            for name, phase in (read_json(path) or {}).items():
-                self._phases[name] = {**phase, "seconds": float(phase["seconds"])}
+            if found := read_json(path):
+                self._phase = {**found[name], "seconds": float(found[name]["seconds"])}
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """Phase -> seconds so far, in the order in which the phases began."""
-        return {name: phase["seconds"] for name, phase in self._phases.items()}
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self._phase["seconds"]
 
-    def is_done(self, name: str) -> bool:
+    @property
+    def is_done(self) -> bool:
         """Whether the phase has ended once."""
-        return self._phases.get(name, {}).get("done", False)
+        return self._phase.get("done", False)
 
-    def error(self, name: str) -> str:
-        """Of the phase's last attempt, in a line; empty if there was none."""
-        return self._phases.get(name, {}).get("error", "")
-
-    def take(self, name: str, command: str) -> None:
-        """The phase's output is another run's: it is done, and took no time."""
-        self._phases[name] = {"seconds": 0.0, "command": command, "done": True, "error": ""}
-        write_json(self._path, self._phases)
+    def take(self, command: str) -> None:
+        """The phase's output is another sweep's: it is done, and took no time."""
+        self._phase = {"seconds": 0.0, "command": command, "done": True, "error": ""}
+        self._save()
 
     @contextmanager
-    def running(self, name: str, command: str, share: float = 1.0) -> Iterator[None]:
-        """Add the time spent inside to phase `name`, a `share` of it; it is done unless this raises."""
-        phase = self._phases.setdefault(name, {"seconds": 0.0})
-        phase |= {"command": command, "done": False, "error": ""}
-        before, started, ended = phase["seconds"], time.monotonic(), threading.Event()
+    def running(self, command: str) -> Iterator[None]:
+        """Add the time spent inside to the phase; it is done unless this raises."""
+        self._phase |= {"command": command, "done": False, "error": ""}
+        before, started, ended = self.seconds, time.monotonic(), threading.Event()
 
         def save() -> None:
-            phase["seconds"] = round(before + share * (time.monotonic() - started), 2)
-            write_json(self._path, self._phases)
+            self._phase["seconds"] = round(before + time.monotonic() - started, 2)
+            self._save()
 
         def beat() -> None:
             while not ended.wait(HEARTBEAT):
@@ -238,89 +320,14 @@ class PhaseLog:
         pulse.start()
         try:
             yield
-            phase["done"] = True
+            self._phase["done"] = True
         except Exception as error:
-            phase["error"] = in_a_line(error)
+            self._phase["error"] = in_a_line(error)
             raise
         finally:
             ended.set()
             pulse.join()
             save()
 
-
-@dataclass(frozen=True)
-class Run:
-    """One fine-tuning of a sweep."""
-
-    skill: str
-    seed: int
-    alpha: float
-    """alpha_BC."""
-
-    @property
-    def trained(self) -> str:
-        """Name of what runs that differ in alpha_BC share, and its folder."""
-        return f"{self.skill}/seed_{self.seed}"
-
-    @property
-    def name(self) -> str:
-        """Of the run, and its folder."""
-        return f"{self.trained}/alpha_{self.alpha:g}"
-
-
-@dataclass(frozen=True)
-class SweepFolder:
-    """Paths inside a sweep's folder. Play and world model may be those of another run."""
-
-    path: Path
-
-    @property
-    def shared(self) -> RunFolder:
-        """Description, play, world model, results, report."""
-        return RunFolder(self.path)
-
-    @property
-    def rollouts(self) -> Path:
-        """Every rollout of every run, JSON lines."""
-        return self.path / "rollouts.jsonl"
-
-    def of(self, name: str) -> RunFolder:
-        """Files of a skill (demonstrations), of a skill and seed (`Run.trained`) or of a run (`Run.name`)."""
-        return RunFolder(self.path / name)
-
-    def log(self, phase: str) -> PhaseLog:
-        """Time and error of one phase, in a file of its own: phases may run anywhere, at the same time."""
-        return PhaseLog(self.path / "phases" / f"{phase}.json")
-
-    def output(self, phase: str) -> Path:
-        """What a phase that ran in another process printed."""
-        return self.path / "phases" / f"{phase}.txt"
-
-
-@dataclass(frozen=True)
-class SweptRun(RunFolder):
-    """A run of a sweep by its folder, `<sweep>/<skill>/seed_<N>/alpha_<A>`, with what it shares with others."""
-
-    @property
-    def sweep(self) -> RunFolder:
-        return RunFolder(self.path.resolve().parents[2])
-
-    @property
-    def learned(self) -> RunFolder:
-        return self.sweep.learned
-
-    @property
-    def demonstrations(self) -> Path:
-        return self.path.resolve().parents[1] / "demonstrations.h5"
-
-    @property
-    def guard(self) -> Path:
-        return self.sweep.guard
-
-    @property
-    def policy(self) -> Path:
-        return self.path.resolve().parent / "policy"
-
-    @property
-    def reward(self) -> Path:
-        return self.path.resolve().parent / "reward"
+    def _save(self) -> None:
+        write_json(self._path, {self._name: self._phase})

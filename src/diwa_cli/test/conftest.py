@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from diwa_cli.main import main
+from diwa_cli.run_folder import Run, RunFolder, SweepFolder
 from diwa_cli.video import write_video
 from diwa_data.spec import CALVIN, Spec
 from diwa_learning.core.checkpoint import save_checkpoint, weights_hash
@@ -58,15 +59,15 @@ def write(path: Path, value):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Path:
-    """A run's folder as `diwa demo` leaves it, without recordings and datasets."""
-    folder = tmp_path_factory.mktemp("run")
+    """The folder of a demo as `diwa demo` leaves it, without recordings and datasets."""
+    folder = SweepFolder(tmp_path_factory.mktemp("run"))
+    one = RunFolder(folder, Run("open_drawer", 0, 0.1))
     curve = {"000000": [True, False], "000010": [True, True]}
-    write(folder / "evaluation/curve/evaluation.json", evaluation(curve, [1, 2], {"seeds": "curve"}))
-    final = evaluation({"base": BASE_WINS, "finetuned": TUNED_WINS}, [1, 2, 3, 4], {"seeds": "final"})
-    write(folder / "evaluation/final/evaluation.json", final)
+    write(one.curve / "evaluation.json", evaluation(curve, [1, 2], {"seeds": "curve"}))
     frames = [np.full((20, 40, 3), 10 * i, np.uint8) for i in range(5)]
-    for name in ("base", "finetuned"):
-        write_video(folder / f"evaluation/final/videos/{name}_1.mp4", frames, 7.5)
+    for name, wins, final in (("base", BASE_WINS, one.base_final), ("finetuned", TUNED_WINS, one.final)):
+        write(final / "evaluation.json", evaluation({name: wins}, [1, 2, 3, 4], {"seeds": "final"}))
+        write_video(final / f"videos/{name}_1.mp4", frames, 7.5)
     steps = list(range(10))
     curves = {
         "world_model": {"loss": [[s, 10.0 - s] for s in steps]},
@@ -83,22 +84,21 @@ def run(tmp_path_factory) -> Path:
         "finetuned": {"imagined_actions": 72000, "iteration": 0, "steps": 10, "scores": {"0": 0.45, "10": 0.25}},
     }
     for name, history in curves.items():
-        write(folder / name / "metrics.json", {"history": history, **extra.get(name, {})})
+        write(getattr(one, name) / "metrics.json", {"history": history, **extra.get(name, {})})
     picture = np.zeros((8, 16, 3), np.uint8)
-    cv2.imwrite(str(folder / "world_model" / "open_loop.png"), picture)
-    write(folder / "replay.json", {"minimum": 0.95, "shares": {"open_drawer": 1.0}, "episodes": [{"succeeded": True}]})
-    write(folder / "phases.json", {
-        "record_play": {"seconds": 61.5, "command": "diwa record --out x", "done": True},
-        "finetune": {"seconds": 12.25, "command": "diwa finetune --out <y>", "done": True},
-    })  # fmt: skip
+    cv2.imwrite(str(one.world_model / "open_loop.png"), picture)
+    write(one.replay, {"minimum": 0.95, "shares": {"open_drawer": 1.0}, "episodes": [{"succeeded": True}]})
+    write(folder.results, {"stages": {
+        "record": {"seconds": 61.5, "commands": {"record_play": "diwa record --out x"}},
+        "finetune": {"seconds": 12.25, "commands": {"finetune": "diwa finetune --out <y>"}},
+    }})  # fmt: skip
     config = {
-        "demo": {"skill": "open_drawer", "seed": 0},
-        "curve": {"seeds": "curve", "rollouts": 2},
+        "sweep": {"skills": ["open_drawer"], "seeds": [0], "seed": 0, "curve_checkpoints": 5},
         "final": {"seeds": "final", "rollouts": 4},
     }
     versions, machine = {"diwa-ros2": "0.1.0"}, {"cores": 2}
-    write(folder / "run.json", {"command": "diwa demo", "versions": versions, "machine": machine, "config": config})
-    return folder
+    write(folder.description, {"command": "diwa demo", "versions": versions, "machine": machine, "config": config})
+    return folder.path
 
 
 @dataclass(frozen=True)

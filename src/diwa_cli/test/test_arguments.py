@@ -9,7 +9,7 @@ import pytest
 
 from diwa_cli.arguments import Flags, call, split_source, wait_for_enter
 from diwa_cli.evaluation.run_skill import RunSkillConfig
-from diwa_cli.pipeline.demo import DemoConfig, Settings
+from diwa_cli.pipeline.plan import DemoConfig, Sweep
 from diwa_data.config import SECTIONS, Source, command_line, load_parameters, presets
 from diwa_data.errors import DiwaError
 from diwa_learning.world_model.config import WorldModelConfig
@@ -118,8 +118,9 @@ def test_a_printed_command_line_gives_the_config_again(config, file):
 @pytest.mark.parametrize("preset", presets())
 def test_every_section_of_every_preset_is_valid(preset):
     source = Source(preset)
-    settings = Settings.load(source.section(DemoConfig, "demo"), source)
-    assert settings.final.rollouts == settings.demo.rollouts
+    demo = source.section(DemoConfig, "demo")
+    settings = Sweep(demo.as_sweep(source), source).settings(demo.skill)
+    assert settings.final.rollouts == demo.rollouts
     assert source.section(RunSkillConfig, "run_skill").max_steps > 0
     assert set(load_parameters(preset)) <= set(SECTIONS)
 

@@ -10,6 +10,7 @@ import pytest
 
 import diwa_cli.arguments
 from diwa_cli.arguments import output_checks
+from diwa_cli.evaluation.dppo import DPPOJob
 from diwa_cli.main import COMMANDS
 from diwa_data.config import Job
 from diwa_data.files import FolderLock
@@ -20,11 +21,12 @@ from diwa_learning.finetune.train import FinetuneJob
 from diwa_learning.policy.train import PolicyJob
 from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.train import WorldModelJob
+from diwa_sim.operator.record import RecordJob
 
 SMALL = Spec(cameras=(CameraSpec("static", (40, 48)), CameraSpec("gripper", (40, 48))))
 OUTPUTS = {"out", "video", "save", "figure", "thumbnails"}
 """Names of parameters that are outputs."""
-IN_PLACE = {"annotate", "recover", "dppo-steps", "report", "experiment", "calibrate", "skills", "doctor", "seal"}
+IN_PLACE = {"annotate", "recover", "report", "experiment", "calibrate", "skills", "doctor", "seal"}
 """Commands that name no output: they change or complete what they are given, or write where a setting says."""
 
 
@@ -47,10 +49,11 @@ def test_every_output_is_declared_as_one(name, monkeypatch):
     assert declared or name in IN_PLACE
 
 
-@pytest.mark.parametrize("job", [WorldModelJob, GuardJob, PolicyJob, RewardJob, FinetuneJob])
+@pytest.mark.parametrize("job", [WorldModelJob, GuardJob, PolicyJob, RewardJob, FinetuneJob, DPPOJob, RecordJob])
 def test_a_job_writes_nothing_where_nothing_may_be_written(job, tmp_path, diwa):
     (tmp_path / "file").write_text("precious")
-    inputs = [field.name for field in dataclasses.fields(job) if field.name not in ("out", "config")]
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(job)}
+    inputs = [name for name, kind in kinds.items() if "Path" in kind and name != "out"]
     flags = [word for name in inputs for word in (f"--{name.replace('_', '-')}", tmp_path / "any")]
     ran = diwa(job.command_name, *flags, "--out", tmp_path / "file")
     assert (ran.status, "is a file: name a folder" in ran.err) == (2, True)
@@ -78,7 +81,7 @@ def precious(tmp_path) -> Path:
         ["inspect", "bags", "--thumbnails"],
         ["view", "bags", "--save"],
         ["calibrate", "--calibration"],
-        ["summary", "run", "--out"],
+        ["compare", "--each", "run", "--out"],
         ["compare", "run", "--out"],
         ["compare", "run", "--figure"],
         ["pack", "bundle", "--out"],

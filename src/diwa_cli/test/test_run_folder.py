@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from diwa_cli.pipeline.jobs import claim
-from diwa_cli.run_folder import PhaseLog, RunFolder
+from diwa_cli.pipeline.sweep import claim
+from diwa_cli.run_folder import PhaseLog, SweepFolder
 from diwa_data.errors import DiwaError
 
 DAMAGED = [
@@ -16,9 +16,9 @@ DAMAGED = [
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_description_is_one_error(tmp_path, content):
-    folder = RunFolder(tmp_path)
+    folder = SweepFolder(tmp_path)
     folder.description.write_bytes(content)
-    for read in (lambda: folder.learned, lambda: folder.is_sweep, lambda: claim(folder, "demo", "diwa demo", {})):
+    for read in (lambda: folder.learned, lambda: folder.is_sweep, lambda: claim(folder, "diwa sweep", {})):
         with pytest.raises(DiwaError, match=r"run\.json is damaged .*: delete it and run again"):
             read()
 
@@ -31,15 +31,14 @@ def test_a_damaged_log_of_phases_is_one_error(tmp_path, content):
     path = tmp_path / "phases.json"
     path.write_bytes(content if content != b"[]" else b"[1]")
     with pytest.raises(DiwaError, match=r"phases\.json is damaged .*: delete it and run again"):
-        PhaseLog(path)
+        PhaseLog(path, "a")
 
 
 def test_a_run_is_begun_once_and_goes_on_with_the_same_settings(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = SweepFolder(tmp_path / "run")
     for _ in range(2):
-        claim(folder, "demo", "diwa demo", {"demo": {"seed": 0}})
-    assert json.loads(folder.description.read_text())["config"] == {"demo": {"seed": 0}}
-    with pytest.raises(DiwaError, match=r"demo\.seed was 0, is 1"):
-        claim(folder, "demo", "diwa demo", {"demo": {"seed": 1}})
-    with pytest.raises(DiwaError, match="holds demo and no sweep"):
-        claim(folder, "sweep", "diwa sweep", {"sweep": {}})
+        claim(folder, "diwa sweep", {"sweep": {"seed": 0, "jobs": 1}})
+    assert json.loads(folder.description.read_text())["config"] == {"sweep": {"seed": 0, "jobs": 1}}
+    claim(folder, "diwa sweep", {"sweep": {"seed": 0, "jobs": 2}}, free=("jobs",))
+    with pytest.raises(DiwaError, match=r"sweep\.seed was 0, is 1"):
+        claim(folder, "diwa sweep", {"sweep": {"seed": 1, "jobs": 2}})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diwa_cli.run_folder import RunFolder, read_json
+from diwa_cli.run_folder import SweepFolder, find_run, read_json
 from diwa_cli.statistics import SEEDS
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.images import Frame
@@ -30,10 +30,10 @@ pytestmark = pytest.mark.verify
 
 @pytest.fixture(scope="module")
 def run():
-    folder = RunFolder(Path(os.environ.get("DIWA_DEMO", "runs/demo")))
+    folder = SweepFolder(Path(os.environ.get("DIWA_DEMO", "runs/demo")))
     if not folder.results.exists():
         pytest.skip(f"no finished demo in {folder.path}: run `make demo`, or set DIWA_DEMO")
-    return folder
+    return find_run(folder.path)
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +116,9 @@ def test_fine_tuning_did_not_lose_in_its_own_dreams(run, world, judge):
 
 
 def test_results_are_the_rollouts_that_were_kept(run):
-    results = read_json(run.results)
-    kept = [json.loads(line) for line in (run.final / "rollouts.jsonl").read_text().splitlines()]
-    for name in ("base", "finetuned"):
-        mine = [rollout for rollout in kept if rollout["policy"] == name]
-        assert len(mine) == results[name]["rollouts"]
-        assert sum(rollout["success"] for rollout in mine) == results[name]["successes"]
+    (results,) = read_json(run.sweep.results)["runs"]
+    for name, final in (("base", run.base_final), ("finetuned", run.final)):
+        mine = [json.loads(line) for line in (final / "rollouts.jsonl").read_text().splitlines()]
+        assert len(mine) == results["rollouts"]
+        assert sum(rollout["success"] for rollout in mine) == pytest.approx(results[name] * len(mine) / 100)
         assert all(rollout["seed"] in SEEDS["final"] for rollout in mine)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import dacite
 import yaml
 
 from diwa_data.errors import DiwaError, unknown
+from diwa_data.files import require_output_folder
 
 T = TypeVar("T")
 
@@ -54,26 +56,47 @@ class Source:
 class Job:
     """One piece of work: a frozen dataclass of its inputs, its `config` and where it goes, `out`.
 
-    The command line, the training node, demos, sweeps and experiments are made of jobs. A field that is None is left
-    out of the command.
+    The command line, the training node, demos, sweeps and experiments are made of jobs. A field with its default value
+    is left out of the command. Settings beside `config` are dataclasses too, of the section that has their name.
     """
 
     command_name: ClassVar[str]
     """The command that does it, after `diwa`."""
     section: ClassVar[str]
     """Section of the presets that holds its `config`."""
+    positional: ClassVar[tuple[str, ...]] = ()
+    """Fields that stand on the command line without a flag."""
+    check_out: ClassVar[Callable[[Path], None]] = staticmethod(require_output_folder)
+    """Refuses an `out` that nothing may be written to."""
     config: Any
-    out: Path
+    out: Any
 
     def run(self) -> Any:
-        """Do it, or go on with it where it was interrupted; a finished one is left as it is."""
+        """Do it, or go on with it where it was interrupted; a finished one is left as it is. False: it came out bad."""
         raise NotImplementedError
+
+    @classmethod
+    def settings(cls, source: Source) -> dict[str, Any]:
+        """Its fields that are settings, as `source` has them."""
+        hints: dict[str, Any] = get_type_hints(cls)
+        return {
+            name: source.section(kind, cls.section if name == "config" else name)
+            for name, kind in hints.items()
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        }
 
     def command(self, source: Source) -> str:
         """The shell command that does it, with flags for what differs from `source`."""
-        names = [field.name for field in dataclasses.fields(self) if field.name != "config"]  # type: ignore[arg-type]
-        paths = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return command_line(self.command_name, source, self.config, self.section, **paths)
+        usual = self.settings(source)
+        words, flags = ["diwa", self.command_name], source.flags() if usual else []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            name, value = field.name, getattr(self, field.name)
+            if name in usual:
+                flags += _differing_flags(value, usual[name], "" if name == "config" else f"{name}.")
+            elif value != field.default:
+                words += [] if name in self.positional else [f"--{_dashed(name)}"]
+                words += _words(value)
+        return shlex.join([*words, *flags])
 
 
 def presets() -> list[str]:
@@ -162,8 +185,7 @@ def command_line(name: str, source: Source, config: Any, section: str, **paths: 
     """
     words = ["diwa", name]
     for key, value in paths.items():
-        values = [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
-        words += values if key == "_" else [f"--{_dashed(key)}", *values]
+        words += _words(value) if key == "_" else [f"--{_dashed(key)}", *_words(value)]
     words += source.flags()
     words += _differing_flags(config, source.section(type(config), section), "")
     return shlex.join(words)
@@ -182,6 +204,13 @@ def _differing_flags(config: Any, default: Any, prefix: str) -> list[str]:
         else:
             words += [f"--{name}", *(str(v) for v in (value if isinstance(value, tuple) else (value,)))]
     return words
+
+
+def _words(value: Any) -> list[str]:
+    """A value as words of a command: a list is several, a mapping its keys and values."""
+    if isinstance(value, dict):
+        return [str(word) for pair in value.items() for word in pair]
+    return [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
 
 
 def _dashed(name: str) -> str:

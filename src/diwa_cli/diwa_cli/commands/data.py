@@ -2,32 +2,18 @@
 
 import math
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
-from diwa_cli.arguments import Flags, NewFolder, OutputFile, OutputFolder, call, split_source, wait_for_enter
+from diwa_cli.arguments import Flags, NewFolder, OutputFile, call, run_job, split_source, wait_for_enter
 
 
 def record(args: list[str]) -> int:
-    from diwa_data.recording.recorder import RecordConfig
-    from diwa_sim.operator import record as recording
-    from diwa_sim.table import SimConfig
+    from diwa_sim.operator.record import RecordJob
 
-    source, rest = split_source(args)
-    defaults, sim = source.section(RecordConfig, "record"), source.section(SimConfig, "sim")
-
-    def command(out: OutputFolder, config: Flags[RecordConfig] = defaults) -> None:
-        """Teleoperate the simulated robot into rosbag2 episodes: play, or demonstrations with --skill.
-
-        Args:
-            out: Folder of the episodes; an interrupted recording in it continues.
-        """
-        recording.record(out, config, sim)
-
-    return call(command, "record", rest)
+    return run_job(RecordJob, args)
 
 
 def calibrate(args: list[str]) -> int:
@@ -135,31 +121,9 @@ def recover(args: list[str]) -> int:
 
 
 def build_dataset(args: list[str]) -> int:
-    from diwa_data.dataset.dataset import DatasetConfig
-    from diwa_data.dataset.dataset import build_dataset as build
+    from diwa_cli.pipeline.ray import BuildOnRayJob
 
-    source, rest = split_source(args)
-    defaults = source.section(DatasetConfig, "dataset")
-
-    def command(
-        bags: Positional[list[Path]], out: OutputFile, ray: str = "", config: Flags[DatasetConfig] = defaults
-    ) -> None:
-        """Build a dataset at the control rate from bags.
-
-        Args:
-            bags: Bags, or folders of bags.
-            out: HDF5 file to write; an interrupted building of it continues.
-            ray: Align bags as Ray tasks: `local` on this machine, an address (`auto`, ray://HOST:10001) on a cluster
-                that shares this file system.
-        """
-        if ray:
-            from diwa_cli.pipeline.ray import build_parts_on_ray
-
-            build(bags, out, config, partial(build_parts_on_ray, ray))
-        else:
-            build(bags, out, config)
-
-    return call(command, "build-dataset", rest)
+    return run_job(BuildOnRayJob, args)
 
 
 def export_lerobot(args: list[str]) -> int:
@@ -202,18 +166,6 @@ def import_calvin(args: list[str]) -> int:
 
 
 def replay(args: list[str]) -> int:
-    from diwa_cli.evaluation import run_skill as replaying
+    from diwa_cli.evaluation.run_skill import ReplayJob
 
-    def command(dataset: Positional[Path], minimum: float = replaying.MINIMUM, out: OutputFile | None = None) -> int:
-        """Run the actions of a dataset's demonstrations open loop in the simulator, each from its own start.
-
-        This proves scale, frame, sign and timing. The exit status is 1 if a skill succeeds too rarely.
-
-        Args:
-            dataset: HDF5 file with demonstrations of the simulated robot.
-            minimum: Share of successes that every skill must reach.
-            out: JSON file for the results.
-        """
-        return 0 if replaying.replay_dataset(dataset, minimum, out) else 1
-
-    return call(command, "replay", args)
+    return run_job(ReplayJob, args)

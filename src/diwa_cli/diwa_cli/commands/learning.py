@@ -1,6 +1,5 @@
 """The commands of the four training phases and of the baseline: arguments in, one function call."""
 
-import dataclasses
 from pathlib import Path
 
 from diwa_cli.arguments import Flags, OutputFolder, call, run_job, split_source
@@ -61,37 +60,6 @@ def finetune(args: list[str]) -> int:
 
 
 def dppo(args: list[str]) -> int:
-    from diwa_cli.evaluation import dppo as baseline
-    from diwa_cli.evaluation.evaluate import EvaluateConfig
-    from diwa_learning.finetune.dppo import DPPOConfig
-    from diwa_sim.environments import EnvironmentConfig
-    from diwa_sim.table import SimConfig
+    from diwa_cli.evaluation.dppo import DPPOJob
 
-    source, rest = split_source(args)
-    defaults, sim = source.section(DPPOConfig, "dppo"), source.section(SimConfig, "sim")
-    evaluated = source.section(EvaluateConfig, "evaluate")
-    place = EnvironmentConfig(evaluated.environment, evaluated.calvin)
-
-    def command(
-        policy: Path,
-        world_model: Path,
-        out: OutputFolder,
-        until: Path | None = None,
-        workers: int = 2,
-        where: Flags[EnvironmentConfig] = place,
-        config: Flags[DPPOConfig] = defaults,
-    ) -> None:
-        """Fine-tune a policy by PPO in the simulator, with the simulator's own rewards: the baseline DPPO.
-
-        Args:
-            policy: Checkpoint folder of `diwa train-policy`; its skill is what is practised.
-            world_model: Checkpoint folder of the world model it was trained on, which filters what it sees.
-            out: Checkpoint folder; an interrupted training in it continues.
-            until: Folder of `diwa evaluate`: practice ends once its rollouts succeed as often as the last policy there
-                (sets `--enough`).
-            workers: Processes with simulators; the result does not depend on it.
-        """
-        config = dataclasses.replace(config, enough=baseline.judged_rate(until)) if until else config
-        baseline.dppo_in_simulator(policy, world_model, out, config, where.chosen(sim), workers)
-
-    return call(command, "dppo", rest)
+    return run_job(DPPOJob, args)

@@ -1,66 +1,18 @@
 """The commands that use what was learned, and those about a whole run: arguments in, one function call."""
 
-import dataclasses
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
-from diwa_cli.arguments import Flags, NewFolder, OutputFile, OutputFolder, call, split_source
+from diwa_cli.arguments import Flags, NewFolder, OutputFile, OutputFolder, call, run_job, split_source
+from diwa_data.errors import DiwaError
 
 
 def evaluate(args: list[str]) -> int:
-    from diwa_cli.evaluation import evaluate as evaluation
-    from diwa_sim.table import SimConfig
+    from diwa_cli.evaluation.evaluate import EvaluateJob
 
-    source, rest = split_source(args)
-    defaults, sim = source.section(evaluation.EvaluateConfig, "evaluate"), source.section(SimConfig, "sim")
-
-    def command(
-        policies: dict[str, Path],
-        world_model: Path,
-        reward: Path,
-        out: OutputFolder,
-        config: Flags[evaluation.EvaluateConfig] = defaults,
-    ) -> None:
-        """Roll out policies on the same start states of the simulator: success, 95 % intervals, paired differences.
-
-        Args:
-            policies: Names and checkpoint folders: `base runs/demo/policy finetuned runs/demo/finetuned`. The others
-                are compared with the first.
-            world_model: Checkpoint folder of the world model they were trained on.
-            reward: Checkpoint folder of the classifier, shown in the videos; the simulator's oracle judges.
-            out: Folder for evaluation.json, success.svg and videos; an interrupted evaluation in it continues.
-        """
-        print(evaluation.text(evaluation.evaluate(policies, world_model, reward, out, config, sim)))
-
-    return call(command, "evaluate", rest)
-
-
-def dppo_steps(args: list[str]) -> int:
-    from diwa_cli.evaluation import dppo as baseline
-    from diwa_cli.evaluation.evaluate import EvaluateConfig
-    from diwa_sim.table import SimConfig
-
-    source, rest = split_source(args)
-    defaults = dataclasses.replace(source.section(EvaluateConfig, "evaluate"), seeds="curve", videos=0)
-    sim = source.section(SimConfig, "sim")
-
-    def command(
-        run: Path, world_model: Path, reward: Path, rate: float | Path, config: Flags[EvaluateConfig] = defaults
-    ) -> None:
-        """After how many environment steps DPPO reaches a success rate: its kept checkpoints, rolled out on its skill.
-
-        Args:
-            run: Folder of `diwa dppo`, finished or not; `curve/` in it gets the evaluation, dppo.json and dppo.svg.
-            world_model: Checkpoint folder of its world model.
-            reward: Checkpoint folder of a classifier for it, whose view is recorded; the simulator's oracle judges.
-            rate: Success rate to reach, a fraction: DiWA's; or the folder of `diwa evaluate` whose last policy has it.
-        """
-        wanted = baseline.judged_rate(rate) if isinstance(rate, Path) else rate
-        print(baseline.steps_to_match(run, world_model, reward, wanted, config, sim))
-
-    return call(command, "dppo-steps", rest)
+    return run_job(EvaluateJob, args)
 
 
 def run_skill(args: list[str]) -> int:
@@ -173,47 +125,28 @@ def skills(args: list[str]) -> int:
 
 
 def report(args: list[str]) -> int:
-    from diwa_cli.report.run import write_report
-    from diwa_cli.report.sweep import write_sweep_report
+    from diwa_cli.report.sweep import write_report
     from diwa_cli.report.trials import write_comparison
-    from diwa_cli.run_folder import RunFolder
 
     def command(run: Positional[Path]) -> None:
         """Write `report.html` into a run's folder: one page with everything in it, to look at and to send around.
 
         Args:
-            run: Folder of a run, as `diwa demo` (the page names what is missing in it) or `diwa sweep` leaves it, or
-                the file of a comparison on a robot.
+            run: Folder of `diwa demo` or `diwa sweep` (the page names what is missing in it), or the file of a
+                comparison on a robot.
         """
-        if run.suffix == ".json":
-            print(write_comparison(run))
-        else:
-            print(write_sweep_report(run) if RunFolder(run).is_sweep else write_report(run))
+        print(write_comparison(run) if run.suffix == ".json" else write_report(run))
 
     return call(command, "report", args)
 
 
-def summary(args: list[str]) -> int:
-    from diwa_cli.pipeline import compare as table
-
-    def command(runs: Positional[list[Path]], out: OutputFile | None = None) -> None:
-        """Print the results of several demos as one Markdown table.
-
-        Args:
-            runs: Folders of finished demos.
-            out: JSON file for the rows.
-        """
-        print(table.summary(runs, out))
-
-    return call(command, "summary", args)
-
-
 def compare(args: list[str]) -> int:
-    from diwa_cli.pipeline import compare as table
+    from diwa_cli.pipeline import compare as tables
 
     def command(
         runs: Positional[list[Path]],
         names: list[str] | None = None,
+        each: bool = False,
         out: OutputFile | None = None,
         figure: OutputFile | None = None,
     ) -> None:
@@ -223,29 +156,31 @@ def compare(args: list[str]) -> int:
         several values of alpha_BC is a variant for each.
 
         Args:
-            runs: Folders of finished sweeps.
+            runs: Folders of finished demos and sweeps.
             names: One for each; by default the folders'.
+            each: Print a row for every run instead, with nothing compared: demos of different skills in one table.
             out: JSON file for the rows.
             figure: SVG file for bars.
         """
-        print(table.compare(runs, names or [], out, figure))
+        print(tables.each(runs, out) if each else tables.compare(runs, names or [], out, figure))
 
     return call(command, "compare", args)
 
 
 def demo(args: list[str]) -> int:
-    from diwa_cli.pipeline import demo as whole
+    from diwa_cli.pipeline.plan import DemoConfig
+    from diwa_cli.pipeline.sweep import demo as whole
 
     source, rest = split_source(args)
-    defaults = source.section(whole.DemoConfig, "demo")
+    defaults = source.section(DemoConfig, "demo")
 
-    def command(out: OutputFolder = Path("runs/demo"), config: Flags[whole.DemoConfig] = defaults) -> None:
+    def command(out: OutputFolder = Path("runs/demo"), config: Flags[DemoConfig] = defaults) -> int:
         """Record, build datasets, train, fine-tune in dreams, evaluate and report: all in one folder.
 
         Args:
             out: Folder of the run. Finished phases in it are skipped, an interrupted one continues.
         """
-        whole.demo(out, config, source)
+        return 0 if whole(out, config, source) else 1
 
     return call(command, "demo", rest)
 
@@ -273,7 +208,6 @@ def sweep(args: list[str]) -> int:
 
 def experiment(args: list[str]) -> int:
     from diwa_cli.experiments import experiment as experiments
-    from diwa_data.errors import DiwaError
     from diwa_sim.table import SimConfig
 
     source, rest = split_source(args)

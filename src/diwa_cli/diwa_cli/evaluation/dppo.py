@@ -1,4 +1,4 @@
-"""`diwa dppo` and `diwa dppo-steps`: the baseline in the simulator, and how many steps it needs to match DiWA.
+"""`diwa dppo`: the baseline in the simulator, and how many environment steps it needs to match DiWA.
 
 Its environments run in processes of their own, which end with this one.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
@@ -20,6 +21,7 @@ from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, rate_summary
 from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import read_json, read_metrics, write_text
 from diwa_cli.statistics import DPPO_SEEDS, SuccessRate
+from diwa_data.config import Job
 from diwa_data.errors import DiwaError
 from diwa_data.files import write_json
 from diwa_data.processes import children_without_interrupts, end_with_parent
@@ -28,6 +30,51 @@ from diwa_learning.core.checkpoint import is_finished, load_checkpoint
 from diwa_learning.finetune.dppo import DPPOConfig, Practice, dppo
 from diwa_sim.calvin import CalvinConfig
 from diwa_sim.table import SimConfig
+
+
+@dataclass(frozen=True)
+class DPPOJob(Job):
+    """Fine-tune a policy by PPO in the simulator, with the simulator's own rewards: the baseline DPPO.
+
+    With --reward, its kept checkpoints are rolled out on the starts of learning curves afterwards (`curve/` in its
+    folder): after how many environment steps does one succeed as often as --until says?
+    """
+
+    command_name: ClassVar[str] = "dppo"
+    section: ClassVar[str] = "dppo"
+
+    policy: Path
+    """Checkpoint folder of `diwa train-policy`; its skill is what is practised."""
+    world_model: Path
+    """Checkpoint folder of the world model it was trained on, which filters what it sees."""
+    out: Path
+    """Checkpoint folder; an interrupted training in it continues."""
+    until: float | Path | None = None
+    """Success rate (a fraction), or folder of `diwa evaluate` whose last policy has it: practice ends once rollouts
+    succeed as often (sets `--enough`)."""
+    reward: Path | None = None
+    """Checkpoint folder of a classifier, whose view is recorded in the rollouts of checkpoints."""
+    practise: bool = True
+    """Without it, the checkpoints that are there are rolled out, of an interrupted practice too."""
+    config: DPPOConfig = field(default_factory=DPPOConfig)
+    """Sizes and schedule."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Environment, processes, and rollouts of checkpoints."""
+    sim: SimConfig = field(default_factory=SimConfig)
+    """Our simulated table."""
+
+    def run(self) -> None:
+        """Practise, or continue; roll out checkpoints if there is a classifier, and print the answer."""
+        if self.reward and self.until is None:
+            raise DiwaError("with --reward, name the success rate to reach: --until 0.8, or a folder of diwa evaluate")
+        rate = judged_rate(self.until) if isinstance(self.until, Path) else self.until
+        config = self.config if rate is None else dataclasses.replace(self.config, enough=rate)
+        if self.practise:
+            where, workers = self.evaluate.chosen(self.sim), self.evaluate.workers
+            dppo_in_simulator(self.policy, self.world_model, self.out, config, where, workers)
+        if self.reward and rate is not None:
+            judged = dataclasses.replace(self.evaluate, seeds="curve", videos=0)
+            print(steps_to_match(self.out, self.world_model, self.reward, rate, judged, self.sim))
 
 
 def dppo_in_simulator(
@@ -98,26 +145,6 @@ def steps_to_match(
     points = {"DPPO": Curve(list(rates), [each.rate for each in rates.values()])}
     write_text(run / "curve" / "dppo.svg", lines(points, "environment steps", "success"))
     return text(rates, rate, found)
-
-
-def match_in_simulator(
-    policy: Path,
-    world_model: Path,
-    reward: Path,
-    judged: Path,
-    out: Path,
-    config: DPPOConfig,
-    evaluation: EvaluateConfig,
-    sim: SimConfig,
-) -> None:
-    """Practise until as good as the policy judged in the folder `judged`, and say how many steps that took.
-
-    Practice ends early once its own rollouts succeed as often.
-    """
-    rate = judged_rate(judged)
-    where = evaluation.chosen(sim)
-    dppo_in_simulator(policy, world_model, out, dataclasses.replace(config, enough=rate), where, evaluation.workers)
-    print(steps_to_match(out, world_model, reward, rate, evaluation, sim))
 
 
 def judged_rate(judged: Path) -> float:

@@ -9,14 +9,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from diwa_cli.evaluation.rollouts import RolloutJob, RolloutResult, Setting, run_jobs
 from diwa_cli.figures import success_bars
 from diwa_cli.run_folder import write_text
 from diwa_cli.statistics import SEEDS, SuccessRate, paired_difference
 from diwa_data import __version__
-from diwa_data.config import require_at_least
+from diwa_data.config import Job, require_at_least
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, read_object, require_ours, require_same_settings, write_json
 from diwa_data.motion import MotionLimits
@@ -63,6 +63,47 @@ class Evaluation:
     def rate(self, policy: str) -> SuccessRate:
         """How often `policy` succeeded."""
         return SuccessRate(sum(self.successes(policy)), len(self.rollouts[policy]))
+
+
+@dataclass(frozen=True)
+class EvaluateJob(Job):
+    """Roll out policies on the same start states of the simulator: success, 95 % intervals, paired differences."""
+
+    command_name: ClassVar[str] = "evaluate"
+    section: ClassVar[str] = "evaluate"
+
+    policies: dict[str, Path]
+    """Names and checkpoint folders: `base BASE/policy finetuned RUN/finetuned`. The others are compared with the
+    first."""
+    world_model: Path
+    """Checkpoint folder of the world model they were trained on."""
+    reward: Path
+    """Checkpoint folder of the classifier, shown in the videos; the simulator's oracle decides."""
+    out: Path
+    """Folder for evaluation.json, success.svg and videos; an interrupted evaluation in it continues."""
+    curve: int = 0
+    """Checkpoints of the last policy's fine-tuning to evaluate, evenly from the first policy to the last: its learning
+    curve, by iteration, in place of the policies themselves; 0 = none."""
+    config: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Start states and limits."""
+    sim: SimConfig = field(default_factory=SimConfig)
+    """Our simulated table."""
+
+    def run(self) -> None:
+        """Evaluate, or continue, and print the rates."""
+        policies = self.policies
+        if self.curve and len(policies) > 1:
+            base, *_, tuned = policies.values()
+            policies = curve_policies(base, tuned, self.curve)
+        print(text(evaluate(policies, self.world_model, self.reward, self.out, self.config, self.sim)))
+
+
+def curve_policies(base: Path, finetuned: Path, count: int) -> dict[str, Path]:
+    """About `count` policies by iteration: `base`, the last checkpoint of fine-tuning, and evenly between."""
+    kept = sorted(finetuned.glob("iterations/[0-9]*"))
+    found, count = [("000000", base), *((path.name, path) for path in kept)], max(2, count)
+    chosen = {round(index * (len(found) - 1) / (count - 1)) for index in range(count)}
+    return dict(found[index] for index in sorted(chosen))
 
 
 def evaluate(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from diwa_cli.evaluation.rollouts import latency
 from diwa_cli.video import Film
-from diwa_data.config import require_at_least, require_seed
+from diwa_data.config import Job, require_at_least, require_seed
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_output, write_json
 from diwa_data.motion import MotionLimits
@@ -18,9 +20,6 @@ from diwa_deploy.control import ControlResult, SkillRunner
 from diwa_sim.environments import EnvironmentConfig, open_environment
 from diwa_sim.replay import replay, success_shares
 from diwa_sim.table import SimConfig
-
-MINIMUM = 0.95
-"""Success share per skill below which scale, frame, sign or timing of the recorded actions is in doubt."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +79,33 @@ def description(bundle: Bundle, result: ControlResult, robot: Environment) -> st
     )
 
 
-def replay_dataset(dataset: Path, minimum: float = MINIMUM, out: Path | None = None) -> bool:
-    """Run demonstrations again, open loop from their own starts, and print the share that succeeds, a line per skill.
+@dataclass(frozen=True)
+class ReplayJob(Job):
+    """Run the actions of a dataset's demonstrations open loop in the simulator, each from its own start.
 
-    Writes the results to `out` as JSON; returns whether every skill reaches `minimum`.
+    This proves scale, frame, sign and timing. The exit status is 1 if a skill succeeds too rarely.
     """
-    results = replay(dataset)
-    shares = success_shares(results)
-    for skill, share in shares.items():
-        mine = [result.succeeded for result in results if result.skill == skill]
-        verdict = "" if share >= minimum else f"  below {100 * minimum:.0f} %"
-        print(f"{skill:<20} {sum(mine)} of {len(mine)} ({100 * share:.0f} %){verdict}")
-    if out:
-        write_json(out, {"minimum": minimum, "shares": shares, "episodes": [dataclasses.asdict(r) for r in results]})
-    return all(share >= minimum for share in shares.values())
+
+    command_name: ClassVar[str] = "replay"
+    positional: ClassVar[tuple[str, ...]] = ("dataset",)
+    check_out: ClassVar[Callable[[Path], None]] = staticmethod(require_output)
+
+    dataset: Path
+    """HDF5 file with demonstrations of the simulated robot."""
+    out: Path | None = None
+    """JSON file for the results."""
+    minimum: float = 0.95
+    """Share of successes that every skill must reach; below it, scale, frame, sign or timing of actions is in doubt."""
+
+    def run(self) -> bool:
+        """Replay, print a line per skill, write the results; whether every skill reaches the minimum."""
+        results, minimum = replay(self.dataset), self.minimum
+        shares = success_shares(results)
+        for skill, share in shares.items():
+            mine = [result.succeeded for result in results if result.skill == skill]
+            verdict = "" if share >= minimum else f"  below {100 * minimum:.0f} %"
+            print(f"{skill:<20} {sum(mine)} of {len(mine)} ({100 * share:.0f} %){verdict}")
+        if self.out:
+            episodes = [dataclasses.asdict(result) for result in results]
+            write_json(self.out, {"minimum": minimum, "shares": shares, "episodes": episodes})
+        return all(share >= minimum for share in shares.values())

@@ -19,7 +19,7 @@ import torch
 from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, summary
 from diwa_cli.evaluation.world_model import EvaluateWorldModelConfig, evaluate_world_model
 from diwa_cli.figures import Curve, lines
-from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, write_text
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder, write_text
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.dataset.file import copy_episodes
 from diwa_data.errors import DiwaError
@@ -69,7 +69,7 @@ def degraded(
     trained, held_out = split_play(run, out)
     rows = [measure(AS_TRAINED, run, held_out, out / "as_trained", clips, evaluation, sim)]
     for name, make in world_models(run.world_model, trained, config).items():
-        worse = RunFolder(out / re.sub(r"\W+", "_", name))
+        worse = RunFolder(SweepFolder(out / re.sub(r"\W+", "_", name)), run.run)
         if not is_finished(worse.world_model):
             make(worse.world_model)
         learn(run, worse)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, start_seeds, 
 from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
 from diwa_cli.experiments.degraded import DegradeConfig, degraded
 from diwa_cli.figures import against_truth
-from diwa_cli.run_folder import RunFolder, SweptRun, read_json, write_text
+from diwa_cli.run_folder import RunFolder, SweepFolder, find_run, write_text
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, write_json
@@ -57,35 +57,30 @@ class ExperimentConfig:
     """Rollouts that measure success."""
 
 
-def experiment(name: str, run: Path, config: ExperimentConfig, sim: SimConfig) -> Path:
-    """Do one experiment on what is finished in the folder `run`; an interrupted one continues. Returns its folder."""
-    folder = finished_run(name, run)
-    out = folder.path / "experiments" / name
+def experiment(name: str, path: Path, config: ExperimentConfig, sim: SimConfig) -> Path:
+    """Do one experiment on the finished run in the folder `path`, or to compare scores on all runs of a sweep.
+
+    Its numbers and pictures go to the folder that it returns; an interrupted one continues.
+    """
+    runs = finished_runs(path, name != "score")
+    out = path / "experiments" / name
     with FolderLock(out):
         if name == "degraded":
-            found = degraded(folder, out, config.degrade, config.clips, config.evaluate, sim)
+            found = degraded(runs[0], out, config.degrade, config.clips, config.evaluate, sim)
         else:
-            found = (reward if name == "reward" else score)(folder, out, config, sim)
+            found = reward(runs[0], out, config, sim) if name == "reward" else score(runs, out, config, sim)
         write_json(out / "result.json", found)
     return out
 
 
-def finished_run(name: str, path: Path) -> RunFolder:
-    """A demo, one run of a sweep, or to compare scores a whole sweep. Raises `DiwaError` for anything else."""
-    folder = RunFolder(path)
-    if (
-        path.is_dir()
-        and len(path.resolve().parts) > 3
-        and SweptRun(path).sweep.is_sweep
-        and is_finished(folder.finetuned)
-    ):
-        return SweptRun(path)
-    if read_json(folder.results) is None:
+def finished_runs(path: Path, alone: bool) -> list[RunFolder]:
+    """The run in a folder, or if it need not be `alone` those of a sweep. Raises `DiwaError` for anything else."""
+    folder = SweepFolder(path)
+    runs = [find_run(path)] if alone or not folder.is_sweep else folder.runs()
+    finished = [run for run in runs if is_finished(run.finetuned)]
+    if not finished:
         raise DiwaError(f"{path} is no finished run: `diwa demo --out {path}` makes one")
-    if folder.is_sweep and name != "score":
-        example = min(path.glob("*/seed_*/alpha_*"), default=path / "SKILL" / "seed_N" / "alpha_A")
-        raise DiwaError(f"{path} is a sweep: name one of its runs, such as {example}")
-    return folder
+    return finished
 
 
 def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
@@ -152,7 +147,7 @@ class Judged:
     truth: float
 
 
-def score(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
+def score(runs: Sequence[RunFolder], out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
     """Roll out every kept checkpoint of a demo, or of all runs of a sweep, on the same tuning starts.
 
     Returns Spearman's rank correlations with true success, the mean success of the checkpoints that fine-tuning chose,
@@ -160,16 +155,19 @@ def score(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -
     """
     judged: list[Judged] = []
     chosen: dict[str, int] = {}
-    for name, trained, checkpoint in finetunings(run):
+    for run in runs:
+        name, checkpoint = run.run.name, load_checkpoint(run.finetuned, "finetune")
+        if "scores" not in checkpoint.metrics:
+            continue
         chosen[name] = checkpoint.metrics["iteration"]
         paths = {int(path.name): path for path in sorted((checkpoint.path / "iterations").iterdir())}
         dreams = dreamt(checkpoint, list(paths))
-        policies = {f"{n}": trained.policy if n == 0 else paths[n] for n in dreams}
+        policies = {f"{n}": run.policy if n == 0 else paths[n] for n in dreams}
         setting = dataclasses.replace(config.evaluate, skill=checkpoint.skill)
-        result = evaluate(policies, run.world_model, trained.reward, out / "evaluation" / name, setting, sim)
+        result = evaluate(policies, run.world_model, run.reward, out / "evaluation" / name, setting, sim)
         judged += [Judged(name, setting.skill, n, *dreams[n], result.rate(f"{n}").rate) for n in dreams]
     if not judged:
-        raise DiwaError(f"{run.path} holds no fine-tuning whose dreams had a guard: set finetune.result to best")
+        raise DiwaError(f"{out.parents[1]} holds no fine-tuning whose dreams had a guard: set finetune.result to best")
     panels = {
         "success in dreams, %": [100 * one.dream_success for one in judged],
         "offline score": [one.score for one in judged],
@@ -181,16 +179,6 @@ def score(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -
         "success": selection(judged, chosen),
         "checkpoints": [dataclasses.asdict(one) for one in judged],
     }
-
-
-def finetunings(run: RunFolder) -> Iterator[tuple[str, RunFolder, Checkpoint]]:
-    """(name, folder of its base and classifier, its checkpoint) of each run of a demo or sweep that was scored."""
-    places = [("run", run, run.finetuned)]
-    for path in sorted(run.path.glob("*/seed_*/alpha_*/finetuned")):
-        places.append((str(path.parent.relative_to(run.path)), RunFolder(path.parents[1]), path))
-    for name, trained, finetuned in places:
-        if finetuned.is_dir() and "scores" in (checkpoint := load_checkpoint(finetuned, "finetune")).metrics:
-            yield name, trained, checkpoint
 
 
 def dreamt(checkpoint: Checkpoint, kept: Sequence[int]) -> dict[int, tuple[float, float]]:

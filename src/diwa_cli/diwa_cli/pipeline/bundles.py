@@ -8,7 +8,7 @@ from pathlib import Path
 from diwa_cli.doctor import versions
 from diwa_cli.evaluation.evaluate import difference_summary, rate_summary
 from diwa_cli.pipeline.results import JudgedRun
-from diwa_cli.run_folder import BASE, FINETUNED, SweepFolder
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.files import folder_size
@@ -76,12 +76,12 @@ def _success(bundle: Bundle, policy: str) -> str:
 def write_sweep_bundles(folder: SweepFolder, judged: Sequence[JudgedRun], command: str) -> None:
     """A bundle for each skill of a sweep in `skills/`: of its first finished run, whichever came out best."""
     for one in {one.run.skill: one for one in reversed(judged)}.values():
-        run, trained = one.run, folder.of(one.run.trained)
+        run, files = one.run, RunFolder(folder, one.run)
         parts = {
-            "world_model": folder.shared.world_model,
-            "policy": folder.of(run.name).finetuned,
-            "reward": trained.reward,
-            BASE: trained.policy,
+            "world_model": files.world_model,
+            "policy": files.finetuned,
+            "reward": files.reward,
+            BASE: files.policy,
         }
         card = {
             "skill": run.skill,
@@ -92,6 +92,6 @@ def write_sweep_bundles(folder: SweepFolder, judged: Sequence[JudgedRun], comman
             "units": UNITS,
             "command": command,
             "versions": versions(),
-            "start": start_region(folder.of(run.skill).demonstrations, run.skill).to_card(),
+            "start": start_region(files.demonstrations, run.skill).to_card(),
         }
-        write_bundle(folder.shared.bundle(run.skill), parts, card)
+        write_bundle(folder.bundle(run.skill), parts, card)

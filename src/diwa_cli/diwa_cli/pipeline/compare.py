@@ -10,7 +10,7 @@ from typing import Any
 
 from diwa_cli.figures import Bar, bars
 from diwa_cli.report import page as markdown
-from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder, damaged_run, read_json, write_text
+from diwa_cli.run_folder import BASE, FINETUNED, SweepFolder, damaged_run, read_json, write_text
 from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import read_bytes, write_json
@@ -72,9 +72,7 @@ def load(name: str, folder: Path) -> list[Variant]:
     Raises `DiwaError` for a folder without one, and for a damaged file.
     """
     paths = SweepFolder(folder)
-    description = read_json(paths.shared.description)
-    if description is None or not paths.shared.is_sweep or not paths.rollouts.is_file():
-        raise DiwaError(f"{folder} holds no finished sweep: run `diwa sweep --out {folder}` to its end first")
+    description = require_finished(paths)
     bases, tuned = read_rollouts(paths.rollouts)
     groups = {f"{name}, alpha_BC {alpha:g}": runs for alpha, runs in sorted(tuned.items())}
     keys = [key for runs in groups.values() for key in runs]
@@ -186,47 +184,37 @@ def _points(names: tuple[str, str], found: SeedMean) -> dict[str, Any]:
     }
 
 
-HEADINGS = ("skill", "seed", "base", "fine-tuned", "difference (95 %)", "minutes")
+def require_finished(folder: SweepFolder) -> dict[str, Any]:
+    """What `run.json` holds. Raises `DiwaError` for a folder without a finished sweep or demo."""
+    if not folder.is_sweep or not folder.rollouts.is_file():
+        path = folder.path
+        raise DiwaError(f"{path} holds no finished demo or sweep: run `diwa sweep --out {path}` to its end first")
+    return read_json(folder.description)
 
 
-def summary(runs: Sequence[Path], out: Path | None) -> str:
-    """The table of finished demos as Markdown; its rows also go to the JSON file `out`."""
-    rows = [demo_row(run) for run in runs]
+HEADINGS = ("skill", "seed", "alpha_BC", "base", "fine-tuned", "difference (95 %)", "minutes")
+
+
+def each(folders: Sequence[Path], out: Path | None) -> str:
+    """A row for every run of finished demos and sweeps as Markdown; the rows also go to the JSON file `out`."""
+    rows = [row for folder in folders for row in run_rows(folder)]
     if out:
         write_json(out, rows)
     return markdown.table(HEADINGS, map(cells, rows))
 
 
-def demo_row(run: Path) -> dict[str, Any]:
-    """The result of one demo: rates in percent, difference and its interval in points, minutes of all its phases.
-
-    Raises `DiwaError` for a run that is not finished, or damaged.
-    """
-    folder = RunFolder(run)
-    found, description = read_json(folder.results), read_json(folder.description)
-    if folder.is_sweep:
-        raise DiwaError(f"{run} is a sweep: its table is in {folder.report}, and `diwa compare` compares several")
-    if found is None or description is None:
-        raise DiwaError(f"{run} holds no finished demo: run `diwa demo --out {run}` to its end first")
-    with damaged_run(run):
-        return _described(folder, found, description)
-
-
-def _described(folder: RunFolder, found: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    demo = description["config"]["demo"]
-    return {
-        "skill": found["skill"],
-        "seed": demo["seed"],
-        "base": 100 * found["base"]["rate"],
-        "finetuned": 100 * found["finetuned"]["rate"],
-        "points": round(found["difference"]["points"], 2),
-        "interval": [round(end, 2) for end in found["difference"]["interval"]],
-        "rollouts": found["base"]["rollouts"],
-        "minutes": round(sum(found["phases"].values()) / 60, 1),
-        "own_world_model": folder.learned is folder,
-        "command": description["command"],
-        "machine": description["machine"],
-    }
+def run_rows(path: Path) -> list[dict[str, Any]]:
+    """Results of the runs of a demo or sweep: rates in percent, difference and its interval in points, all minutes."""
+    folder = SweepFolder(path)
+    description, found = require_finished(folder), read_json(folder.results)
+    with damaged_run(path):
+        about = {
+            "minutes": round(sum(stage["seconds"] for stage in found["stages"].values()) / 60, 1),
+            "own_world_model": folder.learned is folder,
+            "command": description["command"],
+            "machine": description["machine"],
+        }
+        return [{**run, "points": round(run["difference"], 2), **about} for run in found["runs"]]
 
 
 def cells(found: dict[str, Any]) -> tuple[str, ...]:
@@ -236,6 +224,7 @@ def cells(found: dict[str, Any]) -> tuple[str, ...]:
     return (
         found["skill"],
         str(found["seed"]),
+        f"{found['alpha_bc']:g}",
         f"{found['base']:.1f} %",
         f"{found['finetuned']:.1f} %",
         f"{found['points']:+.1f} ({low:+.1f} to {high:+.1f})",

@@ -1,27 +1,55 @@
-"""What a sweep consists of: its runs, and its phases by stage."""
+"""The plan of a sweep: its runs, and the phases from recording to evaluation. A demo is a sweep of one run."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from typing import Any
 
-from diwa_cli.evaluation.evaluate import EvaluateConfig
-from diwa_cli.pipeline.demo import DemoConfig, Settings
-from diwa_cli.pipeline.jobs import Phase, PhaseMaker
-from diwa_cli.run_folder import BASE, FINETUNED, Run, SweepFolder
+from diwa_cli.evaluation.dppo import DPPOJob
+from diwa_cli.evaluation.evaluate import EvaluateConfig, EvaluateJob
+from diwa_cli.evaluation.run_skill import ReplayJob
+from diwa_cli.pipeline.execute import ALL_CORES, Phase
+from diwa_cli.run_folder import BASE, FINETUNED, Run, RunFolder, SweepFolder
 from diwa_data.config import Source
+from diwa_data.dataset.dataset import BuildDatasetJob, DatasetConfig
 from diwa_data.errors import DiwaError
+from diwa_data.recording.recorder import RecordConfig
 from diwa_data.skills import SKILLS, require_skill
+from diwa_learning.ensemble.disagreement import GuardConfig
+from diwa_learning.ensemble.train import GuardJob
+from diwa_learning.finetune.dppo import DPPOConfig
+from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
+from diwa_learning.policy.train import PolicyConfig, PolicyJob
+from diwa_learning.reward.classifier import RewardConfig
+from diwa_learning.reward.train import RewardJob
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.train import WorldModelJob
+from diwa_sim.operator.record import RecordJob
+from diwa_sim.table import SimConfig
 
 ALL = "all"
 """As a skill: every one."""
+STAGES = (
+    "record", "build", "replay", "train_world_model", "train_guard", "train_policy", "train_reward", "finetune",
+    "evaluate_curve", "evaluate", "dppo",
+)  # fmt: skip
+"""Kinds of phases, in an order in which each finds its inputs finished."""
+FREE = (
+    "skills", "seeds", "alphas", "dppo_seeds", "curve_rollouts", "curve_checkpoints", "reuse", "jobs", "ray",
+    "workers", "stacked",
+)  # fmt: skip
+"""Settings that may change between two calls on one folder: a sweep can grow, and go on elsewhere. The last two are of
+version 0.1."""
+DPPO_ROLLOUTS = 50
+"""Start states on which each checkpoint of the baseline is judged."""
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """`diwa sweep`: what is swept, and how much of everything; sizes are in the preset's other sections."""
+    """Settings of `diwa sweep`: what is swept, and the amount of everything; sizes are in other sections."""
 
     skills: tuple[str, ...] = (ALL,)
     """Skills to learn; `all` for the eight."""
@@ -36,37 +64,71 @@ class SweepConfig:
     demonstrations: int = 50
     """Demonstrations to record of each skill."""
     rollouts: int = 200
-    """Start states of every evaluation, the same for all."""
+    """Start states of every final evaluation, the same for all."""
+    curve_rollouts: int = 20
+    """Start states on which each checkpoint of a learning curve is evaluated."""
+    curve_checkpoints: int = 0
+    """Checkpoints on the learning curve of every run, the policy before fine-tuning included; 0 = no curve."""
     videos: int = 1
-    """Start states of every evaluation that are filmed."""
+    """Start states of every final evaluation that are filmed."""
     seed: int = 0
-    """Of the recordings and the world model, which all runs share."""
+    """Seed of the recordings and the world model, which all runs share."""
     world_model_of: str = ""
     """Folder of a finished demo or sweep whose play and world model to use; empty = record and train them."""
     reuse: str = ""
     """Folder of another sweep: what it has finished and is configured alike is linked, not made again; empty =
     that of `world_model_of`."""
-    stacked: bool | None = None
-    """Whether policies, classifiers and fine-tunings train stacked, all at once on one device; None = on a GPU."""
-    workers: int = 2
-    """Phases at a time, of those that use one core: policies, classifiers, fine-tunings. With 1, each uses all."""
+    jobs: int = 2
+    """Phases at a time, on Ray; at most as many as there are cores. With 1, one after the other, without Ray."""
     ray: str = ""
-    """`local` starts Ray on this machine, an address (`auto`, ray://HOST:10001) uses a cluster; empty = without Ray."""
-
-
-DPPO_ROLLOUTS = 50
-"""Start states on which each checkpoint of the baseline is judged."""
-
-FREE = ("skills", "seeds", "alphas", "dppo_seeds", "reuse", "stacked", "workers", "ray")
-"""What may change between two calls on one folder: a sweep can grow, and go on elsewhere."""
+    """Address of a Ray cluster (`auto`, ray://HOST:10001) to run on; empty = on this machine."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Phases of one kind, which do not wait for each other."""
+class DemoConfig:
+    """Settings of `diwa demo`: the amount of everything; sizes are in the preset's other sections."""
 
-    name: str
-    phases: tuple[Phase, ...]
+    skill: str = "open_drawer"
+    """Skill to learn."""
+    play_minutes: float = 40.0
+    """Minutes of play to record."""
+    demonstrations: int = 50
+    """Demonstrations to record."""
+    rollouts: int = 200
+    """Start states of the final, paired evaluation."""
+    curve_rollouts: int = 20
+    """Start states on which each checkpoint of the learning curve is evaluated."""
+    curve_checkpoints: int = 5
+    """Checkpoints on the learning curve, the policy before fine-tuning included."""
+    seed: int = 0
+    """Seed of every phase."""
+    world_model_of: str = ""
+    """Folder of another demo or a sweep whose play and world model to use, for one more skill; empty = record and
+    train them."""
+
+    def as_sweep(self, source: Source) -> SweepConfig:
+        """The sweep of one run that it is."""
+        same = {name: value for name, value in vars(self).items() if name != "skill"}
+        videos = source.section(EvaluateConfig, "evaluate").videos
+        return SweepConfig(skills=(self.skill,), seeds=(self.seed,), videos=videos, jobs=1, **same)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of every phase of one run."""
+
+    play: RecordConfig
+    demonstrations: RecordConfig
+    dataset: DatasetConfig
+    world_model: WorldModelConfig
+    guard: GuardConfig
+    policy: PolicyConfig
+    reward: RewardConfig
+    finetune: FinetuneConfig
+    dppo: DPPOConfig
+    curve: EvaluateConfig
+    final: EvaluateConfig
+    sim: SimConfig
 
 
 @dataclass(frozen=True)
@@ -82,172 +144,123 @@ class Sweep:
         named = dict.fromkeys(self.config.skills)
         return SKILLS if ALL in named else tuple(require_skill(name) for name in named)
 
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Training seeds, each once."""
-        return tuple(dict.fromkeys(self.config.seeds))
-
-    def alphas(self, skill: str) -> tuple[float, ...]:
-        """Values of alpha_BC for a skill, each once."""
-        preset = self.settings(skill, self.config.seed).finetune.alpha_for(skill)
-        return tuple(dict.fromkeys(self.config.alphas)) or (preset,)
-
     def runs(self) -> list[Run]:
-        """All of them. Raises `DiwaError` if there is none."""
-        found = [
-            Run(skill, seed, alpha) for skill in self.skills for seed in self.seeds for alpha in self.alphas(skill)
-        ]
+        """All runs, each once. Raises `DiwaError` if there is none."""
+        found: dict[Run, None] = {}
+        for skill in self.skills:
+            alphas = self.config.alphas or (self.settings(skill).finetune.alpha_for(skill),)
+            found |= {Run(skill, seed, alpha): None for seed in self.config.seeds for alpha in alphas}
         if not found:
             raise DiwaError("a sweep needs at least one skill and one seed: --skills open_drawer --seeds 0")
-        return found
+        return list(found)
 
-    def settings(self, skill: str, seed: int) -> Settings:
-        """Of the demo that does the same."""
-        return _settings(self, skill, seed)
+    def settings(self, skill: str, seed: int | None = None) -> Settings:
+        """Settings of the runs of a skill and a seed; without one, of what all runs share."""
+        return _settings(self, skill, self.config.seed if seed is None else seed)
 
-
-def plan(folder: SweepFolder, sweep: Sweep) -> list[Stage]:
-    """The phases of a sweep by stage, in an order in which each finds its inputs finished."""
-    runs, practising = sweep.runs(), sweep.config.dppo_seeds
-    trained = list({run.trained: run for run in runs}.values())
-    make = PhaseMaker(sweep.source, sweep.settings(sweep.skills[0], sweep.config.seed).sim)
-    stages = [
-        *data_stages(folder, sweep, make),
-        Stage("train_policy", tuple(policy_phase(folder, sweep, make, run) for run in trained)),
-        Stage("train_reward", tuple(reward_phase(folder, sweep, make, run) for run in trained)),
-        Stage("finetune", tuple(finetune_phase(folder, sweep, make, run) for run in runs)),
-        Stage(
-            "evaluate",
-            tuple(base_phase(folder, sweep, make, run) for run in trained)
-            + tuple(finetuned_phase(folder, sweep, make, run) for run in runs),
-        ),
-        Stage("dppo", tuple(dppo_phase(folder, sweep, make, run) for run in runs if run.seed in practising)),
-    ]
-    return [stage for stage in stages if stage.phases]
-
-
-def data_stages(folder: SweepFolder, sweep: Sweep, make: PhaseMaker) -> list[Stage]:
-    """Recordings, datasets, replays and the world model, with the sweep's own seed."""
-    shared, own = folder.shared, not sweep.config.world_model_of
-    s = sweep.settings(sweep.skills[0], sweep.config.seed)
-    records, builds, replays, world_models, guards = [], [], [], [], []
-    if own:
-        records.append(make.record("record_play", shared.play_bags, s.play))
-        builds.append(make.build("build_play", shared.play_bags, shared.play, s.dataset, ["record_play"]))
-        world_models.append(
-            make.world_model("train_world_model", [shared.play], shared.world_model, s.world_model, ["build_play"])
-        )
-    if guard := guard_of(folder, sweep):
-        guards.append(make.guard("train_guard", [shared.play], shared.world_model, guard, s.guard, _after(sweep)))
-    for skill in sweep.skills:
-        mine, config = folder.of(skill), sweep.settings(skill, sweep.config.seed).demonstrations
-        records.append(make.record(f"{skill}/record", mine.demonstration_bags, config))
-        builds.append(
-            make.build(f"{skill}/build", mine.demonstration_bags, mine.demonstrations, s.dataset, [f"{skill}/record"])
-        )
-        replays.append(make.replay(f"{skill}/replay", mine.demonstrations, mine.replay, [f"{skill}/build"]))
-    found = {
-        "record": records, "build": builds, "replay": replays, "train_world_model": world_models, "train_guard": guards,
-    }  # fmt: skip
-    return [Stage(name, tuple(phases)) for name, phases in found.items()]
-
-
-def guard_of(folder: SweepFolder, sweep: Sweep) -> Path | None:
-    """The guard of all dreams, if fine-tuning needs one."""
-    config = sweep.settings(sweep.skills[0], sweep.config.seed).finetune
-    return folder.shared.guard if config.needs_guard else None
-
-
-def policy_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
-    """The base policy of a skill and seed."""
-    return make.policy(
-        f"{run.trained}/train_policy",
-        folder.of(run.skill).demonstrations,
-        folder.shared.world_model,
-        folder.of(run.trained).policy,
-        sweep.settings(run.skill, run.seed).policy,
-        _after(sweep, f"{run.skill}/build"),
-    )
-
-
-def reward_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
-    """The classifier of a skill and seed."""
-    return make.reward(
-        f"{run.trained}/train_reward",
-        folder.of(run.skill).demonstrations,
-        folder.shared.play,
-        folder.shared.world_model,
-        folder.of(run.trained).reward,
-        sweep.settings(run.skill, run.seed).reward,
-        _after(sweep, f"{run.skill}/build"),
-    )
-
-
-def finetune_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
-    """The fine-tuning of a run."""
-    trained, shared, guard = folder.of(run.trained), folder.shared, guard_of(folder, sweep)
-    after = [f"{run.trained}/train_policy", f"{run.trained}/train_reward", *(["train_guard"] if guard else [])]
-    return make.finetune(
-        f"{run.name}/finetune",
-        trained.policy,
-        trained.reward,
-        shared.world_model,
-        folder.of(run.skill).demonstrations,
-        shared.play,
-        guard,
-        folder.of(run.name).finetuned,
-        dataclasses.replace(sweep.settings(run.skill, run.seed).finetune, alpha_bc=run.alpha),
-        after,
-    )
-
-
-def base_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
-    """The evaluation of the base policy of a skill and seed, once for all values of alpha_BC."""
-    trained, after = folder.of(run.trained), [f"{run.trained}/train_policy", f"{run.trained}/train_reward"]
-    name, policies, config = f"{run.trained}/evaluate", {BASE: trained.policy}, _judging(sweep, run)
-    return make.evaluate(name, policies, folder.shared.world_model, trained.reward, trained.final, config, after)
-
-
-def finetuned_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
-    """The evaluation of a fine-tuned policy, on the starts of its base."""
-    trained, mine = folder.of(run.trained), folder.of(run.name)
-    name, policies, after = f"{run.name}/evaluate", {FINETUNED: mine.finetuned}, [f"{run.name}/finetune"]
-    config = _judging(sweep, run)
-    return make.evaluate(name, policies, folder.shared.world_model, trained.reward, mine.final, config, after)
-
-
-def dppo_phase(folder: SweepFolder, sweep: Sweep, make: PhaseMaker, run: Run) -> Phase:
-    """The baseline, on the base policy of a run until it is as good as the run's result."""
-    trained, mine, settings = folder.of(run.trained), folder.of(run.name), sweep.settings(run.skill, run.seed)
-    evaluation = dataclasses.replace(settings.curve, rollouts=DPPO_ROLLOUTS)
-    paths = (trained.policy, folder.shared.world_model, trained.reward, mine.final, mine.dppo)
-    return make.dppo(f"{run.name}/dppo", *paths, settings.dppo, evaluation, [f"{run.name}/evaluate"])
-
-
-def _judging(sweep: Sweep, run: Run) -> EvaluateConfig:
-    """The evaluation of a run, in one process: phases side by side start none of their own each time.
-
-    Unless it asks for more processes than there are phases at a time.
-    """
-    config = sweep.settings(run.skill, run.seed).final
-    return dataclasses.replace(config, workers=1) if config.workers <= sweep.config.workers else config
+    def identity(self) -> dict[str, Any]:
+        """What decides its results: its configuration, and that of the phases of its first run."""
+        settings = dataclasses.asdict(self.settings(self.skills[0]))
+        del settings["curve"]
+        for values in settings.values():
+            values.pop("skill", None)
+        return {"sweep": dataclasses.asdict(self.config), **settings}
 
 
 @cache
 def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
-    c = sweep.config
-    demo = dataclasses.replace(
-        sweep.source.section(DemoConfig, "demo"),
-        skill=skill,
-        seed=seed,
-        play_minutes=c.play_minutes,
-        demonstrations=c.demonstrations,
-        rollouts=c.rollouts,
+    """Sections of the source, with the amounts of the sweep, a skill and a seed."""
+    c, section = sweep.config, sweep.source.section
+    record = dataclasses.replace(section(RecordConfig, "record"), seed=seed)
+    judged = dataclasses.replace(section(EvaluateConfig, "evaluate"), skill=skill, environment="table")
+    return Settings(
+        play=dataclasses.replace(record, skill="", minutes=c.play_minutes),
+        demonstrations=dataclasses.replace(record, skill=skill, episodes=c.demonstrations),
+        dataset=section(DatasetConfig, "dataset"),
+        world_model=dataclasses.replace(section(WorldModelConfig, "world_model"), seed=seed),
+        guard=dataclasses.replace(section(GuardConfig, "guard"), seed=seed),
+        policy=dataclasses.replace(section(PolicyConfig, "policy"), seed=seed),
+        reward=dataclasses.replace(section(RewardConfig, "reward"), seed=seed),
+        finetune=dataclasses.replace(section(FinetuneConfig, "finetune"), seed=seed),
+        dppo=dataclasses.replace(section(DPPOConfig, "dppo"), seed=seed),
+        curve=dataclasses.replace(judged, seeds="curve", rollouts=c.curve_rollouts, videos=0),
+        final=dataclasses.replace(judged, seeds="final", rollouts=c.rollouts, videos=c.videos),
+        sim=section(SimConfig, "sim"),
     )
-    found = Settings.load(demo, sweep.source)
-    return dataclasses.replace(found, final=dataclasses.replace(found.final, videos=c.videos))
 
 
-def _after(sweep: Sweep, *names: str) -> list[str]:
+def plan(folder: SweepFolder, sweep: Sweep) -> list[Phase]:
+    """The phases of a sweep, by stage."""
+    runs = [RunFolder(folder, run) for run in sweep.runs()]
+    phases = list(shared_phases(folder, sweep))
+    for one in {one.run.skill: one for one in runs}.values():
+        phases += skill_phases(one, sweep)
+    for one in {one.run.trained: one for one in runs}.values():
+        phases += trained_phases(one, sweep)
+    for one in runs:
+        phases += run_phases(one, sweep)
+    return sorted(phases, key=lambda phase: STAGES.index(phase.stage))
+
+
+def shared_phases(folder: SweepFolder, sweep: Sweep) -> Iterator[Phase]:
+    """Play and world model, unless they are another sweep's, and the guard of its dreams, if fine-tuning needs one."""
+    s = sweep.settings(sweep.skills[0])
+    if not sweep.config.world_model_of:
+        yield Phase("record_play", RecordJob(folder.play_bags, s.play, s.sim), cores=s.play.workers)
+        job = BuildDatasetJob((folder.play_bags,), folder.play, s.dataset)
+        yield Phase("build_play", job, ("record_play",), s.dataset.workers)
+        # Play alone, as in the paper, for all skills at once. Demonstrations succeed whatever the hand seems to do, and
+        # a model that has seen them dreams of success.
+        model = WorldModelJob((folder.play,), folder.world_model, s.world_model)
+        yield Phase("train_world_model", model, ("build_play",), ALL_CORES)
+    if s.finetune.needs_guard:
+        guard = GuardJob((folder.play,), folder.world_model, folder.guard, s.guard)
+        yield Phase("train_guard", guard, _after(sweep))
+
+
+def skill_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
+    """Recording, dataset and replay of a skill's demonstrations."""
+    skill, s = f.run.skill, sweep.settings(f.run.skill)
+    record = RecordJob(f.demonstration_bags, s.demonstrations, s.sim)
+    yield Phase(f"{skill}/record", record, cores=s.demonstrations.workers)
+    job = BuildDatasetJob((f.demonstration_bags,), f.demonstrations, s.dataset)
+    yield Phase(f"{skill}/build", job, (f"{skill}/record",), s.dataset.workers)
+    yield Phase(f"{skill}/replay", ReplayJob(f.demonstrations, f.replay), (f"{skill}/build",))
+
+
+def trained_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
+    """Policy and classifier of a skill and seed, and the policy's evaluation."""
+    name, s, after = f.run.trained, sweep.settings(f.run.skill, f.run.seed), _after(sweep, f"{f.run.skill}/build")
+    yield Phase(f"{name}/train_policy", PolicyJob(f.demonstrations, f.world_model, f.policy, s.policy), after)
+    reward = RewardJob(f.demonstrations, f.world_model, f.reward, f.play, s.reward)
+    yield Phase(f"{name}/train_reward", reward, after)
+    judged = EvaluateJob({BASE: f.policy}, f.world_model, f.reward, f.base_final, config=s.final, sim=s.sim)
+    learned = (f"{name}/train_policy", f"{name}/train_reward")
+    yield Phase(f"{name}/evaluate", judged, learned, s.final.workers)
+
+
+def run_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
+    """Fine-tuning of a run, its learning curve, its evaluation from the starts of its base, and the baseline."""
+    name, c, s = f.run.name, sweep.config, sweep.settings(f.run.skill, f.run.seed)
+    config = dataclasses.replace(s.finetune, alpha_bc=f.run.alpha)
+    guard = f.guard if config.needs_guard else None
+    learned = [f"{f.run.trained}/train_policy", f"{f.run.trained}/train_reward", *(["train_guard"] if guard else [])]
+    tuned = FinetuneJob(f.policy, f.reward, f.world_model, f.demonstrations, f.finetuned, f.play, guard, config)
+    yield Phase(f"{name}/finetune", tuned, tuple(learned))
+    models, after = (f.world_model, f.reward), (f"{name}/finetune",)
+    if c.curve_checkpoints:
+        both = {BASE: f.policy, FINETUNED: f.finetuned}
+        curve = EvaluateJob(both, *models, f.curve, c.curve_checkpoints, s.curve, s.sim)
+        yield Phase(f"{name}/evaluate_curve", curve, after, s.curve.workers)
+    judged = EvaluateJob({FINETUNED: f.finetuned}, *models, f.final, config=s.final, sim=s.sim)
+    yield Phase(f"{name}/evaluate", judged, after, s.final.workers)
+    if f.run.seed in c.dppo_seeds:
+        usual = sweep.source.section(EvaluateConfig, "evaluate")
+        where = dataclasses.replace(usual, environment="table", rollouts=DPPO_ROLLOUTS)
+        dppo = DPPOJob(f.policy, f.world_model, f.dppo, f.final, f.reward, config=s.dppo, evaluate=where, sim=s.sim)
+        yield Phase(f"{name}/dppo", dppo, (f"{name}/evaluate",), ALL_CORES)
+
+
+def _after(sweep: Sweep, *names: str) -> tuple[str, ...]:
     """These phases, and the world model's if the sweep trains it."""
-    return [*names, *([] if sweep.config.world_model_of else ["train_world_model"])]
+    return (*names, *([] if sweep.config.world_model_of else ["train_world_model"]))

@@ -7,11 +7,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diwa_cli.doctor import machine, versions
 from diwa_cli.evaluation.evaluate import Evaluation, difference_summary
 from diwa_cli.evaluation.rollouts import RolloutResult
+from diwa_cli.pipeline.execute import Outcome, Phase
 from diwa_cli.report import page as markdown
-from diwa_cli.run_folder import BASE, FINETUNED, Run, SweepFolder, read_json, write_text
+from diwa_cli.run_folder import BASE, FINETUNED, Run, RunFolder, SweepFolder, read_json, write_text
 from diwa_cli.statistics import Interval, difference_over_seeds, rate_over_seeds
+from diwa_data.config import Source
 from diwa_data.errors import DiwaError
 
 UNITS = (
@@ -35,15 +38,44 @@ def judged_runs(folder: SweepFolder, runs: Iterable[Run], done: Collection[str])
     """The runs whose two evaluations are among the phases `done`."""
     found = []
     for run in runs:
-        if f"{run.trained}/evaluate" in done and f"{run.name}/evaluate" in done:
-            base, tuned = _rollouts(folder, run.trained), _rollouts(folder, run.name)
-            if [rollout.seed for rollout in base] != [rollout.seed for rollout in tuned]:
-                raise DiwaError(
-                    f"{folder.path / run.name}: judged from other starts than its base; delete its evaluation"
-                )
-            dppo = read_json(folder.of(run.name).dppo_steps) if f"{run.name}/dppo" in done else None
-            found.append(JudgedRun(run, Evaluation({BASE: base, FINETUNED: tuned}), dppo))
+        if {f"{run.trained}/evaluate", f"{run.name}/evaluate"} <= set(done):
+            files = RunFolder(folder, run)
+            dppo = read_json(files.dppo_steps) if f"{run.name}/dppo" in done else None
+            found.append(JudgedRun(run, paired_rollouts(files), dppo))
     return found
+
+
+def paired_rollouts(files: RunFolder) -> Evaluation:
+    """A run's rollouts, of the base policy and the fine-tuned one. Raises `DiwaError` unless they began alike."""
+    found = {}
+    for name, folder in ((BASE, files.base_final), (FINETUNED, files.final)):
+        found[name] = [RolloutResult(**one) for one in read_json(folder / "evaluation.json")["rollouts"]]
+    base, tuned = ([rollout.seed for rollout in rollouts] for rollouts in found.values())
+    if base != tuned:
+        raise DiwaError(f"{files.path}: judged from other starts than its base; delete its evaluation")
+    return Evaluation(found)
+
+
+def results(
+    judged: Sequence[JudgedRun], phases: Sequence[Phase], outcome: Outcome, command: str, source: Source
+) -> dict[str, Any]:
+    """Contents of `results.json`."""
+    stages: dict[str, dict[str, Any]] = {}
+    for phase in phases:
+        stage = stages.setdefault(phase.stage, {"seconds": 0.0, "commands": {}})
+        stage["seconds"] = round(stage["seconds"] + outcome.folder.log(phase.name).seconds, 1)
+        stage["commands"][phase.name] = phase.job.command(source)
+    return {
+        "command": command,
+        "units": UNITS,
+        "skills": skill_rows(judged, source.preset),
+        "runs": [run_row(one) for one in judged],
+        "failed": outcome.failed,
+        "left_out": outcome.left_out,
+        "stages": stages,
+        "versions": versions(),
+        "machine": machine(),
+    }
 
 
 def run_row(judged: JudgedRun) -> dict[str, Any]:
@@ -113,9 +145,22 @@ def steps_to_match(row: dict[str, Any]) -> str:
     return f"more than {max(found['practised'] for found in row['dppo']):,}" if row["dppo"] else ""
 
 
-def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Rows of skills as Markdown."""
-    return markdown.table(HEADINGS, map(cells, rows))
+def table(judged: Sequence[JudgedRun]) -> str:
+    """A row for each skill and alpha_BC, as Markdown."""
+    return markdown.table(HEADINGS, map(cells, skill_rows(judged, "")))
+
+
+def headline(judged: Sequence[JudgedRun]) -> str:
+    """The result of the one run of a demo in a line."""
+    if not judged:
+        return "no result"
+    run, rollouts = judged[0].run, judged[0].rollouts
+    difference, (base, tuned) = difference_summary(rollouts, BASE, FINETUNED), map(rollouts.rate, (BASE, FINETUNED))
+    low, high = difference["interval"]
+    return (
+        f"{run.skill}: {base.successes} of {base.rollouts} after imitation, {tuned.successes} of {tuned.rollouts} "
+        f"after dreaming; difference {difference['points']:+.0f} points (95 %: {low:+.0f} to {high:+.0f})"
+    )
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -143,11 +188,6 @@ def write_rollouts(folder: SweepFolder, judged: Sequence[JudgedRun]) -> None:
                 row |= {"start": rollout.seed, "success": rollout.success, "steps": rollout.steps}
                 lines[one.run.trained, alpha, rollout.seed] = json.dumps(row)
     write_text(folder.rollouts, "".join(line + "\n" for line in lines.values()))
-
-
-def _rollouts(folder: SweepFolder, name: str) -> list[RolloutResult]:
-    """Of the evaluation in a folder of the sweep."""
-    return [RolloutResult(**rollout) for rollout in read_json(folder.of(name).final / "evaluation.json")["rollouts"]]
 
 
 def _percent(interval: Interval) -> list[float]:

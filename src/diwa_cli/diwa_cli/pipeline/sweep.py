@@ -1,4 +1,4 @@
-"""`diwa sweep`: skills x seeds x alpha_BC from nothing to one report; a demo is a sweep of one run.
+"""`diwa sweep`: skills x seeds x alpha_BC from nothing to one report, and `diwa demo`, a sweep of one run.
 
 Play is recorded and the world model trained once, demonstrations once for each skill; every skill and seed has its own
 policy and classifier, every alpha_BC its own fine-tuning. All are judged from the same start states.
@@ -6,26 +6,42 @@ policy and classifier, every alpha_BC its own fine-tuning. All are judged from t
 
 from __future__ import annotations
 
-import dataclasses
+import importlib.util
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from diwa_cli.doctor import machine, versions
 from diwa_cli.pipeline.bundles import write_sweep_bundles
-from diwa_cli.pipeline.execute import Outcome, run_here
-from diwa_cli.pipeline.jobs import claim
-from diwa_cli.pipeline.plan import FREE, Stage, Sweep, SweepConfig, plan
-from diwa_cli.pipeline.ray import run_on_ray
-from diwa_cli.pipeline.results import UNITS, JudgedRun, judged_runs, run_row, skill_rows, table, write_rollouts
-from diwa_cli.pipeline.reuse import reuse
-from diwa_cli.report.sweep import write_sweep_report
-from diwa_cli.run_folder import RunFolder, SweepFolder
+from diwa_cli.pipeline.execute import Outcome, Phase, run_inline
+from diwa_cli.pipeline.plan import FREE, DemoConfig, Sweep, SweepConfig, plan
+from diwa_cli.pipeline.results import headline, judged_runs, results, table, write_rollouts
+from diwa_cli.report.sweep import write_report
+from diwa_cli.run_folder import SweepFolder
 from diwa_data.config import Source, command_line
-from diwa_data.errors import DiwaError
-from diwa_data.files import FolderLock, require_output, write_json
+from diwa_data.errors import DiwaError, how_to_install
+from diwa_data.files import FolderLock, as_json, require_ours, require_output, require_same_settings, write_json
 from diwa_deploy.bundle import is_plain_bundle
 from diwa_learning.core.checkpoint import is_finished
-from diwa_learning.core.device import compute_device
+
+_PLAY, _DEMONSTRATIONS = ("play", "dataset", "sim"), ("demonstrations", "dataset", "sim")
+_WORLD_MODEL = (*_PLAY, "world_model")
+_LEARNED = (*_WORLD_MODEL, *_DEMONSTRATIONS, "policy", "reward")
+DEPENDS_ON = {
+    "record_play": _PLAY,
+    "build_play": _PLAY,
+    "train_world_model": _WORLD_MODEL,
+    "train_guard": (*_WORLD_MODEL, "guard"),
+    "record": _DEMONSTRATIONS,
+    "build": _DEMONSTRATIONS,
+    "replay": _DEMONSTRATIONS,
+    "train_policy": (*_WORLD_MODEL, *_DEMONSTRATIONS, "policy"),
+    "train_reward": (*_WORLD_MODEL, *_DEMONSTRATIONS, "reward"),
+    "finetune": (*_LEARNED, "guard", "finetune"),
+    "evaluate": (*_LEARNED, "guard", "finetune", "final"),
+}
+"""Last part of a phase's name -> the sections of the configuration that decide its output."""
 
 
 def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
@@ -35,74 +51,70 @@ def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
     `DiwaError` when `out` holds something else, or a sweep of other settings; more skills, seeds and alphas may be
     added.
     """
-    folder, what = SweepFolder(out), Sweep(config, source)
-    if config.workers < 1:
-        raise DiwaError(f"workers is {config.workers}: choose 1 or more")
-    if config.world_model_of and not is_finished(RunFolder(Path(config.world_model_of)).world_model):
-        raise DiwaError(
-            f"{config.world_model_of} has no trained world model: give the folder of a finished demo or sweep"
-        )
-    if config.reuse and not RunFolder(Path(config.reuse)).is_sweep:
+    if config.jobs < 1:
+        raise DiwaError(f"jobs is {config.jobs}: choose 1 or more")
+    if config.reuse and not SweepFolder(Path(config.reuse)).is_sweep:
         raise DiwaError(f"{config.reuse} holds no sweep: --reuse takes the folder of one")
     command = command_line("sweep", source, config, "sweep", out=out)
-    with FolderLock(out):
+    return _run(SweepFolder(out), Sweep(config, source), command, FREE, table)
+
+
+def demo(out: Path, config: DemoConfig, source: Source) -> bool:
+    """Run the sweep of one run that a demo is; a folder holds one demo, with the same settings for ever."""
+    command = command_line("demo", source, config, "demo", out=out)
+    return _run(SweepFolder(out), Sweep(config.as_sweep(source), source), command, (), headline)
+
+
+def _run(folder: SweepFolder, what: Sweep, command: str, free: Collection[str], text: Any) -> bool:
+    other = what.config.world_model_of
+    if other and not is_finished(SweepFolder(Path(other)).world_model):
+        raise DiwaError(f"{other} has no trained world model: give the folder of a finished demo or sweep")
+    with FolderLock(folder.path):
         for skill in what.skills:
-            require_output(folder.shared.bundle(skill), replaces=is_plain_bundle)
-        claim(folder.shared, "sweep", command, identity(what), {f"sweep.{name}" for name in FREE})
-        return _sweep(folder, what, command)
-
-
-def _sweep(folder: SweepFolder, what: Sweep, command: str) -> bool:
-    config, runs = what.config, what.runs()
-    stages = plan(folder, what)
-    reuse(stages, folder, what)
-    if config.ray:
-        outcome = run_on_ray(stages, folder, config.ray)
-    else:
-        on_gpu = compute_device().type == "cuda"
-        outcome = run_here(stages, folder, config.workers, on_gpu if config.stacked is None else config.stacked)
-    judged = judged_runs(folder, runs, outcome.done)
-    found = results(folder, judged, stages, outcome, command, what.source.preset)
-    write_json(folder.shared.results, found)
-    write_rollouts(folder, judged)
-    write_sweep_bundles(folder, judged, command)
-    write_sweep_report(folder.shared.path)
-    print(f"\n{table(found['skills'])}\n\nreport: {folder.shared.report}\nresults: {folder.shared.results}")
+            require_output(folder.bundle(skill), replaces=is_plain_bundle)
+        claim(folder, command, what.identity(), free)
+        phases = plan(folder, what)
+        reuse(phases, folder, what)
+        outcome = execute(phases, folder, what)
+        judged = judged_runs(folder, what.runs(), outcome.done)
+        write_json(folder.results, results(judged, phases, outcome, command, what.source))
+        write_rollouts(folder, judged)
+        write_sweep_bundles(folder, judged, command)
+        write_report(folder.path)
+    print(f"\n{text(judged)}\n\nreport: {folder.report}\nresults: {folder.results}")
+    print("".join(f"skill bundle: {folder.bundle(skill)}\n" for skill in {one.run.skill: 0 for one in judged}), end="")
     print(failures(folder, outcome), end="")
     return not outcome.failed
 
 
-def identity(what: Sweep) -> dict[str, Any]:
-    """What decides a sweep's results: its configuration, and that of the phases of its first run."""
-    settings = dataclasses.asdict(what.settings(what.skills[0], what.config.seed))
-    shared = {name: values for name, values in settings.items() if name not in ("demo", "curve")}
-    for name, values in shared.items():
-        shared[name] = {key: value for key, value in values.items() if key != "skill"}
-    return {"sweep": dataclasses.asdict(what.config), **shared}
+def claim(folder: SweepFolder, command: str, config: dict[str, Any], free: Collection[str] = ()) -> None:
+    """Write what this sweep is into `run.json`, or check that the one there is the same.
+
+    Settings of the sweep itself whose names are in `free` may change. Raises `DiwaError` when the folder holds
+    something else, or a sweep of another configuration.
+    """
+    require_ours(folder.path, "sweep", folder.description.name)
+    earlier = folder.config
+    if earlier and not folder.is_sweep:
+        raise DiwaError(f"{folder.path} holds {', '.join(earlier)} and no sweep: choose another --out")
+    if earlier:
+        allowed = {f"sweep.{name}" for name in free}
+        require_same_settings(folder.path, earlier, config, allowed, "choose another --out")
+    if earlier != as_json(config):
+        description = {"command": command, "versions": versions(), "machine": machine(), "config": config}
+        write_json(folder.description, description)
 
 
-def results(
-    folder: SweepFolder, judged: list[JudgedRun], stages: list[Stage], outcome: Outcome, command: str, preset: str
-) -> dict[str, Any]:
-    """What `results.json` holds."""
-    logs = {phase.name: folder.log(phase.name) for stage in stages for phase in stage.phases}
-    return {
-        "command": command,
-        "units": UNITS,
-        "skills": skill_rows(judged, preset),
-        "runs": [run_row(one) for one in judged],
-        "failed": outcome.failed,
-        "left_out": outcome.left_out,
-        "stages": {
-            stage.name: {
-                "seconds": round(sum(logs[p.name].seconds.get(p.name, 0.0) for p in stage.phases), 1),
-                "commands": {phase.name: phase.command for phase in stage.phases},
-            }
-            for stage in stages
-        },
-        "versions": versions(),
-        "machine": machine(),
-    }
+def execute(phases: Sequence[Phase], folder: SweepFolder, what: Sweep) -> Outcome:
+    """Run the phases on Ray where several are to run at a time, and in this process otherwise."""
+    config = what.config
+    if config.jobs > 1 or config.ray:
+        if importlib.util.find_spec("ray") or config.ray:
+            from diwa_cli.pipeline.ray import run_on_ray
+
+            return run_on_ray(phases, folder, what.source, config.ray, config.jobs)
+        print(f"phases run one after the other: --jobs {config.jobs} needs Ray: {how_to_install('scale')}", flush=True)
+    return run_inline(phases, folder, what.source)
 
 
 def failures(folder: SweepFolder, outcome: Outcome) -> str:
@@ -116,3 +128,42 @@ def failures(folder: SweepFolder, outcome: Outcome) -> str:
     if lines:
         lines.append("the same command tries them again")
     return "".join(line + "\n" for line in lines)
+
+
+def reuse(phases: Sequence[Phase], folder: SweepFolder, sweep: Sweep) -> None:
+    """Link what the sweep in `reuse` or `world_model_of` has finished, and take those phases as done. Says how many.
+
+    So variants of the method share all that they do not vary: recordings, world model, policies, classifiers, results.
+    The baseline's practice is not taken: what it must match may be another result.
+    """
+    named = sweep.config.reuse or sweep.config.world_model_of
+    other = SweepFolder(Path(named))
+    if not named or "sweep" not in other.config:  # a demo of version 0.1
+        return
+    same = alike(folder, other) | ({"play", "world_model"} if named == sweep.config.world_model_of else set())
+    taken = []
+    for phase in phases:
+        mine, log = phase.job.out, folder.log(phase.name)
+        theirs = other.path / mine.relative_to(folder.path)
+        there = theirs.exists() and other.log(phase.name).is_done
+        if there and is_alike(phase.name, same) and not (log.is_done or mine.exists() or mine.is_symlink()):
+            mine.parent.mkdir(parents=True, exist_ok=True)
+            mine.symlink_to(os.path.relpath(theirs, mine.parent.resolve()))
+            log.take(phase.job.command(sweep.source))
+            taken.append(phase.name)
+    if taken:
+        print(f"from {other.path}, where it is configured alike: {len(taken)} finished phases", flush=True)
+
+
+def is_alike(phase: str, same: Collection[str]) -> bool:
+    """Whether all that decides a phase's output is in the sections that are the `same`."""
+    *_, owner, kind = ["", *phase.split("/")]
+    of_base = kind == "evaluate" and owner.startswith("seed_")
+    sections = (*_LEARNED, "final") if of_base else DEPENDS_ON.get(kind)
+    return sections is not None and set(sections) <= set(same)
+
+
+def alike(one: SweepFolder, other: SweepFolder) -> set[str]:
+    """Sections of the configuration in which two sweeps agree, but for how many processes work on it."""
+    mine, theirs = ({name: {**s, "workers": 0} for name, s in folder.config.items()} for folder in (one, other))
+    return {name for name in mine if mine[name] == theirs.get(name)} - {"sweep"}

@@ -20,15 +20,16 @@ PAUSE = 8
 """Frames for which the film's last one stays."""
 
 
-def choose_pair(evaluation: Mapping[str, Any], videos: Path, policies: tuple[str, str]) -> dict[str, Path] | None:
+def choose_pair(evaluation: Mapping[str, Any], videos: Mapping[str, Path]) -> dict[str, Path] | None:
     """Videos (policy -> mp4) of the first filmed start where only the second policy succeeds, or else of the first.
 
-    None if no start was filmed with both.
+    `videos` are the folders of two policies' films. None if no start was filmed with both.
     """
+    policies = list(videos)
     success = {(r["policy"], r["seed"]): r["success"] for r in evaluation["rollouts"]}
     filmed = []
     for seed in dict.fromkeys(seed for _, seed in success):
-        pair = {name: videos / f"{name}_{seed}.mp4" for name in policies}
+        pair = {name: folder / f"{name}_{seed}.mp4" for name, folder in videos.items()}
         if all(path.is_file() for path in pair.values()):
             filmed.append((success[policies[1], seed] and not success[policies[0], seed], pair))
     return max(filmed, key=lambda item: item[0])[1] if filmed else None

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli import figures
+from diwa_cli.evaluation.evaluate import Evaluation, difference_summary
+from diwa_cli.evaluation.rollouts import RolloutResult
 from diwa_cli.figures import DREAM, Curve, clock, lines, percent, success_bars
 from diwa_cli.figures import FINETUNED as TUNED
 from diwa_cli.report import page
 from diwa_cli.report.before_after import choose_pair, draw_pair
 from diwa_cli.report.page import Figure, Table, drawing
-from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, damaged_run, read_json, read_metrics
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder, damaged_run, read_json, read_metrics
 from diwa_cli.statistics import SEEDS, SuccessRate
 from diwa_cli.video import failure_as_warning
 from diwa_data.errors import DiwaError
@@ -24,7 +26,7 @@ BUILD = "diwa build-dataset"
 def data(folder: RunFolder) -> dict[str, list[dict[str, str]]]:
     """Cards of recordings and datasets."""
     return {
-        "Play": [_card(folder.play_bags, "diwa record"), _card(folder.play, BUILD)],
+        "Play": [_card(folder.sweep.play_bags, "diwa record"), _card(folder.play, BUILD)],
         "Demonstrations": [_card(folder.demonstration_bags, "diwa record"), _card(folder.demonstrations, BUILD)],
     }
 
@@ -43,9 +45,9 @@ def replayed(folder: RunFolder) -> dict[str, Any]:
 
 
 def time_spent(folder: RunFolder) -> Figure | None:
-    """Bars of the phases' seconds."""
-    phases = read_json(folder.phases)
-    return phase_bars({name: phase["seconds"] for name, phase in phases.items()}, "phase") if phases else None
+    """Bars of the stages' seconds."""
+    stages = (read_json(folder.sweep.results) or {}).get("stages")
+    return phase_bars({name: stage["seconds"] for name, stage in stages.items()}, "stage") if stages else None
 
 
 def phase_bars(seconds: dict[str, float], what: str) -> Figure:
@@ -61,10 +63,11 @@ def reproduce(folder: RunFolder, description: dict[str, Any]) -> dict[str, Any] 
         return None
     config = description["config"]
     seeds = {name: values["seed"] for name, values in config.items() if isinstance(values, dict) and "seed" in values}
-    seeds |= {f"evaluation ({config[name]['seeds']})": _range(config[name]) for name in ("curve", "final")}
+    seeds |= {f"evaluation ({config['final']['seeds']})": _range(config["final"])}
+    stages = (read_json(folder.sweep.results) or {}).get("stages", {})
     return {
         "command": description["command"],
-        "phases": "\n".join(phase["command"] for phase in (read_json(folder.phases) or {}).values()),
+        "phases": "\n".join(line for stage in stages.values() for line in stage["commands"].values()),
         "config": json.dumps(config, indent=2),
         "seeds": Table(["phase", "seed"], [[k, str(v)] for k, v in seeds.items()]),
         "machine": machine(description),
@@ -148,7 +151,7 @@ def selected(metrics: dict[str, Any], scores: dict[int, float], truth: dict[int,
     return text
 
 
-def world_model(folder: RunFolder) -> dict[str, Any] | None:
+def world_model(folder: RunFolder | SweepFolder) -> dict[str, Any] | None:
     """Filmstrip of imagination against the recording, and losses."""
     metrics = read_metrics(folder.world_model)
     if metrics is None:
@@ -241,34 +244,42 @@ LABELS = {BASE: "after imitation", FINETUNED: "after dreaming"}
 """What the names of the final evaluation's policies mean."""
 
 
-def write_report(run: Path) -> Path:
-    """Write `report.html`, `before_after.png` and `.gif` into the run's folder; the page's path.
-
-    Raises `DiwaError` if there is no such folder, or nothing of a run in it.
-    """
-    if not run.is_dir():
-        raise DiwaError(f"no run folder {run}: `diwa demo --out {run}` makes one")
-    folder = RunFolder(run)
-    if not folder.is_run:
-        raise DiwaError(f"{run} holds no run (no run.json, dataset, fine-tuning or evaluation): `diwa demo` makes one")
-    with damaged_run(run):
-        shown = contents(folder)
-        evaluation = read_json(folder.final / "evaluation.json")
-        pair = choose_pair(evaluation, folder.final / "videos", (BASE, FINETUNED)) if evaluation else None
-    page.write_page(folder.report, "report.html", **shown)
+def write_run_report(folder: RunFolder) -> Path:
+    """Write `report.html` about the one run of a sweep, and its `before_after.png` and `.gif`; the page's path."""
+    with damaged_run(folder.sweep.path):
+        shown, evaluation = contents(folder), paired(folder)
+        videos = {BASE: folder.base_final / "videos", FINETUNED: folder.final / "videos"}
+        pair = choose_pair(evaluation, videos) if evaluation else None
+    page.write_page(folder.sweep.report, "report.html", **shown)
     if pair:
         with failure_as_warning(folder.film):
             draw_pair({LABELS[name]: video for name, video in pair.items()}, folder.strip, folder.film)
-    return folder.report
+    return folder.sweep.report
+
+
+def paired(folder: RunFolder) -> dict[str, Any] | None:
+    """The two final evaluations as one of both policies; None if one is missing."""
+    found = {
+        name: read_json(path / "evaluation.json")
+        for name, path in ((BASE, folder.base_final), (FINETUNED, folder.final))
+    }
+    if None in found.values():
+        return None
+    both = Evaluation({name: [RolloutResult(**one) for one in each["rollouts"]] for name, each in found.items()})
+    return {
+        "config": found[BASE]["config"],
+        "policies": {name: each["policies"][name] for name, each in found.items()},
+        "differences": {"finetuned - base": difference_summary(both, BASE, FINETUNED)},
+        "rollouts": [rollout for each in found.values() for rollout in each["rollouts"]],
+    }
 
 
 def contents(folder: RunFolder) -> dict[str, Any]:
     """What the template shows of a run; None for what it lacks."""
-    evaluation = read_json(folder.final / "evaluation.json")
-    description = read_json(folder.description) or {}
-    demo = description.get("config", {}).get("demo", {})
+    evaluation = paired(folder)
+    description = read_json(folder.sweep.description) or {}
     return {
-        "skill": evaluation["config"]["skill"] if evaluation else demo.get("skill", "run"),
+        "skill": evaluation["config"]["skill"] if evaluation else folder.run.skill,
         "max_steps": evaluation["config"]["max_steps"] if evaluation else 72,
         "result": result(evaluation) if evaluation else None,
         "numbers": key_numbers(evaluation, folder) if evaluation else [],
@@ -294,9 +305,8 @@ def key_numbers(evaluation: dict[str, Any], folder: RunFolder) -> list[tuple[str
     if "imagined_actions" in metrics:
         found.append((f"{metrics['imagined_actions']:,}", "imagined actions to fine-tune"))
         found.append(("0", "robot actions to fine-tune"))
-    phases = read_json(folder.phases) or {}
-    if phases:
-        found.append((clock(sum(phase["seconds"] for phase in phases.values())), "for the whole run"))
+    if stages := (read_json(folder.sweep.results) or {}).get("stages"):
+        found.append((clock(sum(stage["seconds"] for stage in stages.values())), "for the whole run"))
     return found
 
 
@@ -336,7 +346,10 @@ def films(folder: RunFolder, evaluation: dict[str, Any] | None) -> list[list[dic
     found = {(r["policy"], r["seed"]): r for r in (evaluation or {}).get("rollouts", [])}
     pairs = []
     for seed in dict.fromkeys(seed for _, seed in found):
-        videos = {name: folder.final / "videos" / f"{name}_{seed}.mp4" for name in LABELS}
+        videos = {
+            name: path / "videos" / f"{name}_{seed}.mp4"
+            for name, path in ((BASE, folder.base_final), (FINETUNED, folder.final))
+        }
         if all(video.is_file() for video in videos.values()):
             pairs.append([_film(video, LABELS[name], found[name, seed]) for name, video in videos.items()])
     return pairs

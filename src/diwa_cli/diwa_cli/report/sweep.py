@@ -13,8 +13,8 @@ from urllib.parse import quote
 from diwa_cli.figures import DREAM, POLICIES, Bar, Curve, bars, lines
 from diwa_cli.figures import FINETUNED as TUNED
 from diwa_cli.report.page import Figure, Table, drawing, write_page
-from diwa_cli.report.run import history, machine, phase_bars, signed, world_model
-from diwa_cli.run_folder import BASE, FINETUNED, Run, SweepFolder, damaged_run, read_json, read_metrics
+from diwa_cli.report.run import history, machine, phase_bars, signed, world_model, write_run_report
+from diwa_cli.run_folder import BASE, FINETUNED, Run, RunFolder, SweepFolder, damaged_run, read_json, read_metrics
 from diwa_cli.statistics import Interval, interval_of_mean
 from diwa_data.errors import DiwaError
 from diwa_learning.finetune.selection import before
@@ -60,7 +60,7 @@ def of_runs(folder: SweepFolder, group: Sequence[dict[str, Any]], name: str) -> 
     found = []
     for row in group:
         for seed in row["seeds"]:
-            run = folder.of(Run(row["skill"], seed, row["alpha_bc"]).name)
+            run = RunFolder(folder, Run(row["skill"], seed, row["alpha_bc"]))
             metrics = read_metrics(run.finetuned) or {}
             if curve := history(metrics, name):
                 found.append(before(curve.y, metrics.get("iteration", len(curve.y))))
@@ -79,15 +79,26 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def write_sweep_report(path: Path) -> Path:
-    """Write `report.html` of the sweep in the folder `path`; the page's path. Raises `DiwaError` without results."""
+def write_report(path: Path) -> Path:
+    """Write `report.html` of the demo or sweep in the folder `path`; the page's path.
+
+    Raises `DiwaError` if there is no such folder, or nothing of a sweep in it.
+    """
     folder = SweepFolder(path)
-    found, description = read_json(folder.shared.results), read_json(folder.shared.description)
-    if found is None or description is None:
+    if not path.is_dir():
+        raise DiwaError(f"no run folder {path}: `diwa demo --out {path}` makes one")
+    if not folder.is_sweep:
+        raise DiwaError(f"{path} holds no run (no run.json): `diwa demo` makes one")
+    with damaged_run(path):
+        if (config := folder.config["sweep"]).get("curve_checkpoints") and len(folder.runs()) < 2:
+            begun = RunFolder(folder, Run(config["skills"][0], config["seeds"][0], 0.0))
+            return write_run_report((folder.runs() or [begun])[0])
+    found, description = read_json(folder.results), read_json(folder.description)
+    if found is None:
         raise DiwaError(f"{path} has no results of a sweep yet: run `diwa sweep --out {path}` to its end")
     with damaged_run(path):
         shown = contents(folder, found, description)
-    return write_page(folder.shared.report, "sweep.html", **shown)
+    return write_page(folder.report, "sweep.html", **shown)
 
 
 def contents(folder: SweepFolder, found: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +112,7 @@ def contents(folder: SweepFolder, found: dict[str, Any], description: dict[str, 
         "alphas": alphas(folder, found),
         "dppo": baseline(found),
         "classifiers": classifiers(folder, found),
-        "world_model": world_model(folder.shared),
+        "world_model": world_model(folder),
         "data": data(folder, found),
         "time": phase_bars({name: stage["seconds"] for name, stage in stages.items()}, "stage"),
         "command": found["command"],
@@ -177,7 +188,7 @@ def classifiers(folder: SweepFolder, found: dict[str, Any]) -> Table:
     """Precision and recall of every classifier on held-out imagined states."""
     rows = []
     for skill, seed in dict.fromkeys((row["skill"], row["seed"]) for row in found["runs"]):
-        metrics = read_metrics(folder.of(f"{skill}/seed_{seed}").reward) or {}
+        metrics = read_metrics(RunFolder(folder, Run(skill, seed, 0)).reward) or {}
         score, dreams = metrics.get("imagined"), metrics.get("dreams") or {}
         if score:
             shares = [f"{100 * dreams[key]:.0f}" if key in dreams else "" for key in ("demonstrated", "idle")]
@@ -189,7 +200,7 @@ def data(folder: SweepFolder, found: dict[str, Any]) -> Table:
     """Whether each skill's demonstrations succeed again when replayed."""
     rows = []
     for skill in (name.partition("/")[0] for name in found["stages"]["replay"]["commands"]):
-        replay = read_json(folder.of(skill).replay)
+        replay = read_json(RunFolder(folder, Run(skill, 0, 0)).replay)
         if replay:
             again = sum(episode["succeeded"] for episode in replay["episodes"])
             right = all(share >= replay["minimum"] for share in replay["shares"].values())
@@ -213,8 +224,7 @@ def _runs(found: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _curve(folder: SweepFolder, found: dict[str, Any], row: dict[str, Any], seed: int) -> tuple[Curve, Curve] | None:
-    name = Run(row["skill"], seed, row["alpha_bc"]).name
-    metrics = read_metrics(folder.of(name).finetuned) or {}
+    metrics = read_metrics(RunFolder(folder, Run(row["skill"], seed, row["alpha_bc"])).finetuned) or {}
     dream = history(metrics, "dream_success")
     if not dream:
         return None
@@ -239,11 +249,11 @@ def _joined(curves: Sequence[Curve]) -> Curve:
 
 def _films(folder: SweepFolder, row: dict[str, Any]) -> list[tuple[str, str]]:
     """The first seed's videos that are there: the policy of each, and its address from the page."""
-    run = Run(row["skill"], row["seeds"][0], row["alpha_bc"])
+    run = RunFolder(folder, Run(row["skill"], row["seeds"][0], row["alpha_bc"]))
     return [
         (policy, quote(os.fsencode(film.relative_to(folder.path))))
-        for name, policy in ((run.trained, BASE), (run.name, FINETUNED))
-        for film in sorted((folder.of(name).final / "videos").glob(f"{policy}_*.mp4"))
+        for policy, final in ((BASE, run.base_final), (FINETUNED, run.final))
+        for film in sorted((final / "videos").glob(f"{policy}_*.mp4"))
     ]
 
 

@@ -223,16 +223,20 @@ class TestCommands:
         assert load_checkpoint(tmp_path / "run", "finetune").metrics["environment_steps"] < 288
 
     def test_steps_to_match(self, diwa, tuned, checkpoints):
-        words = ["--run", tuned, "--world-model", checkpoints.world_model, "--reward", checkpoints.reward]
-        small = ["--rollouts", "1", "--max-steps", "2", "--workers", "1"]
-        ran = diwa("dppo-steps", *words, *small, "--rate", "0.85")
-        assert ran.status == 0
+        words = ["dppo", "--no-practise", "--policy", checkpoints.policy, "--world-model", checkpoints.world_model]
+        words += ["--reward", checkpoints.reward, "--workers", "1"]
+        words += ["--evaluate.rollouts", "1", "--evaluate.max-steps", "2"]
+        ran = diwa(*words, "--out", tuned, "--until", "0.85")
+        assert ran.status == 0, ran.err
+        assert "--workers is deprecated: it is --evaluate.workers now" in ran.err
         assert ran.out.splitlines()[-1] == "85 %: not reached within 288 environment steps"
         found = json.loads((tuned / "curve" / "dppo.json").read_text())
         assert (found["environment_steps"], [p["environment_steps"] for p in found["curve"]]) == (None, [96, 192, 288])
-        ran = diwa("dppo-steps", *words, *small, "--rate", "0")
+        ran = diwa(*words, "--out", tuned, "--until", "0")
         assert ran.out.splitlines()[-1] == "0 %: reached after 96 environment steps"
-        ran = diwa("dppo-steps", "--run", checkpoints.policy, *words[2:], "--rate", "1")
+        ran = diwa(*words, "--out", tuned)
+        assert (ran.status, "name the success rate to reach" in ran.err) == (2, True)
+        ran = diwa(*words, "--out", checkpoints.policy, "--until", "1")
         assert (ran.status, "holds no checkpoint of `diwa dppo`" in ran.err) == (2, True)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from diwa_cli.pipeline.demo import curve_policies
-from diwa_cli.run_folder import PhaseLog, RunFolder
+from diwa_cli.evaluation.evaluate import curve_policies
+from diwa_cli.run_folder import PhaseLog, SweepFolder, find_run
 
 DEMO = ["demo", "--preset", "debug", "--config", str(Path(__file__).parents[1] / "tiny.yaml")]
 
@@ -17,13 +17,15 @@ def test_demo_interrupted_and_continued(diwa, interrupt_in_phase, tmp_path):
     out = tmp_path / "demo"
     interrupt_in_phase([*DEMO, "--out", out], "train_world_model")
     assert not (out / "results.json").exists()
-    seconds = PhaseLog(out / "phases.json").seconds
+    seconds = SweepFolder(out).log("train_world_model").seconds
 
     ran = diwa(*DEMO, "--out", out)
     assert ran.status == 0, ran.err
     assert "[record_play] finished earlier" in ran.out
-    assert "[train_policy] diwa train-policy --demonstrations" in ran.out
-    assert PhaseLog(out / "phases.json").seconds["train_world_model"] >= seconds["train_world_model"]
+    assert "[open_drawer/seed_0/train_policy] diwa train-policy --demonstrations" in ran.out
+    assert "open_drawer: " in ran.out
+    assert "after imitation" in ran.out
+    assert SweepFolder(out).log("train_world_model").seconds >= seconds
     check_results(out)
     check_commands_on_its_files(diwa, out)
     check_experiments(diwa, out)
@@ -32,25 +34,26 @@ def test_demo_interrupted_and_continued(diwa, interrupt_in_phase, tmp_path):
     assert ran.out.count("finished earlier") == 13
     check_another_skill(diwa, out, tmp_path / "close")
     ran = diwa(*DEMO, "--out", out, "--rollouts", "3")
-    assert (ran.status, "begun differently: demo.rollouts was 2, is 3" in ran.err) == (2, True)
+    assert (ran.status, "begun differently: sweep.rollouts was 2, is 3" in ran.err) == (2, True)
 
 
 def check_results(out):
     found = json.loads((out / "results.json").read_text())
-    assert found["skill"] == "open_drawer"
+    (result,) = found["runs"]
+    assert (result["skill"], result["seed"], result["rollouts"]) == ("open_drawer", 0, 2)
     for policy in ("base", "finetuned"):
-        assert 0 <= found[policy]["successes"] <= found[policy]["rollouts"] == 2
-        low, high = found[policy]["interval"]
-        assert 0 <= low <= found[policy]["successes"] / 2 <= high <= 1
-    low, high = found["difference"]["interval"]
-    assert -100 <= low <= found["difference"]["points"] <= high <= 100
-    assert len(found["phases"]) == 13
-    assert all(seconds > 0 for seconds in found["phases"].values())
+        low, high = result[f"{policy}_interval"]
+        assert 0 <= low <= result[policy] <= high <= 100
+    low, high = result["interval"]
+    assert -100 <= low <= result["difference"] <= high <= 100
+    assert sum(len(stage["commands"]) for stage in found["stages"].values()) == 13
+    assert all(stage["seconds"] > 0 for stage in found["stages"].values())
     text = (out / "report.html").read_text()
     assert "is not there" not in text
     assert text.count("<video") == 2
-    assert (out / "before_after.png").stat().st_size > 1000
-    assert (out / "before_after.gif").stat().st_size > 1000
+    run = find_run(out)
+    assert run.strip.stat().st_size > 1000
+    assert run.film.stat().st_size > 1000
 
 
 def check_another_skill(diwa, out, other):
@@ -59,7 +62,7 @@ def check_another_skill(diwa, out, other):
     assert ran.status == 0, ran.err
     assert not (other / "world_model").exists()
     assert "is not there" not in (other / "report.html").read_text()
-    ran = diwa("summary", out, other, "--out", other / "table.json")
+    ran = diwa("compare", "--each", out, other, "--out", other / "table.json")
     assert ran.status == 0, ran.err
     assert ran.out.count("world model of another run") == 1
     first, second = json.loads((other / "table.json").read_text())
@@ -70,6 +73,14 @@ def check_another_skill(diwa, out, other):
     assert (ran.status, "holds no finished demo" in ran.err) == (2, True)
     ran = diwa(*DEMO, "--out", other.with_name("x"), "--world-model-of", other.with_name("y"))
     assert (ran.status, "has no trained world model" in ran.err) == (2, True)
+
+
+def test_a_demo_of_another_layout_is_one_error_that_says_how_to_go_on(diwa, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"demo": {"seed": 0}}}))
+    for words in (["report", tmp_path], [*DEMO, "--out", tmp_path], ["experiment", "score", tmp_path]):
+        ran = diwa(*words)
+        assert (ran.status, len(ran.err.splitlines())) == (2, 1)
+        assert f"{tmp_path} is a demo of version 0.1" in ran.err
 
 
 def check_experiments(diwa, out):
@@ -100,36 +111,39 @@ def check_commands_on_its_files(diwa, out):
     bundle = out / "skills" / "open_drawer"
     ran = diwa("run-skill", "--skill", "open_drawer", "--checkpoint", bundle, "--max-steps", "2")
     assert (ran.status, "open_drawer: ended by max_steps after 2 steps" in ran.out) == (0, True)
-    for name in ("world_model", "policy", "reward", "finetuned", "skills/open_drawer/policy"):
-        ran = diwa("inspect", out / name)
+    run = find_run(out)
+    for path in (run.world_model, run.policy, run.reward, run.finetuned, bundle / "policy"):
+        ran = diwa("inspect", path)
         assert (ran.status, "checkpoint" in ran.out) == (0, True)
-    for name, phase in json.loads((out / "phases.json").read_text()).items():
-        ran = diwa(*shlex.split(phase["command"])[1:])  # the printed command is the same run: any change is refused
-        assert ran.status == 0, ran.err
-        assert ("finished, nothing to do" in ran.out) == name.startswith(("train", "finetune"))
+    for stage in json.loads((out / "results.json").read_text())["stages"].values():
+        for name, command in stage["commands"].items():  # printed commands are the same run: any change is refused
+            ran = diwa(*shlex.split(command)[1:])
+            assert ran.status == 0, ran.err
+            kind = name.rpartition("/")[2]
+            assert ("finished, nothing to do" in ran.out) == kind.startswith(("train", "finetune"))
 
 
 def test_the_curve_has_both_ends_and_checkpoints_between(tmp_path):
-    folder = RunFolder(tmp_path)
     for iteration in range(10, 60, 10):
-        (folder.finetuned / "iterations" / f"{iteration:06d}").mkdir(parents=True)
-    assert list(curve_policies(folder, count=3)) == ["000000", "000020", "000050"]
-    assert list(curve_policies(folder, count=99)) == [f"{i:06d}" for i in range(0, 60, 10)]
-    last = folder.finetuned / "iterations" / "000050"
-    assert curve_policies(folder, count=2) == {"000000": folder.policy, "000050": last}
+        (tmp_path / "iterations" / f"{iteration:06d}").mkdir(parents=True)
+    assert list(curve_policies(Path("base"), tmp_path, count=3)) == ["000000", "000020", "000050"]
+    assert list(curve_policies(Path("base"), tmp_path, count=99)) == [f"{i:06d}" for i in range(0, 60, 10)]
+    last = tmp_path / "iterations" / "000050"
+    assert curve_policies(Path("base"), tmp_path, count=2) == {"000000": Path("base"), "000050": last}
 
 
 def test_time_of_a_phase_adds_up_over_interruptions(tmp_path):
+    path = tmp_path / "phases.json"
     for _ in range(2):
-        log = PhaseLog(tmp_path / "phases.json")
+        log = PhaseLog(path, "work")
         try:
-            with log.running("work", "diwa work"):
+            with log.running("diwa work"):
                 time.sleep(0.05)
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
-            assert not log.is_done("work")
-    log = PhaseLog(tmp_path / "phases.json")
-    with log.running("work", "diwa work"):
+            assert not log.is_done
+    with PhaseLog(path, "work").running("diwa work"):
         time.sleep(0.05)
-    assert log.is_done("work")
-    assert log.seconds["work"] >= 0.15
+    log = PhaseLog(path, "work")
+    assert log.is_done
+    assert log.seconds >= 0.15

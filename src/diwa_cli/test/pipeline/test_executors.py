@@ -1,115 +1,166 @@
-"""Phases with real files: what is finished is skipped, what fails stops only what needs it, here and on Ray."""
+"""Phases with real files: what is finished is skipped, what fails stops only what needs it, inline and on Ray."""
 
 import os
-import re
+import signal
 import sys
-from functools import partial
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import cv2
 import pytest
+import torch
 
-from diwa_cli.pipeline.execute import run_here
-from diwa_cli.pipeline.jobs import ALL_CORES, Phase, Training
-from diwa_cli.pipeline.plan import Stage
-from diwa_cli.pipeline.ray import resources, room_of, run_on_ray
+from diwa_cli.pipeline.execute import ALL_CORES, Phase, run_inline
+from diwa_cli.pipeline.plan import Sweep, SweepConfig
+from diwa_cli.pipeline.ray import SLOT, resources, room_of, run_on_ray
+from diwa_cli.pipeline.sweep import execute
 from diwa_cli.run_folder import SweepFolder
+from diwa_data.config import Job, Source
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 
-
-def on_ray(stages, folder):
-    pytest.importorskip("ray")
-    return run_on_ray(stages, folder, "local")
+SOURCE = Source("debug")
 
 
-EXECUTORS = {
-    "one after the other": partial(run_here, workers=1),
-    "two at a time": partial(run_here, workers=2),
-    "ray": on_ray,
-}
+@dataclass(frozen=True)
+class Copy(Job):
+    """Copies a file."""
+
+    command_name: ClassVar[str] = "copy"
+
+    source: Path
+    out: Path
+
+    def run(self):
+        os.link(self.source, self.out)
 
 
-@pytest.fixture(params=EXECUTORS.values(), ids=EXECUTORS)
-def execute(request):
-    return request.param
+@dataclass(frozen=True)
+class Die(Job):
+    """Its process is killed, `times` over, then it is done."""
+
+    command_name: ClassVar[str] = "die"
+
+    out: Path
+    times: int
+
+    def run(self):
+        tries = self.out.with_suffix(".tries")
+        with tries.open("a") as file:
+            file.write("x")
+        if len(tries.read_text()) <= self.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.out.write_text("done")
+
+
+@dataclass(frozen=True)
+class CountThreads(Job):
+    """Says how many threads the libraries use, and when it began and ended."""
+
+    command_name: ClassVar[str] = "count"
+
+    out: Path
+
+    def run(self):
+        print(f"{self.out.name} speaks")
+        began = time.time()
+        time.sleep(0.5)
+        threads = f"{torch.get_num_threads()} {cv2.getNumThreads()} {os.environ['OMP_NUM_THREADS']}"
+        self.out.write_text(f"{threads} {began} {time.time()}")
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    """Ray on two cores, two phases at a time."""
+    ray = pytest.importorskip("ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.init(num_cpus=2, resources={SLOT: 2}, log_to_driver=False, include_dashboard=False)
+    yield lambda phases, folder: run_on_ray(phases, folder, SOURCE, "", jobs=2)
+    ray.shutdown()
+
+
+@pytest.fixture(params=["inline", "ray"])
+def run_phases(request):
+    if request.param == "ray":
+        return request.getfixturevalue("local_ray")
+    return lambda phases, folder: run_inline(phases, folder, SOURCE)
 
 
 def copies(folder, name, source, *after):
-    """A phase that copies a file."""
-    out = folder / name
-    return Phase(name, f"cp {source} {out}", out, partial(os.link, folder / source, out), after)
+    return Phase(name, Copy(folder / source, folder / name), after)
 
 
 def test_what_needs_a_failed_phase_is_left_out_however_far_away(tmp_path, capsys):
     (tmp_path / "a").write_text("text")
-    stages = [
-        Stage("one", (copies(tmp_path, "b", "a"), copies(tmp_path, "broken", "nowhere"))),
-        Stage("two", (copies(tmp_path, "c", "broken", "broken"), copies(tmp_path, "d", "b", "b"))),
-        Stage("three", (copies(tmp_path, "e", "c", "c"), copies(tmp_path, "f", "d", "d"))),
-    ]
+    phases = [
+        copies(tmp_path, "b", "a"), copies(tmp_path, "broken", "nowhere"), copies(tmp_path, "c", "broken", "broken"),
+        copies(tmp_path, "d", "b", "b"), copies(tmp_path, "e", "c", "c"), copies(tmp_path, "f", "d", "d"),
+    ]  # fmt: skip
     folder = SweepFolder(tmp_path)
-    found = run_here(stages, folder, workers=1)
+    found = run_inline(phases, folder, SOURCE)
     assert (tmp_path / "f").read_text() == "text"
     assert list(found.failed) == ["broken"]
     assert found.failed["broken"].startswith("FileNotFoundError: ")
     assert found.left_out == {"c": "broken", "e": "broken"}
-    assert "[e] left out: broken failed" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "[e] left out: broken failed" in out
+    assert f"[b] diwa copy --source {tmp_path / 'a'} --out {tmp_path / 'b'}" in out
 
     (tmp_path / "nowhere").write_text("mended")
-    found = run_here(stages, folder, workers=1)
+    found = run_inline(phases, folder, SOURCE)
     assert (found.failed, found.left_out) == ({}, {})
     assert (tmp_path / "e").read_text() == "mended"
     out = capsys.readouterr().out
     assert {name for name in "bcdef" if f"[{name}] finished earlier" in out} == {"b", "d", "f"}
-    run_here(stages, folder, workers=1)
-    assert capsys.readouterr().out.count("finished earlier") == 6
 
 
-def test_phases_side_by_side_say_how_many_are_done_and_when_the_rest_will_be(tmp_path, capsys):
+def test_a_failure_stops_nothing_else_and_is_tried_again(run_phases, tmp_path, capsys):
     (tmp_path / "a").write_text("text")
-    phases = (copies(tmp_path, "b", "a"), copies(tmp_path, "c", "a"), copies(tmp_path, "broken", "nowhere"))
-    run_here([Stage("copy", phases)], SweepFolder(tmp_path), workers=2)
-    assert re.search(r"^copy: 3/3 phases, [\d.]+/s, ETA 0:00$", capsys.readouterr().out, re.MULTILINE)
-
-
-def test_a_failure_stops_nothing_else_and_is_tried_again(execute, tmp_path, capsys):
-    (tmp_path / "a").write_text("text")
-    phases = (copies(tmp_path, "b", "a"), copies(tmp_path, "broken", "nowhere"), copies(tmp_path, "c", "a"))
-    stages = [Stage("one", phases), Stage("two", (copies(tmp_path, "d", "broken", "broken"),))]
+    phases = [copies(tmp_path, "b", "a"), copies(tmp_path, "broken", "nowhere"), copies(tmp_path, "c", "a")]
+    phases.append(copies(tmp_path, "d", "broken", "broken"))
     folder = SweepFolder(tmp_path)
-    found = execute(stages, folder)
+    found = run_phases(phases, folder)
     assert (found.done, list(found.failed), found.left_out) == ({"b", "c"}, ["broken"], {"d": "broken"})
     (tmp_path / "nowhere").write_text("mended")
-    found = execute(stages, folder)
+    found = run_phases(phases, folder)
     assert (found.done, found.failed, found.left_out) == ({"b", "broken", "c", "d"}, {}, {})
     assert (tmp_path / "d").read_text() == "mended"
     assert capsys.readouterr().out.count("finished earlier") == 2
 
 
-@pytest.mark.parametrize("executor", ["two at a time", "ray"])
-def test_a_phase_whose_process_dies_has_failed(executor, tmp_path):
+def test_a_phase_whose_process_dies_is_tried_again_and_fails_alone(local_ray, tmp_path):
     (tmp_path / "a").write_text("text")
-    dying = Phase("dying", "die", tmp_path / "x", partial(os._exit, 3))
-    stages = [Stage("one", (dying, copies(tmp_path, "b", "a"))), Stage("two", (copies(tmp_path, "c", "x", "dying"),))]
-    found = EXECUTORS[executor](stages, SweepFolder(tmp_path))
-    assert list(found.failed) == ["dying"]
-    assert found.failed["dying"]
-    assert found.left_out == {"c": "dying"}
-    assert (tmp_path / "b").is_file()
+    once, always = Phase("once", Die(tmp_path / "y", 1)), Phase("always", Die(tmp_path / "x", 9))
+    phases = [always, once, copies(tmp_path, "b", "a"), copies(tmp_path, "c", "x", "always")]
+    found = local_ray(phases, SweepFolder(tmp_path))
+    assert list(found.failed) == ["always"]
+    assert found.failed["always"].startswith("Ray: ")
+    assert found.left_out == {"c": "always"}
+    assert found.done == {"once", "b"}
+    assert (tmp_path / "x.tries").read_text() == "xx"
 
 
-def test_our_errors_are_told_in_their_own_words(tmp_path):
-    nowhere = tmp_path / "nowhere.h5"
-    phase = Phase("a", "load", nowhere, partial(load_dataset, nowhere))
-    found = run_here([Stage("one", (phase,))], SweepFolder(tmp_path), workers=2)
-    assert found.failed["a"] == f"no dataset {nowhere}: build it with 'diwa build-dataset'"
-
-
-def test_what_a_phase_in_another_process_prints_is_kept(tmp_path):
-    phases = tuple(Phase(name, f"say {name}", Path(name), partial(print, f"{name} speaks")) for name in "ab")
+def test_on_ray_no_more_threads_run_than_there_are_cores(local_ray, tmp_path):
+    phases = [Phase(name, CountThreads(tmp_path / name)) for name in "abc"]
+    phases.append(Phase("all", CountThreads(tmp_path / "all"), cores=ALL_CORES))
     folder = SweepFolder(tmp_path)
-    EXECUTORS["two at a time"]([Stage("one", phases)], folder)
-    assert folder.output("b").read_text() == "say b\nb speaks\n"
+    assert local_ray(phases, folder).done == {"a", "b", "c", "all"}
+    assert folder.output("b").read_text() == f"diwa count --out {tmp_path / 'b'}\nb speaks\n"
+    told = {
+        path: [float(number) for number in (tmp_path / path).read_text().split()] for path in ("a", "b", "c", "all")
+    }
+    assert [told[name][:3] for name in ("a", "b", "c", "all")] == [[1, 1, 1], [1, 1, 1], [1, 1, 1], [2, 2, 2]]
+    for _, _, _, began, _ in told.values():
+        assert sum(cores for cores, _, _, first, last in told.values() if first <= began < last) <= 2
+
+
+def test_our_errors_are_told_in_their_own_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(Copy, "run", lambda self: load_dataset(self.source))
+    found = run_inline([copies(tmp_path, "a", "nowhere.h5")], SweepFolder(tmp_path), SOURCE)
+    assert found.failed["a"] == f"no dataset {tmp_path / 'nowhere.h5'}: build it with 'diwa build-dataset'"
 
 
 def test_phases_ask_for_no_more_than_a_machine_has():
@@ -118,48 +169,24 @@ def test_phases_ask_for_no_more_than_a_machine_has():
         {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
         {"Alive": False, "Resources": {"CPU": 64.0}},
     ]
-    room = room_of(nodes)
-    assert room == {"CPU": 8.0, "GPU": 1.0}
-    world_model = Phase("x", "x", Path("x"), print, cores=ALL_CORES, learns=True)
-    evaluation = Phase("x", "x", Path("x"), print, cores=2)
-    assert resources(world_model, room) == {"num_cpus": 8.0, "num_gpus": 1}
-    assert resources(evaluation, room) == {"num_cpus": 2}
-    assert resources(world_model, {"CPU": 2.0, "GPU": 0}) == {"num_cpus": 2.0}
+    cluster = room_of(nodes)
+    assert cluster == {"CPU": 8.0, "GPU": 1.0, SLOT: 0}
+    job = Copy(Path("a"), Path("b"))
+    learning = type("Learning", (Copy,), {"section": "policy"})(Path("a"), Path("b"))
+    assert resources(Phase("x", learning, cores=ALL_CORES), cluster) == {"num_cpus": 8.0, "num_gpus": 1}
+    assert resources(Phase("x", job, cores=2), cluster) == {"num_cpus": 2}
+    here = {"CPU": 2.0, "GPU": 1.0, SLOT: 4.0}
+    assert resources(Phase("x", learning), here) == {"num_cpus": 1, "num_gpus": 0.25, "resources": {SLOT: 1}}
 
 
-def test_without_ray_there_is_one_line_that_cures_it(monkeypatch, tmp_path):
+def test_without_ray_phases_run_inline_and_a_cluster_is_one_error(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    stage = Stage("one", (Phase("a", "a", tmp_path / "a", print),))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "a").write_text("text")
+    phases, folder = [copies(tmp_path, "b", "a")], SweepFolder(tmp_path)
+    assert execute(phases, folder, Sweep(SweepConfig(jobs=2), SOURCE)).done == {"b"}
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("phases run one after the other: --jobs 2 needs Ray: ")
+    (tmp_path / "b").unlink()
     with pytest.raises(DiwaError, match=r"--ray needs Ray: .*pip install -e '\.\[scale\]'"):
-        run_on_ray([stage], SweepFolder(tmp_path), "local")
-
-
-def learn(jobs, world_model):
-    """A training of several files at once; one that is called "bad" cannot be."""
-    for out in jobs:
-        if out.name == "bad" and not (out.parent / "mended").exists():
-            raise DiwaError(f"{out} cannot be trained")
-    for out in jobs:
-        out.write_text(f"{len(jobs)} together on {world_model}")
-
-
-def trains(folder, name):
-    out = folder / name
-    return Phase(name, f"train {out}", out, Training(learn, out, Path("wm")))
-
-
-def test_stacked_trainings_are_one_call_and_one_at_fault_stops_none(tmp_path, capsys):
-    folder = SweepFolder(tmp_path)
-    (tmp_path / "x").write_text("text")
-    stage = Stage("train", (trains(tmp_path, "a"), trains(tmp_path, "b"), copies(tmp_path, "c", "x")))
-    found = run_here([stage], folder, workers=1, stacked=True)
-    assert (found.done, found.failed) == ({"a", "b", "c"}, {})
-    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "2 together on wm"
-
-    more = Stage("train", (*stage.phases, trains(tmp_path, "bad"), trains(tmp_path, "d")))
-    found = run_here([more], folder, workers=1, stacked=True)
-    assert (found.done, list(found.failed)) == ({"a", "b", "c", "d"}, ["bad"])
-    assert (tmp_path / "d").read_text() == "1 together on wm"
-    assert "2 stacked trainings failed" in capsys.readouterr().err
-    (tmp_path / "mended").touch()
-    assert not run_here([more], folder, workers=1, stacked=True).failed
+        execute(phases, folder, Sweep(SweepConfig(ray="auto"), SOURCE))

@@ -8,12 +8,10 @@ import pytest
 
 from diwa_cli.evaluation.evaluate import Evaluation
 from diwa_cli.evaluation.rollouts import RolloutResult
-from diwa_cli.pipeline.jobs import claim
 from diwa_cli.pipeline.plan import Sweep, SweepConfig, plan
 from diwa_cli.pipeline.results import JudgedRun, run_row, skill_rows, steps_to_match, table
-from diwa_cli.pipeline.reuse import reuse
-from diwa_cli.pipeline.sweep import identity
-from diwa_cli.report.sweep import write_sweep_report
+from diwa_cli.pipeline.sweep import claim, reuse
+from diwa_cli.report.sweep import write_report
 from diwa_cli.run_folder import Run, SweepFolder
 from diwa_data.config import Source
 from diwa_data.errors import DiwaError
@@ -37,8 +35,15 @@ SWEEP = [
 
 def phases(config):
     """Name -> names that it waits for, by stage, of a sweep at the smallest sizes."""
-    stages = plan(SweepFolder(Path("out")), Sweep(config, Source("debug")))
-    return {stage.name: {phase.name: phase.after for phase in stage.phases} for stage in stages}
+    found = {}
+    for phase in plan(SweepFolder(Path("out")), Sweep(config, Source("debug"))):
+        found.setdefault(phase.stage, {})[phase.name] = phase.after
+    return found
+
+
+def planned(config, *where, folder=Path("out")):
+    """Name -> phase."""
+    return {phase.name: phase for phase in plan(SweepFolder(folder), Sweep(config, Source("debug", *where)))}
 
 
 def test_plan_of_two_skills_and_two_alphas():
@@ -69,33 +74,36 @@ def test_plan_of_two_skills_and_two_alphas():
 def test_plan_on_the_world_model_of_another_run(tmp_path):
     config = SweepConfig(skills=("open_drawer",), seeds=(0,), world_model_of=str(tmp_path / "demo"))
     (tmp_path / "run.json").write_text(json.dumps({"config": {"sweep": {"world_model_of": str(tmp_path / "demo")}}}))
-    stages = {stage.name: stage for stage in plan(SweepFolder(tmp_path), Sweep(config, Source("debug")))}
-    assert "train_world_model" not in stages
-    assert [phase.name for phase in stages["record"].phases] == ["open_drawer/record"]
-    (policy,) = stages["train_policy"].phases
+    found = planned(config, folder=tmp_path)
+    assert not {"record_play", "build_play", "train_world_model"} & set(found)
+    policy = found["open_drawer/seed_0/train_policy"]
     assert policy.after == ("open_drawer/build",)
-    assert f"--world-model {tmp_path / 'demo' / 'world_model'} " in policy.command
+    assert policy.job.world_model == tmp_path / "demo" / "world_model"
 
 
 def test_dreams_that_pay_for_deviation_have_a_guard():
-    sweep = Sweep(
-        SweepConfig(skills=("turn_on_led",), seeds=(3,)), Source("debug", Path(__file__).parents[1] / "tiny.yaml")
-    )
-    stages = {stage.name: stage.phases for stage in plan(SweepFolder(Path("out")), sweep)}
-    (guard,), (finetune,) = stages["train_guard"], stages["finetune"]
-    assert guard.after == ("train_world_model",)
+    found = planned(SweepConfig(skills=("turn_on_led",), seeds=(3,)), Path(__file__).parents[1] / "tiny.yaml")
+    (finetune,) = (phase for phase in found.values() if phase.stage == "finetune")
+    assert found["train_guard"].after == ("train_world_model",)
     assert "train_guard" in finetune.after
-    assert "--guard out/guard " in finetune.command
+    assert finetune.job.guard == Path("out/guard")
 
 
 def test_seeds_and_alphas_reach_the_phases_that_they_are_for():
-    sweep = Sweep(SweepConfig(skills=("turn_on_led",), seeds=(3,), alphas=(0.5,), seed=7), Source("debug"))
-    commands = {p.name: p.command for stage in plan(SweepFolder(Path("out")), sweep) for p in stage.phases}
+    found = planned(SweepConfig(skills=("turn_on_led",), seeds=(3,), alphas=(0.5,), seed=7))
+    commands = {name: phase.job.command(Source("debug")) for name, phase in found.items()}
     for name in ("record_play", "turn_on_led/record", "train_world_model"):
         assert "--seed 7" in commands[name]
     for name in ("train_policy", "train_reward", "alpha_0.5/finetune"):
         assert "--seed 3" in commands[f"turn_on_led/seed_3/{name}"]
     assert "--alpha-bc 0.5" in commands["turn_on_led/seed_3/alpha_0.5/finetune"]
+
+
+def test_a_learning_curve_is_a_phase_of_every_run():
+    config = SweepConfig(skills=("turn_on_led",), seeds=(3,), alphas=(0.5,), curve_checkpoints=4, curve_rollouts=7)
+    phase = planned(config)["turn_on_led/seed_3/alpha_0.5/evaluate_curve"]
+    assert phase.after == ("turn_on_led/seed_3/alpha_0.5/finetune",)
+    assert (phase.job.curve, phase.job.config.seeds, phase.job.config.rollouts) == (4, "curve", 7)
 
 
 def test_every_skill_with_the_presets_own_alpha():
@@ -140,7 +148,7 @@ def test_rows_are_percent_and_points_over_seeds():
     assert (row["preset"], row["seeds"], row["rollouts"]) == ("debug", [0, 2], 4)
     assert (row["base"], row["finetuned"], row["difference"]) == (12.5, 87.5, 75.0)
     assert -100 <= row["interval"][0] < 75 < row["interval"][1] <= 100
-    assert "| open_drawer | 0.1 | 0 2 | 12.5 % | 87.5 % | +75.0 (" in table([row])
+    assert "| open_drawer | 0.1 | 0 2 | 12.5 % | 87.5 % | +75.0 (" in table(runs)
     assert (row["dppo_steps_to_match"], row["dppo"], steps_to_match(row)) == (None, [], "")
 
 
@@ -165,33 +173,25 @@ def test_the_baselines_steps_are_a_mean_over_seeds_if_all_of_them_matched():
     assert (row["dppo_steps_to_match"], steps_to_match(row)) == (None, "more than 900")
 
 
-def test_evaluations_go_side_by_side_unless_one_asks_for_more_processes():
-    for workers, cores in ((1, 2), (2, 1), (4, 1)):
-        config = SweepConfig(skills=("open_drawer",), seeds=(0,), workers=workers)
-        stages = {stage.name: stage.phases for stage in plan(SweepFolder(Path("out")), Sweep(config, Source("debug")))}
-        assert [phase.cores for phase in stages["evaluate"]] == [cores, cores]  # the preset's is 2
-
-
 def test_the_baseline_practises_after_what_it_must_match_is_judged():
     config = SweepConfig(skills=("open_drawer",), seeds=(0, 1), alphas=(0.1,), dppo_seeds=(1,))
-    stages = {stage.name: stage.phases for stage in plan(SweepFolder(Path("out")), Sweep(config, Source("debug")))}
-    (phase,) = stages["dppo"]
+    (phase,) = (phase for phase in planned(config).values() if phase.stage == "dppo")
     run = "open_drawer/seed_1/alpha_0.1"
     assert (phase.name, phase.after) == (f"{run}/dppo", (f"{run}/evaluate",))
-    practise, count = phase.command.split(" && ")
-    assert practise.startswith("diwa dppo --policy out/open_drawer/seed_1/policy ")
-    assert "--seed 1" in practise
-    assert "--until out/open_drawer/seed_1/alpha_0.1/evaluation/final" in practise
-    assert "--rate out/open_drawer/seed_1/alpha_0.1/evaluation/final" in count
-    assert "--rollouts 50" in count
+    command = phase.job.command(Source("debug"))
+    assert command.startswith("diwa dppo --policy out/open_drawer/seed_1/policy ")
+    assert "--seed 1" in command
+    assert "--until out/open_drawer/seed_1/alpha_0.1/evaluation/final" in command
+    assert "--reward out/open_drawer/seed_1/reward" in command
+    assert "--evaluate.rollouts 50" in command
 
 
 def test_sweep_interrupted_continued_and_grown(diwa, interrupt_in_phase, tmp_path):
     out = tmp_path / "sweep"
     interrupt_in_phase([*SWEEP, "--seeds", "0", "1", "--out", out], "open_drawer/seed_1/train_policy")
     assert not (out / "results.json").exists()
-    here = [*SWEEP, "--workers", "1", "--out", out]
-    ran = diwa(*here, "--seeds", "0", "1", "--stacked", "True")
+    here = [*SWEEP, "--out", out]
+    ran = diwa(*here, "--seeds", "0", "1")
     assert ran.status == 0, ran.err
     assert "[train_world_model] finished earlier" in ran.out
     assert "failed" not in ran.err
@@ -294,7 +294,7 @@ def check_what_is_reused(out, variant):
         settings = dataclasses.replace(source.section(SweepConfig, "sweep"), skills=("open_drawer",), seeds=(0, 5))
         folder = SweepFolder(config.with_suffix(""))
         what = Sweep(dataclasses.replace(settings, **{how: str(out)}), source)
-        claim(folder.shared, "sweep", "diwa sweep", identity(what))
+        claim(folder, "diwa sweep", what.identity())
         reuse(plan(folder, what), folder, what)
         assert {str(p.relative_to(folder.path)) for p in folder.path.rglob("*") if p.is_symlink()} == expected
 
@@ -323,9 +323,10 @@ def test_report_names_failures_and_missing_parts(tmp_path):
     }  # fmt: skip
     (tmp_path / "results.json").write_text(json.dumps(found))
     (tmp_path / "run.json").write_text(json.dumps({"config": {"sweep": {}}}))
-    text = write_sweep_report(tmp_path).read_text()
+    text = write_report(tmp_path).read_text()
     assert "A sweep without results" in text
     assert "&lt;no space&gt;" in text
     assert text.count("is not there") >= 3
+    (tmp_path / "results.json").unlink()
     with pytest.raises(DiwaError, match="has no results of a sweep yet"):
-        write_sweep_report(tmp_path / "nowhere")
+        write_report(tmp_path)

@@ -22,13 +22,13 @@ def evaluation(*results):
 
 def test_the_first_start_that_only_the_second_policy_solves(tmp_path):
     found = evaluation((1, True, True), (2, False, True), (3, False, True), (4, False, False))
-    assert choose_pair(found, tmp_path, NAMES) is None
+    assert choose_pair(found, dict.fromkeys(NAMES, tmp_path)) is None
     for seed in (1, 3):
         for name in NAMES:
             (tmp_path / f"{name}_{seed}.mp4").touch()
-    assert choose_pair(found, tmp_path, NAMES) == {name: tmp_path / f"{name}_3.mp4" for name in NAMES}
+    assert choose_pair(found, dict.fromkeys(NAMES, tmp_path)) == {name: tmp_path / f"{name}_3.mp4" for name in NAMES}
     found = evaluation((1, True, True), (3, True, False))
-    assert choose_pair(found, tmp_path, NAMES)["base"] == tmp_path / "base_1.mp4"
+    assert choose_pair(found, dict.fromkeys(NAMES, tmp_path))["base"] == tmp_path / "base_1.mp4"
 
 
 def test_strip_and_film_show_both_to_the_end_of_the_longer(tmp_path):

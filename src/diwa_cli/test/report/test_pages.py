@@ -20,7 +20,7 @@ from diwa_cli.report import run as report
 from diwa_cli.report import sweep as report_sweep
 from diwa_cli.report.page import Table, drawing, render
 from diwa_cli.report.trials import write_comparison
-from diwa_cli.run_folder import RunFolder, SweepFolder
+from diwa_cli.run_folder import SweepFolder, find_run
 from diwa_cli.statistics import Interval, SuccessRate
 from diwa_deploy.trials import Comparison, Trial
 
@@ -66,10 +66,8 @@ def swept(run, tmp_path_factory):
     """What the page shows of a sweep of one skill."""
     folder = SweepFolder(tmp_path_factory.mktemp("sweep"))
     (folder.path / "world_model").symlink_to(run / "world_model")
-    (folder.path / "skill/seed_0").mkdir(parents=True)
-    shutil.copytree(run, folder.path / "skill/seed_0/alpha_1")
-    for name in ("reward", "evaluation"):
-        (folder.path / "skill/seed_0" / name).symlink_to(run / name)
+    shutil.copytree(run / "open_drawer", folder.path / "skill")
+    (folder.path / "skill/seed_0/alpha_0.1").rename(folder.path / "skill/seed_0/alpha_1")
     row = {"skill": "skill", "alpha_bc": 1.0, "seeds": [0], "rollouts": 4, "base": 50.0, "base_interval": [10.0, 90.0],
            "finetuned": 75.0, "finetuned_interval": [20.0, 95.0], "difference": 25.0, "interval": [-20.0, 60.0],
            "dppo": [{"seed": 0, "rate": 75.0, "steps": None, "practised": 100}]}  # fmt: skip
@@ -88,7 +86,7 @@ def pages(run, swept):
     bars = drawing(success_bars({"base": SuccessRate(1, 2)}), "success of each policy")
     cells = Table(("trial", "policy"), [("1", "base"), ("2", "finetuned")])
     judged = {"skill": "open_drawer", "file": "c.json", "bars": bars, "rates": cells, "trials": cells}
-    return {"report.html": report.contents(RunFolder(run)), "sweep.html": swept, "comparison.html": judged}
+    return {"report.html": report.contents(find_run(run)), "sweep.html": swept, "comparison.html": judged}
 
 
 @pytest.mark.parametrize("template", ["report.html", "sweep.html", "comparison.html"])
@@ -112,25 +110,24 @@ def test_no_text_becomes_an_element_or_an_attribute(pages, template):
 def hostile_run(run, tmp_path):
     """A run with hostile text wherever its files hold any."""
     folder = shutil.copytree(run, tmp_path / "run")
-    evaluation = folder / "evaluation/final/evaluation.json"
-    judged = json.loads(evaluation.read_text())
-    judged["config"]["skill"] = judged["config"]["max_steps"] = "$\\frac" + IMAGE
-    for rollout in judged["rollouts"]:
-        if rollout["seed"] == 1:
-            rollout["seed"] = "<b id=hostile>"
-    evaluation.write_text(json.dumps(judged))
-    for name in ("base", "finetuned"):
-        videos = folder / "evaluation/final/videos"
+    run = find_run(folder)
+    for name, final in (("base", run.base_final), ("finetuned", run.final)):
+        judged = json.loads((final / "evaluation.json").read_text())
+        judged["config"]["skill"] = judged["config"]["max_steps"] = "$\\frac" + IMAGE
+        judged["rollouts"][0]["seed"] = "<b id=hostile>"
+        (final / "evaluation.json").write_text(json.dumps(judged))
+        videos = final / "videos"
         (videos / f"{name}_1.mp4").rename(videos / f"{name}_<b id=hostile>.mp4")
     description = json.loads((folder / "run.json").read_text())
     description["config"][IMAGE] = {"seed": IMAGE}
     (folder / "run.json").write_text(json.dumps(description | {"command": IMAGE, "versions": {IMAGE: IMAGE}}))
-    (folder / "phases.json").write_text(json.dumps({"$\\frac" + IMAGE: {"seconds": 1.0, "command": IMAGE}}))
+    stages = {"$\\frac" + IMAGE: {"seconds": 1.0, "commands": {"x": IMAGE}}}
+    (folder / "results.json").write_text(json.dumps({"stages": stages}))
     return folder
 
 
 def test_a_run_of_hostile_labels_is_a_page_of_text(hostile_run):
-    found = Structure(report.write_report(hostile_run).read_text())
+    found = Structure(report_sweep.write_report(hostile_run).read_text())
     assert found.text.count(IMAGE) > 6
     assert sum(tag == "video" for tag, *_ in found.tags) == 2
     assert not [tag for tag in found.tags if tag == ("b", "id") or "onerror" in tag]
@@ -148,7 +145,7 @@ def test_a_comparison_of_hostile_labels_is_a_page_of_text(tmp_path):
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")
 def test_a_browser_shows_the_drawings_and_runs_nothing(hostile_run, tmp_path):
-    page = report.write_report(hostile_run)
+    page = report_sweep.write_report(hostile_run)
     text = page.read_text()
     injected = "<script>document.title = 'broken in'</script><img src=x onerror=\"document.title = 'broken in'\">"
     assert text.count("<main>") == 1

@@ -1,13 +1,16 @@
 """The report is one file, complete or not, and says what is missing."""
 
+import json
 import shutil
 from html.parser import HTMLParser
 
 import pytest
 
-from diwa_cli.report.run import write_report
+from diwa_cli.report.sweep import write_report
 from diwa_data.errors import DiwaError
 
+BASE = "open_drawer/seed_0"
+RUN = f"{BASE}/alpha_0.1"
 VOID = {"meta", "link", "img", "br", "hr"}
 
 
@@ -63,7 +66,7 @@ def test_it_shows_the_result_and_how_it_came_about(run):
         "50 %",
         "75 %",
         "+25 percentage points",
-        "−20 to +60",
+        "−32 to +66",
         "2 of 4",
         "72,000",
         "8000000000 to 8000000003",
@@ -82,7 +85,13 @@ def test_what_is_missing_is_named_with_its_command(run):
 
 
 def test_a_run_just_begun_gives_a_page_of_missing_parts(tmp_path):
-    (tmp_path / "evaluation").mkdir()
+    config = {
+        "sweep": {"skills": ["open_drawer"], "seeds": [0], "curve_checkpoints": 5},
+        "final": {"seeds": "final", "rollouts": 4},
+    }
+    (tmp_path / "run.json").write_text(
+        json.dumps({"command": "diwa demo", "versions": {}, "machine": {}, "config": config})
+    )
     text = read(tmp_path)
     Page(text)
     for command in ("diwa evaluate", "diwa finetune", "diwa train-world-model", "diwa train-reward", "diwa demo"):
@@ -105,10 +114,10 @@ def test_a_folder_without_a_run_is_refused_and_stays_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("run.json", '"curve"', '"other"'),
+        ("run.json", '"final"', '"other"'),
         ("run.json", '"config": {', '"config": [], "was": {'),
-        ("phases.json", "61.5", '"long"'),
-        ("evaluation/final/evaluation.json", '"successes"', '"won"'),
+        ("results.json", "61.5", '"long"'),
+        (f"{RUN}/evaluation/final/evaluation.json", '"successes"', '"won"'),
     ],
 )
 def test_a_file_that_lacks_what_the_page_shows_is_one_error(run, tmp_path, name, old, new):
@@ -124,10 +133,10 @@ def test_a_file_that_lacks_what_the_page_shows_is_one_error(run, tmp_path, name,
 @pytest.mark.parametrize("damage", [b"", b"no film"])
 def test_films_that_cannot_be_read_cost_the_report_nothing(run, tmp_path, capsys, damage):
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("before_after.*"))
-    (tmp_path / "run/evaluation/final/videos/base_1.mp4").write_bytes(damage)
+    (tmp_path / f"run/{BASE}/evaluation/final/videos/base_1.mp4").write_bytes(damage)
     assert "+25 percentage points" in read(tmp_path / "run")
-    assert capsys.readouterr().err.startswith(f"warning: no {tmp_path / 'run' / 'before_after.gif'}: ")
-    assert not (tmp_path / "run/before_after.gif").exists()
+    assert capsys.readouterr().err.startswith(f"warning: no {tmp_path / 'run' / RUN / 'before_after.gif'}: ")
+    assert not (tmp_path / f"run/{RUN}/before_after.gif").exists()
 
 
 def test_a_reader_that_times_out_costs_the_report_nothing(run, tmp_path, capsys, monkeypatch):

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
 
+from diwa_data.config import Job
 from diwa_data.dataset.align import DatasetConfig, align_bag
 from diwa_data.dataset.file import (
     CURE,
@@ -32,7 +33,7 @@ from diwa_data.dataset.file import (
 )
 from diwa_data.dataset.parts import BuildParts, build_file, build_parts
 from diwa_data.errors import DiwaError, damage_as_error
-from diwa_data.files import as_json
+from diwa_data.files import as_json, require_output
 from diwa_data.manifest import warn_unsealed
 from diwa_data.recording.bag_reader import find_bags
 from diwa_data.recording.bag_writer import tell_unfinished
@@ -87,6 +88,27 @@ class Dataset:
     path: Path
     spec: Spec
     episodes: list[Episode]
+
+
+@dataclass(frozen=True)
+class BuildDatasetJob(Job):
+    """Build a dataset at the control rate from bags."""
+
+    command_name: ClassVar[str] = "build-dataset"
+    section: ClassVar[str] = "dataset"
+    positional: ClassVar[tuple[str, ...]] = ("bags",)
+    check_out: ClassVar[Callable[[Path], None]] = staticmethod(require_output)
+
+    bags: tuple[Path, ...]
+    """Bags, or folders of bags."""
+    out: Path
+    """HDF5 file to write; an interrupted building of it continues."""
+    config: DatasetConfig = field(default_factory=DatasetConfig)
+    """How bags are aligned."""
+
+    def run(self) -> None:
+        """Build, or continue."""
+        build_dataset(self.bags, self.out, self.config)
 
 
 def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig, build: BuildParts = build_parts) -> None:

@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from diwa_data.config import Job
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, read_object, remove, require_same_settings, write_json
 from diwa_data.processes import run_unordered
@@ -30,6 +31,25 @@ from diwa_sim.table import CONTROL_RATE, DT, SimConfig, SimulatedPanda, shared_r
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
 _FREE = ("episodes", "minutes", "workers", "devices")  # what may change between two runs into one folder
+
+
+@dataclass(frozen=True)
+class RecordJob(Job):
+    """Teleoperate the simulated robot into rosbag2 episodes: play, or demonstrations with --skill."""
+
+    command_name: ClassVar[str] = "record"
+    section: ClassVar[str] = "record"
+
+    out: Path
+    """Folder of the episodes; an interrupted recording in it continues."""
+    config: RecordConfig = field(default_factory=RecordConfig)
+    """Amount, operator and device."""
+    sim: SimConfig = field(default_factory=SimConfig)
+    """The simulated robot."""
+
+    def run(self) -> None:
+        """Record, or continue."""
+        record(self.out, self.config, self.sim)
 
 
 def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> list[Path]:
