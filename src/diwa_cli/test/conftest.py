@@ -22,8 +22,7 @@ from diwa_data.spec import CALVIN, Spec
 from diwa_learning.core.checkpoint import save_checkpoint, weights_hash
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
 from diwa_learning.policy.train import PolicyConfig
-from diwa_learning.reward.classifier import RewardClassifier, RewardConfig
-from diwa_learning.reward.decoder import DecodedReward
+from diwa_learning.reward.classifier import DecodedReward, RewardClassifier, RewardConfig
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import RSSMConfig

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from diwa_data.skills import GOALS, SKILLS
 from diwa_data.spec import Spec
-from diwa_learning.reward.decoder import DecodedReward
+from diwa_learning.reward.classifier import DecodedReward
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import RSSMConfig

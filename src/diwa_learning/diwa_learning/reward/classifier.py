@@ -1,9 +1,11 @@
-"""The reward from images: the classifier on what the world model decodes, to be held against the one on latents."""
+"""Success classifiers: of latents, of the images that a world model decodes, or its own decoder of the scene state."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +15,10 @@ from torch.nn import functional
 
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.world_model.model import WorldModel
+from diwa_data.skills import goal_of
+from diwa_data.spec import Spec
+from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
+from diwa_learning.world_model.model import WorldModel, vector_decoder
 from diwa_learning.world_model.networks import ImageEncoder
 
 
@@ -31,42 +36,42 @@ class RewardConfig:
     batch_size: int = 32
     """Items per optimiser step."""
     learning_rate: float = 1e-6
-    """Of Adam."""
+    """Learning rate of Adam."""
     margin: float = 1.0
-    """Seconds: frames of a demonstration are failures until so long before its success mark, then unused up to it."""
+    """Seconds before the success mark of a demonstration in which frames are unused; earlier ones are failures."""
     temperature: float = 0.5
-    """Of NT-Xent."""
+    """Temperature of NT-Xent."""
     positive_share: float = 0.5
     """Share of each batch drawn from success items, which are rare."""
     latent_samples: int = 2
-    """Draws of the noise of each demonstration's latents."""
+    """Samples of the latents of each demonstration."""
     imagined_every: int = 8
-    """Frames between the first frames of a demonstration's imagined stretches; the first starts at frame 0."""
+    """Frames between the first frames of a demonstration's imagined segments; the first starts at frame 0."""
     context: int = 1
-    """Frames of a stretch that are filtered before imagination begins: as before a dream (`starts.context`)."""
+    """Frames of a segment that are filtered before imagination begins: as before a dream (`starts.context`)."""
     horizon: int = 72
-    """Most actions imagined in a stretch: as long as a dream."""
+    """Most actions imagined in a segment: as long as a dream."""
     play_segments: int = 300
-    """Random stretches of `horizon` actions of play that give negatives."""
+    """Random segments of `horizon` actions of play that give negatives."""
     play_negative_below: float = 0.1
     """Play frames are negatives where a classifier trained on demonstrations alone scores below this."""
     held_out: float = 0.2
-    """Share of demonstrations and of play stretches kept for threshold and report; at least one demonstration."""
+    """Share of demonstrations and of play segments kept for threshold and report; at least one demonstration."""
     precision: float = 0.95
-    """The threshold has the best recall at this precision on held-out imagined latents."""
+    """Precision on held-out imagined latents at which the threshold has the best recall."""
     lowest_threshold: float = 0.5
-    """But it is no lower: a dream that goes on until something passes finds what few recorded frames show."""
+    """Least threshold: a dream that goes on until something passes finds what few recorded frames show."""
     save_every: int = 10
     """Epochs between saves of the resumable state."""
     seed: int = 0
-    """Of weights, latents and batches."""
+    """Seed of weights, latents and batches."""
 
 
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 
 
 class SuccessClassifier(nn.Module):
-    """Says of model states whether the skill is done."""
+    """Decides from model states whether the skill is done."""
 
     threshold: Tensor
 
@@ -195,7 +200,7 @@ class ImageClassifier(RewardClassifier):
     """`RewardClassifier` behind convolutions over the images that a world model decodes from features.
 
     So it sees of a dream what a classifier of camera frames would see of it, and learns from the same items, labels and
-    loss. It judges dreams: a world model that was packed for a robot does not decode.
+    loss. It needs a whole world model: one that was packed for a robot does not decode.
     """
 
     def __init__(self, model: WorldModel, width: int):
@@ -205,7 +210,7 @@ class ImageClassifier(RewardClassifier):
         self._model = (model,)  # in a tuple it is no part of this module: neither trained nor saved again
         if not model.decodes:
             raise DiwaError(
-                "this world model was packed for deployment and decodes no images, which the classifier judges: give "
+                "this world model was packed for deployment and decodes no images, which the classifier sees: give "
                 "the one that it is made of"
             )
 
@@ -219,3 +224,71 @@ class ImageClassifier(RewardClassifier):
         with torch.no_grad():
             images = self._model[0].decode(features)
         return torch.cat([encoder(images[name].movedim(-1, -3)) for name, encoder in self.encoders.items()], -1)
+
+
+LEAST_ERROR = 1e-3
+"""Floor of the decoder's error: millimetres, or thousandths of a light."""
+
+
+class DecodedReward(SuccessClassifier):
+    """By how much the one number of the scene state that a skill changes has passed the skill's goal.
+
+    It is the world model's decoder of that number, in its own unit, less the goal (`Goal.margin`).
+    """
+
+    error: Tensor
+    """Standard deviation of the decoder's error, in the number's unit."""
+
+    def __init__(self, feature_dim: int):
+        super().__init__()
+        self.decoder = vector_decoder(feature_dim, 1)
+        self.register_buffer("error", torch.tensor(LEAST_ERROR))
+
+    def take_decoder(self, model: WorldModel, skill: str) -> None:
+        """Copy the decoder of a hybrid `model`, for the goal of `skill`."""
+        assert model.state_decoder is not None, "a hybrid world model has one"
+        goal, spec = goal_of(skill, model.spec.robot), model.spec
+        row = spec.state_dim + spec.scene_state.index(goal.quantity)
+        weights, mean, std = model.state_decoder.state_dict(), model.state_mean[row], model.state_std[row]
+        weight, bias = weights["1.weight"][row] * std, weights["1.bias"][row] * std + mean
+        direction = 1.0 if goal.change > 0 else -1.0
+        margin = {"1.weight": (direction * weight)[None], "1.bias": goal.margin(bias)[None]}
+        self.decoder.load_state_dict(weights | margin)
+
+    def margin(self, features: Tensor) -> Tensor:
+        """Features (..., F) -> by how much the number (...) has passed the goal."""
+        return self.decoder(features)[..., 0]
+
+    def probability(self, features: Tensor) -> Tensor:
+        """Probability (...) that the true number of features (..., F) has passed the goal: errors are Gaussian."""
+        return torch.special.ndtr(self.margin(features) / self.error)
+
+
+def require_scene_decoder(model: WorldModel, where: Path) -> None:
+    """Raise `DiwaError` naming `where` unless `model` decodes the scene state."""
+    if not model.config.scene_state:
+        raise DiwaError(
+            f"{where} decodes no scene state, from which --kind decoder computes the reward: train a world model "
+            "with --scene-state, or use --kind classifier"
+        )
+
+
+@torch.no_grad()
+def decoded_reward(model: WorldModel, skill: str, episodes: Sequence[Episode], seed: int) -> DecodedReward:
+    """The decoder of a hybrid model as the classifier of `skill`, its error measured on filtered recordings."""
+    classifier = DecodedReward(model.feature_dim).to(model.device)
+    classifier.take_decoder(model, skill)
+    clips = embed_clips(model, [whole(episode) for episode in episodes])
+    noise = model.rssm.noise(*clips.valid.shape, rng=torch.Generator().manual_seed(seed))
+    decoded = classifier.margin(filtered_states(model, clips, noise).features)[clips.valid]
+    true = np.concatenate([recorded_margin(episode, skill, model.spec) for episode in episodes])
+    error = (decoded.cpu() - torch.from_numpy(true)).square().mean().sqrt()
+    classifier.error.copy_(error.clamp(min=LEAST_ERROR))
+    return classifier
+
+
+def recorded_margin(episode: Episode, skill: str, spec: Spec) -> np.ndarray:
+    """By how much the scene state of each frame (T,) has passed the goal; >= 0 is done."""
+    assert episode.scene_state is not None, f"episode {episode.name} has no scene state"
+    goal = goal_of(skill, spec.robot)
+    return goal.margin(episode.scene_state[:, spec.scene_state.index(goal.quantity)])

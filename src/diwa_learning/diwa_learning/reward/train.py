@@ -20,16 +20,19 @@ from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.reward.classifier import (
     NEGATIVE,
     POSITIVE,
+    DecodedReward,
     ImageClassifier,
     RewardClassifier,
     RewardConfig,
     SuccessClassifier,
     Threshold,
     choose_threshold,
+    decoded_reward,
+    recorded_margin,
+    require_scene_decoder,
     score_at,
 )
 from diwa_learning.reward.data import Items, RewardData, Truth, make_data, screen_play
-from diwa_learning.reward.decoder import DecodedReward, decoded_reward, recorded_margin, require_scene_decoder
 from diwa_learning.world_model.latents import Clips, imagined_states
 from diwa_learning.world_model.model import LoadedWorldModel, WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint

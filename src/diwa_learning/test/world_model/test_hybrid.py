@@ -14,8 +14,7 @@ from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.start_states import start_states
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
-from diwa_learning.reward.classifier import RewardConfig
-from diwa_learning.reward.decoder import LEAST_ERROR, DecodedReward
+from diwa_learning.reward.classifier import LEAST_ERROR, DecodedReward, RewardConfig
 from diwa_learning.reward.train import RewardJob, load_reward
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
