@@ -47,7 +47,7 @@ class Robot(Protocol):
 
 
 class Environment(Robot, Protocol):
-    """A robot whose scene can be reset and judged: for evaluation and DPPO, never for DiWA's training."""
+    """A robot whose scene can be reset and checked: for evaluation and DPPO, never for DiWA's training."""
 
     def reset(self, skill: str, seed: int) -> None:
         """Put the skill's furniture in its pre-state and everything else at random; same seed, same start."""

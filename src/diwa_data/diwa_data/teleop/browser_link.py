@@ -132,13 +132,9 @@ class BrowserLink:
             events = tuple(self._events)
             self._events.clear()
             message = self._message
-            fresh = message is not None and not self._stale(now)
-            valid = fresh and message is not None and message.tracked
-            held = fresh and self._armed and message is not None and message.held
-            return ControllerState(self._pose, held, self._trigger, events, valid)
-
-    def _stale(self, now: float) -> bool:
-        return max(now - self._arrival, 0.0) + self._late > self._stale_after
+            if message is None or max(now - self._arrival, 0.0) + self._late > self._stale_after:
+                return ControllerState(self._pose, False, self._trigger, events, False)
+            return ControllerState(self._pose, self._armed and message.held, self._trigger, events, message.tracked)
 
     def _lateness(self, message: BrowserMessage, now: float) -> float:
         """Seconds by which the message came later than the quickest did; the clocks' offset is learnt from those."""

@@ -13,7 +13,6 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError, how_to_install
 from diwa_data.files import expanded, home, read_object, write_json
-from diwa_data.pose import Pose
 from diwa_data.teleop.clutch import ControllerState
 from diwa_data.teleop.devices import EpisodeButtons, ViveConfig, to_robot, yaw_of
 
@@ -81,11 +80,13 @@ class Vive:
             events = self._buttons.update(pressed & {"menu", "mark"}, now)
         else:
             self._buttons.lose()
-        self._vibrate()
-        tracked = self._tracked()
-        valid = bool(alive and tracked.bPoseIsValid and tracked.eTrackingResult == _TRACKING_OK)
+        if self._pulses:
+            self._pulses -= 1
+            self._system.triggerHapticPulse(self._index, 0, _PULSE)
+        matrix, tracked = self._matrix()
+        pose = to_robot(matrix[:, 3], Rotation.from_matrix(matrix[:, :3]), self.yaw)
         trigger = float(state.rAxis[_TRIGGER_AXIS].x)
-        return ControllerState(self._pose(tracked), "grip" in pressed, trigger, events, valid)
+        return ControllerState(pose, "grip" in pressed, trigger, events, alive and tracked)
 
     def signal(self, what: str) -> None:
         """Let the controller vibrate: shortly for `start`, longer for `stop`, longest for `lost`."""
@@ -99,25 +100,18 @@ class Vive:
 
     def position(self) -> np.ndarray:
         """The controller's position in the tracking room (3,), metres. Raises `DiwaError` if it is not tracked."""
-        tracked = self._tracked()
-        if not tracked.bPoseIsValid or tracked.eTrackingResult != _TRACKING_OK:
+        matrix, tracked = self._matrix()
+        if not tracked:
             raise DiwaError("the controller is not tracked: hold it where both base stations see it, then try again")
-        return _matrix(tracked)[:, 3]
+        return matrix[:, 3]
 
-    def _vibrate(self) -> None:
-        if self._pulses:
-            self._pulses -= 1
-            self._system.triggerHapticPulse(self._index, 0, _PULSE)
-
-    def _tracked(self) -> Any:
+    def _matrix(self) -> tuple[np.ndarray, bool]:
+        """Device to room (3, 4), the identity while it is unknown; True while it is tracked well."""
         universe, count = self._openvr.TrackingUniverseStanding, self._openvr.k_unMaxTrackedDeviceCount
-        return self._system.getDeviceToAbsoluteTrackingPose(universe, 0, count)[self._index]
-
-    def _pose(self, tracked: Any) -> Pose:
-        if not tracked.bPoseIsValid:
-            return Pose(np.zeros(3), Rotation.identity())
-        matrix = _matrix(tracked)
-        return to_robot(matrix[:, 3], Rotation.from_matrix(matrix[:, :3]), self.yaw)
+        found = self._system.getDeviceToAbsoluteTrackingPose(universe, 0, count)[self._index]
+        if not found.bPoseIsValid:
+            return np.eye(3, 4), False
+        return np.array([list(row) for row in found.mDeviceToAbsoluteTracking.m]), found.eTrackingResult == _TRACKING_OK
 
     def _find(self, config: ViveConfig) -> int:
         openvr, system = self._openvr, self._system
@@ -215,8 +209,3 @@ def _connect(openvr: Any) -> Any:
     if isinstance(outcome[0], openvr.OpenVRError):
         raise NoSteamVR(type(outcome[0]).__name__) from outcome[0]
     return outcome[0]
-
-
-def _matrix(tracked: Any) -> np.ndarray:
-    """Device to room (3, 4)."""
-    return np.array([list(row) for row in tracked.mDeviceToAbsoluteTracking.m])
