@@ -18,7 +18,7 @@ from recordings import episode
 from diwa_data.calvin.format import ANNOTATIONS, frame_path, load_pickled_array, read_annotations, read_frame
 from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
 from diwa_data.dataset.file import write_checksum
-from diwa_data.testing.calvin import write_calvin
+from diwa_data.testing.synthetic import write_calvin
 
 _VALID = "valid"
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from diwa_data.testing.calvin import write_calvin
+from diwa_data.testing.synthetic import write_calvin
 
 
 @pytest.fixture

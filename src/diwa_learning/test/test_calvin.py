@@ -8,7 +8,7 @@ from diwa_data.calvin.convert import CalvinImportConfig, import_calvin
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.skills import goal_of
 from diwa_data.spec import CALVIN
-from diwa_data.testing.calvin import write_calvin
+from diwa_data.testing.synthetic import write_calvin
 from diwa_learning.reward.classifier import recorded_margin
 from diwa_learning.world_model.model import load_world_model
 from diwa_learning.world_model.train import WorldModelJob

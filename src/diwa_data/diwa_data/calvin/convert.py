@@ -50,7 +50,7 @@ class CalvinImportConfig:
     count: int = 50
     """Demonstrations: this many segments at random, overlapping ones only where others are used up; 0 takes all."""
     seed: int = 0
-    """Of the choice of demonstrations."""
+    """Seed of the choice of demonstrations."""
     episode_frames: int = 1800
     """Longer recordings are cut into pieces of so many actions; a piece begins with the frame that ends the last."""
     workers: int = 2

@@ -35,15 +35,6 @@ class DatasetConfig:
     """Processes; changes nothing in the result."""
 
 
-@dataclass(frozen=True)
-class Marks:
-    """When the operator marked what, seconds received; minus infinity (start) or infinity where there is none."""
-
-    start: float
-    stop: float
-    success: float
-
-
 def align_bag(path: Path, parent: h5py.Group, config: DatasetConfig) -> float:
     """Write the segments of a bag as groups `0`, `1`, ... of `parent`; returns the seconds of it that were read.
 
@@ -51,68 +42,49 @@ def align_bag(path: Path, parent: h5py.Group, config: DatasetConfig) -> float:
     """
     segments: list[_Segment] = []
     with Bag(path) as bag:
-        marks = read_marks(bag)
-        attributes = _attributes(bag)
-        for tick in bag_ticks(bag, config, marks):
+        labels, success = bag.sidecar.labels, bag.sidecar.mark("success")
+        for tick in bag_ticks(bag, config):
             if not segments or segments[-1].number != tick.segment:
                 segments.append(_Segment(tick.segment, parent.create_group(str(len(segments))), bag.spec, path))
             segments[-1].add(tick)
-    kept = [segment for segment in segments if segment.finish(marks.success, attributes)]
+    attributes = {
+        "bag": path.name,
+        "source": str(labels.get("source", "")),
+        "skill": str(labels.get("skill", "")),
+        "labels": json_text(labels),
+        "recorded_by": bag.sidecar.version,
+    }
+    kept = [each for each in segments if each.finish(math.inf if success is None else success, attributes)]
     for number, segment in enumerate(kept):  # close the holes that dropped segments left
         if segment.group.name != f"{parent.name.rstrip('/')}/{number}":
             parent.move(segment.group.name, str(number))
     return segments[-1].ticks[-1].received - segments[0].ticks[0].received if segments else 0.0
 
 
-def tick_clock(spec: Spec, max_age: float, max_missing: int = 2) -> TickClock:
-    """The tick rule for the streams of `spec`, by topic; gripper commands are latched."""
-    clock, *others = needed_topics(spec)
-    ages = dict.fromkeys(others, max_age) | {messages.GRIPPER_COMMAND: math.inf}
-    return TickClock(clock, ages, spec.record_rate, spec.frames_per_tick, max_missing)
+def bag_ticks(bag: Bag, config: DatasetConfig) -> Iterator[Tick]:
+    """Ticks of a bag between its first start and stop events, values still serialised.
 
-
-def bag_ticks(bag: Bag, config: DatasetConfig, marks: Marks) -> Iterator[Tick]:
-    """Ticks of a bag between its start and stop marks, values still serialised.
-
-    A tick is taken once everything received at the same time has been fed. Raises `DiwaError` on a missing topic.
+    Gripper commands are latched. A tick is taken once everything received at the same time has been fed. Raises
+    `DiwaError` on a missing topic.
     """
-    clock = tick_clock(bag.spec, config.max_age, config.max_missing)
-    topics = needed_topics(bag.spec)
+    spec, topics = bag.spec, needed_topics(bag.spec)
     bag.require_topics(topics)
-    now = -math.inf
+    ages = dict.fromkeys(topics[1:], config.max_age) | {messages.GRIPPER_COMMAND: math.inf}
+    clock = TickClock(topics[0], ages, spec.record_rate, spec.frames_per_tick, config.max_missing)
+    start, stop = bag.sidecar.mark("start"), bag.sidecar.mark("stop")
+    first, last, now = -math.inf if start is None else start, math.inf if stop is None else stop, -math.inf
     for topic, sample in bag.messages(topics):
         if sample.received > now:
             yield from clock.advance()
             now = sample.received
-        if topic != topics[0] or marks.start <= sample.received <= marks.stop:
+        if topic != topics[0] or first <= sample.received <= last:
             clock.feed(topic, sample)
     yield from clock.advance()
 
 
-def read_marks(bag: Bag) -> Marks:
-    """The first start, stop and success events of a bag, or what was annotated afterwards instead."""
-
-    def at(event: str, never: float) -> float:
-        received = bag.sidecar.mark(event)
-        return never if received is None else received
-
-    return Marks(at("start", -math.inf), at("stop", math.inf), at("success", math.inf))
-
-
-def _attributes(bag: Bag) -> dict[str, Any]:
-    labels = bag.sidecar.labels
-    return {
-        "bag": bag.path.name,
-        "source": str(labels.get("source", "")),
-        "skill": str(labels.get("skill", "")),
-        "labels": json_text(labels),
-        "recorded_by": bag.sidecar.version,
-    }
-
-
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """What one tick gives besides its images."""
+    """One tick of an episode without its images."""
 
     received: float
     stamp: float

@@ -167,16 +167,6 @@ def load_dataset(path: Path, spec: Spec | None = None, images: bool = True) -> D
         return Dataset(path, stored, list(_episodes(file, path, stored, images)))
 
 
-def read_through(path: Path) -> None:
-    """Read a dataset whose checksum is not believed, an episode at a time. Raises as `load_dataset` does."""
-    with (
-        open_file(path, changed_by_hand=True) as file,
-        damage_as_error(f"{path} cannot be read as a dataset", CURE),
-    ):
-        for _ in _episodes(file, path, read_spec(file, path), images=True):
-            pass
-
-
 def _episodes(file: h5py.File, path: Path, spec: Spec, images: bool) -> Iterator[Episode]:
     """All episodes, in order; the layout of all is checked before the first is read."""
     groups = _groups(file, path)
@@ -257,7 +247,7 @@ def _common_spec(paths: list[Path]) -> Spec:
 
 
 def _identity(recordings: list[BagRecording], spec: Spec, config: DatasetConfig) -> dict[str, Any]:
-    """What decides the result; the number of workers does not."""
+    """Everything that decides the result; the number of workers does not."""
     settings = dataclasses.asdict(config)
     del settings["workers"]
     bags = hashlib.sha256("".join(each.part for each in recordings).encode()).hexdigest()  # attributes are small
@@ -273,25 +263,9 @@ def require_one_skill(episodes: Sequence[Episode], where: object) -> str:
     return skills[0]
 
 
-class Library:
-    """Datasets of one spec, each read once however many runs need it."""
-
-    def __init__(self, spec: Spec):
-        self._spec = spec
-        self._loaded: dict[Path, Dataset] = {}
-
-    def __call__(self, path: Path) -> Dataset:
-        """The dataset in the file; raises as `load_dataset` does."""
-        if path not in self._loaded:
-            self._loaded[path] = load_dataset(path, self._spec)
-        return self._loaded[path]
-
-    def clear(self) -> None:
-        """Forget them all."""
-        self._loaded.clear()
-
-
 def seal_dataset(path: Path) -> None:
     """Make the checksum of a dataset anew. Raises `DiwaError` if it holds what `load_dataset` refuses."""
-    read_through(path)
+    with open_file(path, changed_by_hand=True) as file, damage_as_error(f"{path} cannot be read as a dataset", CURE):
+        for _ in _episodes(file, path, read_spec(file, path), images=True):
+            pass
     write_checksum(path)

@@ -60,7 +60,7 @@ _BATCH = 512  # frames in memory
 
 @dataclass(frozen=True)
 class Export:
-    """What was exported."""
+    """An export that is done."""
 
     repo_id: str
     """Name of the dataset on the Hugging Face hub, user/name."""
@@ -92,7 +92,7 @@ def export_lerobot(path: Path, out: Path, repo_id: str = "", video: bool = False
 
 
 def task_text(episode: Episode) -> str:
-    """What a policy is told to do: the skill in words, or play."""
+    """The task text of an episode, which conditions a policy: the skill in words, or play."""
     return episode.attributes["skill"].replace("_", " ") or PLAY
 
 

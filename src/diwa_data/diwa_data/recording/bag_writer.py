@@ -194,7 +194,7 @@ def is_running(unfinished: Path) -> bool:
 
 
 def unfinished_episodes(folder: Path) -> list[Path]:
-    """What recorders that were killed left at any depth of `folder`."""
+    """Folders that killed recorders left at any depth of `folder`."""
     left = [path for path in folder.rglob(f"{HIDDEN}*") if path.is_dir() and any(path.iterdir())]
     return sorted(path for path in left if not is_running(path))
 

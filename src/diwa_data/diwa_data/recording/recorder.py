@@ -107,7 +107,7 @@ class EpisodeRecorder:
         return now - self._begun if self._bag else 0.0
 
     def statistics(self, topic: str) -> TopicStatistics | None:
-        """What came on a topic in the running episode, if anything did."""
+        """Counts of a topic in the running episode; None if nothing came on it."""
         return self._bag.sidecar.topics.get(topic) if self._bag else None
 
     def event(self, name: str, received: float) -> str:

@@ -27,18 +27,18 @@ _SLOWEST = 0.8  # share of the declared rate below which a camera is too slow to
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """What a session writes, and when it stops by itself."""
+    """Settings of a session."""
 
     folder: Path
     """Folder of the episodes; an existing one continues."""
     storage: Storage = "mcap"
     """rosbag2 storage."""
     labels: dict[str, Any] = field(default_factory=dict)
-    """Of every episode: source (play | demonstration), skill, operator, free ones."""
+    """Labels of every episode: source (play | demonstration), skill, operator, free ones."""
     min_free_mb: float = 1000.0
     """Free disk below which an episode is stopped, and none is started, megabytes."""
     required: tuple[str, ...] = ()
-    """Topics that must be heard for an episode to start."""
+    """Topics that must be published for an episode to start."""
     base_frame: str = messages.BASE_FRAME
     """Frame in which measured and target poses must be."""
     max_silence: float = 1.5
@@ -47,7 +47,7 @@ class SessionConfig:
 
 @dataclass(frozen=True)
 class Status:
-    """What an operator wants to see once a second."""
+    """The state of a session, for an operator once a second."""
 
     episode: str
     """Name of the running episode; empty between two."""
@@ -58,7 +58,7 @@ class Status:
     free_mb: float
     """Free disk, megabytes."""
     minutes_left: float
-    """Of recording, at the rate so far; infinite while unknown."""
+    """Minutes until the disk is full, at the rate so far; infinite while unknown."""
     rates: dict[str, float]
     """Topic -> true messages per second since the last status."""
     silent: dict[str, float]
@@ -84,7 +84,7 @@ class Session:
         self.spec, self.config = spec, config
         self._lock = FolderLock(config.folder)
         self.unfinished = tell_unfinished(config.folder)
-        """What recorders that were killed left here, and how to save it; empty if nothing."""
+        """A line about episodes that killed recorders left here, and how to save them; empty if there are none."""
         self._recorder = EpisodeRecorder(config.folder, spec, config.storage, config.min_free_mb, backend)
         self._recorder.labels = config.labels
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
@@ -200,7 +200,7 @@ class Session:
         return {topic: f"{topic} comes at {rate:.1f} Hz, not {declared:g}" for topic, rate in slow.items()}
 
     def _check(self, topic: str, message_type: str, data: bytes) -> str:
-        """What is newly wrong with a topic's messages: no dataset could be built from them."""
+        """A new fault of a topic's messages, for which no dataset could be built from them; empty if there is none."""
         before = self._faults.pop(topic, "")
         expected = messages.IMAGE_TYPE if topic in self._cameras else messages.TYPES.get(topic, message_type)
         if message_type != expected:
@@ -211,7 +211,7 @@ class Session:
         return "" if now == before else now
 
     def _content(self, topic: str, data: bytes) -> dict[str, str]:
-        """What is wrong with a message of the right type, under the name of its topic; empty if nothing is."""
+        """The fault of a message of the right type, under the name of its topic; empty if there is none."""
         try:
             if topic in self._cameras:
                 require_record_size(decode_value(topic, data, topic), self._cameras[topic])

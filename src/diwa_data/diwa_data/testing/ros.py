@@ -33,7 +33,7 @@ T = TypeVar("T")
 SIZE = (40, 48)
 """Height and width of its images, pixels."""
 PARAMETERS = tuple(f"robot.{camera}.record_size:=[{SIZE[0]},{SIZE[1]}]" for camera in ("static", "gripper"))
-"""What nodes must be told to expect them."""
+"""Parameters that make nodes expect them."""
 
 
 @contextmanager
@@ -130,7 +130,7 @@ class NodeProcess(Program):
 
 
 class Topics:
-    """Publishes and hears topics from a thread of this process."""
+    """Publishes and subscribes to topics from a thread of this process."""
 
     def __init__(self, domain: int):
         self._context = Context()
@@ -191,11 +191,11 @@ class SyntheticRobot:
         self.stamp_offset = 0.0
         """Added to the cameras' header stamps, seconds."""
         self.frozen_stamp: float | None = None
-        """What all cameras' header stamps say, if they are frozen."""
+        """Header stamp of all cameras, if they are frozen, seconds."""
         self.size = SIZE
         """Height and width of what its cameras send."""
         self.encoding = b"rgb8"
-        """What its cameras call it; four letters."""
+        """Encoding that its cameras name, four letters."""
         self.pose: Callable[[float], Pose] = synthetic_pose
         self.frames = 0
         self._open = True

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from diwa_data.dataset.align import DatasetConfig, bag_ticks, read_marks
+from diwa_data.dataset.align import DatasetConfig, bag_ticks
 from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, folder_size, json_text, read_object
@@ -67,7 +67,7 @@ def _bag_card(path: Path) -> str:
         if missing:
             lines += [f"no dataset can be built from it: no message on {', '.join(missing)}"]
         else:
-            lines += _motion(list(bag_ticks(bag, DatasetConfig(), read_marks(bag))), bag)
+            lines += _motion(list(bag_ticks(bag, DatasetConfig())), bag)
         lines += spec_lines(bag.spec)
     return "\n".join(lines)
 

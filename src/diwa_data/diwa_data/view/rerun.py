@@ -34,7 +34,7 @@ _HELD = ("gripper/command", "controller/deadman", "marks/success", "marks/flagge
 
 
 class EpisodeLog:
-    """What happens in one episode, written to a Rerun recording."""
+    """One episode, written to a Rerun recording."""
 
     def __init__(self, stream: Any, spec: Spec, labels: dict[str, Any], origin: float):
         """`origin`: time zero, seconds received."""
@@ -50,7 +50,7 @@ class EpisodeLog:
             stream.log(f"plots/{name}", self._rr.SeriesLines(interpolation_mode="StepAfter"), static=True)
 
     def at(self, received: float, stamp: float) -> None:
-        """What is logged next was received and measured then, seconds."""
+        """Set when the next values were received and measured, seconds."""
         self._stream.set_time("received", duration=received - self._origin)
         self._stream.set_time("stamp", duration=stamp - self._origin)
 

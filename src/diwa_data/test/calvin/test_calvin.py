@@ -26,7 +26,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.images import preprocess
 from diwa_data.pose import Pose, integrate, relative_action, robot_state
 from diwa_data.spec import CALVIN, Spec
-from diwa_data.testing.calvin import LED_AT, robot_observation, scene_observation, write_calvin
+from diwa_data.testing.synthetic import LED_AT, robot_observation, scene_observation, write_calvin
 from diwa_data.view.inspect import inspect_path
 
 LENGTHS = [40, 25]

@@ -16,7 +16,7 @@ from diwa_data.images import preprocess_observation
 from diwa_data.pose import Pose, integrate, robot_state
 from diwa_data.skills import GOALS, SKILLS, goal_of
 from diwa_data.spec import CALVIN
-from diwa_data.testing.calvin import robot_observation, scene_observation, write_calvin
+from diwa_data.testing.synthetic import robot_observation, scene_observation, write_calvin
 from diwa_sim.calvin import (
     RENDERED,
     CalvinConfig,
