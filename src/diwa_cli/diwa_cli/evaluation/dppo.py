@@ -97,28 +97,29 @@ def parallel_environments(count: int, workers: int, **settings: Any) -> Iterator
     if count < 1 or workers < 1:
         raise DiwaError(f"envs is {count} and workers {workers}: choose at least 1 of each")
     gymnasium.logger.min_level = gymnasium.logger.ERROR + 1  # it warns of every `DiwaError` with a traceback
-    with children_without_interrupts():
-        environments = AsyncVectorEnv(
-            [partial(_make, **settings)] * count,
-            context="spawn",
-            autoreset_mode=AutoresetMode.DISABLED,
-            max_concurrency=workers,
-        )
+    make = [partial(_make, **settings)] * count
+    environments: AsyncVectorEnv | None = None
     try:
+        with children_without_interrupts():
+            environments = AsyncVectorEnv(
+                make, context="spawn", autoreset_mode=AutoresetMode.DISABLED, max_concurrency=workers
+            )
         yield environments
     except (EOFError, ConnectionError) as error:
-        ended = wait([process.sentinel for process in environments.processes], 5.0)
-        code = next((process.exitcode for process in environments.processes if process.sentinel in ended), "unknown")
+        processes = environments.processes if environments is not None else []
+        ended = wait([process.sentinel for process in processes], 5.0)
+        code = next((process.exitcode for process in processes if process.sentinel in ended), "unknown")
         raise DiwaError(
             f"a process with a simulator ended (exit code {code}; -9: killed, out of memory?): "
             "the same command continues; try fewer --envs"
         ) from error
     finally:
-        environments.closed = True  # `close` would wait for answers
-        for process in environments.processes:
-            process.terminate()
-        for process in environments.processes:
-            process.join()
+        if environments is not None:
+            environments.closed = True  # `close` would wait for answers
+            for process in environments.processes:
+                process.terminate()
+            for process in environments.processes:
+                process.join()
 
 
 def _make(**settings: Any) -> gymnasium.Env:
