@@ -118,15 +118,6 @@ class PolicyNode(LifecycleNode):
         self._diagnostics.publish()
 
 
-def main() -> None:
-    """The node `policy`."""
-    run_node(PolicyNode)
-
-
-if __name__ == "__main__":
-    main()
-
-
 def refuse_invalid_transitions(node: LifecycleNode) -> None:
     """Answer a transition that the node's state does not have (`configure` while active) with a refusal.
 
@@ -144,3 +135,12 @@ def refuse_invalid_transitions(node: LifecycleNode) -> None:
             return response
 
     service.callback = refuse
+
+
+def main() -> None:
+    """The node `policy`."""
+    run_node(PolicyNode)
+
+
+if __name__ == "__main__":
+    main()
