@@ -13,23 +13,19 @@ from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
 from diwa_data.config import DEFAULT_PRESET, Job, Source, load_parameters
 from diwa_data.errors import DiwaError
-from diwa_data.files import require_new, require_output, require_output_folder
+from diwa_data.files import require_new, require_output
 
-T = TypeVar("T")
-
-Flags = Annotated[T, tyro.conf.arg(name="")]
-"""A config dataclass whose fields are flags of their own: `--batch-size`, `--rssm.hidden`."""
+ALL = "--help-all"
+"""Flag for the whole help of a command, with settings in groups."""
 
 OutputFile = Annotated[Path, require_output]
 """A file that a command writes: refused before its work begins where nothing may be written."""
-OutputFolder = Annotated[Path, require_output_folder]
-"""A folder that a command makes or goes on with."""
 NewFolder = Annotated[Path, require_new]
 """A folder that a command makes: nothing may be there."""
 
@@ -52,24 +48,22 @@ def split_source(args: list[str]) -> tuple[Source, list[str]]:
 
 def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
     """Parse `args` into the parameters of `command` and run it; its status, 0 for None."""
-    description = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
-    if any(isinstance(p.default, Source) or dataclasses.is_dataclass(p.default) for p in _parameters(command)):
-        description += HELP
 
     @functools.wraps(command)
     def checked(*values: Any, **named: Any) -> int | None:
         given = inspect.signature(command).bind(*values, **named).arguments
         if "" in args and not {".", "./"} & set(args):
             _refuse_empty(given.values())
-        for parameter in _parameters(command):
+        for parameter in inspect.signature(command).parameters.values():
             for check in output_checks(parameter):
                 if (path := given.get(parameter.name)) is not None:
                     check(path)
         return command(*values, **named)
 
+    description = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
     parse = functools.partial(tyro.cli, checked, prog=f"diwa {name}", description=description)
     try:
-        return parse(args=args) or 0
+        return parse(args=["--help" if word == ALL else word for word in args]) or 0
     except SystemExit as end:
         if end.code:
             for wrong, right in _misspelt(args, parse):
@@ -77,28 +71,48 @@ def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
         raise
 
 
-def run_job(job: type[Job], args: list[str]) -> int:
-    """Parse `args` into a job, with the source's settings as defaults, and run it; its status."""
+def run_job(job: type[Job], name: str, args: list[str]) -> int:
+    """Parse `args` of the command `name` into a job, with the source's settings as defaults, and run it; its status."""
     source, rest = split_source(args)
     usual, hints = job.settings(source), get_type_hints(job, include_extras=True)
-    flat, bare = tyro.conf.arg(name=""), tyro.conf.Positional
-    fields: list[Any] = [(name, Annotated[hints[name], bare]) for name in job.positional]
-    for name, default in usual.items():
-        fields.append((name, Annotated[hints[name], flat] if name == "config" else hints[name], default))
+    brief = bool({"-h", "--help"} & set(rest)) and ALL not in rest
+    hidden = [f"--{one}.*" for one in usual if one not in ("config", "source")]
+    if brief and "config" in usual:
+        hidden = [f"--{one.replace('_', '-')}.*" for one in _groups(usual["config"])] + hidden
+        usual["config"] = _without_groups(usual["config"])
+        hints["config"] = type(usual["config"])
+    fields: list[Any] = [(one, Annotated[hints[one], tyro.conf.Positional]) for one in job.positional]
+    for one, default in usual.items():
+        aside = tyro.conf.Suppress if brief or one == "source" else None
+        fields.append((one, Annotated[hints[one], tyro.conf.arg(name="") if one == "config" else aside], default))
     flags = dataclasses.make_dataclass(job.__name__, fields, bases=(job,), frozen=True)
 
     def command(given: Any) -> int:
-        if given.out:
+        if getattr(given, "out", None):
             job.check_out(given.out)
         return 1 if given.run() is False else 0
 
     command.__annotations__["given"] = Annotated[flags, tyro.conf.arg(name="")]
-    command.__doc__ = f"{job.__doc__}{HELP if usual else ''}"
-    return call(command, job.command_name, rest)
+    command.__doc__ = f"{inspect.getdoc(job)}{HELP if usual else ''}"
+    if brief and hidden:
+        command.__doc__ += f"\n{ALL} lists more settings: {' '.join(hidden)}"
+    return call(command, name, rest)
+
+
+def _groups(settings: Any) -> dict[str, Any]:
+    """The fields that are settings of their own."""
+    return {name: value for name, value in vars(settings).items() if dataclasses.is_dataclass(value)}
+
+
+def _without_groups(settings: Any) -> Any:
+    """The same settings, in a class whose groups are left out of help texts."""
+    kind, suppress = type(settings), tyro.conf.Suppress
+    aside = [(name, Annotated[type(value), suppress], value) for name, value in _groups(settings).items()]
+    return dataclasses.make_dataclass(kind.__name__, aside, bases=(kind,), frozen=True)(**vars(settings))
 
 
 def output_checks(parameter: inspect.Parameter) -> list[Callable[[Path], None]]:
-    """The checks of a parameter whose type is `OutputFile`, `OutputFolder` or `NewFolder`, or one of them or None."""
+    """The checks of a parameter whose type is `OutputFile` or `NewFolder`, or one of them or None."""
     kinds = [parameter.annotation, *get_args(parameter.annotation)]
     return [m for kind in kinds for m in getattr(kind, "__metadata__", ()) if m in _OUTPUT_CHECKS]
 
@@ -133,8 +147,4 @@ def wait_for_enter(question: str) -> None:
         raise DiwaError("this command asks questions: run it in a terminal") from error
 
 
-_OUTPUT_CHECKS = (require_output, require_output_folder, require_new)
-
-
-def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(command).parameters.values())
+_OUTPUT_CHECKS = (require_output, require_new)

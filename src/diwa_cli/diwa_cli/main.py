@@ -12,48 +12,67 @@ import sys
 from diwa_data import __version__
 from diwa_data.errors import DiwaError, how_to_install, unknown
 
-COMMANDS = {
-    "record": ("commands.data", "the simulated robot, teleoperated, into rosbag2 episodes"),
-    "calibrate": ("commands.data", "the direction of the robot in a VIVE's tracking room"),
-    "inspect": ("commands.data", "a card of a bag, dataset or checkpoint"),
-    "view": ("commands.data", "a recorded episode, or one of a dataset, in the Rerun viewer"),
-    "annotate": ("commands.data", "set or take back the success mark of a recorded episode"),
-    "recover": ("commands.data", "salvage a truncated or unfinished bag"),
-    "build-dataset": ("commands.data", "bags -> 7.5 Hz HDF5 dataset"),
-    "export-lerobot": ("commands.data", "a dataset in LeRobot's format v3.0, for its policies to train on"),
-    "import-calvin": ("commands.data", "CALVIN's play or annotated demonstrations -> 30 Hz HDF5 dataset"),
-    "replay": ("commands.data", "a dataset's actions, open loop in the simulator; fails below a success share"),
-    "train-world-model": ("commands.learning", "datasets -> world model"),
-    "evaluate-world-model": ("commands.learning", "what a world model imagines against held-out recordings"),
-    "train-guard": ("commands.learning", "datasets, world model -> ensemble that says where dreams are guesses"),
-    "train-policy": ("commands.learning", "demonstrations -> diffusion policy"),
-    "train-reward": ("commands.learning", "demonstrations -> success classifier"),
-    "finetune": ("commands.learning", "policy -> better policy, by PPO in the world model's dreams"),
-    "dppo": ("commands.learning", "policy -> better policy, by PPO in the simulator: the baseline"),
-    "evaluate": ("commands.run", "paired, seeded rollouts of two policies in the simulator"),
-    "bundle": ("commands.run", "world model, policy and classifier -> a skill that can be run"),
-    "pack": ("commands.run", "bundles, made small: one world model, a byte a weight, nothing that only training needs"),
-    "seal": ("commands.run", "checksums for what was made without them, or was changed on purpose"),
-    "skills": ("commands.run", "what `run-skill` can run by name, and how often it succeeds"),
-    "run-skill": ("commands.run", "one skill with the deployment loop, on the simulated robot"),
-    "report": ("commands.run", "one self-contained HTML page about a run"),
-    "demo": ("commands.run", "all of the above, small: from recording to a fine-tuned skill and its report"),
-    "sweep": ("commands.run", "skills x seeds x alpha_BC, from nothing to one report; on this machine or on Ray"),
-    "compare": ("commands.run", "sweeps that differ in one thing, on what they have in common; or all runs"),
-    "experiment": ("commands.run", "what limits a run's gain: world model, reward or the choice of a checkpoint"),
-    "doctor": ("commands.run", "what is installed from where, graphics, threads, disk"),
+GROUPS = {
+    "try": {
+        "demo": ("pipeline.sweep:DemoJob", "all of it, small: from recording to skill and report"),
+        "skills": ("commands", "skills that are installed, and how often they succeed"),
+        "run-skill": ("evaluation.run_skill:RunSkillJob", "a skill with the deployment loop, simulated"),
+        "doctor": ("commands", "what is installed from where; graphics, threads, disk"),
+    },
+    "record": {
+        "record": ("diwa_sim.operator.record:RecordJob", "the simulated robot, teleoperated, into bags"),
+        "calibrate": ("commands", "direction of the robot in a VIVE's tracking room"),
+        "annotate": ("commands", "set or take back a recorded episode's success mark"),
+        "recover": ("commands", "salvage truncated or unfinished bags"),
+        "build-dataset": ("pipeline.ray:BuildOnRayJob", "bags -> HDF5 dataset at the control rate"),
+        "import-calvin": ("diwa_data.calvin.convert:ImportCalvinJob", "CALVIN's data -> HDF5 dataset"),
+        "export-lerobot": ("commands", "dataset -> LeRobot's format v3.0"),
+        "inspect": ("commands", "card of a bag, dataset, checkpoint or bundle"),
+        "view": ("commands", "an episode in the Rerun viewer"),
+        "replay": ("evaluation.run_skill:ReplayJob", "a dataset's actions, open loop in the simulator"),
+    },
+    "learn": {
+        "train-world-model": ("diwa_learning.world_model.train:WorldModelJob", "datasets -> world model"),
+        "train-ensemble": ("diwa_learning.ensemble.train:GuardJob", "ensemble that says where dreams are guesses"),
+        "train-policy": ("diwa_learning.policy.train:PolicyJob", "demonstrations -> diffusion policy"),
+        "train-reward": ("diwa_learning.reward.train:RewardJob", "demonstrations -> success classifier"),
+        "finetune": ("diwa_learning.finetune.train:FinetuneJob", "better policy, by PPO in dreams"),
+        "dppo": ("evaluation.dppo:DPPOJob", "better policy, by PPO in the simulator: the baseline"),
+    },
+    "judge": {
+        "evaluate": ("evaluation.evaluate:EvaluateJob", "paired, seeded rollouts of policies in the simulator"),
+        "evaluate-world-model": ("evaluation.world_model:EvaluateWorldModelJob", "imagined against recorded"),
+        "report": ("commands", "one HTML page about a demo or sweep"),
+        "compare": ("commands", "sweeps side by side on what they have in common"),
+    },
+    "robot": {
+        "bundle": ("commands", "checkpoints -> a skill that can be run"),
+        "seal": ("commands", "checksums for what was changed on purpose"),
+    },
+    "research": {
+        "sweep": ("pipeline.sweep:SweepJob", "skills x seeds x alpha_BC, to one report; on Ray"),
+        "experiment": ("experiments.experiment:ExperimentJob", "what limits the gain of a run"),
+    },
 }
-"""Name -> module of `diwa_cli` with the function of that name, and what it does."""
-
-RENAMED = {"summary": ("compare", "--each")}
+"""Group -> command -> where it is, and what it does: a job's class, or a module of `diwa_cli` with a function."""
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+RENAMED = {
+    "pack": ("bundle", "--compact"),
+    "summary": ("compare", "--each"),
+    "train-guard": ("train-ensemble",),
+}
 """Deprecated command -> the words that do the same."""
 RENAMED_FLAGS = {
     "dppo": {"--workers": "--evaluate.workers", "--environment": "--evaluate.environment"},
     "sweep": {"--workers": "--jobs"},
 }
 """Command -> deprecated flags of it, and their new names."""
-REPLACED = {"dppo-steps": "`diwa dppo --no-practise --until RATE --reward CLASSIFIER ...`, with --out for its --run"}
-"""Command of earlier versions -> what does it."""
+REPLACED = {
+    "dppo-steps": "`diwa dppo --no-practise --until RATE --reward CLASSIFIER ...`, with --out for its --run, does it",
+    "experiment world-model": "`diwa evaluate-world-model --world-model RUN/world_model --dataset RUN/play.h5` does it",
+    "experiment alpha-bc": "`diwa sweep --alphas 0 0.5 2 --world-model-of RUN` compares dreams with the truth for each",
+}
+"""Command of earlier versions -> what does it now."""
 
 SIMULATOR = ("mujoco", "gymnasium", "gymnasium_robotics")
 """Packages of the optional dependencies `sim`."""
@@ -90,27 +109,41 @@ def main() -> int:
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the subcommand `name`; its exit status."""
-    if name in REPLACED:
-        raise DiwaError(f"`diwa {name}` is gone: {REPLACED[name]} does it")
+    for gone in (name, " ".join([name, *arguments[:1]])):
+        if gone in REPLACED:
+            raise DiwaError(f"`diwa {gone}` is gone: {REPLACED[gone]}")
     if name in RENAMED:
-        print(f"`diwa {name}` is deprecated: it is `diwa {' '.join(RENAMED[name])}` now", file=sys.stderr)
-        name, *more = RENAMED[name]
-        arguments = [*more, *arguments]
-    for old, new in RENAMED_FLAGS.get(name, {}).items():
-        if old in arguments:
-            print(f"{old} is deprecated: it is {new} now", file=sys.stderr)
-            arguments = [new if word == old else word for word in arguments]
+        deprecated(f"diwa {name}", f"diwa {' '.join(RENAMED[name])}")
+        name, arguments = RENAMED[name][0], [*RENAMED[name][1:], *arguments]
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    module = importlib.import_module(f"diwa_cli.{COMMANDS[name][0]}")
-    return getattr(module, name.replace("-", "_"))(arguments)
+    for old, new in RENAMED_FLAGS.get(name, {}).items():
+        if old in arguments:
+            deprecated(old, new)
+            arguments = [new if word == old else word for word in arguments]
+    module, _, job = COMMANDS[name][0].partition(":")
+    found = importlib.import_module(module if module.startswith("diwa_") else f"diwa_cli.{module}")
+    if job:
+        return importlib.import_module("diwa_cli.arguments").run_job(getattr(found, job), name, arguments)
+    return getattr(found, name.replace("-", "_"))(arguments)
+
+
+def deprecated(old: str, new: str) -> None:
+    """Say so on stderr."""
+    print(f"{old} is deprecated: it is {new} now", file=sys.stderr)
 
 
 def usage() -> str:
-    """What `diwa --help` prints."""
-    lines = [f"  {name:<20} {text}" for name, (_, text) in COMMANDS.items()]
-    head = ["usage: diwa COMMAND ...", "", "Diffusion policies, fine-tuned inside a learned world model.", ""]
-    return "\n".join([*head, *lines, "", "`diwa COMMAND --help` lists the flags of a command."])
+    """What `diwa --help` prints: at most 40 lines of 80 characters."""
+    lines = [
+        "usage: diwa COMMAND ...      (its flags: diwa COMMAND --help)",
+        "",
+        "Diffusion policies, fine-tuned inside a learned world model.",
+        "",
+    ]
+    for group, commands in GROUPS.items():
+        lines += [f"{group}:", *(f"  {name:<21} {text}" for name, (_, text) in commands.items())]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ import io
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from diwa_cli.arguments import Flags, call, split_source, wait_for_enter
+from diwa_cli.arguments import run_job, split_source, wait_for_enter
 from diwa_cli.evaluation.run_skill import RunSkillConfig
 from diwa_cli.pipeline.plan import DemoConfig, Sweep
-from diwa_data.config import SECTIONS, Source, command_line, load_parameters, presets
+from diwa_data.config import SECTIONS, Job, Source, load_parameters, presets
 from diwa_data.errors import DiwaError
 from diwa_learning.world_model.config import WorldModelConfig
 
@@ -51,16 +52,36 @@ def file(tmp_path):
     return write
 
 
-def parse(config, *words):
-    """The config that a command with these words would get."""
-    got = []
+@dataclass(frozen=True)
+class Work(Job):
+    """A command."""
 
-    def command(bags: list[Path], out: Path, config: Flags[Config] = config) -> None:
-        """A command."""
-        got.append(config)
+    command_name: ClassVar[str] = "test"
+    section: ClassVar[str] = "run_skill"
+    positional: ClassVar[tuple[str, ...]] = ("first",)
+    done: ClassVar[list[Job]] = []
 
-    assert call(command, "test", ["--bags", "a", "--out", "b", *words]) == 0
-    return got[0]
+    first: Path
+    """Any."""
+    bags: tuple[Path, ...]
+    """Any."""
+    out: Path
+    """Any."""
+    left: str = ""
+    """Any."""
+    config: Config = field(default_factory=Config)
+    """Any."""
+    source: Source = field(default_factory=Source)
+    """Any."""
+
+    def run(self):
+        self.done.append(self)
+
+
+def parse(tmp_path, *words):
+    """The job that a command with these words would run."""
+    assert run_job(Work, "test", ["a", "--bags", "b", "--out", str(tmp_path / "my out"), *words]) == 0
+    return Work.done[-1]
 
 
 def test_source_is_taken_out_of_the_arguments(file):
@@ -71,11 +92,11 @@ def test_source_is_taken_out_of_the_arguments(file):
     assert split_source([])[0].preset == "laptop"
 
 
-def test_file_overrides_preset_and_flags_override_both(file):
-    source = Source("paper", file("rate: 2.0, inner: {width: 3}"))
-    config = source.section(Config, "run_skill")
-    assert config == Config(rate=2.0, inner=Inner(width=3))
-    assert parse(config, "--inner.width", "5") == Config(rate=2.0, inner=Inner(width=5))
+def test_file_overrides_preset_and_flags_override_both(file, tmp_path):
+    path = file("rate: 2.0, inner: {width: 3}")
+    assert Source("paper", path).section(Config, "run_skill") == Config(rate=2.0, inner=Inner(width=3))
+    job = parse(tmp_path, "--preset", "paper", "--config", str(path), "--inner.width", "5")
+    assert (job.config, job.source) == (Config(rate=2.0, inner=Inner(width=5)), Source("paper", path))
 
 
 def test_a_file_may_lean_on_what_the_preset_sets(tmp_path):
@@ -105,14 +126,23 @@ def test_unknown_presets_keys_and_files_list_what_there_is(file, tmp_path):
         replace(Config(), inner=Inner(gate=False)),
     ],
 )
-def test_a_printed_command_line_gives_the_config_again(config, file):
+def test_a_printed_command_line_gives_the_config_again(config, file, tmp_path):
     source = Source("paper", file("name: other"))
-    line = command_line("test", source, config, "run_skill", bags=[Path("a"), Path("b")], out=Path("my out"))
-    words = shlex.split(line)
-    assert words[:8] == ["diwa", "test", "--bags", "a", "b", "--out", "my out", "--preset"]
-    again, rest = split_source(words[2:])
-    assert again == source
-    assert parse(again.section(Config, "run_skill"), *rest) == config
+    job = Work(Path("a"), (Path("b"), Path("c")), tmp_path / "my out", "", config, source)
+    words = shlex.split(job.command(source))
+    assert words[:9] == ["diwa", "test", "a", "--bags", "b", "c", "--out", str(tmp_path / "my out"), "--preset"]
+    assert run_job(Work, "test", words[2:]) == 0
+    assert vars(Work.done[-1]) == vars(job)
+
+
+def test_settings_in_groups_are_listed_by_help_all_alone(capsys):
+    for flag, shown in (("--help", False), ("--help-all", True)):
+        with pytest.raises(SystemExit):
+            run_job(Work, "test", [flag])
+        out = capsys.readouterr().out
+        assert ("--rate" in out, "--inner.width" in out) == (True, shown)
+        assert ("--help-all lists more settings: --inner.*" in out) != shown
+        assert "--source" not in out
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -126,7 +156,8 @@ def test_every_section_of_every_preset_is_valid(preset):
 
 
 def test_only_what_differs_is_printed():
-    assert command_line("test", Source("paper"), Config(), "run_skill", _=Path("x")) == "diwa test x --preset paper"
+    job = Work(Path("x"), (), Path("y"))
+    assert job.command(Source("paper")) == "diwa test x --bags --out y --preset paper"
 
 
 def test_a_question_that_nobody_can_answer_is_an_error(monkeypatch, capsys):

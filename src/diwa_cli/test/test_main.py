@@ -46,6 +46,8 @@ def test_help_is_quick_and_lists_every_command(tmp_path):
     done = subprocess.run([sys.executable, "-m", "diwa_cli.main", "--help"], capture_output=True, text=True, timeout=30)
     assert time.perf_counter() - started < 0.5 * (4 if "PYTEST_XDIST_WORKER" in os.environ else 2)
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    assert len(done.stdout.splitlines()) <= 40
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_heavy_libraries_wait_for_their_command():
@@ -61,6 +63,15 @@ def test_every_command_explains_itself(diwa, name):
     assert f"usage: diwa {name}" in ran.out
 
 
+def test_old_names_go_on_with_a_line_on_stderr(diwa):
+    ran = diwa("train-guard", "--help")
+    assert (ran.status, "usage: diwa train-ensemble" in ran.out) == (0, True)
+    assert ran.err == "diwa train-guard is deprecated: it is diwa train-ensemble now\n"
+    assert "diwa pack is deprecated: it is diwa bundle --compact now" in diwa("pack", "--help").err
+    ran = diwa("dppo-steps", "--run", "x")
+    assert (ran.status, "`diwa dppo-steps` is gone: `diwa dppo --no-practise --until RATE" in ran.err) == (2, True)
+
+
 def test_version(diwa):
     assert diwa("--version").out.startswith("diwa 0.")
 
@@ -68,8 +79,8 @@ def test_version(diwa):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fly"], "unknown command 'fly'; choose one of record, calibrate"),
-        (["recrod"], "doctor. Did you mean 'record'?"),
+        (["fly"], "unknown command 'fly'; choose one of demo, skills"),
+        (["recrod"], "experiment. Did you mean 'record'?"),
         (["run-skill", "--skill", "Open-Drawr"], "turn_off_led. Did you mean 'open_drawer'?"),
         (["demo", "--preset", "dbug"], "name a .yaml file. Did you mean 'debug'?"),
         (["view", "nowhere"], "nowhere does not exist"),

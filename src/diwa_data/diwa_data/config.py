@@ -80,7 +80,7 @@ class Job:
         """Its fields that are settings, as `source` has them."""
         hints: dict[str, Any] = get_type_hints(cls)
         return {
-            name: source.section(kind, cls.section if name == "config" else name)
+            name: source if kind is Source else source.section(kind, cls.section if name == "config" else name)
             for name, kind in hints.items()
             if isinstance(kind, type) and dataclasses.is_dataclass(kind)
         }
@@ -91,9 +91,11 @@ class Job:
         words, flags = ["diwa", self.command_name], source.flags() if usual else []
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             name, value = field.name, getattr(self, field.name)
+            if isinstance(value, Source) or value == field.default:
+                continue
             if name in usual:
                 flags += _differing_flags(value, usual[name], "" if name == "config" else f"{name}.")
-            elif value != field.default:
+            else:
                 words += [] if name in self.positional else [f"--{_dashed(name)}"]
                 words += _words(value)
         return shlex.join([*words, *flags])
@@ -176,19 +178,6 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = merged(result[key], value) if both else value
     return result
-
-
-def command_line(name: str, source: Source, config: Any, section: str, **paths: Any) -> str:
-    """The shell command of this call: paths, preset, and a flag for each field in which `config` differs from it.
-
-    A path named `_` stands without a flag; a list is several values.
-    """
-    words = ["diwa", name]
-    for key, value in paths.items():
-        words += _words(value) if key == "_" else [f"--{_dashed(key)}", *_words(value)]
-    words += source.flags()
-    words += _differing_flags(config, source.section(type(config), section), "")
-    return shlex.join(words)
 
 
 def _differing_flags(config: Any, default: Any, prefix: str) -> list[str]:

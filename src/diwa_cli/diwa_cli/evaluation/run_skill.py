@@ -15,7 +15,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import require_output, write_json
 from diwa_data.motion import MotionLimits
 from diwa_data.robot import Environment
-from diwa_deploy.bundle import Bundle
+from diwa_deploy.bundle import Bundle, find_bundle
 from diwa_deploy.control import ControlResult, SkillRunner
 from diwa_sim.environments import EnvironmentConfig, open_environment
 from diwa_sim.replay import replay, success_shares
@@ -41,27 +41,42 @@ class RunSkillConfig(EnvironmentConfig):
         require_seed(self.seed)
 
 
-def run_skill(bundle: Bundle, config: RunSkillConfig, sim: SimConfig, video: Path | None = None) -> ControlResult:
-    """Run the bundle's skill once on the simulated robot and print how it went; `video` is where its film goes.
+@dataclass(frozen=True)
+class RunSkillJob(Job):
+    """Run one skill on the simulated robot with the deployment loop."""
 
-    Raises `DiwaError` if it may not go there, or is no .mp4 file.
-    """
-    if video:
-        require_output(video)
-        if video.suffix.lower() != ".mp4":
-            raise DiwaError(f"{video} is no .mp4 file: films are written as MP4")
-    robot = open_environment(config.chosen(sim), config.limits)
-    try:
-        runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)
-        robot.reset(bundle.skill, config.seed)
-        film = Film(robot) if video else None
-        result = runner.run(robot, config.max_steps, config.seed, config.success_ticks, film)
-        print(description(bundle, result, robot))
-        if video and film and film.write(video):
-            print(f"  film                 {video}")
-        return result
-    finally:
-        robot.close()
+    command_name: ClassVar[str] = "run-skill"
+    section: ClassVar[str] = "run_skill"
+
+    skill: str
+    """Skill to run; its bundle is sought in $DIWA_HOME/skills (default ~/.diwa/skills), then among those shipped."""
+    checkpoint: Path | None = None
+    """Folder of a bundle, instead of the installed one: `runs/demo/skills/open_drawer`."""
+    video: Path | None = None
+    """Where to write an mp4."""
+    config: RunSkillConfig = field(default_factory=RunSkillConfig)
+    """When it stops, and how fast the robot may be."""
+    sim: SimConfig = field(default_factory=SimConfig)
+    """Our simulated table."""
+
+    def run(self) -> None:
+        """Run it once and print how it went. Raises `DiwaError` if the film may not be written, or is no .mp4 file."""
+        bundle, config, video = find_bundle(self.skill, self.checkpoint), self.config, self.video
+        if video:
+            require_output(video)
+            if video.suffix.lower() != ".mp4":
+                raise DiwaError(f"{video} is no .mp4 file: films are written as MP4")
+        robot = open_environment(config.chosen(self.sim), config.limits)
+        try:
+            runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)
+            robot.reset(bundle.skill, config.seed)
+            film = Film(robot) if video else None
+            result = runner.run(robot, config.max_steps, config.seed, config.success_ticks, film)
+            print(description(bundle, result, robot))
+            if video and film and film.write(video):
+                print(f"  film                 {video}")
+        finally:
+            robot.close()
 
 
 def description(bundle: Bundle, result: ControlResult, robot: Environment) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch
 from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import write_text
 from diwa_cli.video import failure_as_warning, write_video
-from diwa_data.config import require_at_least, require_seed
+from diwa_data.config import Job, require_at_least, require_seed
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.files import require_ours, write_json
 from diwa_data.skills import GOALS
@@ -46,6 +46,27 @@ class EvaluateWorldModelConfig:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "clips", "horizon", "context")
         require_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class EvaluateWorldModelJob(Job):
+    """Imagine clips open loop and compare with what was recorded: PSNR, SSIM, KL, hand and scene, step by step."""
+
+    command_name: ClassVar[str] = "evaluate-world-model"
+    section: ClassVar[str] = "evaluate_world_model"
+
+    world_model: Path
+    """Checkpoint folder of `diwa train-world-model`."""
+    dataset: Path
+    """HDF5 file. Of one that the model was trained on, the episodes that were held out; else all."""
+    out: Path
+    """Folder for result.json, the curves, a filmstrip and a film."""
+    config: EvaluateWorldModelConfig = field(default_factory=EvaluateWorldModelConfig)
+    """Clips and their lengths."""
+
+    def run(self) -> None:
+        """Evaluate, and print the means."""
+        print(text(evaluate_world_model(self.world_model, self.dataset, self.out, self.config)))
 
 
 def evaluate_world_model(

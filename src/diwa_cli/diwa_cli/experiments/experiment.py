@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
 from diwa_cli.experiments.degraded import DegradeConfig, degraded
 from diwa_cli.figures import against_truth
 from diwa_cli.run_folder import RunFolder, SweepFolder, find_run, write_text
+from diwa_data.config import Job
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, write_json
@@ -35,12 +36,6 @@ from diwa_learning.world_model.latents import embed_clips, whole
 from diwa_learning.world_model.model import load_world_model
 from diwa_sim.table import SimConfig
 from diwa_sim.tasks import is_done
-
-REPLACED = {
-    "world-model": "`diwa evaluate-world-model --world-model RUN/world_model --dataset RUN/play.h5 --out DIR` does it",
-    "alpha-bc": "`diwa sweep --alphas 0 0.5 2 --world-model-of RUN` compares dreams with the truth for each alpha_BC",
-}
-"""Experiments of earlier versions, and the commands that replace them."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +52,41 @@ class ExperimentConfig:
     """Rollouts that measure success."""
 
 
-def experiment(name: str, path: Path, config: ExperimentConfig, sim: SimConfig) -> Path:
-    """Do one experiment on the finished run in the folder `path`, or to compare scores on all runs of a sweep.
+@dataclass(frozen=True)
+class ExperimentJob(Job):
+    """Find out what limits the gain of a finished run.
 
-    Its numbers and pictures go to the folder that it returns; an interrupted one continues.
+    reward: fine-tune with a classifier that learned from the simulator's own labels. score: roll out every checkpoint,
+    and see how well the offline score ranks them. degraded: do it all again on world models made worse on purpose.
     """
-    runs = finished_runs(path, name != "score")
-    out = path / "experiments" / name
-    with FolderLock(out):
-        if name == "degraded":
-            found = degraded(runs[0], out, config.degrade, config.clips, config.evaluate, sim)
-        else:
-            found = reward(runs[0], out, config, sim) if name == "reward" else score(runs, out, config, sim)
-        write_json(out / "result.json", found)
-    return out
+
+    command_name: ClassVar[str] = "experiment"
+    section: ClassVar[str] = "experiment"
+    positional: ClassVar[tuple[str, ...]] = ("name", "run_folder")
+
+    name: Literal["reward", "score", "degraded"]
+    """Which experiment."""
+    run_folder: Path
+    """Folder of a finished `diwa demo` or of one run of a sweep (SWEEP/SKILL/seed_N/alpha_A), for score of a sweep
+    too; results go to `experiments/` in it."""
+    config: ExperimentConfig = field(default_factory=ExperimentConfig)
+    """Amounts."""
+    sim: SimConfig = field(default_factory=SimConfig)
+    """Our simulated table."""
+
+    def run(self) -> None:
+        """Do it, or continue; prints the folder with its numbers and pictures."""
+        config, runs = self.config, finished_runs(self.run_folder, self.name != "score")
+        out = self.run_folder / "experiments" / self.name
+        with FolderLock(out):
+            if self.name == "degraded":
+                found = degraded(runs[0], out, config.degrade, config.clips, config.evaluate, self.sim)
+            elif self.name == "reward":
+                found = reward(runs[0], out, config, self.sim)
+            else:
+                found = score(runs, out, config, self.sim)
+            write_json(out / "result.json", found)
+        print(out)
 
 
 def finished_runs(path: Path, alone: bool) -> list[RunFolder]:

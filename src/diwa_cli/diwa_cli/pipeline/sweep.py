@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from diwa_cli.doctor import machine, versions
 from diwa_cli.pipeline.bundles import write_sweep_bundles
 from diwa_cli.pipeline.execute import Outcome, Phase, run_inline
 from diwa_cli.pipeline.plan import FREE, DemoConfig, Sweep, SweepConfig, plan
-from diwa_cli.pipeline.results import headline, judged_runs, results, table, write_rollouts
+from diwa_cli.pipeline.results import JudgedRun, headline, judged_runs, results, table, write_rollouts
 from diwa_cli.report.sweep import write_report
 from diwa_cli.run_folder import SweepFolder
-from diwa_data.config import Source, command_line
+from diwa_data.config import Job, Source
 from diwa_data.errors import DiwaError, how_to_install
 from diwa_data.files import FolderLock, as_json, require_ours, require_output, require_same_settings, write_json
 from diwa_deploy.bundle import is_plain_bundle
@@ -44,28 +45,62 @@ DEPENDS_ON = {
 """Last part of a phase's name -> the sections of the configuration that decide its output."""
 
 
-def sweep(out: Path, config: SweepConfig, source: Source) -> bool:
-    """Run every phase that is not finished; leaves results, rollouts, report and skill bundles in `out`.
+@dataclass(frozen=True)
+class SweepJob(Job):
+    """Learn skills x seeds x alpha_BC on one world model, judge all on the same starts: one table and one report.
 
-    Whether all phases are done. A failed one stops what depends on it alone, and is named at the end. Raises
-    `DiwaError` when `out` holds something else, or a sweep of other settings; more skills, seeds and alphas may be
-    added.
+    Finished phases are skipped, interrupted ones continue. The exit status is 1 if a phase failed; all that does not
+    need it is done, and it is named at the end.
     """
-    if config.jobs < 1:
-        raise DiwaError(f"jobs is {config.jobs}: choose 1 or more")
-    if config.reuse and not SweepFolder(Path(config.reuse)).is_sweep:
-        raise DiwaError(f"{config.reuse} holds no sweep: --reuse takes the folder of one")
-    command = command_line("sweep", source, config, "sweep", out=out)
-    return _run(SweepFolder(out), Sweep(config, source), command, FREE, table)
+
+    command_name: ClassVar[str] = "sweep"
+    section: ClassVar[str] = "sweep"
+
+    out: Path = Path("runs/sweep")
+    """Folder of the sweep. More skills, seeds and values of alpha_BC can be added to it later."""
+    config: SweepConfig = field(default_factory=SweepConfig)
+    """Runs and amounts."""
+    source: Source = field(default_factory=Source)
+    """Settings of the phases."""
+
+    def run(self) -> bool:
+        """Whether all phases are done. Raises `DiwaError` when `out` holds something else, or other settings."""
+        config = self.config
+        if config.jobs < 1:
+            raise DiwaError(f"jobs is {config.jobs}: choose 1 or more")
+        if config.reuse and not SweepFolder(Path(config.reuse)).is_sweep:
+            raise DiwaError(f"{config.reuse} holds no sweep: --reuse takes the folder of one")
+        return _run(SweepFolder(self.out), Sweep(config, self.source), self.command(self.source), FREE, table)
 
 
-def demo(out: Path, config: DemoConfig, source: Source) -> bool:
-    """Run the sweep of one run that a demo is; a folder holds one demo, with the same settings for ever."""
-    command = command_line("demo", source, config, "demo", out=out)
-    return _run(SweepFolder(out), Sweep(config.as_sweep(source), source), command, (), headline)
+@dataclass(frozen=True)
+class DemoJob(Job):
+    """Record, build datasets, train, fine-tune in dreams, evaluate and report: all in one folder."""
+
+    command_name: ClassVar[str] = "demo"
+    section: ClassVar[str] = "demo"
+
+    out: Path = Path("runs/demo")
+    """Folder of the run. Finished phases in it are skipped, an interrupted one continues."""
+    config: DemoConfig = field(default_factory=DemoConfig)
+    """Skill and amounts."""
+    source: Source = field(default_factory=Source)
+    """Settings of the phases."""
+
+    def run(self) -> bool:
+        """Run the sweep of one run that a demo is; its folder holds one demo, with the same settings for ever."""
+        what = Sweep(self.config.as_sweep(self.source), self.source)
+        return _run(SweepFolder(self.out), what, self.command(self.source), (), headline)
 
 
-def _run(folder: SweepFolder, what: Sweep, command: str, free: Collection[str], text: Any) -> bool:
+def _run(
+    folder: SweepFolder,
+    what: Sweep,
+    command: str,
+    free: Collection[str],
+    text: Callable[[Sequence[JudgedRun]], str],
+) -> bool:
+    """Run every phase that is not finished; leaves results, rollouts, report and skill bundles in the folder."""
     other = what.config.world_model_of
     if other and not is_finished(SweepFolder(Path(other)).world_model):
         raise DiwaError(f"{other} has no trained world model: give the folder of a finished demo or sweep")

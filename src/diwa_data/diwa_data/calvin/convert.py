@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -27,10 +27,11 @@ from diwa_data.calvin.format import (
     read_episodes,
     read_frame,
 )
+from diwa_data.config import Job
 from diwa_data.dataset.file import CURE, EpisodeWriter, open_file, read_text
 from diwa_data.dataset.parts import build_file
 from diwa_data.errors import DiwaError
-from diwa_data.files import as_json, json_text, parse_object
+from diwa_data.files import as_json, json_text, parse_object, require_output
 from diwa_data.images import preprocess
 from diwa_data.pose import relative_action, robot_state
 from diwa_data.skills import goal_of, require_skill
@@ -55,6 +56,27 @@ class CalvinImportConfig:
     """Longer recordings are cut into pieces of so many actions; a piece begins with the frame that ends the last."""
     workers: int = 2
     """Processes; changes nothing in the result."""
+
+
+@dataclass(frozen=True)
+class ImportCalvinJob(Job):
+    """Import CALVIN's data as a dataset: all play of a folder, or with --skill demonstrations of one skill."""
+
+    command_name: ClassVar[str] = "import-calvin"
+    section: ClassVar[str] = "import_calvin"
+    positional: ClassVar[tuple[str, ...]] = ("folder",)
+    check_out: ClassVar[Callable[[Path], None]] = staticmethod(require_output)
+
+    folder: Path
+    """Folder with episode_*.npz, such as task_D_D/training."""
+    out: Path
+    """HDF5 file to write; an interrupted import into it continues."""
+    config: CalvinImportConfig = field(default_factory=CalvinImportConfig)
+    """Skill and amounts."""
+
+    def run(self) -> None:
+        """Import, or continue."""
+        import_calvin(self.folder, self.out, self.config)
 
 
 def import_calvin(folder: Path, out: Path, config: CalvinImportConfig) -> None:

@@ -1,4 +1,4 @@
-"""The commands that make and look at data: arguments in, one function call."""
+"""Commands that are no jobs: arguments in, one function call. Those that are jobs stand in `main.py` by their class."""
 
 import math
 from contextlib import closing
@@ -7,13 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from diwa_cli.arguments import Flags, NewFolder, OutputFile, call, run_job, split_source, wait_for_enter
-
-
-def record(args: list[str]) -> int:
-    from diwa_sim.operator.record import RecordJob
-
-    return run_job(RecordJob, args)
+from diwa_cli.arguments import NewFolder, OutputFile, call, wait_for_enter
 
 
 def calibrate(args: list[str]) -> int:
@@ -120,12 +114,6 @@ def recover(args: list[str]) -> int:
     return call(command, "recover", args)
 
 
-def build_dataset(args: list[str]) -> int:
-    from diwa_cli.pipeline.ray import BuildOnRayJob
-
-    return run_job(BuildOnRayJob, args)
-
-
 def export_lerobot(args: list[str]) -> int:
     from diwa_data.lerobot.export import export_lerobot as export
 
@@ -146,26 +134,134 @@ def export_lerobot(args: list[str]) -> int:
     return call(command, "export-lerobot", args)
 
 
-def import_calvin(args: list[str]) -> int:
-    from diwa_data.calvin.convert import CalvinImportConfig
-    from diwa_data.calvin.convert import import_calvin as bring_in
+def bundle(args: list[str]) -> int:
+    from diwa_cli.pipeline.bundles import start_region
+    from diwa_data.files import require_new
+    from diwa_deploy.bundle import load_bundle, pack_bundles, skills_folder, write_bundle
+    from diwa_learning.agent import load_agent
+    from diwa_learning.world_model.model import load_world_model
 
-    source, rest = split_source(args)
-    defaults = source.section(CalvinImportConfig, "import_calvin")
+    def command(
+        skill: str,
+        world_model: Path,
+        policy: Path,
+        reward: Path,
+        demonstrations: Path,
+        base: Path | None = None,
+        out: NewFolder | None = None,
+    ) -> None:
+        """Put the checkpoints of one skill together, as `run-skill` and the ROS 2 node load them.
 
-    def command(folder: Positional[Path], out: OutputFile, config: Flags[CalvinImportConfig] = defaults) -> None:
-        """Import CALVIN's data as a dataset: all play of a folder, or with --skill demonstrations of one skill.
+        `diwa bundle --compact BUNDLES... --out DIR` makes bundles small enough to send around.
 
         Args:
-            folder: Folder with episode_*.npz, such as task_D_D/training.
-            out: HDF5 file to write; an interrupted import into it continues.
+            skill: Skill that the policy performs.
+            world_model: Checkpoint of `diwa train-world-model`.
+            policy: Checkpoint of `diwa finetune`, or of `diwa train-policy`.
+            reward: Checkpoint of `diwa train-reward`.
+            demonstrations: Their dataset: a robot begins the skill only near where they began.
+            base: Checkpoint of `diwa train-policy`, for comparisons of before and after.
+            out: Folder to write; without it the bundle is installed in $DIWA_HOME/skills/SKILL (default ~/.diwa).
         """
-        bring_in(folder, out, config)
+        folder = out or skills_folder() / skill
+        require_new(folder)
+        spec = load_world_model(world_model, decodes=False).spec
+        for one in (policy, base) if base else (policy,):
+            load_agent(world_model, one, reward, spec)  # they belong together
+        parts = {"world_model": world_model, "policy": policy, "reward": reward} | ({"base": base} if base else {})
+        card = {"skill": skill, "start": start_region(demonstrations, skill).to_card()}
+        print(write_bundle(folder, parts, card).path)
 
-    return call(command, "import-calvin", rest)
+    def compact(bundles: Positional[list[Path]], out: NewFolder) -> None:
+        """Make skill bundles small enough to send around: about 3 MB and 1 MB for each skill.
+
+        Args:
+            bundles: Folders of bundles on one world model: `runs/table/skills/*`.
+            out: Folder to write.
+        """
+        for folder in pack_bundles([load_bundle(path) for path in bundles], out):
+            print(folder)
+
+    if "--compact" in args:
+        return call(compact, "bundle --compact", [word for word in args if word != "--compact"])
+    return call(command, "bundle", args)
 
 
-def replay(args: list[str]) -> int:
-    from diwa_cli.evaluation.run_skill import ReplayJob
+def seal(args: list[str]) -> int:
+    from diwa_cli.sealing import seal as make_checksums
 
-    return run_job(ReplayJob, args)
+    def command(path: Positional[Path]) -> None:
+        """Make the checksums of checkpoints, skill bundles, episodes and datasets anew, as they are now.
+
+        For files that were made before 0.2 or by others, and after a change by hand. What is damaged is refused.
+
+        Args:
+            path: One of them, or a folder that holds some at any depth.
+        """
+        for line in make_checksums(path):
+            print(line)
+
+    return call(command, "seal", args)
+
+
+def skills(args: list[str]) -> int:
+    from diwa_cli.pipeline.bundles import skills_table
+
+    def command() -> None:
+        """List the skills that `diwa run-skill` finds by name."""
+        print(skills_table())
+
+    return call(command, "skills", args)
+
+
+def report(args: list[str]) -> int:
+    from diwa_cli.report.sweep import write_report
+    from diwa_cli.report.trials import write_comparison
+
+    def command(run: Positional[Path]) -> None:
+        """Write `report.html` into a run's folder: one page with everything in it, to look at and to send around.
+
+        Args:
+            run: Folder of `diwa demo` or `diwa sweep` (the page names what is missing in it), or the file of a
+                comparison on a robot.
+        """
+        print(write_comparison(run) if run.suffix == ".json" else write_report(run))
+
+    return call(command, "report", args)
+
+
+def compare(args: list[str]) -> int:
+    from diwa_cli.pipeline import compare as tables
+
+    def command(
+        runs: Positional[list[Path]],
+        names: list[str] | None = None,
+        each: bool = False,
+        out: OutputFile | None = None,
+        figure: OutputFile | None = None,
+    ) -> None:
+        """Print the results of several sweeps side by side, on the skills, seeds and start states that all have.
+
+        Results are paired with those of the first by start state: variants of the method, on one play. A sweep with
+        several values of alpha_BC is a variant for each.
+
+        Args:
+            runs: Folders of finished demos and sweeps.
+            names: One for each; by default the folders'.
+            each: Print a row for every run instead, with nothing compared: demos of different skills in one table.
+            out: JSON file for the rows.
+            figure: SVG file for bars.
+        """
+        print(tables.each(runs, out) if each else tables.compare(runs, names or [], out, figure))
+
+    return call(command, "compare", args)
+
+
+def doctor(args: list[str]) -> int:
+    from diwa_cli.doctor import doctor as examine
+
+    def command() -> int:
+        """Where each package was imported from, versions, graphics, threads, free disk."""
+        return 0 if examine() else 1
+
+    return call(command, "doctor", args)

@@ -1,1 +1,0 @@
-"""The commands of `diwa`: flags in, one call, a line out."""
