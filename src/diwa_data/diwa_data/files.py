@@ -103,12 +103,8 @@ def move_into_place(source: Path, target: Path) -> None:
     The bytes of a file, or of all files below a folder, are on the disk before the name is, and the name is when this
     returns.
     """
-    for folder, _, names in os.walk(source):
-        for name in names:
-            _sync(Path(folder) / name)
-        _sync(Path(folder))
-    if not source.is_dir():
-        _sync(source)
+    for path in (*source.rglob("*"), source):
+        _sync(path)
     os.replace(source, target)
     _sync(target.parent)
 

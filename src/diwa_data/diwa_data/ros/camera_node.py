@@ -44,7 +44,7 @@ class CameraNode(Node):
         self._type = "sensor_msgs/msg/CompressedImage" if settings.compressed else messages.IMAGE_TYPE
         self._image = publisher(self, messages.image_topic(self._name))
         self._info = publisher(self, messages.camera_info_topic(self._name), LATCHED)
-        self._problem, self._images, self._heard = "", 0, time.monotonic()
+        self._problem, self._images, self._received = "", 0, time.monotonic()
         self._matrix: list[float] = []
         self._diagnostics = Diagnostics(self)
         self.create_subscription(get_message(self._type), self._driver, self._on_image, SENSOR, raw=True)
@@ -57,7 +57,7 @@ class CameraNode(Node):
         """Nothing to give back."""
 
     def _on_image(self, data: bytes) -> None:
-        self._heard = time.monotonic()
+        self._received = time.monotonic()
         try:
             image = messages.decode(data, self._type)
             recorded = crop_for_recording(image_of(image), self._camera)
@@ -65,8 +65,8 @@ class CameraNode(Node):
             self._tell(f"{self._driver}: {error}")
             return
         self._tell("")
-        stamp = image.header.stamp.sec + image.header.stamp.nanosec * 1e-9
-        self._image(messages.encode_image(recorded, stamp, image.header.frame_id or f"{self._name}_camera"))
+        frame = image.header.frame_id or f"{self._name}_camera"
+        self._image(messages.encode_image(recorded, messages.header_stamp(data), frame))
         self._images += 1
 
     def _on_info(self, data: bytes) -> None:
@@ -75,11 +75,11 @@ class CameraNode(Node):
             return
         self._matrix = info.k.tolist()
         matrix = recorded_intrinsics(info.k.reshape(3, 3), info.height, info.width, self._camera)
-        stamp, frame = info.header.stamp.sec + info.header.stamp.nanosec * 1e-9, info.header.frame_id
-        self._info(messages.encode_camera_info(matrix, self._camera.record_size, stamp, frame, info.d))
+        size, frame = self._camera.record_size, info.header.frame_id
+        self._info(messages.encode_camera_info(matrix, size, messages.header_stamp(data), frame, info.d))
 
     def _report(self) -> None:
-        age = time.monotonic() - self._heard
+        age = time.monotonic() - self._received
         if age > STALLED:
             offers = self.get_publishers_info_by_topic(self._driver)
             why = "its driver publishes nothing" if offers else "nobody publishes it: is the driver running?"
