@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from diwa_data.errors import DiwaError
 
@@ -34,14 +34,6 @@ def children_without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def process_pool(workers: int, start: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
-    """So many spawned processes (OpenGL does not survive a fork), each begun by `start(*arguments)`, if it is given.
-
-    They end when this one does, even if it is killed: the pool's own would wait for work for ever.
-    """
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (start, arguments))
-
-
 def run_unordered(
     work: Callable[[Item], Result],
     items: Sequence[Item],
@@ -51,14 +43,15 @@ def run_unordered(
 ) -> Iterator[Result]:
     """`work(item)` of all items as they are done, in up to so many processes; in this one if one is enough.
 
-    Each other process begins with `start()`. When this ends early (Ctrl-C, an error of an item), the items under way
-    see a KeyboardInterrupt and can clean up. Raises `DiwaError(died)` if a process was killed.
+    They are spawned (OpenGL does not survive a fork), begin with `start()`, and end when this one does, even if it is
+    killed: a pool's own would wait for work for ever. When this ends early (Ctrl-C, an error of an item), the items
+    under way see a KeyboardInterrupt and can clean up. Raises `DiwaError(died)` if a process was killed.
     """
     workers = min(workers, len(items))
     if workers <= 1:
         yield from map(work, items)
         return
-    pool = process_pool(workers, _start_stoppable, start)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (start,))
     try:
         with children_without_interrupts():
             futures = [pool.submit(_unless_stopped, work, item) for item in items]
@@ -77,12 +70,13 @@ def run_unordered(
 _stopped = False
 
 
-def _start_stoppable(start: Callable[[], object] | None) -> None:
+def _start(start: Callable[[], object] | None) -> None:
     def stop(*_: object) -> None:
         global _stopped
         _stopped = True
         raise KeyboardInterrupt
 
+    end_with_parent()
     signal.signal(signal.SIGTERM, stop)
     if start:
         start()
@@ -98,12 +92,6 @@ def end_with_parent() -> None:
     """From now on this process ends when the one that started it does, killed included. Does nothing in the first."""
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-
-
-def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    end_with_parent()
-    if start:
-        start(*arguments)
 
 
 def _end_after(parent: BaseProcess) -> None:

@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_data.processes import children_without_interrupts, process_pool, run_unordered
+from diwa_data.processes import children_without_interrupts, run_unordered
 
 
 def test_children_never_see_an_interrupt_and_this_process_gets_it_late():
@@ -80,9 +81,8 @@ def runs(pid: int) -> bool:
 
 
 def own_a_pool(folder: Path) -> None:
-    """Start a process that would work for a minute, and wait for it."""
-    pool = process_pool(1, say_pid, folder)
-    pool.submit(time.sleep, 60).result()
+    """Start two processes that would work for a minute, and wait for them."""
+    list(run_unordered(time.sleep, [60, 60], 2, "died", partial(say_pid, folder)))
 
 
 def say_pid(folder: Path) -> None:

@@ -5,8 +5,6 @@ Rows are as in CALVIN: 30 Hz, the action of row t is the relative action stored 
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -31,7 +29,7 @@ from diwa_data.config import Job
 from diwa_data.dataset.file import CURE, EpisodeWriter, open_file, read_text
 from diwa_data.dataset.parts import build_file
 from diwa_data.errors import DiwaError
-from diwa_data.files import as_json, json_text, parse_object, require_output
+from diwa_data.files import json_text, parse_object, require_output
 from diwa_data.images import preprocess
 from diwa_data.pose import relative_action, robot_state
 from diwa_data.skills import goal_of, require_skill
@@ -89,11 +87,7 @@ def import_calvin(folder: Path, out: Path, config: CalvinImportConfig) -> None:
         raise DiwaError(f"episode_frames is {config.episode_frames}: a piece needs 2 or more")
     pieces = demonstrations(folder, config) if config.skill else play(folder, config)
     _require_frames(folder, [piece.segment for piece in pieces])
-    settings = dataclasses.asdict(config)
-    del settings["workers"]
-    names = hashlib.sha256("".join(piece.part for piece in pieces).encode()).hexdigest()
-    identity = {"spec": as_json(dataclasses.asdict(CALVIN)), "config": settings, "frames": names}
-    build_file("import-calvin", "frames", Path(out), pieces, identity, config.workers)
+    build_file("import-calvin", "frames", "frames", Path(out), pieces, CALVIN, config)
     if config.skill:
         print(_marks(Path(out)))
 
@@ -163,12 +157,11 @@ class CalvinPiece:
     instruction: str = ""
 
     @property
-    def part(self) -> str:
+    def key(self) -> str:
         """Changes when the segment or its first frame does."""
         path = frame_path(self.path.resolve(), self.segment.first)
         written = path.stat().st_mtime_ns if path.is_file() else 0
-        text = f"{path} {self.segment.last} {self.skill} {written}"
-        return hashlib.sha256(text.encode()).hexdigest()[:20] + ".h5"
+        return f"{path} {self.segment.last} {self.skill} {written}"
 
     @property
     def size(self) -> int:

@@ -8,7 +8,6 @@ Action row t leads from frame t to frame t+1; the last row holds (no motion) and
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from diwa_data.dataset.file import (
 )
 from diwa_data.dataset.parts import BuildParts, build_file, build_parts
 from diwa_data.errors import DiwaError, damage_as_error
-from diwa_data.files import as_json, require_output
+from diwa_data.files import require_output
 from diwa_data.manifest import warn_unsealed
 from diwa_data.recording.bag_reader import find_bags
 from diwa_data.recording.bag_writer import tell_unfinished
@@ -122,12 +121,8 @@ def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig, build:
     for folder in map(Path, bags):
         if left := tell_unfinished(folder):
             print(left)
-    spec = _common_spec(paths)
     recordings = [BagRecording(path, config) for path in paths]
-    identity = _identity(recordings, spec, config)
-    skipped = build_file("build-dataset", "episodes", Path(out), recordings, identity, config.workers, build)
-    if skipped:
-        print(f"left out, no two good ticks in a row: {', '.join(skipped)}")
+    build_file("build-dataset", "episodes", "bags", Path(out), recordings, _common_spec(paths), config, build)
 
 
 @dataclass(frozen=True)
@@ -138,11 +133,11 @@ class BagRecording:
     config: DatasetConfig
 
     @property
-    def part(self) -> str:
+    def key(self) -> str:
         """Changes when the bag is recorded or annotated anew."""
         files = [self.path / "metadata.yaml", self.path / SIDECAR]
         written = [file.stat().st_mtime_ns if file.is_file() else 0 for file in files]
-        return hashlib.sha256(f"{self.path.resolve()} {written}".encode()).hexdigest()[:20] + ".h5"
+        return f"{self.path.resolve()} {written}"
 
     @property
     def size(self) -> int:
@@ -244,14 +239,6 @@ def _common_spec(paths: list[Path]) -> Spec:
     if unsealed:
         warn_unsealed(f"{len(unsealed)} of {len(paths)} episodes ({unsealed[0]}, ...) are")
     return sidecars[0].spec
-
-
-def _identity(recordings: list[BagRecording], spec: Spec, config: DatasetConfig) -> dict[str, Any]:
-    """Everything that decides the result; the number of workers does not."""
-    settings = dataclasses.asdict(config)
-    del settings["workers"]
-    bags = hashlib.sha256("".join(each.part for each in recordings).encode()).hexdigest()  # attributes are small
-    return {"spec": as_json(dataclasses.asdict(spec)), "config": settings, "bags": bags}
 
 
 def require_one_skill(episodes: Sequence[Episode], where: object) -> str:

@@ -8,6 +8,7 @@ appears whole or not at all.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from diwa_data.dataset.file import CURE, FORMAT, new_file, open_file, read_text,
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import (
     FolderLock,
+    as_json,
     atomic_path,
     full_disk_as_error,
     json_text,
@@ -37,6 +39,7 @@ from diwa_data.files import (
 )
 from diwa_data.processes import run_unordered
 from diwa_data.progress import progress
+from diwa_data.spec import Spec
 
 
 class Recording(Protocol):
@@ -47,8 +50,8 @@ class Recording(Protocol):
         """The folder that it lies in."""
 
     @property
-    def part(self) -> str:
-        """File name of its part; another one when the recording or what is made of it changes."""
+    def key(self) -> str:
+        """A text that changes when the recording does."""
 
     @property
     def size(self) -> int:
@@ -105,34 +108,45 @@ def build_part(job: PartJob) -> Built:
     return Built(job.recording.size, seconds)
 
 
+def part_name(recording: Recording) -> str:
+    """File name of its part."""
+    return hashlib.sha256(recording.key.encode()).hexdigest()[:20] + ".h5"
+
+
 def build_file(
     title: str,
     unit: str,
+    source: str,
     out: Path,
     recordings: Sequence[Recording],
-    identity: dict[str, Any],
-    workers: int,
+    spec: Spec,
+    config: Any,
     build: BuildParts = build_parts,
-) -> list[str]:
-    """Build the dataset `out` from `recordings`; the names of those that gave no episode.
+) -> None:
+    """Build the dataset `out` from `recordings`, `config.workers` at a time, and say which of them gave no episode.
 
-    `identity` decides the result: `spec` and `config` as plain values, and what else must be the same for `out` to be
-    complete already. Finished parts are taken up; those begun with another spec or config are refused.
+    Finished parts are taken up; those begun with another spec or config are refused. A complete `out` is left as it
+    is, unless spec, config or recordings (`source` says in a word what these are) differ: an error.
     """
     require_output(out)
+    settings = dataclasses.asdict(config)
+    workers = settings.pop("workers")
+    names = hashlib.sha256("".join(map(part_name, recordings)).encode()).hexdigest()  # attributes are small
+    identity = as_json({"spec": dataclasses.asdict(spec), "config": settings, source: names})
     if out.exists():
         _require_identical(out, identity)
         print(f"{out} is complete already")
-        return []
+        return
     parts = out.with_name(f".{out.name}.parts")
     with FolderLock(parts), full_disk_as_error(out):
         _prepare_parts(parts, identity)
-        jobs = [PartJob(recording, parts / recording.part) for recording in recordings]
+        jobs = [PartJob(recording, parts / part_name(recording)) for recording in recordings]
         _build_missing(title, unit, jobs, workers, build)
         with atomic_path(out) as temporary:
             skipped = _merge(parts, recordings, temporary, identity)
         remove(parts)
-    return skipped
+    if skipped:
+        print(f"left out, no two good ticks in a row: {', '.join(skipped)}")
 
 
 def _require_identical(out: Path, identity: dict[str, Any]) -> None:
@@ -165,7 +179,7 @@ def _build_missing(title: str, unit: str, jobs: Sequence[PartJob], workers: int,
 
 def _merge(parts: Path, recordings: Sequence[Recording], out: Path, identity: dict[str, Any]) -> list[str]:
     """Copy all parts into one file, in the order of the recordings; the names of those that gave no episode."""
-    require_space(out, sum((parts / recording.part).stat().st_size for recording in recordings))
+    require_space(out, sum((parts / part_name(recording)).stat().st_size for recording in recordings))
     skipped = []
     number = 0
     with new_file(out) as file:
@@ -176,7 +190,7 @@ def _merge(parts: Path, recordings: Sequence[Recording], out: Path, identity: di
         file.attrs["version"] = __version__
         episodes = file.create_group("episodes")
         for recording in recordings:
-            copied = _copy_part(parts / recording.part, episodes, number)
+            copied = _copy_part(parts / part_name(recording), episodes, number)
             skipped += [] if copied else [recording.name]
             number += copied
     write_digest(out)

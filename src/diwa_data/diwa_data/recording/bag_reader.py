@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from rosbags.rosbag2 import Reader, ReaderError, storage_mcap, storage_sqlite3
@@ -24,7 +24,6 @@ LARGEST_CHUNK = 64 << 20
 _LARGEST_OVERLAP = 512 << 20  # bytes of the chunks of one moment, which are unpacked together
 _LARGEST_METADATA = 4 << 20  # bytes
 _LARGEST_OTHER_MESSAGE = 1 << 20  # bytes of one that is no image
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def largest_message(spec: Spec) -> int:
@@ -68,11 +67,6 @@ def unpack(data: bytes, largest: int) -> bytes:
     if len(content) > largest:
         raise ReaderError(f"it unpacks to more than {largest} bytes")
     return content
-
-
-def is_packed(data: bytes) -> bool:
-    """Whether these bytes are a zstd frame; serialised messages never begin like one."""
-    return data[:4] == _ZSTD_MAGIC
 
 
 def _require_readable(path: Path, sealed: Collection[str] | None) -> None:
@@ -125,14 +119,6 @@ storage_mcap.DECOMPRESSORS |= {"zstd": _unpack_zstd, "lz4": _unpack_lz4}  # rosb
 
 
 _HEADERLESS = {messages.GRIPPER_COMMAND, messages.EPISODE_EVENT, messages.SCENE_STATE}
-
-
-class BagMessage(NamedTuple):
-    """One serialised message."""
-
-    topic: str
-    sample: Sample
-    """`value` is the CDR bytes; `stamp` comes from the header, or equals `received` where there is none."""
 
 
 def find_bags(paths: Sequence[Path]) -> list[Path]:
@@ -199,8 +185,11 @@ class Bag:
             present = ", ".join(sorted(topic for topic, count in self.topics.items() if count)) or "none"
             raise DiwaError(f"{self.path} has no message on {', '.join(missing)}; topics present: {present}")
 
-    def messages(self, topics: Sequence[str]) -> Iterator[BagMessage]:
-        """Messages of `topics` in the order they were received."""
+    def messages(self, topics: Sequence[str]) -> Iterator[tuple[str, Sample]]:
+        """Messages of `topics` in the order they were received; values are CDR bytes.
+
+        A message without a header has `received` for its stamp.
+        """
         connections = [connection for connection in self._reader.connections if connection.topic in topics]
         if not connections:
             return
@@ -208,7 +197,7 @@ class Bag:
             for connection, timestamp, data in read_messages(self._reader, connections, self._largest):
                 received = timestamp * 1e-9
                 stamp = received if connection.topic in _HEADERLESS else header_stamp(data)
-                yield BagMessage(connection.topic, Sample(data, stamp, received))
+                yield connection.topic, Sample(data, stamp, received)
 
     def read_through(self) -> None:
         """Read every message; raises `DiwaError` on damage."""

@@ -15,7 +15,7 @@ from rosbags.rosbag2 import ReaderError, storage_mcap
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import remove
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import Bag, is_packed, largest_message, unpack
+from diwa_data.recording.bag_reader import Bag, largest_message, unpack
 from diwa_data.recording.bag_writer import HIDDEN, BagWriter, is_running
 from diwa_data.recording.messages import decode_value
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
@@ -25,6 +25,7 @@ _RECORD = struct.Struct("<BQ")  # opcode, length
 _CHUNK_HEAD = struct.Struct("<QQQII")  # first and last time, unpacked size, CRC, length of the compression's name
 _CHUNK, _DATA_END, _FOOTER = 0x06, 0x0F, 0x02
 _EMPTY_FOOTER = struct.pack("<BQQQI", _FOOTER, 20, 0, 0, 0) + _MAGIC
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a packed message; serialised ones never begin like that
 _DAMAGED = ".damaged-"
 _Message = tuple[str, str, int, bytes]  # topic, type, nanoseconds received, serialised
 
@@ -131,7 +132,7 @@ def _sqlite3(storage: Path, largest: int) -> Iterator[_Message]:
     query = "SELECT name, type, timestamp, data FROM messages JOIN topics ON topics.id = topic_id ORDER BY timestamp"
     with contextlib.closing(sqlite3.connect(f"file:{storage}?mode=ro", uri=True)) as connection:
         for topic, message_type, timestamp, data in connection.execute(query):
-            whole = _unpacked(data, largest) if is_packed(data) else data
+            whole = _unpacked(data, largest) if data[:4] == _ZSTD_MAGIC else data
             if whole is not None:
                 yield topic, message_type, timestamp, whole
 

@@ -240,10 +240,7 @@ def test_labels_and_intrinsics_that_came_before_the_start_are_the_episodes(tmp_p
     assert sidecar.labels == LABELS | {"seed": 4}
     with Bag(tmp_path / "000000") as bag:
         (found,) = bag.messages([info])
-        assert (
-            messages.decode(found.sample.value, messages.CAMERA_INFO_TYPE).k.reshape(3, 3).tolist()
-            == np.eye(3).tolist()
-        )
+        assert messages.decode(found[1].value, messages.CAMERA_INFO_TYPE).k.reshape(3, 3).tolist() == np.eye(3).tolist()
 
 
 class Forgetful(RosbagsBackend):
