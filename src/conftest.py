@@ -54,7 +54,7 @@ def domain() -> Iterator[int]:
 
 @pytest.fixture
 def topics(domain: int) -> Iterator[Any]:
-    """Publishes and hears in that domain."""
+    """Publishes and subscribes in that domain."""
     from diwa_data.testing.ros import Topics
 
     made = Topics(domain)

@@ -24,6 +24,7 @@ from diwa_data.motion import (
     lead_of,
     limit_goal,
     limits_of_each_coordinate,
+    metres_outside,
     outside,
     turning_stretch,
 )
@@ -254,8 +255,7 @@ class Interpolator:
         """
         steps = range(math.ceil(ramp.duration / self._dt) + 1)
         published = np.array([self._state[0], *(ramp.at_time(step * self._dt)[0] for step in steps)])  # (T, 6)
-        low, high = published[:, :3].min(0), published[:, :3].max(0)
-        if (low < self._low - _TOLERANCE).any() or (high > self._high + _TOLERANCE).any():
+        if metres_outside(published[:, :3], self.limits) > _TOLERANCE:
             return False
         if np.hypot(published[:, 3], published[:, 4]).max() > self.limits.max_tilt + _TOLERANCE:
             return False

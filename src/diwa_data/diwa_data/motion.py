@@ -115,8 +115,7 @@ def outside(pose: Pose, limits: MotionLimits) -> str:
     """The reason why the target may not begin at `pose`; empty if it is within box and tilt."""
     if not is_finite(pose):
         return f"the pose {pose.position}, {pose.quaternion} is not finite"
-    low, high = np.array(limits.workspace_low), np.array(limits.workspace_high)
-    far = max(float((low - pose.position).max()), float((pose.position - high).max()))
+    far = metres_outside(pose.position, limits)
     if far > _TOLERANCE:
         place, box = ", ".join(f"{x:.3f}" for x in pose.position), f"{limits.workspace_low} to {limits.workspace_high}"
         return f"the hand at ({place}) m is {max(far, 0.001):.3f} m outside of the workspace {box}"
@@ -124,6 +123,12 @@ def outside(pose: Pose, limits: MotionLimits) -> str:
     if tilt > limits.max_tilt + _TOLERANCE:
         return f"the hand is tilted by {tilt:.2f} rad, {limits.max_tilt:g} is the limit"
     return ""
+
+
+def metres_outside(positions: np.ndarray, limits: MotionLimits) -> float:
+    """Metres by which the farthest of `positions` (..., 3) is outside of the workspace; negative inside."""
+    low, high = np.array(limits.workspace_low), np.array(limits.workspace_high)
+    return float(np.maximum(low - positions, positions - high).max())
 
 
 def lead(target: Pose, measured: Pose, limits: MotionLimits) -> float:
@@ -151,8 +156,7 @@ def use_of_limits(targets: Sequence[Pose], limits: MotionLimits, rate: float) ->
         for name in ("speed", "acceleration", "jerk"):
             used[prefix + name] = float(np.linalg.norm(values, axis=1).max()) / getattr(limits, prefix + name)
             values = np.diff(values, axis=0) * rate
-    low, high = np.array(limits.workspace_low), np.array(limits.workspace_high)
-    used["workspace"] = 1.0 + max(0.0, float((low - positions).max()), float((positions - high).max()))
+    used["workspace"] = 1.0 + max(0.0, metres_outside(positions, limits))
     tilts = np.arccos(np.clip(-rotations.as_matrix()[:, 2, 2], -1.0, 1.0))
     used["max_tilt"] = float(tilts.max()) / limits.max_tilt
     return used
@@ -202,7 +206,8 @@ class BelievedPose:
 
     def __init__(self, limits: MotionLimits, config: PlausibleConfig | None = None):
         self._config = config or PlausibleConfig()
-        self.bound(limits)
+        self.limits = limits
+        """The workspace that the hand must be near."""
         self._last: tuple[Pose, float] | None = None
         self._agreeing = 0
         self.pose: Pose | None = None
@@ -211,10 +216,6 @@ class BelievedPose:
         """Reason why it is not believed; empty if it is."""
         self.received = -math.inf
         """Time at which the last believed sample came."""
-
-    def bound(self, limits: MotionLimits) -> None:
-        """Take the workspace of other limits."""
-        self._low, self._high = np.array(limits.workspace_low), np.array(limits.workspace_high)
 
     def update(self, pose: Pose, now: float) -> None:
         """One sample, received at `now`."""
@@ -234,7 +235,7 @@ class BelievedPose:
         """The fault of a sample by itself."""
         if not is_finite(pose):
             return f"the measured pose {pose.position}, {pose.quaternion} is not finite"
-        far = max(float((self._low - pose.position).max()), float((pose.position - self._high).max()))
+        far = metres_outside(pose.position, self.limits)
         if far > self._config.margin:
             place = ", ".join(f"{x:.4g}" for x in pose.position)
             return f"the measured position ({place}) is {far:.3g} m outside of the workspace: is it in metres?"

@@ -83,7 +83,7 @@ class ArmedTarget:
     def limit(self, limits: MotionLimits) -> None:
         """Take other limits, while it is not armed."""
         self._limits, self._interpolator = limits, Interpolator(limits, self._rate)
-        self.measured.bound(limits)
+        self.measured.limits = limits
 
     def update(self, pose: Pose, now: float) -> None:
         """A measured pose. One that is not plausible, while armed, is a fault."""
