@@ -43,7 +43,7 @@ ROOMS = {
 """Package -> its rooms, lowest first: folders or modules; "" holds the modules that no other level names.
 
 A room imports itself and what is lower, never its neighbours."""
-NOT_LOCKED = ("scale", "panda")  # a cluster's and a robot machine's own, installed on top
+NOT_LOCKED = ("panda",)  # a robot machine's own, installed on top
 MODULES = [path for package in MAY_IMPORT for path in sorted((SOURCE / package / package).rglob("*.py"))]
 
 
