@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -155,6 +156,49 @@ def test_on_ray_no_more_threads_run_than_there_are_cores(local_ray, tmp_path):
     assert [told[name][:3] for name in ("a", "b", "c", "all")] == [[1, 1, 1], [1, 1, 1], [1, 1, 1], [2, 2, 2]]
     for _, _, _, began, _ in told.values():
         assert sum(cores for cores, _, _, first, last in told.values() if first <= began < last) <= 2
+
+
+WAITING = """
+import sys, time
+from dataclasses import dataclass
+from pathlib import Path
+
+from diwa_cli.pipeline.execute import Phase
+from diwa_cli.pipeline.ray import run_on_ray
+from diwa_cli.run_folder import SweepFolder
+from diwa_data.config import Job, Source
+
+@dataclass(frozen=True)
+class Wait(Job):
+    out: Path
+    command_name = "wait"
+
+    def run(self):
+        try:
+            self.out.with_name("begun").touch()
+            while True:
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            self.out.with_name("saved").touch()
+            raise
+
+if __name__ == "__main__":
+    folder = SweepFolder(Path(sys.argv[1]))
+    run_on_ray([Phase("wait", Wait(folder.path / "out"))], folder, Source("debug"), "", jobs=2)
+"""
+
+
+def test_ctrl_c_lets_phases_on_ray_save(tmp_path):
+    pytest.importorskip("ray")
+    (tmp_path / "script.py").write_text(WAITING)
+    run = subprocess.Popen([sys.executable, tmp_path / "script.py", tmp_path], start_new_session=True)
+    while not (tmp_path / "begun").exists():
+        assert run.poll() is None
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(timeout=60) in (-signal.SIGINT, 1)
+    assert (tmp_path / "saved").exists()
+    assert not SweepFolder(tmp_path).log("wait").is_done
 
 
 def test_our_errors_are_told_in_their_own_words(tmp_path, monkeypatch):
