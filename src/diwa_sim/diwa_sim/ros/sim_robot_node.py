@@ -51,7 +51,7 @@ class SimRobotNode(Node):
         self._config = read_parameters(self, SimRobotConfig)
         self._robot = SimulatedPanda(self._config.sim)
         require_same(self._robot.spec, self._config.robot.spec, "the parameters of the simulated robot")
-        self._publishers: dict[str, Callable[[memoryview], None]] = {}
+        self._publish_on: dict[str, Callable[[memoryview], None]] = {}
         for camera in self._robot.spec.cameras:
             matrix, size = self._robot.intrinsics(camera.name, camera.record_size), camera.record_size
             info = messages.encode_camera_info(matrix, size, time.time(), f"{camera.name}_camera")
@@ -118,9 +118,9 @@ class SimRobotNode(Node):
 
     def _publish(self) -> None:
         for topic, data in self._robot.frame_messages(time.time(), self._config.robot.base_frame):
-            if topic not in self._publishers:
-                self._publishers[topic] = publisher(self, topic)
-            self._publishers[topic](data)
+            if topic not in self._publish_on:
+                self._publish_on[topic] = publisher(self, topic)
+            self._publish_on[topic](data)
 
 
 def main() -> None:
