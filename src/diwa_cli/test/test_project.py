@@ -152,6 +152,25 @@ def test_version_stands_once_and_its_copies_agree(package):
         assert re.search(r'version="([^"]+)"', setup.read_text()).group(1) == diwa_data.__version__
 
 
+NODE = {
+    "_clients", "_clock", "_context", "_descriptors", "_guards", "_logger", "_parameters", "_publishers", "_services",
+    "_subscriptions", "_time_source", "_timers",
+}  # fmt: skip
+"""Attributes of rclpy's Node, which a node of ours must not overwrite."""
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if "ros" in path.parts], ids=lambda path: path.name)
+def test_nodes_leave_the_attributes_of_rclpy_alone(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Node") for base in node.bases):
+            stored = {
+                each.attr
+                for each in ast.walk(node)
+                if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)
+            }
+            assert not stored & NODE, node.name
+
+
 STAMPED = {
     "clock.py", "teleop_node.py", "ros_robot.py", "panda_arm_node.py", "robot_topics.py", "sim_robot_node.py",
     "operator_node.py", "ros.py",
