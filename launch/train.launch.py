@@ -8,14 +8,14 @@ import yaml
 from launch import LaunchDescription
 from launch_ros.actions import Node
 
-from diwa_data.config import DEFAULT_PRESET, load_parameters, presets
+from diwa_data.config import DEFAULT_PRESET, RENAMED, load_parameters, presets
 from diwa_data.errors import DiwaError
 from diwa_data.ros.launching import argument, ends_with, launch_description
 
-STAGES = ("world_model", "guard", "policy", "reward", "finetune")
+STAGES = ("world_model", "ensemble", "policy", "reward", "finetune")
 ARGUMENTS = (
-    argument("stage", None, "Stage to train.", STAGES),
-    argument("dataset", None, "HDF5; world_model and guard: one or more, separated by commas."),
+    argument("stage", None, "Stage to train.", (*STAGES, *RENAMED)),
+    argument("dataset", None, "HDF5; world_model and ensemble: one or more, separated by commas."),
     argument("preset", DEFAULT_PRESET, "Settings.", presets()),
     argument("config", "", "Your own .yaml, over the preset."),
     argument("set", "", "Over both, as in 'policy.epochs:=100 policy.seed:=1'."),
@@ -25,7 +25,8 @@ ARGUMENTS = (
     argument("world_model", "", "Checkpoint of stage world_model."),
     argument("policy", "", "Checkpoint of stage policy (finetune)."),
     argument("reward", "", "Checkpoint of stage reward (finetune)."),
-    argument("guard", "", "Checkpoint of stage guard (finetune)."),
+    argument("ensemble", "", "Checkpoint of stage ensemble (finetune)."),
+    argument("guard", "", "Deprecated: ensemble."),
 )
 PATIENCE = "120"
 """Seconds that a step and its saving may take after Ctrl-C before the node is told to drop it."""
@@ -38,7 +39,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def _actions(given: dict[str, str]) -> list[Node]:
     settings: dict[str, Any] = {name: given[name] for name in ("stage", "preset", "dataset", "out", "skill", "play")}
-    settings |= {f"checkpoints.{name}": given[name] for name in ("world_model", "policy", "reward", "guard")}
+    checkpoints = ("world_model", "policy", "reward", "ensemble", *RENAMED)
+    settings |= {f"checkpoints.{name}": given[name] for name in checkpoints if given[name]}
     return [
         Node(
             package="diwa_learning",

@@ -6,6 +6,7 @@ A subcommand's module is imported when it runs, so that `diwa --help` does not w
 from __future__ import annotations
 
 import importlib
+import re
 import signal
 import sys
 
@@ -33,7 +34,7 @@ GROUPS = {
     },
     "learn": {
         "train-world-model": ("diwa_learning.world_model.train:WorldModelJob", "datasets -> world model"),
-        "train-ensemble": ("diwa_learning.ensemble.train:GuardJob", "ensemble that says where dreams are guesses"),
+        "train-ensemble": ("diwa_learning.ensemble.train:EnsembleJob", "ensemble that says where dreams are guesses"),
         "train-policy": ("diwa_learning.policy.train:PolicyJob", "demonstrations -> diffusion policy"),
         "train-reward": ("diwa_learning.reward.train:RewardJob", "demonstrations -> success classifier"),
         "finetune": ("diwa_learning.finetune.train:FinetuneJob", "better policy, by PPO in dreams"),
@@ -63,6 +64,7 @@ RENAMED = {
 }
 """Deprecated command -> the words that do the same."""
 RENAMED_FLAGS = {
+    "finetune": {"--guard": "--ensemble"},
     "dppo": {"--workers": "--evaluate.workers", "--environment": "--evaluate.environment"},
     "sweep": {"--workers": "--jobs"},
 }
@@ -118,9 +120,9 @@ def run(name: str, arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     for old, new in RENAMED_FLAGS.get(name, {}).items():
-        if old in arguments:
+        if any(word.partition("=")[0] == old for word in arguments):
             deprecated(old, new)
-            arguments = [new if word == old else word for word in arguments]
+            arguments = [re.sub(rf"^{old}(?=$|=)", new, word) for word in arguments]
     module, _, job = COMMANDS[name][0].partition(":")
     found = importlib.import_module(module if module.startswith("diwa_") else f"diwa_cli.{module}")
     if job:

@@ -1,6 +1,6 @@
 """The folder of a sweep, a demo included: what lies where, and how long each phase took.
 
-SWEEP/run.json, play.h5, world_model/, guard/, results.json, report.html, skills/      shared by all runs
+SWEEP/run.json, play.h5, world_model/, ensemble/, results.json, report.html, skills/   shared by all runs
 SWEEP/SKILL/demonstrations.h5, replay.json                                             by all runs of a skill
 SWEEP/SKILL/seed_N/policy, reward, evaluation/final                                    by all values of alpha_BC
 SWEEP/SKILL/seed_N/alpha_A/finetuned, evaluation/final, evaluation/curve, dppo         a run's own
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diwa_data import files as json_files
+from diwa_data.config import RENAMED
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import atomic_path, write_json
 from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
@@ -44,7 +45,7 @@ class SweepFolder:
         sections = found.get("config") if isinstance(found, dict) else None
         if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
             raise DiwaError(f"{self.description} is damaged (it holds no configuration): {_CURE}")
-        return sections
+        return {RENAMED.get(name, name): section for name, section in dict[str, Any](sections).items()}
 
     @property
     def is_sweep(self) -> bool:
@@ -94,9 +95,10 @@ class SweepFolder:
         return self.learned.path / "world_model"
 
     @property
-    def guard(self) -> Path:
+    def ensemble(self) -> Path:
         """Checkpoint of the ensemble that says where dreams are guesses; only where fine-tuning needs one."""
-        return self.path / "guard"
+        earlier = self.path / "guard"  # where sweeps of version 0.1 have it
+        return earlier if earlier.exists() else self.path / "ensemble"
 
     def bundle(self, skill: str) -> Path:
         """Skill bundle, ready for `diwa run-skill --checkpoint`."""
@@ -162,8 +164,8 @@ class RunFolder:
         return self.sweep.world_model
 
     @property
-    def guard(self) -> Path:
-        return self.sweep.guard
+    def ensemble(self) -> Path:
+        return self.sweep.ensemble
 
     @property
     def demonstration_bags(self) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from diwa_data.config import load_section, presets
 from diwa_data.dataset.align import DatasetConfig
-from diwa_learning.ensemble.disagreement import GuardConfig
+from diwa_learning.ensemble.disagreement import EnsembleConfig
 from diwa_learning.finetune.dppo import DPPOConfig
 from diwa_learning.finetune.train import FinetuneConfig
 from diwa_learning.policy.train import PolicyConfig
@@ -21,7 +21,7 @@ DOCS = SOURCE.parent / "docs"
 SECTIONS = {
     "dataset": DatasetConfig,
     "world_model": WorldModelConfig,
-    "guard": GuardConfig,
+    "ensemble": EnsembleConfig,
     "policy": PolicyConfig,
     "reward": RewardConfig,
     "finetune": FinetuneConfig,

@@ -63,10 +63,15 @@ def test_every_command_explains_itself(diwa, name):
     assert f"usage: diwa {name}" in ran.out
 
 
-def test_old_names_go_on_with_a_line_on_stderr(diwa):
+def test_old_names_go_on_with_a_line_on_stderr(diwa, tmp_path):
     ran = diwa("train-guard", "--help")
     assert (ran.status, "usage: diwa train-ensemble" in ran.out) == (0, True)
     assert ran.err == "diwa train-guard is deprecated: it is diwa train-ensemble now\n"
+    paths = [word for name in ("policy", "reward", "world-model", "demonstrations", "out") for word in (f"--{name}", "x")]
+    for given in (["--guard", tmp_path], [f"--guard={tmp_path}"]):
+        ran = diwa("finetune", *paths, *given)
+        assert ran.status == 2
+        assert ran.err.startswith("--guard is deprecated: it is --ensemble now\nerror: ")
     assert "diwa pack is deprecated: it is diwa bundle --compact now" in diwa("pack", "--help").err
     ran = diwa("dppo-steps", "--run", "x")
     assert (ran.status, "`diwa dppo-steps` is gone: `diwa dppo --no-practise --until RATE" in ran.err) == (2, True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
@@ -23,9 +25,12 @@ from diwa_data.files import require_output_folder
 T = TypeVar("T")
 
 SECTIONS = (
-    "record", "dataset", "import_calvin", "world_model", "guard", "policy", "reward", "finetune", "dppo",
+    "record", "dataset", "import_calvin", "world_model", "ensemble", "policy", "reward", "finetune", "dppo",
     "evaluate", "evaluate_world_model", "run_skill", "demo", "sweep", "experiment", "sim",
 )  # fmt: skip
+
+RENAMED = {"guard": "ensemble"}
+"""Deprecated section, or stage of training -> its name."""
 
 DEFAULT_PRESET = "laptop"
 """Preset of a run that names none."""
@@ -130,7 +135,7 @@ def load_parameters(source: str | Path) -> dict[str, Any]:
         raise DiwaError(f"no configuration file {path}")
     else:
         text = path.read_bytes()
-    sections = ros_parameters(text, str(source))
+    sections = renamed(ros_parameters(text, str(source)), str(source))
     for name, values in sections.items():
         if name not in SECTIONS:
             raise DiwaError(f"{source}: unknown section {name}; known: {', '.join(SECTIONS)}")
@@ -146,6 +151,21 @@ def ros_parameters(text: bytes, where: str) -> dict[str, Any]:
     except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
         why = " ".join(str(error).split())[:300]
         raise DiwaError(f"{where}: not YAML of the form '/**: ros__parameters: ...' ({why})") from error
+
+
+def renamed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`values` under the names of today; stderr says which are deprecated. Raises `DiwaError` for one under both."""
+    for old, new in RENAMED.items():
+        if old in values and new in values:
+            raise DiwaError(f"{where}: {old} and {new} are the same: give {new} alone")
+        if old in values:
+            _say_once(f"{where}: {old} is deprecated: it is {new} now")
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def from_mapping(cls: type[T], values: dict[str, Any], where: str) -> T:

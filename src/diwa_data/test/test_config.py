@@ -107,3 +107,9 @@ def test_the_preset_calvin_trains_as_paper_does() -> None:
     assert calvin.pop("evaluate") == calvin.pop("run_skill") == {"environment": "calvin", "limits": limits}
     assert calvin.pop("dppo") == {"limits": limits}
     assert calvin == {name: section for name, section in paper.items() if name not in ("demo", "sweep")}
+
+
+def test_a_deprecated_section_is_read_under_its_name_of_today(tmp_path: Path, capsys) -> None:
+    path = write(tmp_path, "/**:\n  ros__parameters:\n    guard: {width: 9}\n")
+    assert [load_parameters(path) for _ in range(2)] == [{"ensemble": {"width": 9}}] * 2
+    assert capsys.readouterr().err == f"{path}: guard is deprecated: it is ensemble now\n"

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diwa_data.config import DEFAULT_PRESET, SECTIONS, Job, from_mapping, load_parameters, merged
+from diwa_data.config import DEFAULT_PRESET, RENAMED, SECTIONS, Job, from_mapping, load_parameters, merged, renamed
 from diwa_data.dataset.dataset import load_dataset, require_one_skill
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import expanded, home
-from diwa_learning.ensemble.disagreement import GuardConfig
-from diwa_learning.ensemble.train import GuardJob
+from diwa_learning.ensemble.disagreement import EnsembleConfig
+from diwa_learning.ensemble.train import EnsembleJob
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.policy.train import PolicyConfig, PolicyJob
 from diwa_learning.reward.classifier import RewardConfig
@@ -24,13 +24,13 @@ from diwa_learning.world_model.train import WorldModelJob
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "world_model": (),
-    "guard": ("world_model",),
+    "ensemble": ("world_model",),
     "policy": ("skill", "world_model"),
     "reward": ("skill", "world_model", "play"),
-    "finetune": ("skill", "world_model", "play", "policy", "reward", "guard"),
+    "finetune": ("skill", "world_model", "play", "policy", "reward", "ensemble"),
 }
 """Stage -> what it uses beside its datasets."""
-SHARED = ("world_model", "guard")
+SHARED = ("world_model", "ensemble")
 """Stages that serve all skills, and take several datasets."""
 
 
@@ -44,8 +44,8 @@ class Checkpoints:
     """Of stage policy."""
     reward: str = ""
     """Of stage reward."""
-    guard: str = ""
-    """Of stage guard; used only where fine-tuning needs one (`FinetuneConfig.needs_guard`)."""
+    ensemble: str = ""
+    """Of stage ensemble; used only where fine-tuning needs one (`FinetuneConfig.needs_ensemble`)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class TrainConfig:
     """A stage, what it trains on and how."""
 
     stage: str = ""
-    """world_model, guard, policy, reward or finetune."""
+    """world_model, ensemble, policy, reward or finetune."""
     preset: str = DEFAULT_PRESET
     """Shipped preset under the settings of the stages."""
     dataset: str = ""
@@ -68,8 +68,8 @@ class TrainConfig:
     """What earlier stages left."""
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     """Settings of stage world_model."""
-    guard: GuardConfig = field(default_factory=GuardConfig)
-    """Settings of stage guard."""
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    """Settings of stage ensemble."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """Settings of stage policy."""
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -83,6 +83,12 @@ def train_config(given: Mapping[str, Any], where: str) -> TrainConfig:
 
     Sections of the configuration that belong to other commands are left out, so that a whole preset may be given.
     """
+    given = renamed(given, where)
+    for nested in ("stage", "checkpoints"):
+        if isinstance(value := given.get(nested), dict):
+            given[nested] = renamed(value, f"{where}: {nested}")
+        elif value in RENAMED:
+            given[nested] = next(iter(renamed({value: ""}, f"{where}: {nested}")))
     fields = {one.name for one in dataclasses.fields(TrainConfig)}
     own = {key: value for key, value in given.items() if key in fields or key not in SECTIONS}
     preset = load_parameters(str(own.get("preset", DEFAULT_PRESET)))
@@ -100,25 +106,30 @@ def train(config: TrainConfig) -> Path:
     demonstrations = datasets[0]
     skill = "" if config.stage in SHARED else demonstrated_skill(demonstrations, config.skill)
     out = expanded(config.out) if config.out else folder(config.stage, skill)
-    world_model, policy, reward, guard = (
+    world_model, policy, reward, ensemble = (
         expanded(given) if given else folder(stage, skill)
         for stage, given in dataclasses.asdict(config.checkpoints).items()
     )
-    guard_or_none = guard if config.checkpoints.guard or config.finetune.needs_guard else None
+    wanted = ensemble if config.checkpoints.ensemble or config.finetune.needs_ensemble else None
     jobs: dict[str, Job] = {
         "world_model": WorldModelJob(datasets, out, config.world_model),
-        "guard": GuardJob(datasets, world_model, out, config.guard),
+        "ensemble": EnsembleJob(datasets, world_model, out, config.ensemble),
         "policy": PolicyJob(demonstrations, world_model, out, config.policy),
         "reward": RewardJob(demonstrations, world_model, out, play, config.reward),
-        "finetune": FinetuneJob(policy, reward, world_model, demonstrations, out, play, guard_or_none, config.finetune),
+        "finetune": FinetuneJob(policy, reward, world_model, demonstrations, out, play, wanted, config.finetune),
     }
     jobs[config.stage].run()
     return out
 
 
 def folder(stage: str, skill: str = "") -> Path:
-    """Default folder of a checkpoint: `$DIWA_HOME/runs/world_model` (or `guard`), or `$DIWA_HOME/runs/SKILL/STAGE`."""
+    """Default folder of a checkpoint: `$DIWA_HOME/runs/world_model` or `ensemble`, or `$DIWA_HOME/runs/SKILL/STAGE`.
+
+    The ensemble's is `guard` where version 0.1 made it.
+    """
     runs = home() / "runs"
+    if stage == "ensemble" and (runs / "guard").exists():
+        return runs / "guard"
     return runs / stage if stage in SHARED else runs / skill / {"finetune": "finetuned"}.get(stage, stage)
 
 

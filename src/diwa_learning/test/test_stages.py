@@ -36,6 +36,21 @@ def test_sections_of_other_commands_are_left_out_and_unknown_keys_are_not():
         train_config({"preset": "huge"}, "here")
 
 
+def test_an_ensemble_was_called_guard(capsys, tmp_path, monkeypatch):
+    config = train_config({"stage": "guard", "guard": {"width": 9}, "checkpoints": {"guard": "g"}}, "here")
+    assert (config.stage, config.ensemble.width, config.checkpoints.ensemble) == ("ensemble", 9, "g")
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        f"here{place}: guard is deprecated: it is ensemble now" for place in ("", ": stage", ": checkpoints")
+    ]
+    with pytest.raises(DiwaError, match="here: guard and ensemble are the same: give ensemble alone"):
+        train_config({"guard": {}, "ensemble": {}}, "here")
+    monkeypatch.setenv("DIWA_HOME", str(tmp_path))
+    assert folder("ensemble") == tmp_path / "runs" / "ensemble"
+    (tmp_path / "runs" / "guard").mkdir(parents=True)
+    assert folder("ensemble") == tmp_path / "runs" / "guard"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -58,7 +73,7 @@ def test_an_open_quote_is_refused():
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        (TrainConfig("dream"), "unknown stage 'dream'; choose one of world_model, guard, policy, reward, finetune"),
+        (TrainConfig("dream"), "unknown stage 'dream'; choose one of world_model, ensemble, policy, reward, finetune"),
         (TrainConfig(), "unknown stage ''"),
         (TrainConfig("world_model"), "stage world_model takes one or more files as dataset, given: none"),
         (
@@ -85,8 +100,8 @@ def test_every_stage_finds_what_the_stages_before_left(toy_files, tmp_path, monk
     play, demonstrations = str(toy_files.play_path), str(toy_files.demonstrations_path)
     config = train_config({"preset": "debug", "stage": "world_model", "dataset": f"{play}, {demonstrations}"}, "here")
     assert train(config) == tmp_path / "runs" / "world_model"
-    quick = replace(config.guard, updates=4, width=8, stretches=4)
-    assert train(replace(config, stage="guard", guard=quick)) == tmp_path / "runs" / "guard"
+    quick = replace(config.ensemble, updates=4, width=8, stretches=4)
+    assert train(replace(config, stage="ensemble", ensemble=quick)) == tmp_path / "runs" / "ensemble"
     config = replace(config, dataset=demonstrations)
     assert train(replace(config, stage="policy")) == tmp_path / "runs" / "open_drawer" / "policy"
     assert train(replace(config, stage="reward", play=play)) == tmp_path / "runs" / "open_drawer" / "reward"

@@ -24,8 +24,8 @@ from diwa_data.dataset.dataset import load_dataset
 from diwa_data.dataset.file import copy_episodes
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import is_finished, load_checkpoint, read_header, save_checkpoint
-from diwa_learning.ensemble.disagreement import GuardConfig
-from diwa_learning.ensemble.train import GuardJob
+from diwa_learning.ensemble.disagreement import EnsembleConfig
+from diwa_learning.ensemble.train import EnsembleJob
 from diwa_learning.finetune.selection import before, scores
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.policy.train import PolicyConfig, PolicyJob
@@ -62,10 +62,12 @@ def degraded(
 ) -> dict[str, Any]:
     """A row for the run's own world model and one for each that is worse; also drawn over the hand's error.
 
-    Raises `DiwaError` for a run whose dreams had no guard.
+    Raises `DiwaError` for a run whose dreams had no ensemble.
     """
-    if not is_finished(run.guard):
-        raise DiwaError(f"{run.path} has no guard, which is asked here: finetune.dream.penalty or result best make one")
+    if not is_finished(run.ensemble):
+        raise DiwaError(
+            f"{run.path} has no ensemble, which is asked here: finetune.dream.penalty or result best make one"
+        )
     trained, held_out = split_play(run, out)
     rows = [measure(AS_TRAINED, run, held_out, out / "as_trained", clips, evaluation, sim)]
     for name, make in world_models(run.world_model, trained, config).items():
@@ -133,12 +135,12 @@ def learn(run: RunFolder, worse: RunFolder) -> None:
     model, demonstrations, play = worse.world_model, run.demonstrations, run.play
     policy = load_checkpoint(run.policy, "policy").config_as(PolicyConfig)
     reward = load_checkpoint(run.reward, "reward").config_as(RewardConfig)
-    guard = load_checkpoint(run.guard, "guard").config_as(GuardConfig)
+    ensemble = load_checkpoint(run.ensemble, "ensemble").config_as(EnsembleConfig)
     tuning = load_checkpoint(run.finetuned, "finetune").config_as(FinetuneConfig)
     PolicyJob(demonstrations, model, worse.policy, policy).run()
     RewardJob(demonstrations, model, worse.reward, play, reward).run()
-    GuardJob((play,), model, worse.guard, guard).run()
-    files = (worse.policy, worse.reward, model, demonstrations, worse.finetuned, play, worse.guard)
+    EnsembleJob((play,), model, worse.ensemble, ensemble).run()
+    files = (worse.policy, worse.reward, model, demonstrations, worse.finetuned, play, worse.ensemble)
     FinetuneJob(*files, tuning).run()
 
 
@@ -162,7 +164,7 @@ def measure(
 
 
 def dreams(curves: dict[str, Any], base: int) -> dict[str, dict[str, float]]:
-    """Success in dreams, the guard's deviation and the score, of the base's dreams and of the last ones."""
+    """Success in dreams, the ensemble's deviation and the score, of the base's dreams and of the last ones."""
     values = {name: [value for _, value in curves[name]] for name in ("dream_success", "deviation")}
     values["score"] = scores(curves, base)
     return {

@@ -117,8 +117,8 @@ def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) 
     job = RewardJob(run.demonstrations, run.world_model, true_reward, run.play, settings)
     train_reward(job, truth)
     again = tuned.config_as(FinetuneConfig)
-    guard = run.guard if again.needs_guard else None
-    files = (run.policy, true_reward, run.world_model, run.demonstrations, out / "finetuned", run.play, guard)
+    ensemble = run.ensemble if again.needs_ensemble else None
+    files = (run.policy, true_reward, run.world_model, run.demonstrations, out / "finetuned", run.play, ensemble)
     FinetuneJob(*files, again).run()
     policies = {"base": run.policy, "classifier": run.finetuned, "true labels": out / "finetuned"}
     setting = Setting(tuned.skill, run.world_model, run.reward, config.evaluate.max_steps, config.evaluate.limits, sim)
@@ -183,7 +183,9 @@ def score(runs: Sequence[RunFolder], out: Path, config: ExperimentConfig, sim: S
         result = evaluate(policies, run.world_model, run.reward, out / "evaluation" / name, setting, sim)
         judged += [Judged(name, setting.skill, n, *dreams[n], result.rate(f"{n}").rate) for n in dreams]
     if not judged:
-        raise DiwaError(f"{out.parents[1]} holds no fine-tuning whose dreams had a guard: set finetune.result to best")
+        raise DiwaError(
+            f"{out.parents[1]} holds no fine-tuning whose dreams had an ensemble: set finetune.result to best"
+        )
     panels = {
         "success in dreams, %": [100 * one.dream_success for one in judged],
         "offline score": [one.score for one in judged],

@@ -18,8 +18,8 @@ from diwa_data.dataset.dataset import BuildDatasetJob, DatasetConfig
 from diwa_data.errors import DiwaError
 from diwa_data.recording.recorder import RecordConfig
 from diwa_data.skills import SKILLS, require_skill
-from diwa_learning.ensemble.disagreement import GuardConfig
-from diwa_learning.ensemble.train import GuardJob
+from diwa_learning.ensemble.disagreement import EnsembleConfig
+from diwa_learning.ensemble.train import EnsembleJob
 from diwa_learning.finetune.dppo import DPPOConfig
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.policy.train import PolicyConfig, PolicyJob
@@ -33,7 +33,7 @@ from diwa_sim.table import SimConfig
 ALL = "all"
 """As a skill: every one."""
 STAGES = (
-    "record", "build", "replay", "train_world_model", "train_guard", "train_policy", "train_reward", "finetune",
+    "record", "build", "replay", "train_world_model", "train_ensemble", "train_policy", "train_reward", "finetune",
     "evaluate_curve", "evaluate", "dppo",
 )  # fmt: skip
 """Kinds of phases, in an order in which each finds its inputs finished."""
@@ -121,7 +121,7 @@ class Settings:
     demonstrations: RecordConfig
     dataset: DatasetConfig
     world_model: WorldModelConfig
-    guard: GuardConfig
+    ensemble: EnsembleConfig
     policy: PolicyConfig
     reward: RewardConfig
     finetune: FinetuneConfig
@@ -178,7 +178,7 @@ def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
         demonstrations=dataclasses.replace(record, skill=skill, episodes=c.demonstrations),
         dataset=section(DatasetConfig, "dataset"),
         world_model=dataclasses.replace(section(WorldModelConfig, "world_model"), seed=seed),
-        guard=dataclasses.replace(section(GuardConfig, "guard"), seed=seed),
+        ensemble=dataclasses.replace(section(EnsembleConfig, "ensemble"), seed=seed),
         policy=dataclasses.replace(section(PolicyConfig, "policy"), seed=seed),
         reward=dataclasses.replace(section(RewardConfig, "reward"), seed=seed),
         finetune=dataclasses.replace(section(FinetuneConfig, "finetune"), seed=seed),
@@ -203,7 +203,7 @@ def plan(folder: SweepFolder, sweep: Sweep) -> list[Phase]:
 
 
 def shared_phases(folder: SweepFolder, sweep: Sweep) -> Iterator[Phase]:
-    """Play and world model, unless they are another sweep's, and the guard of its dreams, if fine-tuning needs one."""
+    """Play and world model, unless they are another sweep's, and the ensemble if fine-tuning needs one."""
     s = sweep.settings(sweep.skills[0])
     if not sweep.config.world_model_of:
         yield Phase("record_play", RecordJob(folder.play_bags, s.play, s.sim), cores=s.play.workers)
@@ -213,9 +213,9 @@ def shared_phases(folder: SweepFolder, sweep: Sweep) -> Iterator[Phase]:
         # a model that has seen them dreams of success.
         model = WorldModelJob((folder.play,), folder.world_model, s.world_model)
         yield Phase("train_world_model", model, ("build_play",), ALL_CORES)
-    if s.finetune.needs_guard:
-        guard = GuardJob((folder.play,), folder.world_model, folder.guard, s.guard)
-        yield Phase("train_guard", guard, _after(sweep))
+    if s.finetune.needs_ensemble:
+        ensemble = EnsembleJob((folder.play,), folder.world_model, folder.ensemble, s.ensemble)
+        yield Phase("train_ensemble", ensemble, _after(sweep))
 
 
 def skill_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
@@ -243,9 +243,13 @@ def run_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
     """Fine-tuning of a run, its learning curve, its evaluation from the starts of its base, and the baseline."""
     name, c, s = f.run.name, sweep.config, sweep.settings(f.run.skill, f.run.seed)
     config = dataclasses.replace(s.finetune, alpha_bc=f.run.alpha)
-    guard = f.guard if config.needs_guard else None
-    learned = [f"{f.run.trained}/train_policy", f"{f.run.trained}/train_reward", *(["train_guard"] if guard else [])]
-    tuned = FinetuneJob(f.policy, f.reward, f.world_model, f.demonstrations, f.finetuned, f.play, guard, config)
+    ensemble = f.ensemble if config.needs_ensemble else None
+    learned = [
+        f"{f.run.trained}/train_policy",
+        f"{f.run.trained}/train_reward",
+        *(["train_ensemble"] if ensemble else []),
+    ]
+    tuned = FinetuneJob(f.policy, f.reward, f.world_model, f.demonstrations, f.finetuned, f.play, ensemble, config)
     yield Phase(f"{name}/finetune", tuned, tuple(learned))
     models, after = (f.world_model, f.reward), (f"{name}/finetune",)
     if c.curve_checkpoints:

@@ -28,7 +28,7 @@ HERE = "local"
 """Address of a Ray that is started on this machine, and ends with the command."""
 SLOT = "phases"
 """Resource of a Ray on this machine: phases at a time."""
-LEARNS = ("world_model", "guard", "policy", "reward", "finetune", "dppo")
+LEARNS = ("world_model", "ensemble", "policy", "reward", "finetune", "dppo")
 """Sections of jobs that train a network: a GPU helps."""
 
 

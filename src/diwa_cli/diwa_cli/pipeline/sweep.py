@@ -33,14 +33,14 @@ DEPENDS_ON = {
     "record_play": _PLAY,
     "build_play": _PLAY,
     "train_world_model": _WORLD_MODEL,
-    "train_guard": (*_WORLD_MODEL, "guard"),
+    "train_ensemble": (*_WORLD_MODEL, "ensemble"),
     "record": _DEMONSTRATIONS,
     "build": _DEMONSTRATIONS,
     "replay": _DEMONSTRATIONS,
     "train_policy": (*_WORLD_MODEL, *_DEMONSTRATIONS, "policy"),
     "train_reward": (*_WORLD_MODEL, *_DEMONSTRATIONS, "reward"),
-    "finetune": (*_LEARNED, "guard", "finetune"),
-    "evaluate": (*_LEARNED, "guard", "finetune", "final"),
+    "finetune": (*_LEARNED, "ensemble", "finetune"),
+    "evaluate": (*_LEARNED, "ensemble", "finetune", "final"),
 }
 """Last part of a phase's name -> the sections of the configuration that decide its output."""
 

@@ -143,7 +143,7 @@ def selected(metrics: dict[str, Any], scores: dict[int, float], truth: dict[int,
     chosen, last = metrics["iteration"], metrics["steps"]
     text = (
         f"The result is the policy after iteration {chosen} of {last}, the best of {len(scores)} by offline score: "
-        f"dream success less the guard's deviation beyond that of the base's dreams, {scores[chosen]:.2f}."
+        f"dream success less the ensemble's deviation beyond that of the base's dreams, {scores[chosen]:.2f}."
     )
     if chosen != last and chosen in truth and last in truth:
         rates = [100 * truth[iteration].rate for iteration in (chosen, last)]

@@ -84,9 +84,9 @@ def test_plan_on_the_world_model_of_another_run(tmp_path):
 def test_dreams_that_pay_for_deviation_have_a_guard():
     found = planned(SweepConfig(skills=("turn_on_led",), seeds=(3,)), Path(__file__).parents[1] / "tiny.yaml")
     (finetune,) = (phase for phase in found.values() if phase.stage == "finetune")
-    assert found["train_guard"].after == ("train_world_model",)
-    assert "train_guard" in finetune.after
-    assert finetune.job.guard == Path("out/guard")
+    assert found["train_ensemble"].after == ("train_world_model",)
+    assert "train_ensemble" in finetune.after
+    assert finetune.job.ensemble == Path("out/ensemble")
 
 
 def test_seeds_and_alphas_reach_the_phases_that_they_are_for():
@@ -263,15 +263,15 @@ def check_variant(diwa, out, variant):
     assert ran.status == 0, ran.err
     assert f"from {out}, where it is configured alike: 8 finished phases" in ran.out
     links = {str(path.relative_to(variant)) for path in variant.rglob("*") if path.is_symlink()}
-    assert links == {"bags/play", "play.h5", "world_model", "guard", *DEMONSTRATIONS, "open_drawer/seed_0/reward"}
+    assert links == {"bags/play", "play.h5", "world_model", "ensemble", *DEMONSTRATIONS, "open_drawer/seed_0/reward"}
     assert all((variant / link).resolve().is_relative_to(out) for link in links)
     assert (variant / "open_drawer/seed_2/reward/weights.safetensors").is_file()
     ran = diwa("compare", out, variant)
     assert ran.out.count("| open_drawer | 0 |") == 1, ran.err
     ran = diwa(*words, "--reuse", out, "--out", variant)
     assert (ran.status, "configured alike" in ran.out) == (0, False)
-    ran = diwa(*words, "--reuse", variant / "guard", "--out", variant.with_name("new"))
-    assert (ran.status, "guard holds no sweep: --reuse takes the folder of one" in ran.err) == (2, True)
+    ran = diwa(*words, "--reuse", variant / "ensemble", "--out", variant.with_name("new"))
+    assert (ran.status, "ensemble holds no sweep: --reuse takes the folder of one" in ran.err) == (2, True)
     assert not variant.with_name("new").exists()
     check_what_is_reused(out, variant)
 
@@ -279,7 +279,7 @@ def check_variant(diwa, out, variant):
 def check_what_is_reused(out, variant):
     """Phases that a sweep of another world model takes, one on the same, one that fine-tunes or judges otherwise."""
     text = Path(SWEEP[4]).read_text()
-    shared = {"guard", *DEMONSTRATIONS, *LEARNED}
+    shared = {"ensemble", *DEMONSTRATIONS, *LEARNED}
     judged = {path for path in LEARNED | JUDGED if path.endswith("final")}
     for how, change, expected in (
         ("reuse", ("updates: 6\n", "updates: 7\n"), {"bags/play", "play.h5", *DEMONSTRATIONS}),

@@ -24,11 +24,11 @@ from diwa_data.files import atomic_path, read_object, write_json
 from diwa_data.manifest import CHECKPOINT_FILES, file_digest, require_format, require_sealed, write_manifest
 from diwa_data.spec import Spec, require_same
 
-Phase = Literal["world_model", "guard", "policy", "reward", "finetune"]
+Phase = Literal["world_model", "ensemble", "policy", "reward", "finetune"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 COMMANDS = {
     "world_model": "diwa train-world-model",
-    "guard": "diwa train-guard",
+    "ensemble": "diwa train-ensemble",
     "policy": "diwa train-policy",
     "reward": "diwa train-reward",
     "finetune": "diwa finetune",
@@ -126,8 +126,15 @@ def write_checkpoint(
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """`config.json` of a checkpoint or unfinished run: phase, software, world_model, inputs, config."""
+    """`config.json` of a checkpoint or unfinished run: phase, software, world_model, inputs, config.
+
+    An ensemble was called guard before 0.2.
+    """
     header = read_object(path / CONFIG, f"{REMAKE}, unless {path} is another folder than you meant")
+    if header.get("phase") == "guard":
+        header["phase"] = "ensemble"
+    if isinstance(inputs := header.get("inputs"), dict) and "guard" in inputs:
+        inputs["ensemble"] = inputs.pop("guard")
     if "format" in header:
         require_format(header["format"], FORMAT, str(path / CONFIG))
     if header.get("phase") not in PHASES or not isinstance(header.get("config"), dict):

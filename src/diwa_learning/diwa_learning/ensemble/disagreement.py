@@ -1,4 +1,4 @@
-"""The guard: where an ensemble of priors disagrees, the world model guesses, and dreams should not be believed.
+"""Ensemble disagreement: where the priors of an ensemble disagree, the world model guesses and dreams are not believed.
 
 Its members have the form of the world model's prior p(z | h) and learn the same from the same recordings, each from
 weights and a resample of its own. Where recordings have been they agree; a policy that lives on the model's errors
@@ -20,7 +20,7 @@ from diwa_learning.world_model.rssm import RSSMConfig
 
 
 @dataclass(frozen=True)
-class GuardConfig:
+class EnsembleConfig:
     """An ensemble of priors on a world model, and what is usual for it."""
 
     members: int = 5
@@ -32,25 +32,25 @@ class GuardConfig:
     batch_size: int = 256
     """Frames per step and member."""
     learning_rate: float = 1e-3
-    """Of Adam; falls to 0 linearly."""
+    """Learning rate of Adam; falls to 0 linearly."""
     held_out: float = 0.1
     """Share of episodes kept to learn what is usual, at least one."""
     stretches: int = 200
-    """Pieces of them imagined for it, under the recorded actions."""
+    """Segments of them imagined for it, under the recorded actions."""
     context: int = 8
     """Frames filtered before each."""
     horizon: int = 72
-    """Actions of each."""
+    """Imagined actions of each."""
     log_every: int = 50
     """Updates between log entries."""
     save_every: int = 500
     """Updates between saves of the resumable state."""
     seed: int = 0
-    """Of weights, resamples and pieces."""
+    """Seed of weights, resamples and segments."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.members <= 100:
-            raise DiwaError(f"guard.members is {self.members}; it must lie in [1, 100]")
+            raise DiwaError(f"ensemble.members is {self.members}; it must lie in [1, 100]")
 
 
 class EnsembleLinear(nn.Module):
@@ -76,15 +76,15 @@ class EnsembleLayerNorm(nn.Module):
         return torch.addcmul(self.bias[:, None], F.layer_norm(x, x.shape[-1:]), self.weight[:, None])
 
 
-class Guard(nn.Module):
-    """M priors D -> W -> C*K as one stacked network, with mean and spread of their disagreement on recordings."""
+class Ensemble(nn.Module):
+    """M priors D -> W -> C*K as one batched network, with mean and spread of their disagreement on recordings."""
 
     mean: Tensor
     """Mean disagreement over states imagined under recorded actions, nats per categorical."""
     std: Tensor
     """Its standard deviation."""
 
-    def __init__(self, config: GuardConfig, rssm: RSSMConfig):
+    def __init__(self, config: EnsembleConfig, rssm: RSSMConfig):
         super().__init__()
         self.sizes, self.count = (rssm.categoricals, rssm.classes), config.members
         latent, width = rssm.categoricals * rssm.classes, config.width
@@ -101,7 +101,7 @@ class Guard(nn.Module):
         return self.members(h).unflatten(-1, self.sizes)
 
     def disagreement(self, h: Tensor) -> Tensor:
-        """Recurrent states (B, D) -> (B,): what knowing the member says about z, nats per categorical.
+        """Recurrent states (B, D) -> (B,): information that the choice of a member has about z, nats per categorical.
 
         The entropy of the members' mean less their mean entropy; 0 where they agree, log M at the most.
         """
@@ -110,5 +110,5 @@ class Guard(nn.Module):
         return ((log.exp() * log).mean(0) - mean.exp() * mean).sum(-1).mean(-1)
 
     def deviation(self, h: Tensor) -> Tensor:
-        """The same in standard deviations from what is usual on recordings."""
+        """The disagreement in standard deviations from its mean on recordings."""
         return (self.disagreement(h) - self.mean) / self.std

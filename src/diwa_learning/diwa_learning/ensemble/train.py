@@ -1,4 +1,4 @@
-"""The guard's training: an ensemble of priors on filtered recordings, and its disagreement on held-out ones."""
+"""Training of an ensemble of priors on filtered recordings, and its disagreement on held-out ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import build, load_checkpoint
 from diwa_learning.core.device import compute_device, set_learning_rate, step
 from diwa_learning.core.run import TrainingRun, require_run_folder
-from diwa_learning.ensemble.disagreement import Guard, GuardConfig
+from diwa_learning.ensemble.disagreement import Ensemble, EnsembleConfig
 from diwa_learning.world_model.latents import draw_segments, embed_clips, imagined_states, whole
 from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint, split_held_out
@@ -28,20 +28,20 @@ CLIPS = 16
 
 
 @dataclass(frozen=True)
-class LoadedGuard:
-    """A trained guard in evaluation mode."""
+class LoadedEnsemble:
+    """A trained ensemble in evaluation mode."""
 
-    guard: Guard
+    ensemble: Ensemble
     hash: str
-    """Of its weights."""
+    """Hash of its weights."""
 
 
 @dataclass(frozen=True)
-class GuardJob(Job):
-    """Train a guard of a world model's dreams: an ensemble of priors that disagrees where the model guesses."""
+class EnsembleJob(Job):
+    """Train an ensemble of a world model's priors, which disagree where its dreams are guesses."""
 
-    command_name: ClassVar[str] = "train-guard"
-    section: ClassVar[str] = "guard"
+    command_name: ClassVar[str] = "train-ensemble"
+    section: ClassVar[str] = "ensemble"
 
     datasets: tuple[Path, ...]
     """HDF5 files that the world model was trained on."""
@@ -49,45 +49,45 @@ class GuardJob(Job):
     """Checkpoint folder of `diwa train-world-model`."""
     out: Path
     """Checkpoint folder; an interrupted training in it continues."""
-    config: GuardConfig = field(default_factory=GuardConfig)
+    config: EnsembleConfig = field(default_factory=EnsembleConfig)
     """Sizes and schedule."""
 
     def run(self) -> None:
         """Train, or continue."""
-        train_guard(self)
+        train_ensemble(self)
 
 
-def train_guard(job: GuardJob) -> None:
-    """Train a guard for dreams of the job's world model; leaves a `guard` checkpoint.
+def train_ensemble(job: EnsembleJob) -> None:
+    """Train an ensemble for dreams of the job's world model; leaves an `ensemble` checkpoint.
 
     Raises `DiwaError` for fewer than two members, and for a dataset of another spec.
     """
     config, out = job.config, job.out
     if config.members < 2:
-        raise DiwaError(f"a guard of {config.members} members cannot disagree: take 2 or more")
+        raise DiwaError(f"an ensemble of {config.members} members cannot disagree: take 2 or more")
     require_run_folder(out)
     world = load_world_model(job.world_model, compute_device())
     loaded = [load_dataset(path, world.spec) for path in job.datasets]
     inputs = {"datasets": [fingerprint(dataset) for dataset in loaded]}
-    with TrainingRun(out, "guard", config, world.spec, world.hash, inputs) as run:
+    with TrainingRun(out, "ensemble", config, world.spec, world.hash, inputs) as run:
         if run.finished:
             return
         training, held_out = split_held_out(loaded, config.held_out, run.rng)
         h, target = filtered_frames(world.model, training)
-        guard = Guard(config, world.model.rssm.config).to(world.model.device)
-        optimizer = torch.optim.Adam(guard.members.parameters(), config.learning_rate, fused=True)
+        ensemble = Ensemble(config, world.model.rssm.config).to(world.model.device)
+        optimizer = torch.optim.Adam(ensemble.members.parameters(), config.learning_rate, fused=True)
         resamples = torch.randint(len(h), (config.members, len(h)), device=h.device)
-        run.track(guard=guard, adam=optimizer)
+        run.track(guard=ensemble, adam=optimizer)
         for update in run.steps(config.updates):
             set_learning_rate(optimizer, config.learning_rate * (1 - update / config.updates))
             drawn = torch.randint(len(h), (config.members, config.batch_size), device=h.device)
             rows = resamples.gather(1, drawn)
-            loss = categorical_kl(target[rows], guard.logits(h[rows])).mean(-1)  # (M,)
+            loss = categorical_kl(target[rows], ensemble.logits(h[rows])).mean(-1)  # (M,)
             step(optimizer, loss.sum())  # no member's gradient reaches another
             run.watch(loss=loss.mean())
             if update % config.log_every == 0:
                 run.log(update, {"loss": loss.mean()})
-        run.finish(guard.state_dict(), calibrate(guard, world.model, held_out, config))
+        run.finish(ensemble.state_dict(), calibrate(ensemble, world.model, held_out, config))
 
 
 @torch.no_grad()
@@ -103,8 +103,10 @@ def filtered_frames(model: WorldModel, episodes: Sequence[Episode]) -> tuple[Ten
 
 
 @torch.no_grad()
-def calibrate(guard: Guard, model: WorldModel, episodes: Sequence[Episode], config: GuardConfig) -> dict[str, float]:
-    """Set what is usual from pieces of recordings, imagined under their actions; returns it."""
+def calibrate(
+    ensemble: Ensemble, model: WorldModel, episodes: Sequence[Episode], config: EnsembleConfig
+) -> dict[str, float]:
+    """Set mean and spread from segments of recordings, imagined under their actions; returns them."""
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
     segments = draw_segments(episodes, config.stretches, config.context + config.horizon, rng)
     found = []
@@ -112,20 +114,20 @@ def calibrate(guard: Guard, model: WorldModel, episodes: Sequence[Episode], conf
         noise = model.rssm.noise(*clips.valid.shape, rng=generator)
         h = imagined_states(model, clips, noise, config.context).h
         imagined = h[:, config.context :][clips.valid[:, config.context :]]
-        found.append(guard.disagreement(imagined))
+        found.append(ensemble.disagreement(imagined))
     disagreement = torch.cat(found)
     if len(disagreement) < 2:
         raise DiwaError(
-            f"no held-out recording is longer than the guard's context of {config.context} frames: lower it"
+            f"no held-out recording is longer than the ensemble's context of {config.context} frames: lower it"
         )
-    guard.mean.copy_(disagreement.mean())
-    guard.std.copy_(disagreement.std())
-    return {"mean": float(guard.mean), "std": float(guard.std)}
+    ensemble.mean.copy_(disagreement.mean())
+    ensemble.std.copy_(disagreement.std())
+    return {"mean": float(ensemble.mean), "std": float(ensemble.std)}
 
 
-def load_guard(path: Path, model: WorldModel, world_model_hash: str) -> LoadedGuard:
-    """The guard of a checkpoint; `DiwaError` when it is of another phase, spec or world model."""
-    checkpoint = load_checkpoint(path, "guard", model.spec, world_model_hash)
-    config = checkpoint.config_as(GuardConfig)
-    guard = build(lambda: Guard(config, model.rssm.config), checkpoint.weights, path)
-    return LoadedGuard(guard.to(model.device).eval().requires_grad_(False), checkpoint.hash)
+def load_ensemble(path: Path, model: WorldModel, world_model_hash: str) -> LoadedEnsemble:
+    """The ensemble of a checkpoint; `DiwaError` when it is of another phase, spec or world model."""
+    checkpoint = load_checkpoint(path, "ensemble", model.spec, world_model_hash)
+    config = checkpoint.config_as(EnsembleConfig)
+    ensemble = build(lambda: Ensemble(config, model.rssm.config), checkpoint.weights, path)
+    return LoadedEnsemble(ensemble.to(model.device).eval().requires_grad_(False), checkpoint.hash)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from diwa_data.spec import ActionSpec
 from diwa_learning.core.device import Precision, compiled, is_half
-from diwa_learning.ensemble.disagreement import Guard
+from diwa_learning.ensemble.disagreement import Ensemble
 from diwa_learning.finetune.start_states import StartConfig
 from diwa_learning.policy.base import ChainPolicy, Exploration
 from diwa_learning.reward.classifier import SuccessClassifier
@@ -37,7 +37,7 @@ class DreamConfig:
     reward: Literal["binary", "probability"] = "binary"
     """`binary`: 1 above the classifier's threshold, which ends the dream; `probability`: that, and it goes on."""
     penalty: float = 0.0
-    """Taken off a chunk's reward for each standard deviation by which the guard deviates after it; 0 = off."""
+    """Taken off a chunk's reward for each standard deviation by which the ensemble deviates after it; 0 = off."""
     precision: Precision = "float32"
     """Arithmetic of the world model's matrix products; h, logits, policy and classifier are always float32. `auto`:
     bfloat16 where the processor or GPU multiplies it."""
@@ -68,7 +68,7 @@ class Rollout:
     age: Tensor
     """(N, T) int64: chunks since the dream's start, 1 for its first."""
     deviation: Tensor
-    """(N, T) of the guard in the state after the chunk, standard deviations (`Guard.deviation`); 0 without one."""
+    """(N, T) ensemble disagreement after the chunk, standard deviations (`Ensemble.deviation`); 0 without one."""
 
     @staticmethod
     def stack(chunks: Sequence[Rollout]) -> Rollout:
@@ -143,7 +143,7 @@ class Step:
     probability: Tensor
     """(N,) of success after it."""
     deviation: Tensor
-    """(N,) of the guard after it; 0 without one."""
+    """(N,) of the ensemble after it; 0 without one."""
 
 
 class Dream:
@@ -156,9 +156,9 @@ class Dream:
         starts: State,
         config: DreamConfig,
         rng: torch.Generator,
-        guard: Guard | None = None,
+        ensemble: Ensemble | None = None,
     ):
-        self.model, self.classifier, self.starts, self.guard = model, classifier, starts, guard
+        self.model, self.classifier, self.starts, self.ensemble = model, classifier, starts, ensemble
         self.config, self.rng = config, rng
         self._half = is_half(config.precision, model.device)
         self._rssm = with_bfloat16_weights(model.rssm) if self._half else model.rssm
@@ -198,7 +198,7 @@ class Dream:
         sample = policy.explore(state.features, noise, self.config.exploration)
         after = self.imagine(state, sample.actions, gumbel)
         probability = self.classifier.probability(after.features)
-        deviation = self.guard.deviation(after.h) if self.guard else torch.zeros_like(probability)
+        deviation = self.ensemble.deviation(after.h) if self.ensemble else torch.zeros_like(probability)
         return Step(sample.chains, after, probability, deviation)
 
     def imagine(self, state: State, actions: Tensor, gumbel: Tensor) -> State:

@@ -1,8 +1,8 @@
 """Which iterations of fine-tuning are kept as checkpoints, and which of them is the result.
 
 The choice is by an offline score: no robot and no simulator is asked. Dream success does not rank policies: all dream
-of success in the end. How much more a guard deviates in these dreams than in the base policy's says how much of that
-success the world model guesses. The score is the one less the other: a standard deviation cancels all success
+of success in the end. How much more an ensemble deviates in these dreams than in the base policy's says how much of
+that success the world model guesses. The score is the one less the other: a standard deviation cancels all success
 (docs/laptop.md says how much the score is worth).
 """
 
@@ -59,7 +59,7 @@ class Choice:
 def scores(curves: Curves, base: int) -> list[float]:
     """Score of each iteration's dreams; the first `base` iterations dream the policy before fine-tuning.
 
-    Dream success, 0 to 1, less the guard's mean deviation beyond that of the base's dreams, in standard deviations.
+    Dream success, 0 to 1, less the ensemble's mean deviation beyond that of the base's dreams, in standard deviations.
     """
     success, deviation = ([value for _, value in curves[name]] for name in ("dream_success", "deviation"))
     usual = sum(deviation[:base]) / len(deviation[:base])

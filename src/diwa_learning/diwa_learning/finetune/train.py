@@ -14,7 +14,7 @@ from diwa_data.dataset.dataset import Dataset, load_dataset, require_one_skill
 from diwa_data.errors import DiwaError
 from diwa_learning.core.device import compute_device
 from diwa_learning.core.run import Curves, TrainingRun, require_run_folder
-from diwa_learning.ensemble.train import LoadedGuard, load_guard
+from diwa_learning.ensemble.train import LoadedEnsemble, load_ensemble
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.learner import BCWeight, Learner, PPOConfig
 from diwa_learning.finetune.selection import Choice, choose, finish, is_kept, keep_iteration, scores
@@ -48,7 +48,7 @@ class FinetuneConfig:
     checkpoint_every: int = 50
     """Iterations between policy checkpoints in `iterations/`."""
     result: Literal["last", "best"] = "last"
-    """Which checkpoint is the result: the last, or the one with the best offline score, which needs a guard."""
+    """Which checkpoint is the result: the last, or the one with the best offline score, which needs an ensemble."""
     patience: int = 0
     """With `best`: checkpoints without a better score after which fine-tuning ends; 0 = never before `iterations`."""
     save_every: int = 20
@@ -62,7 +62,7 @@ class FinetuneConfig:
         return self.critic_warmup + 1
 
     @property
-    def needs_guard(self) -> bool:
+    def needs_ensemble(self) -> bool:
         """Whether dreams pay for its deviation, or it chooses among checkpoints."""
         return self.dream.penalty > 0 or self.result == "best"
 
@@ -90,8 +90,8 @@ class FinetuneJob(Job):
     """Checkpoint folder; an interrupted training in it continues."""
     play: Path | None = None
     """HDF5 file with play: dreams start from its frames too."""
-    guard: Path | None = None
-    """Checkpoint folder of `diwa train-guard`: says where dreams should not be believed."""
+    ensemble: Path | None = None
+    """Checkpoint folder of `diwa train-ensemble`: says where dreams should not be believed."""
     config: FinetuneConfig = field(default_factory=FinetuneConfig)
     """Sizes and schedule."""
 
@@ -118,8 +118,8 @@ def finetune(job: FinetuneJob) -> None:
         if run.finished:
             return
         rng = torch.Generator(world.model.device).manual_seed(config.seed)
-        starts, classifier, guard = loaded.start_states(config), loaded.reward.classifier, loaded.guard
-        dream = Dream(world.model, classifier, starts, config.dream, rng, guard.guard if guard else None)
+        starts, classifier, ensemble = loaded.start_states(config), loaded.reward.classifier, loaded.ensemble
+        dream = Dream(world.model, classifier, starts, config.dream, rng, ensemble.ensemble if ensemble else None)
         bc_weight = BCWeight(config.alpha_for(policy.skill), config.target_kl)
         features, exploration = world.model.feature_dim, config.dream.exploration
         learner = Learner(policy.policy, features, config.ppo, exploration, bc_weight, rng)
@@ -148,7 +148,7 @@ class Loaded:
     world: LoadedWorldModel
     policy: LoadedPolicy
     reward: LoadedReward
-    guard: LoadedGuard | None
+    ensemble: LoadedEnsemble | None
     demonstrations: Dataset
     play: Dataset | None
 
@@ -160,7 +160,7 @@ class Loaded:
             "demonstrations": fingerprint(self.demonstrations),
             "play": self.play and fingerprint(self.play),
             "skill": self.policy.skill,
-            **({"guard": self.guard.hash} if self.guard else {}),
+            **({"ensemble": self.ensemble.hash} if self.ensemble else {}),
         }
 
     def start_states(self, config: FinetuneConfig) -> State:
@@ -175,24 +175,24 @@ def load(job: FinetuneJob) -> Loaded:
     require_possible(job)
     world = load_world_model(job.world_model, compute_device())
     policy, reward = load_pretrained(job.policy, world), load_reward(job.reward, world)
-    guard = load_guard(job.guard, world.model, world.hash) if job.guard else None
+    ensemble = load_ensemble(job.ensemble, world.model, world.hash) if job.ensemble else None
     demonstrations = load_dataset(job.demonstrations, world.spec)
     play = load_dataset(job.play, world.spec) if job.play else None
     shown = require_one_skill(demonstrations.episodes, job.demonstrations)
     for path, skill in ((job.demonstrations, shown), (job.reward, reward.skill)):
         if skill != policy.skill:
             raise DiwaError(f"{job.policy} is for {policy.skill}, but {path} is for {skill}")
-    return Loaded(world, policy, reward, guard, demonstrations, play)
+    return Loaded(world, policy, reward, ensemble, demonstrations, play)
 
 
 def require_possible(job: FinetuneJob) -> None:
-    """Raise `DiwaError` for a target that no policy reaches, and where a guard is needed and there is none."""
+    """Raise `DiwaError` for a target that no policy reaches, and where an ensemble is needed and there is none."""
     config = job.config
     if config.target_kl is not None and config.target_kl <= 0:
         raise DiwaError(f"a target_kl of {config.target_kl:g} cannot be reached: choose one above 0")
-    if config.needs_guard and not job.guard:
+    if config.needs_ensemble and not job.ensemble:
         needing = f"a dream.penalty of {config.dream.penalty:g}" if config.dream.penalty else "the best result"
-        raise DiwaError(f"{needing} needs a guard: make one with `diwa train-guard`")
+        raise DiwaError(f"{needing} needs an ensemble: make one with `diwa train-ensemble`")
 
 
 def best(curves: Curves, done: int, config: FinetuneConfig) -> Choice | None:

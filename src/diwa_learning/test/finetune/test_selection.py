@@ -7,12 +7,14 @@ import torch
 import toy
 
 from diwa_learning.core.checkpoint import load_checkpoint
-from diwa_learning.ensemble.disagreement import GuardConfig
-from diwa_learning.ensemble.train import GuardJob
+from diwa_learning.ensemble.disagreement import EnsembleConfig
+from diwa_learning.ensemble.train import EnsembleJob
 from diwa_learning.finetune.selection import choose, iteration_folder, scores
 from diwa_learning.finetune.train import FinetuneJob
 
-GUARD = GuardConfig(members=2, width=8, updates=40, batch_size=16, stretches=10, horizon=8, context=2, save_every=90)
+ENSEMBLE = EnsembleConfig(
+    members=2, width=8, updates=40, batch_size=16, stretches=10, horizon=8, context=2, save_every=90
+)
 
 
 def test_score_is_success_less_the_deviation_beyond_the_bases():
@@ -38,20 +40,20 @@ def test_the_search_ends_after_so_many_that_are_no_better():
 
 
 @pytest.fixture(scope="module")
-def guard_path(toy_files, tmp_path_factory):
-    out = tmp_path_factory.mktemp("guard") / "run"
-    GuardJob(datasets=(toy_files.play_path,), world_model=toy_files.world_model_path, out=out, config=GUARD).run()
+def ensemble_path(toy_files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ensemble") / "run"
+    EnsembleJob(datasets=(toy_files.play_path,), world_model=toy_files.world_model_path, out=out, config=ENSEMBLE).run()
     return out
 
 
 @pytest.fixture
-def job(guard_path, toy_files, toy_policy_path, toy_reward_path):
+def job(ensemble_path, toy_files, toy_policy_path, toy_reward_path):
     """Make a job that keeps every second policy of eight and ends with the best."""
 
     def make(out, seed=0, **changes):
         config = replace(toy.FINETUNE, iterations=8, checkpoint_every=2, result="best", seed=seed, **changes)
         files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path)
-        return FinetuneJob(*files, out, toy_files.play_path, guard_path, config)
+        return FinetuneJob(*files, out, toy_files.play_path, ensemble_path, config)
 
     return make
 

@@ -45,7 +45,7 @@ def test_a_stopped_training_tells_how_far_it_is_and_continues_to_the_same_weight
 @pytest.mark.parametrize(
     ("parameters", "problem"),
     [
-        (("stage:=dream",), "unknown stage 'dream'; choose one of world_model, guard, policy, reward, finetune"),
+        (("stage:=dream",), "unknown stage 'dream'; choose one of world_model, ensemble, policy, reward, finetune"),
         (("stage:=policy", "policy.epoch:=3"), "parameters of /train.policy: unknown key 'epoch'; known: net, epochs"),
     ],
 )
