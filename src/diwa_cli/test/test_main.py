@@ -67,7 +67,9 @@ def test_old_names_go_on_with_a_line_on_stderr(diwa, tmp_path):
     ran = diwa("train-guard", "--help")
     assert (ran.status, "usage: diwa train-ensemble" in ran.out) == (0, True)
     assert ran.err == "diwa train-guard is deprecated: it is diwa train-ensemble now\n"
-    paths = [word for name in ("policy", "reward", "world-model", "demonstrations", "out") for word in (f"--{name}", "x")]
+    paths = [
+        word for name in ("policy", "reward", "world-model", "demonstrations", "out") for word in (f"--{name}", "x")
+    ]
     for given in (["--guard", tmp_path], [f"--guard={tmp_path}"]):
         ran = diwa("finetune", *paths, *given)
         assert ran.status == 2
