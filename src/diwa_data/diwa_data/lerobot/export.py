@@ -33,10 +33,10 @@ from diwa_data.lerobot.files import (
     VIDEO_PATH,
     FrameTables,
     ImageStatistics,
+    Numbered,
     Video,
     dataset_card,
     import_arrow,
-    numbered,
     vector_statistics,
     write_tasks,
 )
@@ -140,7 +140,8 @@ def _write(dataset: Dataset, folder: Path, repo_id: str, video: bool) -> Export:
     write_json(folder / "meta/stats.json", statistics)
     write_json(folder / "meta/info.json", _info(dataset.spec, features, len(rows), index, len(tasks), video))
     write_tasks(folder / "meta/tasks.parquet", tasks)
-    import_arrow().parquet.write_table(import_arrow().Table.from_pylist(episodes), numbered(folder, EPISODES_PATH, 0))
+    arrow, path = import_arrow(), Numbered(folder, EPISODES_PATH).next_path()
+    arrow.parquet.write_table(arrow.Table.from_pylist(episodes), path)
     (folder / "spec.json").write_text(dataset.spec.to_json())
     (folder / "README.md").write_text(dataset_card(repo_id, dataset.spec, tasks, len(rows), index))
     return Export(repo_id, len(rows), index, tuple(tasks), folder_size(folder))

@@ -30,27 +30,42 @@ CODEC, PIXELS = "h264", "yuv444p"
 """Halved colour resolution (4:2:0) would double the error in videos of 64 pixels, and save 6 % of their size."""
 
 
-class FrameTables:
+class Numbered:
+    """Files of one kind, numbered in folders of `CHUNK_SIZE`."""
+
+    def __init__(self, folder: Path, template: str, **names: str):
+        self._folder, self._template, self._names, self._next = folder, template, names, 0
+
+    def next_path(self) -> Path:
+        """The path of the next file; its folder is made."""
+        self._next += 1
+        path = self._folder / self._template.format(**self.place(), **self._names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def place(self) -> dict[str, int]:
+        """Numbers of the last file."""
+        return dict(zip(("chunk_index", "file_index"), divmod(self._next - 1, CHUNK_SIZE), strict=True))
+
+
+class FrameTables(Numbered):
     """The parquet files of the frames. A context: leaving it ends the last file."""
 
     def __init__(self, folder: Path, features: dict[str, dict[str, Any]]):
         """`features`: LeRobot's, by name; those of dtype `video` have no column."""
-        self._folder = folder
+        super().__init__(folder, DATA_PATH)
         self._columns = {key: feature for key, feature in features.items() if feature["dtype"] != "video"}
         self._schema = _schema(self._columns)
-        self._number = -1
         self._path = folder
         self._writer: Any = None
 
     def begin_episode(self) -> dict[str, int]:
         """Where its rows will lie: columns of the episode's metadata."""
         if self._writer is None or self._path.stat().st_size >= DATA_MEGABYTES * 1e6:
-            self._end()
-            self._number += 1
-            self._path = numbered(self._folder, DATA_PATH, self._number)
+            self.__exit__()
+            self._path = self.next_path()
             self._writer = import_arrow().parquet.ParquetWriter(self._path, self._schema, compression="snappy")
-        chunk, file = divmod(self._number, CHUNK_SIZE)
-        return {"data/chunk_index": chunk, "data/file_index": file}
+        return {f"data/{name}": number for name, number in self.place().items()}
 
     def write(self, rows: dict[str, np.ndarray]) -> None:
         """Append N rows: feature -> (N,) or (N, D) numbers, or (N, H, W, 3) uint8 images, kept as PNG."""
@@ -62,21 +77,17 @@ class FrameTables:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._end()
-
-    def _end(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
 
 
-class Video:
+class Video(Numbered):
     """The mp4 files of one camera. A context: leaving it ends the last file, or gives it up after an error."""
 
     def __init__(self, folder: Path, key: str, size: tuple[int, int], rate: float):
         """`key`: the feature's name; `size`: height and width; `rate`: frames per second, Hz."""
-        self._folder, self._key, self._size, self._rate = folder, key, size, rate
-        self._number = -1
+        super().__init__(folder, VIDEO_PATH, video_key=key)
+        self._key, self._size, self._rate = key, size, rate
         self._frames = 0
         self._encoder: subprocess.Popen[bytes] | None = None
 
@@ -84,20 +95,16 @@ class Video:
         """Where its `frames` will lie: columns of the episode's metadata."""
         if self._encoder is None or (self._frames + frames) / self._rate > VIDEO_SECONDS:
             self._end()
-            self._number += 1
             self._frames = 0
-            path = numbered(self._folder, VIDEO_PATH, self._number, video_key=self._key)
             self._encoder = subprocess.Popen(
-                _encoding(path, self._size, self._rate),
+                _encoding(self.next_path(), self._size, self._rate),
                 stdin=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the exporter
             )
-        chunk, file = divmod(self._number, CHUNK_SIZE)
-        start, end = self._frames / self._rate, (self._frames + frames) / self._rate
-        places = {"chunk_index": chunk, "file_index": file, "from_timestamp": start, "to_timestamp": end}
-        self._frames += frames
-        return {f"videos/{self._key}/{name}": value for name, value in places.items()}
+        start, self._frames = self._frames, self._frames + frames
+        times = {"from_timestamp": start / self._rate, "to_timestamp": self._frames / self._rate}
+        return {f"videos/{self._key}/{name}": value for name, value in (self.place() | times).items()}
 
     def write(self, images: np.ndarray) -> None:
         """Append (N, H, W, 3) uint8. Raises `OSError` with the encoder's words if it has stopped."""
@@ -122,20 +129,10 @@ class Video:
     def _end(self) -> None:
         if self._encoder is None:
             return
-        words = self._encoder.communicate()[1].decode(errors="replace").split("\n")
+        words = list(filter(None, self._encoder.communicate()[1].decode(errors="replace").split("\n")))
         status, self._encoder = self._encoder.returncode, None
-        if status or any(words):  # it is told to print errors only
-            raise OSError(
-                f"ffmpeg ended with status {status} while writing {self._key}: {'; '.join(filter(None, words))}"
-            )
-
-
-def numbered(folder: Path, template: str, number: int, **names: str) -> Path:
-    """The path of file `number` of a kind; its folder is made."""
-    chunk, file = divmod(number, CHUNK_SIZE)
-    path = folder / template.format(chunk_index=chunk, file_index=file, **names)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+        if status or words:  # it is told to print errors only
+            raise OSError(f"ffmpeg ended with status {status} while writing {self._key}: {'; '.join(words)}")
 
 
 def write_tasks(path: Path, tasks: list[str]) -> None:

@@ -6,8 +6,8 @@ topics is kept, so that an episode knows them from its first moment. Times are s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +22,9 @@ from diwa_data.recording.recorder import EpisodeRecorder
 from diwa_data.recording.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec, require_same
 
+MAX_SILENCE = 1.5
+"""Seconds without a message after which a required topic counts as silent."""
 _SLOWEST = 0.8  # share of the declared rate below which a camera is too slow to be recorded
-
-
-@dataclass(frozen=True)
-class SessionConfig:
-    """Settings of a session."""
-
-    folder: Path
-    """Folder of the episodes; an existing one continues."""
-    storage: Storage = "mcap"
-    """rosbag2 storage."""
-    labels: dict[str, Any] = field(default_factory=dict)
-    """Labels of every episode: source (play | demonstration), skill, operator, free ones."""
-    min_free_mb: float = 1000.0
-    """Free disk below which an episode is stopped, and none is started, megabytes."""
-    required: tuple[str, ...] = ()
-    """Topics that must be published for an episode to start."""
-    base_frame: str = messages.BASE_FRAME
-    """Frame in which measured and target poses must be."""
-    max_silence: float = 1.5
-    """Seconds without a message after which a required topic counts as silent."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +61,32 @@ class Session:
     The folder is locked: two recorders never write into it at once.
     """
 
-    def __init__(self, spec: Spec, config: SessionConfig, backend: Callable[[Path, Storage], Backend] = RosbagsBackend):
-        """Raises `DiwaError` if the folder is in use, holds episodes of another spec, or has too little free space."""
-        self.spec, self.config = spec, config
-        self._lock = FolderLock(config.folder)
-        self.unfinished = tell_unfinished(config.folder)
+    def __init__(
+        self,
+        spec: Spec,
+        folder: Path,
+        labels: dict[str, Any],
+        required: Sequence[str] = (),
+        storage: Storage = "mcap",
+        min_free_mb: float = 1000.0,
+        base_frame: str = messages.BASE_FRAME,
+        backend: Callable[[Path, Storage], Backend] = RosbagsBackend,
+    ):
+        """Record into `folder`; episodes that lie there already are kept.
+
+        `labels`: of every episode (source: play | demonstration, skill, operator, free ones). `required`: topics
+        that must be published for an episode to start. `min_free_mb`: free disk below which an episode is stopped, and
+        none is started. `base_frame`: frame in which measured and target poses must be. Raises `DiwaError` if the
+        folder is in use, holds episodes of another spec, or has too little free space.
+        """
+        self.spec = spec
+        self._folder, self._min_free_mb = folder, min_free_mb
+        self._configured, self._required, self._base_frame = labels, required, base_frame
+        self._lock = FolderLock(folder)
+        self.unfinished = tell_unfinished(folder)
         """A line about episodes that killed recorders left here, and how to save them; empty if there are none."""
-        self._recorder = EpisodeRecorder(config.folder, spec, config.storage, config.min_free_mb, backend)
-        self._recorder.labels = config.labels
+        self._recorder = EpisodeRecorder(folder, spec, storage, min_free_mb, backend)
+        self._recorder.labels = labels
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
         self._latched: dict[str, tuple[str, bytes]] = dict.fromkeys([messages.GRIPPER_COMMAND, *infos], ("", b""))
         self._cameras = {messages.image_topic(camera.name): camera for camera in spec.cameras}
@@ -120,7 +120,7 @@ class Session:
 
         Raises `DiwaError` when it cannot be written; the running episode is lost then, and no other.
         """
-        fresh = received - self._last_message.get(topic, -float("inf")) > self.config.max_silence
+        fresh = received - self._last_message.get(topic, -float("inf")) > MAX_SILENCE
         fault = self._check(topic, message_type, data) if fresh or topic in self._faults else ""
         self._last_message[topic] = self._last = received
         self._seen.setdefault(topic, TopicStatistics()).add(received)
@@ -138,7 +138,7 @@ class Session:
 
     def label(self, labels: dict[str, Any]) -> None:
         """Labels that the episodes from the next one on get besides the configured ones, which win."""
-        self._recorder.labels = labels | self.config.labels
+        self._recorder.labels = labels | self._configured
 
     def event(self, name: str, received: float) -> str:
         """An operator's event: start, stop, success or discard; returns what it did.
@@ -161,10 +161,10 @@ class Session:
 
     def status(self, now: float) -> Status:
         """How it goes; rates count from the last call."""
-        free, seconds = free_mb(self.config.folder), self._recorder.seconds(now)
+        free, seconds = free_mb(self._folder), self._recorder.seconds(now)
         recorded = self._recorded + seconds
         rate = self._bytes / recorded / 1e6 if recorded > 1.0 else 0.0
-        left = max(0.0, free - self.config.min_free_mb) / rate / 60 if rate else float("inf")
+        left = max(0.0, free - self._min_free_mb) / rate / 60 if rate else float("inf")
         rates = {topic: seen.rate for topic, seen in self._seen.items() if topic not in self._latched}
         self._seen, self._rates = {}, rates
         return Status(self.episode, seconds, len(self._recorder.finished), free, left, rates, self._silent(now))
@@ -189,12 +189,12 @@ class Session:
 
     def _silent(self, now: float) -> dict[str, float]:
         """Required topics that are silent, and for how long."""
-        ages = {topic: now - self._last_message.get(topic, -float("inf")) for topic in self.config.required}
-        return {topic: age for topic, age in ages.items() if age > self.config.max_silence}
+        ages = {topic: now - self._last_message.get(topic, -float("inf")) for topic in self._required}
+        return {topic: age for topic, age in ages.items() if age > MAX_SILENCE}
 
     def _slow(self) -> dict[str, str]:
         """Required cameras that were slow when `status` was last asked; a driver's default may be 5 Hz."""
-        rates = {topic: self._rates.get(topic, 0.0) for topic in self._cameras if topic in self.config.required}
+        rates = {topic: self._rates.get(topic, 0.0) for topic in self._cameras if topic in self._required}
         declared = self.spec.record_rate
         slow = {topic: rate for topic, rate in rates.items() if 0 < rate < _SLOWEST * declared}
         return {topic: f"{topic} comes at {rate:.1f} Hz, not {declared:g}" for topic, rate in slow.items()}
@@ -216,12 +216,12 @@ class Session:
             if topic in self._cameras:
                 require_record_size(decode_value(topic, data, topic), self._cameras[topic])
             elif topic in (messages.CURRENT_POSE, messages.TARGET_POSE):
-                require_frame(data, self.config.base_frame, topic)
+                require_frame(data, self._base_frame, topic)
         except DiwaError as error:
             return {topic: str(error) if topic in str(error) else f"{topic}: {error}"}
         return {}
 
     def _require_same_spec(self) -> None:
-        if any(is_bag(path) and not path.name.startswith(".") for path in self.config.folder.iterdir()):
-            bag = find_bags([self.config.folder])[0]
+        if any(is_bag(path) and not path.name.startswith(".") for path in self._folder.iterdir()):
+            bag = find_bags([self._folder])[0]
             require_same(self.spec, Sidecar.read(bag).spec, str(bag))

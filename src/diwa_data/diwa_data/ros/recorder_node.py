@@ -18,7 +18,7 @@ from diwa_data.files import expanded
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import needed_topics
 from diwa_data.recording.bag_writer import Storage
-from diwa_data.recording.session import Session, SessionConfig, Status
+from diwa_data.recording.session import Session, Status
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.distributions import close_writer, topic_metadata
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
@@ -115,9 +115,8 @@ class RecorderNode(Node):
         spec, folder = config.robot.spec, expanded(config.folder).resolve()
         source, required = "demonstration" if config.skill else "play", tuple(needed_topics(spec))
         labels = {"source": source, "skill": config.skill, "operator": config.operator}
-        base_frame = config.robot.base_frame
-        settings = SessionConfig(folder, config.storage, labels, config.min_free_mb, required, base_frame=base_frame)
-        self._session = Session(spec, settings, Rosbag2Backend)
+        settings = (required, config.storage, config.min_free_mb, config.robot.base_frame)
+        self._session = Session(spec, folder, labels, *settings, Rosbag2Backend)
         if self._session.unfinished:
             self.get_logger().warning(self._session.unfinished)
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]

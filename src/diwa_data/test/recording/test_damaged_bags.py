@@ -32,7 +32,7 @@ from diwa_data.recording.bag_reader import (
 )
 from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished
 from diwa_data.recording.recover import annotate, recover, seal_episode
-from diwa_data.recording.session import Session, SessionConfig
+from diwa_data.recording.session import Session
 from diwa_data.recording.sidecar import FORMAT, SIDECAR, Sidecar
 from diwa_data.spec import Spec
 from diwa_data.testing.synthetic import record_synthetic
@@ -308,7 +308,7 @@ def test_an_unfinished_episode_is_told_by_the_next_session_and_build(bags: Path,
     left = bags / f"{HIDDEN}000007-77"
     shutil.copytree(bags / "000000", left / "000007")
     line = f"{bags} holds 1 unfinished: 000007; save with 'diwa recover {bags}'"
-    with Session(spec, SessionConfig(bags, min_free_mb=0)) as session:
+    with Session(spec, bags, {}, min_free_mb=0) as session:
         assert session.unfinished == line
     assert line in inspect_path(bags)
     build_dataset([bags], tmp_path / "D.h5", DatasetConfig(workers=1))

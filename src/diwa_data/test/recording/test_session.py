@@ -12,7 +12,7 @@ from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, find_bags, read_episode
 from diwa_data.recording.bag_writer import RosbagsBackend
 from diwa_data.recording.recorder import DISCARDED
-from diwa_data.recording.session import Session, SessionConfig
+from diwa_data.recording.session import Session
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.synthetic import synthetic_image, synthetic_pose
@@ -21,7 +21,7 @@ LABELS = {"source": "demonstration", "skill": "open_drawer", "operator": "ada"}
 
 
 def open_session(folder: Path, spec: Spec, **settings) -> Session:
-    return Session(spec, SessionConfig(folder, labels=LABELS, min_free_mb=0, **settings))
+    return Session(spec, folder, LABELS, min_free_mb=0, **settings)
 
 
 def feed(session: Session, first: int, last: int) -> None:
@@ -164,7 +164,7 @@ NOISY = Spec(cameras=(CameraSpec("static", record_size=(180, 190)),))
 
 def test_little_space_finishes_the_episode_and_starts_no_other(tiny_disk, monkeypatch):
     monkeypatch.setattr("diwa_data.recording.recorder._DISK_CHECK_EVERY", 0.0)
-    with Session(NOISY, SessionConfig(tiny_disk, min_free_mb=0.4)) as session:
+    with Session(NOISY, tiny_disk, {}, min_free_mb=0.4) as session:
         session.event("start", 0.0)
         assert send_noise(session, range(2)) == ["", ""]
         (tiny_disk / "other").write_bytes(bytes(700_000))
@@ -178,7 +178,7 @@ def test_little_space_finishes_the_episode_and_starts_no_other(tiny_disk, monkey
 
 
 def test_a_full_disk_loses_the_running_episode_and_no_other(tiny_disk):
-    with Session(NOISY, SessionConfig(tiny_disk, min_free_mb=0)) as session:
+    with Session(NOISY, tiny_disk, {}, min_free_mb=0) as session:
         session.event("start", 0.0)
         send_noise(session, range(1))
         session.event("stop", 0.1)
@@ -258,7 +258,7 @@ class Forgetful(RosbagsBackend):
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_an_episode_that_is_not_whole_does_not_appear(tmp_path, spec, storage):
-    with Session(spec, SessionConfig(tmp_path, storage, min_free_mb=0), Forgetful) as session:
+    with Session(spec, tmp_path, {}, storage=storage, min_free_mb=0, backend=Forgetful) as session:
         session.event("start", 0.0)
         feed(session, 0, 5)
         with pytest.raises(DiwaError, match="holds 11 of 12 messages"):
