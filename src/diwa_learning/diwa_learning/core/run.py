@@ -285,15 +285,6 @@ def require_run_folder(out: Path) -> None:
     require_ours(out, "training run", checkpoint.CONFIG, checkpoint.SPEC)
 
 
-def differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    """(dotted name, old, new) of every leaf in which two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in dict.fromkeys([*old, *new]):
-            yield from differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
-    elif old != new:
-        yield path, old, new
-
-
 def save_state(path: Path, state: Any) -> None:
     """Write nested dicts, lists, numbers, texts and tensors as one safetensors file; the structure is JSON in it."""
     tensors: dict[str, Tensor] = {}

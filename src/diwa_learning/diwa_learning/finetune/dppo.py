@@ -19,7 +19,7 @@ from diwa_learning.core.device import compute_device
 from diwa_learning.core.run import Curves, TrainingRun, require_run_folder
 from diwa_learning.finetune.imagination import Rollout, draw_gumbel
 from diwa_learning.finetune.learner import BCWeight, Learner, PPOConfig
-from diwa_learning.finetune.selection import WINDOW, finish, is_kept, keep_iteration
+from diwa_learning.finetune.selection import WINDOW, finish, keep_if_due
 from diwa_learning.policy.base import ChainPolicy, Exploration
 from diwa_learning.policy.checkpoint import describe, load_pretrained
 from diwa_learning.world_model.latents import FilterState, begin_filter, filter_frame
@@ -194,8 +194,7 @@ def dppo(policy: Path, world_model: Path, out: Path, config: DPPOConfig, practic
                 metrics = learner.update(rollout, train_actor=iteration >= config.critic_warmup)
                 metrics = {**rollout.summary("environment", config.horizon), **metrics}
                 run.log(iteration, {**metrics, "environment_steps": (iteration + 1) * steps})
-                if is_kept(iteration + 1, config.checkpoint_every, config.iterations):
-                    keep_iteration(run, learner.policy, about, iteration + 1)
+                keep_if_due(run, learner.policy, about, iteration + 1)
         finish(run, learner, {**about, "environment_steps": steps * run.step})
 
 

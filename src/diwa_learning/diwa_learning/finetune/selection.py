@@ -24,9 +24,9 @@ WINDOW = 3
 """Iterations whose dreams say how good the checkpoint after them is."""
 
 
-def is_kept(done: int, every: int, iterations: int) -> bool:
-    """Whether the policy after `done` iterations is kept: one `every` few, and the last."""
-    return done % every == 0 or done == iterations
+def is_due(config: Any, done: int) -> bool:
+    """Whether the policy after `done` iterations is kept: one every `checkpoint_every`, and the last."""
+    return done % config.checkpoint_every == 0 or done == config.iterations
 
 
 def iteration_folder(out: Path, iteration: int) -> Path:
@@ -34,14 +34,15 @@ def iteration_folder(out: Path, iteration: int) -> Path:
     return out / "iterations" / f"{iteration:06d}"
 
 
-def keep_iteration(run: TrainingRun, policy: nn.Module, about: Mapping[str, Any], done: int) -> None:
-    """Leave the policy after `done` iterations in `iterations/NNNNNN`, itself a `finetune` checkpoint.
+def keep_if_due(run: TrainingRun, policy: nn.Module, about: Mapping[str, Any], done: int) -> None:
+    """Leave the policy after `done` iterations in `iterations/NNNNNN`, itself a `finetune` checkpoint, if that is due.
 
     Its metrics are `about` and the latest value of each curve.
     """
-    latest = {name: curve[-1][1] for name, curve in run.history.items()}
-    metrics, folder = {**about, "iteration": done, **latest}, iteration_folder(run.out, done)
-    save_checkpoint(folder, "finetune", policy_weights(policy), run.config, run.spec, metrics, run.world_model_hash)
+    if is_due(run.config, done):
+        latest = {name: curve[-1][1] for name, curve in run.history.items()}
+        metrics, folder = {**about, "iteration": done, **latest}, iteration_folder(run.out, done)
+        save_checkpoint(folder, "finetune", policy_weights(policy), run.config, run.spec, metrics, run.world_model_hash)
 
 
 @dataclass(frozen=True)

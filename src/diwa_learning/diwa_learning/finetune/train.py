@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,7 +16,7 @@ from diwa_learning.core.run import Curves, TrainingRun, require_run_folder
 from diwa_learning.ensemble.train import LoadedEnsemble, load_ensemble
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.learner import BCWeight, Learner, PPOConfig
-from diwa_learning.finetune.selection import Choice, choose, finish, is_kept, keep_iteration, scores
+from diwa_learning.finetune.selection import Choice, choose, finish, is_due, keep_if_due, scores
 from diwa_learning.finetune.start_states import start_states
 from diwa_learning.policy.checkpoint import LoadedPolicy, describe, load_pretrained
 from diwa_learning.reward.train import LoadedReward, load_reward
@@ -100,12 +99,6 @@ class FinetuneJob(Job):
         finetune(self)
 
 
-def finetune_runs(jobs: Sequence[FinetuneJob], world_model: Path) -> None:
-    """Fine-tune one after the other."""
-    for job in jobs:
-        finetune(job)
-
-
 def finetune(job: FinetuneJob) -> None:
     """Fine-tune a policy in dreams; leaves a `finetune` checkpoint that holds the frozen and the trained policy.
 
@@ -135,8 +128,7 @@ def finetune(job: FinetuneJob) -> None:
             metrics = learner.update(rollout, train_actor=iteration >= config.critic_warmup)
             metrics = {**rollout.summary("dream", config.dream.horizon), **metrics}
             run.log(iteration, {**metrics, "imagined_actions": (iteration + 1) * actions})
-            if is_kept(iteration + 1, config.checkpoint_every, config.iterations):
-                keep_iteration(run, learner.policy, about, iteration + 1)
+            keep_if_due(run, learner.policy, about, iteration + 1)
         about |= {"start_states": len(starts.h), "imagined_actions": actions * run.step}
         finish(run, learner, about, best(run.history, run.step, config))
 
@@ -198,7 +190,7 @@ def require_possible(job: FinetuneJob) -> None:
 def best(curves: Curves, done: int, config: FinetuneConfig) -> Choice | None:
     """The best checkpoint of `done` iterations; None where the last is the result, or there is none yet."""
     first = config.base_iterations
-    kept = [n for n in range(first, done + 1) if is_kept(n, config.checkpoint_every, config.iterations)]
+    kept = [n for n in range(first, done + 1) if is_due(config, n)]
     if config.result == "last" or not kept:
         return None
     return choose(scores(curves, first), kept, config.patience)

@@ -76,12 +76,6 @@ class PolicyJob(Job):
         train_policy(self)
 
 
-def train_policies(jobs: Sequence[PolicyJob], world_model: Path) -> None:
-    """Train one after the other."""
-    for job in jobs:
-        train_policy(job)
-
-
 def train_policy(job: PolicyJob) -> None:
     """Train a policy on the demonstrations of one skill and leave a `policy` checkpoint with its averaged weights."""
     require_run_folder(job.out)
