@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from diwa_cli.figures import Bar, bars
+from diwa_cli.pipeline.results import change, over_seeds, points
 from diwa_cli.report import page as markdown
 from diwa_cli.run_folder import BASE, FINETUNED, SweepFolder, damaged_run, read_json, write_text
-from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, interval_of_mean, rate_over_seeds
+from diwa_cli.statistics import Interval, difference_over_seeds, interval_of_mean
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import read_bytes, write_json
 
@@ -119,31 +120,27 @@ def shared(variants: Sequence[Variant]) -> dict[str, list[int]]:
 
 
 def row(variants: Sequence[Variant], skill: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """One skill: rates and gain of every variant, and what each result is beyond the first variant's."""
+    """One skill: rates and gain of every variant, and how far each result is beyond the first variant's."""
     first = variants[0].successes(skill, seeds, FINETUNED)
     results: dict[str, dict[str, Any]] = {}
     for variant in variants:
         base, tuned = (variant.successes(skill, seeds, policy) for policy in (BASE, FINETUNED))
-        results[variant.name] = {
-            BASE: round(100 * rate_over_seeds(base).mean, 2),
-            FINETUNED: round(100 * rate_over_seeds(tuned).mean, 2),
-            **_points(GAIN, difference_over_seeds(base, tuned)),
-        }
+        results[variant.name] = over_seeds(base, tuned)
         if variant is not variants[0]:
-            results[variant.name] |= _points(BEYOND, difference_over_seeds(first, tuned))
+            results[variant.name] |= points(*BEYOND, difference_over_seeds(first, tuned))
     return {"skill": skill, "seeds": list(seeds), "rollouts": len(first[0]), "variants": results}
 
 
 def mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Over skills."""
+    """The mean over skills."""
     results = {}
     for name in rows[0]["variants"]:
         each = [found["variants"][name] for found in rows]
         results[name] = {key: round(sum(one[key] for one in each) / len(each), 2) for key in (BASE, FINETUNED)}
         for key, interval in (names for names in (GAIN, BEYOND) if names[0] in each[0]):
-            points = [one[key] for one in each]
-            ends = interval_of_mean(points, [Interval(*one[interval]) for one in each])
-            results[name][key] = round(sum(points) / len(points), 2)
+            values = [one[key] for one in each]
+            ends = interval_of_mean(values, [Interval(*one[interval]) for one in each])
+            results[name][key] = round(sum(values) / len(values), 2)
             results[name][interval] = [round(ends.low, 2), round(ends.high, 2)]
     return {"skill": MEAN, "seeds": sorted({seed for found in rows for seed in found["seeds"]}), "variants": results}
 
@@ -166,22 +163,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def drawing(rows: Sequence[dict[str, Any]]) -> str:
     """A bar for each skill and variant, after dreaming, with a line where it was after imitation."""
-    shown = {
-        row["skill"].replace("_", " "): {
-            name: Bar(one[FINETUNED], mark=one[BASE]) for name, one in row["variants"].items()
-        }
-        for row in rows
-    }
+    shown = {}
+    for found in rows:
+        pairs = found["variants"].items()
+        shown[found["skill"].replace("_", " ")] = {name: Bar(one[FINETUNED], mark=one[BASE]) for name, one in pairs}
     return bars(shown, "success after dreaming, %", mark="after imitation")
-
-
-def _points(names: tuple[str, str], found: SeedMean) -> dict[str, Any]:
-    """In percentage points, under these two names."""
-    name, interval = names
-    return {
-        name: round(100 * found.mean, 2),
-        interval: [round(100 * found.interval.low, 2), round(100 * found.interval.high, 2)],
-    }
 
 
 def require_finished(folder: SweepFolder) -> dict[str, Any]:
@@ -192,15 +178,18 @@ def require_finished(folder: SweepFolder) -> dict[str, Any]:
     return read_json(folder.description)
 
 
-HEADINGS = ("skill", "seed", "alpha_BC", "base", "fine-tuned", "difference (95 %)", "minutes")
-
-
 def each(folders: Sequence[Path], out: Path | None) -> str:
     """A row for every run of finished demos and sweeps as Markdown; the rows also go to the JSON file `out`."""
-    rows = [row for folder in folders for row in run_rows(folder)]
+    rows = [found for folder in folders for found in run_rows(folder)]
     if out:
         write_json(out, rows)
-    return markdown.table(HEADINGS, map(cells, rows))
+    lines = []
+    for found in rows:
+        own = "" if found["own_world_model"] else " (world model of another run)"
+        about = (found["skill"], str(found["seed"]), f"{found['alpha_bc']:g}")
+        lines.append((*about, *change(found), f"{found['minutes']:.1f}{own}"))
+    head = ("skill", "seed", "alpha_BC", "base", "fine-tuned", "difference (95 %)", "minutes of the whole sweep")
+    return markdown.table(head, lines)
 
 
 def run_rows(path: Path) -> list[dict[str, Any]]:
@@ -215,18 +204,3 @@ def run_rows(path: Path) -> list[dict[str, Any]]:
             "machine": description["machine"],
         }
         return [{**run, "points": round(run["difference"], 2), **about} for run in found["runs"]]
-
-
-def cells(found: dict[str, Any]) -> tuple[str, ...]:
-    """A row as it is printed."""
-    low, high = found["interval"]
-    own = "" if found["own_world_model"] else " (world model of another run)"
-    return (
-        found["skill"],
-        str(found["seed"]),
-        f"{found['alpha_bc']:g}",
-        f"{found['base']:.1f} %",
-        f"{found['finetuned']:.1f} %",
-        f"{found['points']:+.1f} ({low:+.1f} to {high:+.1f})",
-        f"{found['minutes']:.1f}{own}",
-    )

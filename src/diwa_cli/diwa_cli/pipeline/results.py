@@ -13,7 +13,7 @@ from diwa_cli.evaluation.rollouts import RolloutResult
 from diwa_cli.pipeline.execute import Outcome, Phase
 from diwa_cli.report import page as markdown
 from diwa_cli.run_folder import BASE, FINETUNED, Run, RunFolder, SweepFolder, read_json, write_text
-from diwa_cli.statistics import Interval, difference_over_seeds, rate_over_seeds
+from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, rate_over_seeds
 from diwa_data.config import Source
 from diwa_data.errors import DiwaError
 
@@ -31,7 +31,7 @@ class JudgedRun:
     run: Run
     rollouts: Evaluation
     dppo: dict[str, Any] | None = None
-    """What `diwa dppo-steps` found on the same base policy, if the baseline ran."""
+    """Environment steps that the baseline took from the same base policy (`dppo.json`), if it ran."""
 
 
 def judged_runs(folder: SweepFolder, runs: Iterable[Run], done: Collection[str]) -> list[JudgedRun]:
@@ -78,15 +78,14 @@ def results(
     }
 
 
-def run_row(judged: JudgedRun) -> dict[str, Any]:
+def run_row(one: JudgedRun) -> dict[str, Any]:
     """The result of one run, with the intervals of a single run: over start states."""
-    difference = difference_summary(judged.rollouts, BASE, FINETUNED)
-    rates = {name: judged.rollouts.rate(name) for name in (BASE, FINETUNED)}
-    row: dict[str, Any] = {"skill": judged.run.skill, "seed": judged.run.seed, "alpha_bc": judged.run.alpha}
-    for name, rate in rates.items():
-        row |= {name: 100 * rate.rate, f"{name}_interval": _percent(rate.interval)}
-    row |= {"difference": difference.pop("points"), **difference}
-    return row | {"rollouts": rates[BASE].rollouts}
+    row: dict[str, Any] = {"skill": one.run.skill, "seed": one.run.seed, "alpha_bc": one.run.alpha}
+    for name in (BASE, FINETUNED):
+        rate = one.rollouts.rate(name)
+        row |= {name: 100 * rate.rate, f"{name}_interval": _percent(rate.interval), "rollouts": rate.rollouts}
+    difference = difference_summary(one.rollouts, BASE, FINETUNED)
+    return {**row, "difference": difference.pop("points"), **difference}
 
 
 def skill_rows(judged: Sequence[JudgedRun], preset: str) -> list[dict[str, Any]]:
@@ -94,28 +93,26 @@ def skill_rows(judged: Sequence[JudgedRun], preset: str) -> list[dict[str, Any]]
     groups: dict[tuple[str, float], list[JudgedRun]] = {}
     for one in judged:
         groups.setdefault((one.run.skill, one.run.alpha), []).append(one)
-    return [skill_row(group, preset) for group in groups.values()]
+    rows = []
+    for (skill, alpha), group in groups.items():
+        base, tuned = ([one.rollouts.successes(name) for one in group] for name in (BASE, FINETUNED))
+        about = {"skill": skill, "preset": preset, "alpha_bc": alpha, "seeds": [one.run.seed for one in group]}
+        rows.append({**about, "rollouts": len(base[0]), **over_seeds(base, tuned), **baseline(group)})
+    return rows
 
 
-def skill_row(group: Sequence[JudgedRun], preset: str) -> dict[str, Any]:
-    """Runs that differ in their seed alone."""
-    successes = {name: [one.rollouts.successes(name) for one in group] for name in (BASE, FINETUNED)}
-    run, rates = group[0].run, {name: rate_over_seeds(found) for name, found in successes.items()}
-    difference = difference_over_seeds(successes[BASE], successes[FINETUNED])
+def over_seeds(base: Sequence[Sequence[bool]], tuned: Sequence[Sequence[bool]]) -> dict[str, Any]:
+    """Rates before and after and their difference, with intervals, of successes in rows of seeds."""
     return {
-        "skill": run.skill,
-        "preset": preset,
-        "alpha_bc": run.alpha,
-        "seeds": [one.run.seed for one in group],
-        "rollouts": len(successes[BASE][0]),
-        "base": round(100 * rates[BASE].mean, 2),
-        "base_interval": _percent(rates[BASE].interval),
-        "finetuned": round(100 * rates[FINETUNED].mean, 2),
-        "finetuned_interval": _percent(rates[FINETUNED].interval),
-        "difference": round(100 * difference.mean, 2),
-        "interval": _percent(difference.interval),
-        **baseline(group),
+        **points(BASE, "base_interval", rate_over_seeds(base)),
+        **points(FINETUNED, "finetuned_interval", rate_over_seeds(tuned)),
+        **points("difference", "interval", difference_over_seeds(base, tuned)),
     }
+
+
+def points(name: str, interval: str, found: SeedMean) -> dict[str, Any]:
+    """A mean in percent and its interval, under these two names."""
+    return {name: round(100 * found.mean, 2), interval: _percent(found.interval)}
 
 
 def baseline(group: Sequence[JudgedRun]) -> dict[str, Any]:
@@ -165,16 +162,15 @@ def headline(judged: Sequence[JudgedRun]) -> str:
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """A row of a skill as it is printed."""
+    seeds = " ".join(map(str, row["seeds"]))
+    return (row["skill"], f"{row['alpha_bc']:g}", seeds, *change(row), steps_to_match(row))
+
+
+def change(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Rates before and after, and their difference."""
     low, high = row["interval"]
-    return (
-        row["skill"],
-        f"{row['alpha_bc']:g}",
-        " ".join(str(seed) for seed in row["seeds"]),
-        f"{row['base']:.1f} %",
-        f"{row['finetuned']:.1f} %",
-        f"{row['difference']:+.1f} ({low:+.1f} to {high:+.1f})",
-        steps_to_match(row),
-    )
+    difference = f"{row['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{row[BASE]:.1f} %", f"{row[FINETUNED]:.1f} %", difference
 
 
 def write_rollouts(folder: SweepFolder, judged: Sequence[JudgedRun]) -> None:
