@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from diwa_cli.pipeline.execute import Outcome, Phase, attempt_aside
+from diwa_cli.pipeline.execute import Outcome, Phase, attempt_aside, run_inline
 from diwa_cli.run_folder import SweepFolder, in_a_line
 from diwa_data.config import Source
 from diwa_data.dataset.dataset import BuildDatasetJob, build_dataset
@@ -26,94 +26,79 @@ SAVING = 120.0
 """Seconds in which interrupted tasks may save."""
 HERE = "local"
 """Address of a Ray that is started on this machine, and ends with the command."""
-SLOT = "phases"
-"""Resource of a Ray on this machine: phases at a time."""
 LEARNS = ("world_model", "ensemble", "policy", "reward", "finetune", "dppo")
 """Sections of jobs that train a network: a GPU helps."""
 
 
 @contextmanager
-def connected(address: str, jobs: int = 1) -> Iterator[Any]:
-    """The ray module, connected to `address`, or to a Ray on this machine with room for so many `jobs` at a time.
-
-    Raises `DiwaError` if Ray is not installed or does not answer.
-    """
+def connected(address: str) -> Iterator[Any]:
+    """The ray module, connected to `address`. Raises `DiwaError` if Ray is not installed or does not answer."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ModuleNotFoundError as error:
         raise DiwaError(f"--ray needs Ray: {how_to_install('scale')}") from error
-    ours = not ray.is_initialized()
-    if ours:
-        here: dict[str, Any] = (
-            {"num_cpus": len(os.sched_getaffinity(0)), "resources": {SLOT: jobs}} if address == HERE else {}
-        )
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **here)
-        except (ConnectionError, ValueError) as error:
-            raise DiwaError(
-                f"no Ray at {address!r} ({error}): use `--ray local`, or start a cluster with `ray start`"
-            ) from error
+    if ray.is_initialized():
+        yield ray
+        return
+    cores = len(os.sched_getaffinity(0)) if address == HERE else None
+    try:
+        ray.init(address, num_cpus=cores, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError) as error:
+        raise DiwaError(
+            f"no Ray at {address!r} ({error}): use `--ray local`, or start a cluster with `ray start`"
+        ) from error
     try:
         yield ray
     finally:
-        if ours:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def run_on_ray(phases: Sequence[Phase], folder: SweepFolder, source: Source, address: str, jobs: int) -> Outcome:
-    """Run all phases as Ray tasks, each as soon as the phases that it needs are done.
+    """Run phases as Ray tasks, each as soon as the phases that it needs are done.
 
     Without an address, on this machine: `jobs` at a time at most, and together on no more cores than there are.
     """
-    found = Outcome(folder)
-    waiting = [phase for phase in phases if found.is_waiting(phase)]
-    if not waiting:
-        return found
-    with connected(address or HERE, jobs) as ray:
-        task, room = ray.remote(_task), room_of(ray.nodes())
-        tasks: dict[str, Any] = {}
-        for phase in waiting:
-            before = [tasks[name] for name in phase.after if name in tasks]
-            needs = resources(phase, room)
-            options = task.options(name=phase.name, max_retries=1, **needs)
-            tasks[phase.name] = options.remote(phase, folder, source, os.getcwd(), int(needs["num_cpus"]), *before)
-        print(f"{len(waiting)} phases on Ray; what each prints is in {folder.path / 'phases'}", flush=True)
-        _follow(ray, waiting, tasks, found)
-    for phase in waiting:
-        if phase.name not in found.done | found.failed.keys():
-            found.is_waiting(phase)  # no: what it needed failed
+    if all(phase.is_done(folder.log(phase.name)) for phase in phases):
+        return run_inline(phases, folder, source)
+    found, todo, running = Outcome(folder), list(phases), dict[Any, Phase]()
+    print(f"{len(phases)} phases on Ray; what each prints is in {folder.path / 'phases'}", flush=True)
+    with connected(address or HERE) as ray, stopping(ray, running), progress("sweep", len(phases), "phases") as bar:
+        room, task = room_of(ray.nodes()), ray.remote(_task)
+        while todo or running:
+            settled = found.done | found.failed.keys() | found.left_out.keys()
+            ready = [phase for phase in todo if settled.issuperset(phase.after)]
+            for phase in ready if address else ready[: max(0, jobs - len(running))]:
+                todo.remove(phase)
+                if found.is_waiting(phase):
+                    needs = resources(phase, room, 1.0 if address else 1 / jobs)
+                    options = task.options(name=phase.name, max_retries=1, **needs)
+                    running[options.remote(phase, folder, source, os.getcwd(), int(needs["num_cpus"]))] = phase
+                else:
+                    bar.advance()
+            if running:
+                (reference,), _ = ray.wait(list(running), num_returns=1)
+                phase, accident = running.pop(reference), accident_of(ray, reference)
+                found.ended(phase, accident or ray.get(reference))  # with Ray: a file system may show files late
+                bar.advance()
     return found
 
 
-def _follow(ray: Any, phases: Sequence[Phase], tasks: Mapping[str, Any], found: Outcome) -> None:
-    """Take how each task ended, unless it was not tried."""
-    by_task = {tasks[phase.name]: phase for phase in phases}
-    with progress("sweep", len(phases), "phases") as bar:
-        for reference, accident in _ended(ray, list(by_task)):
-            phase = by_task[reference]
-            # A task that needs a broken one breaks too. Results travel with Ray, as a file system may show files late.
-            if found.done.issuperset(set(phase.after) & tasks.keys()):
-                found.ended(phase, accident or ray.get(reference))
-            bar.advance()
-
-
 def room_of(nodes: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The largest number of CPUs, of GPUs and of phases at a time that one living machine of a cluster has."""
+    """The largest number of CPUs and of GPUs that one living machine of a cluster has."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    return {kind: max((node.get(kind, 0) for node in alive), default=0) for kind in ("CPU", "GPU", SLOT)}
+    return {kind: max((node.get(kind, 0) for node in alive), default=0) for kind in ("CPU", "GPU")}
 
 
-def resources(phase: Phase, room: dict[str, float]) -> dict[str, Any]:
+def resources(phase: Phase, room: dict[str, float], share: float) -> dict[str, float]:
     """What a phase asks Ray for: its cores, at most those of a machine, and for training a GPU where there is one.
 
-    On this machine phases at a time share the GPU.
+    Phases at a time on this machine share the GPU.
     """
-    slots, gpu = room[SLOT], getattr(phase.job, "section", "") in LEARNS and room["GPU"]
+    learns = getattr(phase.job, "section", "") in LEARNS and room["GPU"]
     return {
         "num_cpus": max(1, min(phase.cores, room["CPU"])),
-        **({"num_gpus": min(1.0, gpu / slots) if slots else 1} if gpu else {}),
-        **({"resources": {SLOT: 1}} if slots else {}),
+        **({"num_gpus": min(1, share * learns)} if learns else {}),
     }
 
 
@@ -139,17 +124,19 @@ def build_parts_on_ray(address: str, jobs: Sequence[PartJob], workers: int) -> I
         return
     with connected(address) as ray:
         task = ray.remote(build_part).options(max_retries=1)
-        for reference, accident in _ended(ray, [task.remote(job.absolute()) for job in jobs]):
-            if accident:
-                raise DiwaError(accident)
-            yield ray.get(reference)
+        running = {task.remote(job.absolute()): job for job in jobs}
+        with stopping(ray, running):
+            while running:
+                (reference,), _ = ray.wait(list(running), num_returns=1)
+                del running[reference]
+                if accident := accident_of(ray, reference):
+                    raise DiwaError(accident)
+                yield ray.get(reference)
 
 
-def _task(phase: Phase, folder: SweepFolder, source: Source, cwd: str, cores: int, *before: str) -> str:
-    """The phase's error in a line, empty if it is done; it is not tried if a task `before` it has one."""
+def _task(phase: Phase, folder: SweepFolder, source: Source, cwd: str, cores: int) -> str:
+    """The phase's error in a line, empty if it is done."""
     os.chdir(cwd)
-    if any(before):
-        return "left out"
     use_cores(cores)
     return attempt_aside(phase, folder, source)
 
@@ -164,25 +151,24 @@ def use_cores(count: int) -> None:
     cv2.setNumThreads(count)
 
 
-def _ended(ray: Any, references: Sequence[Any]) -> Iterator[tuple[Any, str]]:
-    """Each reference as it ends, with its error in a line if it has one. Ctrl-C lets tasks save, and is raised."""
-    left = list(references)
+@contextmanager
+def stopping(ray: Any, running: Mapping[Any, Any]) -> Iterator[None]:
+    """Whatever ends the code inside, Ctrl-C for one: the tasks that are `running` then may save, and end."""
     try:
-        while left:
-            (reference,), left = ray.wait(left, num_returns=1)
-            try:
-                ray.get(reference)
-            except ray.exceptions.RayError as error:
-                cause = getattr(error, "cause", None)
-                yield reference, in_a_line(cause) if isinstance(cause, DiwaError) else _first_line(error)
-            else:
-                yield reference, ""
+        yield
     finally:
-        for reference in left:
+        for reference in running:
             ray.cancel(reference)
-        if left:
-            ray.wait(left, num_returns=len(left), timeout=SAVING)
+        if running:
+            ray.wait(list(running), num_returns=len(running), timeout=SAVING)
 
 
-def _first_line(error: Exception) -> str:
-    return f"Ray: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+def accident_of(ray: Any, reference: Any) -> str:
+    """The error of a task that raised one, or whose process died, in a line; empty otherwise."""
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayError as error:
+        if isinstance(cause := getattr(error, "cause", None), DiwaError):
+            return in_a_line(cause)
+        return f"Ray: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return ""

@@ -15,12 +15,14 @@ import torch
 
 from diwa_cli.pipeline.execute import ALL_CORES, Phase, run_inline
 from diwa_cli.pipeline.plan import Sweep, SweepConfig
-from diwa_cli.pipeline.ray import SLOT, resources, room_of, run_on_ray
+from diwa_cli.pipeline.ray import BuildOnRayJob, resources, room_of, run_on_ray
 from diwa_cli.pipeline.sweep import execute
 from diwa_cli.run_folder import SweepFolder
 from diwa_data.config import Job, Source
-from diwa_data.dataset.dataset import load_dataset
+from diwa_data.dataset.dataset import DatasetConfig, load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.spec import CameraSpec, Spec
+from diwa_data.testing.synthetic import record_synthetic
 
 SOURCE = Source("debug")
 
@@ -78,7 +80,7 @@ def local_ray():
     ray = pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(num_cpus=2, resources={SLOT: 2}, log_to_driver=False, include_dashboard=False)
+    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
     yield lambda phases, folder: run_on_ray(phases, folder, SOURCE, "", jobs=2)
     ray.shutdown()
 
@@ -158,6 +160,16 @@ def test_on_ray_no_more_threads_run_than_there_are_cores(local_ray, tmp_path):
         assert sum(cores for cores, _, _, first, last in told.values() if first <= began < last) <= 2
 
 
+def test_a_dataset_built_on_ray_is_the_same(local_ray, tmp_path):
+    spec = Spec(cameras=(CameraSpec("static", (40, 48)),))
+    bags = [record_synthetic(tmp_path / "bags", spec, 2.0, {"source": "play", "skill": ""}) for _ in range(2)]
+    for out, ray in (("here.h5", ""), ("ray.h5", "local")):
+        BuildOnRayJob(tuple(bags), tmp_path / out, DatasetConfig(workers=1), ray).run()
+    here, there = (load_dataset(tmp_path / name).episodes for name in ("here.h5", "ray.h5"))
+    assert [episode.name for episode in here] == [episode.name for episode in there] == ["000000", "000001"]
+    assert all((one.action == two.action).all() for one, two in zip(here, there, strict=True))
+
+
 WAITING = """
 import sys, time
 from dataclasses import dataclass
@@ -214,13 +226,12 @@ def test_phases_ask_for_no_more_than_a_machine_has():
         {"Alive": False, "Resources": {"CPU": 64.0}},
     ]
     cluster = room_of(nodes)
-    assert cluster == {"CPU": 8.0, "GPU": 1.0, SLOT: 0}
+    assert cluster == {"CPU": 8.0, "GPU": 1.0}
     job = Copy(Path("a"), Path("b"))
     learning = type("Learning", (Copy,), {"section": "policy"})(Path("a"), Path("b"))
-    assert resources(Phase("x", learning, cores=ALL_CORES), cluster) == {"num_cpus": 8.0, "num_gpus": 1}
-    assert resources(Phase("x", job, cores=2), cluster) == {"num_cpus": 2}
-    here = {"CPU": 2.0, "GPU": 1.0, SLOT: 4.0}
-    assert resources(Phase("x", learning), here) == {"num_cpus": 1, "num_gpus": 0.25, "resources": {SLOT: 1}}
+    assert resources(Phase("x", learning, cores=ALL_CORES), cluster, 1) == {"num_cpus": 8.0, "num_gpus": 1}
+    assert resources(Phase("x", job, cores=2), cluster, 1) == {"num_cpus": 2}
+    assert resources(Phase("x", learning), {"CPU": 2.0, "GPU": 1.0}, 1 / 4) == {"num_cpus": 1, "num_gpus": 0.25}
 
 
 def test_without_ray_phases_run_inline_and_a_cluster_is_one_error(monkeypatch, tmp_path, capsys):
