@@ -215,8 +215,7 @@ def skills(args: list[str]) -> int:
 
 
 def report(args: list[str]) -> int:
-    from diwa_cli.report.sweep import write_report
-    from diwa_cli.report.trials import write_comparison
+    from diwa_cli.report.report import write_report
 
     def command(run: Positional[Path]) -> None:
         """Write `report.html` into a run's folder: one page with everything in it, to look at and to send around.
@@ -225,7 +224,7 @@ def report(args: list[str]) -> int:
             run: Folder of `diwa demo` or `diwa sweep` (the page names what is missing in it), or the file of a
                 comparison on a robot.
         """
-        print(write_comparison(run) if run.suffix == ".json" else write_report(run))
+        print(write_report(run))
 
     return call(command, "report", args)
 

@@ -1,20 +1,25 @@
-"""Rollouts as small H.264 videos: both cameras side by side over a bar with the classifier's success probability."""
+"""Rollouts as small H.264 videos: the cameras side by side over a bar with the classifier's success probability.
+
+Two such videos make the pictures of a README: a policy before and after dreaming, from the same start.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import imageio_ffmpeg
 import numpy as np
+from PIL import Image, ImageDraw
 
 from diwa_cli.run_folder import in_a_line
 from diwa_data.files import atomic_path
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Tick
+from diwa_learning.world_model.open_loop import draw_filmstrip
 
 BAR_HEIGHT = 8
 """Pixels."""
@@ -22,6 +27,10 @@ BAR_COLOR, DONE_COLOR, EMPTY_COLOR = (224, 159, 62), (61, 153, 112), (38, 44, 52
 """RGB of the bar while the robot works, after the oracle was true, and of its empty part."""
 HOLD = 0.8
 """Seconds for which the last frame stays."""
+COLUMNS = 9
+"""Frames of a filmstrip."""
+PAUSE = 8
+"""Frames for which the last one of an animation stays."""
 
 
 class Film:
@@ -90,3 +99,40 @@ def write_video(path: Path, frames: Sequence[np.ndarray], rate: float) -> None:
                 writer.send(np.ascontiguousarray(frame))
         finally:
             writer.close()
+
+
+def read_video(path: Path) -> tuple[np.ndarray, float]:
+    """Frames (T, H, W, 3) uint8 of a video, and their rate in Hz."""
+    reader = imageio_ffmpeg.read_frames(str(path))
+    about = next(reader)
+    width, height = about["size"]
+    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    return np.stack(frames), about["fps"]
+
+
+def draw_pair(videos: Mapping[str, Path], strip: Path, film: Path) -> None:
+    """Write a filmstrip (png, one row a video) and an animation (gif) of videos: label -> mp4 of `Film`.
+
+    A video that ended keeps its last frame until the longest ends. The strip shows the first camera alone.
+    """
+    read = {label: read_video(path) for label, path in videos.items()}
+    length, rate = max(len(frames) for frames, _ in read.values()), max(rate for _, rate in read.values())
+    clips = {
+        label: np.concatenate([frames, frames[-1:].repeat(length - len(frames), 0)])
+        for label, (frames, _) in read.items()
+    }
+    times = np.linspace(0, length - 1, COLUMNS).round().astype(int)
+    rows = {label.replace(" ", "\n"): clip[times, :-BAR_HEIGHT, : clip.shape[2] // 2] for label, clip in clips.items()}
+    draw_filmstrip(strip, rows)
+    shown = [*range(length), *[length - 1] * PAUSE]
+    images = [np.concatenate([captioned(clip[t], label) for label, clip in clips.items()]) for t in shown]
+    few = [Image.fromarray(image).quantize(128, dither=Image.Dither.NONE) for image in images]
+    with atomic_path(film) as temporary:
+        few[0].save(temporary, "GIF", save_all=True, append_images=few[1:], duration=round(1000 / rate), loop=0)
+
+
+def captioned(frame: np.ndarray, label: str) -> np.ndarray:
+    """The frame (H, W, 3) with a label in its corner."""
+    image = Image.fromarray(frame)
+    ImageDraw.Draw(image).text((6, 4), label, fill="white", stroke_width=2, stroke_fill="black")
+    return np.asarray(image)

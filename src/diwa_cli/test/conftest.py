@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from diwa_cli.main import main
-from diwa_cli.run_folder import Run, RunFolder, SweepFolder
 from diwa_cli.video import write_video
 from diwa_data.spec import CALVIN, Spec
 from diwa_learning.core.checkpoint import save_checkpoint, weights_hash
@@ -29,24 +28,18 @@ from diwa_learning.world_model.rssm import RSSMConfig
 from diwa_sim.tasks import SCENE_STATE
 
 BASE_WINS, TUNED_WINS = [True, False, False, True], [True, True, False, True]
+RUN = "open_drawer/seed_0/alpha_0.1"
 
 
-def evaluation(policies, seeds, config):
+def evaluation(policies, starts, config):
     """`evaluation.json` of policies (name -> successes per start)."""
-    rates = {
-        n: {"successes": sum(w), "rollouts": len(w), "rate": 0.5, "interval": [0.1, 0.9]} for n, w in policies.items()
-    }
     return {
-        "config": {"skill": "open_drawer", "max_steps": 72, **config},
-        "policies": rates,
-        "differences": {
-            "finetuned - base": {"points": 25.0, "interval": [-20.0, 60.0], "both": 2, "only_base": 0,
-                                 "only_finetuned": 1, "neither": 1},
-        },
+        "config": {"skill": "open_drawer", "max_steps": 72, "rollouts": len(starts), **config},
+        "policies": {name: {"successes": sum(wins), "rollouts": len(wins)} for name, wins in policies.items()},
         "rollouts": [
             {"policy": name, "seed": seed, "success": win, "steps": 40, "probabilities": [0.1], "interventions": {},
              "latency_ms": [5.0, 9.0]}
-            for name, wins in policies.items() for seed, win in zip(seeds, wins, strict=True)
+            for name, wins in policies.items() for seed, win in zip(starts, wins, strict=True)
         ],
     }  # fmt: skip
 
@@ -57,47 +50,59 @@ def write(path: Path, value):
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory) -> Path:
-    """The folder of a demo as `diwa demo` leaves it, without recordings and datasets."""
-    folder = SweepFolder(tmp_path_factory.mktemp("run"))
-    one = RunFolder(folder, Run("open_drawer", 0, 0.1))
+def write_run():
+    """Writes a fine-tuning, with what stands behind it."""
+    return make_run
+
+
+def make_run(trained: Path, run: Path):
+    """A fine-tuning as a sweep leaves it, with the policy and classifier behind it."""
     curve = {"000000": [True, False], "000010": [True, True]}
-    write(one.curve / "evaluation.json", evaluation(curve, [1, 2], {"seeds": "curve"}))
+    write(run / "evaluation/curve/evaluation.json", evaluation(curve, [1, 2], {"seeds": "curve"}))
     frames = [np.full((20, 40, 3), 10 * i, np.uint8) for i in range(5)]
-    for name, wins, final in (("base", BASE_WINS, one.base_final), ("finetuned", TUNED_WINS, one.final)):
-        write(final / "evaluation.json", evaluation({name: wins}, [1, 2, 3, 4], {"seeds": "final"}))
-        write_video(final / f"videos/{name}_1.mp4", frames, 7.5)
+    for name, wins, folder in (("base", BASE_WINS, trained), ("finetuned", TUNED_WINS, run)):
+        final = evaluation({name: wins}, [1, 2, 3, 4], {"seeds": "final"})
+        write(folder / "evaluation/final/evaluation.json", final)
+        write_video(folder / f"evaluation/final/videos/{name}_1.mp4", frames, 7.5)
     steps = list(range(10))
-    curves = {
-        "world_model": {"loss": [[s, 10.0 - s] for s in steps]},
-        "policy": {"loss": [[s, 1.0 / (s + 1)] for s in steps]},
-        "reward": {"loss": [[s, 3.0 - 0.1 * s] for s in steps]},
-        "finetuned": {name: [[s, 0.05 * s] for s in steps] for name in ("dream_success", "approx_kl", "bc_kl")},
-    }
     score = {"precision": 0.96, "recall": 0.9, "positives": 40, "negatives": 200}
+    dreams = {"demonstrated": 0.9, "idle": 0.01}
+    write(trained / "policy/metrics.json", {"history": {"loss": [[s, 1.0 / (s + 1)] for s in steps]}})
+    judged = {"filtered": score, "imagined": score, "dreams": dreams}
+    write(trained / "reward/metrics.json", {"history": {"loss": [[s, 3.0 - 0.1 * s] for s in steps]}, **judged})
+    curves = {name: [[s, 0.05 * s] for s in steps] for name in ("dream_success", "approx_kl", "bc_kl")}
+    chosen = {"imagined_actions": 72000, "iteration": 0, "steps": 10, "scores": {"0": 0.45, "10": 0.25}}
+    write(run / "finetuned/metrics.json", {"history": curves, **chosen})
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> Path:
+    """The folder of a sweep of one run, as `diwa demo` leaves it, without recordings and datasets."""
+    folder = tmp_path_factory.mktemp("run")
+    make_run(folder / "open_drawer/seed_0", folder / RUN)
     strip = {"psnr": [30.0, 25.0], "ssim": [0.9, 0.8], "still_psnr": [28.0, 20.0], "kl": [1.0, 1.5]}
     kl = {"recorded": 1.0, "shuffled": 2.5}
-    extra = {
-        "world_model": {"open_loop_steps": strip, "parameters": 12_000, "steps": 10, "frames": 1500, "action_kl": kl},
-        "reward": {"filtered": score, "imagined": score, "dreams": {"demonstrated": 0.9, "idle": 0.01}},
-        "finetuned": {"imagined_actions": 72000, "iteration": 0, "steps": 10, "scores": {"0": 0.45, "10": 0.25}},
-    }
-    for name, history in curves.items():
-        write(getattr(one, name) / "metrics.json", {"history": history, **extra.get(name, {})})
-    picture = np.zeros((8, 16, 3), np.uint8)
-    cv2.imwrite(str(one.world_model / "open_loop.png"), picture)
-    write(one.replay, {"minimum": 0.95, "shares": {"open_drawer": 1.0}, "episodes": [{"succeeded": True}]})
-    write(folder.results, {"stages": {
+    about = {"open_loop_steps": strip, "parameters": 12_000, "steps": 10, "frames": 1500, "action_kl": kl}
+    write(folder / "world_model/metrics.json", {"history": {"loss": [[s, 10.0 - s] for s in range(10)]}, **about})
+    cv2.imwrite(str(folder / "world_model" / "open_loop.png"), np.zeros((8, 16, 3), np.uint8))
+    replay = {"minimum": 0.95, "shares": {"open_drawer": 1.0}, "episodes": [{"succeeded": True}]}
+    write(folder / "open_drawer/replay.json", replay)
+    rates = {"rollouts": 4, "base": 50.0, "base_interval": [10.0, 90.0], "finetuned": 75.0,
+             "finetuned_interval": [20.0, 95.0], "difference": 25.0, "interval": [-20.0, 60.0]}  # fmt: skip
+    row = {"skill": "open_drawer", "alpha_bc": 0.1, **rates}
+    counts = {"both": 2, "only_base": 0, "only_finetuned": 1, "neither": 1}
+    stages = {
         "record": {"seconds": 61.5, "commands": {"record_play": "diwa record --out x"}},
-        "finetune": {"seconds": 12.25, "commands": {"finetune": "diwa finetune --out <y>"}},
-    }})  # fmt: skip
-    config = {
-        "sweep": {"skills": ["open_drawer"], "seeds": [0], "seed": 0, "curve_checkpoints": 5},
-        "final": {"seeds": "final", "rollouts": 4},
+        "finetune": {"seconds": 12.25, "commands": {f"{RUN}/finetune": "diwa finetune --out <y>"}},
     }
+    write(folder / "results.json", {
+        "skills": [{**row, "seeds": [0], "dppo": []}], "runs": [{**row, "seed": 0, **counts}], "failed": {},
+        "left_out": {}, "stages": stages,
+    })  # fmt: skip
     versions, machine = {"diwa-ros2": "0.1.0"}, {"cores": 2}
-    write(folder.description, {"command": "diwa demo", "versions": versions, "machine": machine, "config": config})
-    return folder.path
+    config = {"sweep": {"skills": ["open_drawer"], "seed": 0}}
+    write(folder / "run.json", {"command": "diwa demo", "versions": versions, "machine": machine, "config": config})
+    return folder
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from diwa_cli.figures import Bar, bars
 from diwa_cli.pipeline.results import change, over_seeds, points
-from diwa_cli.report import page as markdown
+from diwa_cli.report.page import markdown_table
 from diwa_cli.run_folder import BASE, FINETUNED, SweepFolder, damaged_run, read_json, write_text
 from diwa_cli.statistics import Interval, difference_over_seeds, interval_of_mean
 from diwa_data.errors import DiwaError, damage_as_error
@@ -158,7 +158,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             low, high = results[name]["beyond_first_interval"]
             cells.append(f"{results[name]['beyond_first']:+.1f} ({low:+.1f} to {high:+.1f})")
         lines.append(cells)
-    return markdown.table(head, lines)
+    return markdown_table(head, lines)
 
 
 def drawing(rows: Sequence[dict[str, Any]]) -> str:
@@ -189,7 +189,7 @@ def each(folders: Sequence[Path], out: Path | None) -> str:
         about = (found["skill"], str(found["seed"]), f"{found['alpha_bc']:g}")
         lines.append((*about, *change(found), f"{found['minutes']:.1f}{own}"))
     head = ("skill", "seed", "alpha_BC", "base", "fine-tuned", "difference (95 %)", "minutes of the whole sweep")
-    return markdown.table(head, lines)
+    return markdown_table(head, lines)
 
 
 def run_rows(path: Path) -> list[dict[str, Any]]:

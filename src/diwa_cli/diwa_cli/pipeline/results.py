@@ -11,7 +11,7 @@ from diwa_cli.doctor import machine, versions
 from diwa_cli.evaluation.evaluate import Evaluation, difference_summary
 from diwa_cli.evaluation.rollouts import RolloutResult
 from diwa_cli.pipeline.execute import Outcome, Phase
-from diwa_cli.report import page as markdown
+from diwa_cli.report.page import markdown_table
 from diwa_cli.run_folder import BASE, FINETUNED, Run, RunFolder, SweepFolder, read_json, write_text
 from diwa_cli.statistics import Interval, SeedMean, difference_over_seeds, rate_over_seeds
 from diwa_data.config import Source
@@ -144,7 +144,7 @@ def steps_to_match(row: dict[str, Any]) -> str:
 
 def table(judged: Sequence[JudgedRun]) -> str:
     """A row for each skill and alpha_BC, as Markdown."""
-    return markdown.table(HEADINGS, map(cells, skill_rows(judged, "")))
+    return markdown_table(HEADINGS, map(cells, skill_rows(judged, "")))
 
 
 def headline(judged: Sequence[JudgedRun]) -> str:

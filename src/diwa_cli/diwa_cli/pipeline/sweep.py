@@ -18,7 +18,7 @@ from diwa_cli.pipeline.bundles import write_sweep_bundles
 from diwa_cli.pipeline.execute import Outcome, Phase, run_inline
 from diwa_cli.pipeline.plan import FREE, DemoConfig, Sweep, SweepConfig, plan
 from diwa_cli.pipeline.results import JudgedRun, headline, judged_runs, results, table, write_rollouts
-from diwa_cli.report.sweep import write_report
+from diwa_cli.report.report import write_report
 from diwa_cli.run_folder import SweepFolder
 from diwa_data.config import Job, Source
 from diwa_data.errors import DiwaError, how_to_install

@@ -13,21 +13,9 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from diwa_cli.run_folder import write_text
 from diwa_data import __version__
 
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A line a row, without a newline at the end."""
-    lines = [headings, ("---",) * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".mp4": "video/mp4"}
-
-TEMPLATES = Environment(
-    loader=PackageLoader("diwa_cli"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
 
 
 class Figure(NamedTuple):
@@ -38,22 +26,26 @@ class Figure(NamedTuple):
     caption: str = ""
 
 
-class Table(NamedTuple):
-    """Plain text cells under a head."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Columns to align right: those after the first whose cells all begin with a digit or sign."""
-        return [i > 0 and all(row[i][:1] in "+-−.0123456789" for row in self.rows) for i in range(len(self.head))]
+def signed(value: float, digits: int = 0) -> str:
+    """A number with its sign, as print has it: a real minus, and no sign at zero."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
-def write_page(path: Path, template: str, **contents: Any) -> Path:
-    """Fill a template and write it to `path`, whole or not at all; `path`."""
-    write_text(path, render(template, **contents))
-    return path
+def span(interval: Sequence[float]) -> str:
+    """An interval in words."""
+    return f"{interval[0]:.1f} to {interval[1]:.1f}"
+
+
+def signed_span(interval: Sequence[float], digits: int = 1) -> str:
+    """An interval of differences in words."""
+    return f"{signed(interval[0], digits)} to {signed(interval[1], digits)}"
+
+
+TEMPLATES = Environment(
+    loader=PackageLoader("diwa_cli"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+TEMPLATES.filters |= {"signed": signed, "span": span, "signed_span": signed_span}
 
 
 def render(template: str, **contents: Any) -> str:
@@ -64,8 +56,7 @@ def render(template: str, **contents: Any) -> str:
         f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; media-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    page = TEMPLATES.get_template(template)
-    text = page.render(csp=csp, style=style, version=__version__, **contents)
+    text = TEMPLATES.get_template(template).render(csp=csp, style=style, version=__version__, **contents)
     return text.encode(errors="replace").decode()
 
 
@@ -77,3 +68,9 @@ def data_uri(path: Path) -> str:
 def drawing(svg: str, alt: str, caption: str = "") -> Figure:
     """A drawing as SVG text, with what it shows."""
     return Figure(f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}", alt, caption)
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, a line a row, without a newline at the end."""
+    lines = [headings, ("---",) * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

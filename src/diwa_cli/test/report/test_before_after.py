@@ -1,34 +1,9 @@
-"""The pair of rollouts that goes into a README."""
+"""Films read again: the pair of rollouts that goes into a README."""
 
 import numpy as np
 from PIL import Image
 
-from diwa_cli.report.before_after import COLUMNS, PAUSE, choose_pair, draw_pair, read_video
-from diwa_cli.video import HOLD, write_video
-
-NAMES = ("base", "finetuned")
-
-
-def evaluation(*results):
-    """(seed, base succeeded, fine-tuned succeeded) of each start."""
-    return {
-        "rollouts": [
-            {"policy": name, "seed": seed, "success": success}
-            for seed, *successes in results
-            for name, success in zip(NAMES, successes, strict=True)
-        ]
-    }
-
-
-def test_the_first_start_that_only_the_second_policy_solves(tmp_path):
-    found = evaluation((1, True, True), (2, False, True), (3, False, True), (4, False, False))
-    assert choose_pair(found, dict.fromkeys(NAMES, tmp_path)) is None
-    for seed in (1, 3):
-        for name in NAMES:
-            (tmp_path / f"{name}_{seed}.mp4").touch()
-    assert choose_pair(found, dict.fromkeys(NAMES, tmp_path)) == {name: tmp_path / f"{name}_3.mp4" for name in NAMES}
-    found = evaluation((1, True, True), (3, True, False))
-    assert choose_pair(found, dict.fromkeys(NAMES, tmp_path))["base"] == tmp_path / "base_1.mp4"
+from diwa_cli.video import COLUMNS, HOLD, PAUSE, draw_pair, read_video, write_video
 
 
 def test_strip_and_film_show_both_to_the_end_of_the_longer(tmp_path):

@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 
 from diwa_cli import figures as plots
 from diwa_cli.figures import Bar, Curve, success_bars
-from diwa_cli.report import run as report
-from diwa_cli.report import sweep as report_sweep
-from diwa_cli.report.page import Table, drawing, render
-from diwa_cli.report.trials import write_comparison
-from diwa_cli.run_folder import SweepFolder, find_run
+from diwa_cli.report import report
+from diwa_cli.report.page import render
+from diwa_cli.run_folder import SweepFolder
 from diwa_cli.statistics import Interval, SuccessRate
 from diwa_deploy.trials import Comparison, Trial
 
+RUN = "open_drawer/seed_0/alpha_0.1"
 DOCS = Path(__file__).parents[4] / "docs"
 IMAGE = '"><img id=hostile src=x onerror="document.title=1">'
 FRAGMENTS = ["<", ">", '"', "'", "&", "&lt;", "<!--", "-->", "</title>", "</style>", "</pre>", "<script>", "{{", "}}",
@@ -62,38 +61,29 @@ def with_text(value, text):
 
 
 @pytest.fixture(scope="module")
-def swept(run, tmp_path_factory):
-    """What the page shows of a sweep of one skill."""
-    folder = SweepFolder(tmp_path_factory.mktemp("sweep"))
-    (folder.path / "world_model").symlink_to(run / "world_model")
-    shutil.copytree(run / "open_drawer", folder.path / "skill")
-    (folder.path / "skill/seed_0/alpha_0.1").rename(folder.path / "skill/seed_0/alpha_1")
-    row = {"skill": "skill", "alpha_bc": 1.0, "seeds": [0], "rollouts": 4, "base": 50.0, "base_interval": [10.0, 90.0],
-           "finetuned": 75.0, "finetuned_interval": [20.0, 95.0], "difference": 25.0, "interval": [-20.0, 60.0],
-           "dppo": [{"seed": 0, "rate": 75.0, "steps": None, "practised": 100}]}  # fmt: skip
-    names = ("record", "build", "replay", "train_world_model", "train_policy", "train_reward", "finetune", "evaluate")
-    found = {
-        "command": "diwa sweep", "skills": [row], "runs": [row | {"seed": 0}], "versions": {"numpy": "2"},
-        "machine": {"cores": 2}, "failed": {"open_drawer/record": "no space"}, "left_out": {"a": "open_drawer/record"},
-        "stages": {name: {"seconds": 1.0, "commands": {f"skill/{name}": f"diwa {name}"}} for name in names},
-    }  # fmt: skip
-    return report_sweep.contents(folder, found, {"config": {"sweep": {"name": "x"}}})
-
-
-@pytest.fixture(scope="module")
-def pages(run, swept):
+def pages(run, tmp_path_factory):
     """Template -> contents of each kind of page."""
-    bars = drawing(success_bars({"base": SuccessRate(1, 2)}), "success of each policy")
-    cells = Table(("trial", "policy"), [("1", "base"), ("2", "finetuned")])
-    judged = {"skill": "open_drawer", "file": "c.json", "bars": bars, "rates": cells, "trials": cells}
-    return {"report.html": report.contents(find_run(run)), "sweep.html": swept, "comparison.html": judged}
+    one = SweepFolder(run)
+    shown = report.contents(one, {single: report.filmed_pairs(single) for single in one.runs()})
+    many = dict(shown)
+    linked = {**shown["runs"][0], "embed": False, "films": [[{"src": "a/base_1.mp4", "label": "after imitation",
+              "start": 1, "success": "success", "seconds": "3.0"}]]}  # fmt: skip
+    many["runs"], many["failed"] = [linked, linked], [["open_drawer/record", "no space", 1]]
+    many["dppo"] = [("open_drawer", {"seed": 0, "rate": 75.0, "steps": None, "practised": 100})]
+    many["alphas"] = {"rows": [["0", "1", "2", "3 to 4", "5"]], "bars": shown["result"]["bars"]}
+    many["cards"] = {"play": [{"path": "play.h5", "command": "diwa build-dataset", "text": "2 episodes"}]}
+    many["curves"] = [shown["result"]["bars"]]
+    trial = {"policy": "base", "success": True, "believed": False, "reason": "success", "steps": 30}
+    judged = {"skill": "open_drawer", "file": "c.json", "bars": shown["result"]["bars"], "trials": [trial],
+              "rates": {"base": SuccessRate(1, 2)}}  # fmt: skip
+    return {"one": ("report.html", shown), "many": ("report.html", many), "comparison": ("comparison.html", judged)}
 
 
-@pytest.mark.parametrize("template", ["report.html", "sweep.html", "comparison.html"])
-def test_no_text_becomes_an_element_or_an_attribute(pages, template):
-    contents = pages[template]
+@pytest.mark.parametrize("kind", ["one", "many", "comparison"])
+def test_no_text_becomes_an_element_or_an_attribute(pages, kind):
+    template, contents = pages[kind]
     plain = Structure(render(template, **contents))
-    films = ["skill/seed_0/evaluation/final/videos/base_1.mp4"] if template == "sweep.html" else []
+    films = ["a/base_1.mp4"] if kind == "many" else []
     assert [link for link in plain.links if not link.startswith("#")][:1] == films
 
     @settings(max_examples=60, deadline=None)
@@ -110,24 +100,27 @@ def test_no_text_becomes_an_element_or_an_attribute(pages, template):
 def hostile_run(run, tmp_path):
     """A run with hostile text wherever its files hold any."""
     folder = shutil.copytree(run, tmp_path / "run")
-    run = find_run(folder)
-    for name, final in (("base", run.base_final), ("finetuned", run.final)):
+    for name, place in (("base", folder / "open_drawer/seed_0"), ("finetuned", folder / RUN)):
+        final = place / "evaluation/final"
         judged = json.loads((final / "evaluation.json").read_text())
-        judged["config"]["skill"] = judged["config"]["max_steps"] = "$\\frac" + IMAGE
+        judged["config"]["max_steps"] = IMAGE
         judged["rollouts"][0]["seed"] = "<b id=hostile>"
         (final / "evaluation.json").write_text(json.dumps(judged))
-        videos = final / "videos"
-        (videos / f"{name}_1.mp4").rename(videos / f"{name}_<b id=hostile>.mp4")
+        (final / f"videos/{name}_1.mp4").rename(final / f"videos/{name}_<b id=hostile>.mp4")
+    found = json.loads((folder / "results.json").read_text())
+    for row in (found["skills"][0], found["runs"][0]):
+        row["skill"] = "$\\frac" + IMAGE
+    found["failed"] = {IMAGE: IMAGE}
+    found["stages"] = {"$\\frac" + IMAGE: {"seconds": 1.0, "commands": {IMAGE: IMAGE}}}
+    (folder / "results.json").write_text(json.dumps(found))
     description = json.loads((folder / "run.json").read_text())
     description["config"][IMAGE] = {"seed": IMAGE}
     (folder / "run.json").write_text(json.dumps(description | {"command": IMAGE, "versions": {IMAGE: IMAGE}}))
-    stages = {"$\\frac" + IMAGE: {"seconds": 1.0, "commands": {"x": IMAGE}}}
-    (folder / "results.json").write_text(json.dumps({"stages": stages}))
     return folder
 
 
 def test_a_run_of_hostile_labels_is_a_page_of_text(hostile_run):
-    found = Structure(report_sweep.write_report(hostile_run).read_text())
+    found = Structure(report.write_report(hostile_run).read_text())
     assert found.text.count(IMAGE) > 6
     assert sum(tag == "video" for tag, *_ in found.tags) == 2
     assert not [tag for tag in found.tags if tag == ("b", "id") or "onerror" in tag]
@@ -137,7 +130,7 @@ def test_a_run_of_hostile_labels_is_a_page_of_text(hostile_run):
 def test_a_comparison_of_hostile_labels_is_a_page_of_text(tmp_path):
     comparison = Comparison(tmp_path / "comparison.json", IMAGE, (IMAGE, "$\\frac"), 10, 0)
     comparison.add(Trial(comparison.next, True, True, IMAGE, 30))
-    found = Structure(write_comparison(tmp_path / "comparison.json").read_text())
+    found = Structure(report.write_comparison(tmp_path / "comparison.json").read_text())
     assert found.text.count(IMAGE) >= 3
     assert "img" in {tag for tag, *_ in found.tags}, "the bars"
     assert not [tag for tag in found.tags if "onerror" in tag]
@@ -145,7 +138,7 @@ def test_a_comparison_of_hostile_labels_is_a_page_of_text(tmp_path):
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")
 def test_a_browser_shows_the_drawings_and_runs_nothing(hostile_run, tmp_path):
-    page = report_sweep.write_report(hostile_run)
+    page = report.write_report(hostile_run)
     text = page.read_text()
     injected = "<script>document.title = 'broken in'</script><img src=x onerror=\"document.title = 'broken in'\">"
     assert text.count("<main>") == 1

@@ -6,11 +6,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from diwa_cli.report.sweep import write_report
+from diwa_cli.report import report
+from diwa_cli.report.report import filmed_pairs, write_report
+from diwa_cli.run_folder import find_run
 from diwa_data.errors import DiwaError
 
-BASE = "open_drawer/seed_0"
-RUN = f"{BASE}/alpha_0.1"
+RUN = "open_drawer/seed_0/alpha_0.1"
 VOID = {"meta", "link", "img", "br", "hr"}
 
 
@@ -61,22 +62,22 @@ def test_every_picture_and_video_says_what_it_shows(run):
 
 
 def test_it_shows_the_result_and_how_it_came_about(run):
-    text = read(run)
+    text = " ".join(read(run).split())
     for expected in (
-        "50 %",
+        'open drawer: <span class="base">50 %',
         "75 %",
         "+25 percentage points",
-        "−32 to +66",
+        "−20 to +60",
         "2 of 4",
         "72,000",
         "8000000000 to 8000000003",
+        "diwa finetune --out &lt;y&gt;",
+        '<td>open_drawer</td><td class="n">1 of 1</td>',
+        "the policy after iteration 0 of 10, the best of 2 by offline score",
+        "It succeeds in 50 % in the simulator, the last one in 100 %.",
+        "recorded actions 1.00, shuffled actions 2.50.",
     ):
         assert expected in text
-    assert "diwa finetune --out &lt;y&gt;" in text
-    text = " ".join(text.split())
-    assert "1 of 1</b> demonstrations succeed again" in text
-    assert "the policy after iteration 0 of 10, the best of 2 by offline score" in text
-    assert "It succeeds in 50 % in the simulator, the last one in 100 %." in text
 
 
 def test_what_is_missing_is_named_with_its_command(run):
@@ -84,18 +85,51 @@ def test_what_is_missing_is_named_with_its_command(run):
     assert "play.h5 is not there: <code>diwa build-dataset</code>" in text
 
 
-def test_a_run_just_begun_gives_a_page_of_missing_parts(tmp_path):
-    config = {
-        "sweep": {"skills": ["open_drawer"], "seeds": [0], "curve_checkpoints": 5},
-        "final": {"seeds": "final", "rollouts": 4},
-    }
-    (tmp_path / "run.json").write_text(
-        json.dumps({"command": "diwa demo", "versions": {}, "machine": {}, "config": config})
-    )
+def test_a_run_just_begun_gives_a_page_of_missing_parts(run, tmp_path):
+    shutil.copy(run / "run.json", tmp_path)
     text = read(tmp_path)
     Page(text)
     for command in ("diwa evaluate", "diwa finetune", "diwa train-world-model", "diwa train-reward", "diwa demo"):
         assert command in text
+
+
+def test_many_runs_have_their_table_and_a_fold_each_with_links_to_films(run, tmp_path, write_run):
+    folder = shutil.copytree(run, tmp_path / "sweep")
+    write_run(folder / "open_drawer/seed_1", folder / "open_drawer/seed_1/alpha_0.1")
+    results = json.loads((folder / "results.json").read_text())
+    results["runs"].append({**results["runs"][0], "seed": 1})
+    results["skills"][0]["seeds"] = [0, 1]
+    results |= {
+        "failed": {"close_drawer/record": "<no space>"},
+        "left_out": {"close_drawer/build": "close_drawer/record"},
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    text = read(folder)
+    found = Page(text)
+    assert "open drawer, 2 seeds" in text
+    assert "4 of 8" in text
+    assert "&lt;no space&gt;" in text
+    for path in (
+        "seed_0/evaluation/final/videos/base_1.mp4",
+        "seed_1/alpha_0.1/evaluation/final/videos/finetuned_1.mp4",
+    ):
+        assert f"open_drawer/{path}" in found.addresses
+        assert (folder / "open_drawer" / path).is_file()
+    assert sum(address.startswith("data:image/png") for address in found.addresses) == 3, "two pairs, one open loop"
+    assert "<summary>open_drawer/seed_1/alpha_0.1</summary>" in text
+    assert "<video" not in text
+
+
+def test_before_and_after_are_drawn_of_the_first_start_that_only_the_result_solves(run, tmp_path, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run")
+    shown = find_run(folder)
+    assert [pair["base"]["seed"] for pair in filmed_pairs(shown)] == [1]
+    for name, place in (("base", shown.base_final), ("finetuned", shown.final)):
+        shutil.copy(place / f"videos/{name}_1.mp4", place / f"videos/{name}_2.mp4")
+    drawn = []
+    monkeypatch.setattr(report, "draw_pair", lambda films, strip, film: drawn.append(films))
+    write_report(folder)
+    assert [film.name for film in drawn[0].values()] == ["base_2.mp4", "finetuned_2.mp4"]
 
 
 def test_no_folder_is_one_error(tmp_path):
@@ -114,10 +148,11 @@ def test_a_folder_without_a_run_is_refused_and_stays_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("run.json", '"final"', '"other"'),
+        ("run.json", '"versions"', '"other"'),
         ("run.json", '"config": {', '"config": [], "was": {'),
         ("results.json", "61.5", '"long"'),
-        (f"{RUN}/evaluation/final/evaluation.json", '"successes"', '"won"'),
+        ("results.json", '"base_interval"', '"other"'),
+        (f"{RUN}/evaluation/curve/evaluation.json", '"successes"', '"won"'),
     ],
 )
 def test_a_file_that_lacks_what_the_page_shows_is_one_error(run, tmp_path, name, old, new):
@@ -133,10 +168,10 @@ def test_a_file_that_lacks_what_the_page_shows_is_one_error(run, tmp_path, name,
 @pytest.mark.parametrize("damage", [b"", b"no film"])
 def test_films_that_cannot_be_read_cost_the_report_nothing(run, tmp_path, capsys, damage):
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("before_after.*"))
-    (tmp_path / f"run/{BASE}/evaluation/final/videos/base_1.mp4").write_bytes(damage)
+    (tmp_path / "run/open_drawer/seed_0/evaluation/final/videos/base_1.mp4").write_bytes(damage)
     assert "+25 percentage points" in read(tmp_path / "run")
     assert capsys.readouterr().err.startswith(f"warning: no {tmp_path / 'run' / RUN / 'before_after.gif'}: ")
-    assert not (tmp_path / f"run/{RUN}/before_after.gif").exists()
+    assert not (tmp_path / "run" / RUN / "before_after.gif").exists()
 
 
 def test_a_reader_that_times_out_costs_the_report_nothing(run, tmp_path, capsys, monkeypatch):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from diwa_cli.report.sweep import alphas
+from diwa_cli.report.report import alphas
 from diwa_cli.run_folder import SweepFolder
 
 DREAMS = [[0, 0.1], [1, 0.2], [2, 0.4], [3, 0.6], [4, 1.0]]
@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 def test_dreams_before_the_result_beside_the_truth(folder):
     rows = [row("open_drawer", 0.5, 70.0, (0, 1)), row("open_drawer", 0.0, 20.0, (0, 1))]
-    shown = alphas(folder, {"skills": rows})["rows"].rows
+    shown = alphas(folder, {"skills": rows})["rows"]
     dreamt = f"{100 * (0.4 + 2.0 / 3) / 2:.1f}"  # means of 0.2, 0.4, 0.6 and of 0.4, 0.6, 1.0
     assert shown == [
         ["0", dreamt, "20.0", "10.0 to 30.0", "0.025"],
