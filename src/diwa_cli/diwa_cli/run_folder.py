@@ -31,11 +31,29 @@ HEARTBEAT = 5.0
 """Seconds between saves of a running phase's time: what a kill can lose."""
 
 
+class Below:
+    """A path below another one of the same object, by that one's name: `Below("path", "run.json")`."""
+
+    def __init__(self, base: str, *parts: str):
+        self._base, self._parts = base, parts
+
+    def __get__(self, owner: Any, _: type) -> Path:
+        return getattr(owner, self._base).joinpath(*self._parts)
+
+
 @dataclass(frozen=True)
 class SweepFolder:
     """Paths of what all runs of a sweep share; none of them need exist. Play and world model may be another sweep's."""
 
     path: Path
+
+    description = Below("path", "run.json")  # full configuration, versions, machine
+    results = Below("path", "results.json")
+    rollouts = Below("path", "rollouts.jsonl")  # every rollout of every run
+    report = Below("path", "report.html")
+    play_bags = Below("learned_path", "bags", "play")
+    play = Below("learned_path", "play.h5")
+    world_model = Below("learned_path", "world_model")
 
     @property
     def config(self) -> dict[str, dict[str, Any]]:
@@ -58,41 +76,9 @@ class SweepFolder:
         return "sweep" in config
 
     @property
-    def learned(self) -> SweepFolder:
+    def learned_path(self) -> Path:
         """The sweep whose play and world model this one uses: itself, unless its configuration names another."""
-        other = self.config.get("sweep", {}).get("world_model_of")
-        return SweepFolder(Path(other)) if other else self
-
-    @property
-    def description(self) -> Path:
-        """Full configuration, versions, machine."""
-        return self.path / "run.json"
-
-    @property
-    def results(self) -> Path:
-        return self.path / "results.json"
-
-    @property
-    def rollouts(self) -> Path:
-        """Every rollout of every run, JSON lines."""
-        return self.path / "rollouts.jsonl"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def play_bags(self) -> Path:
-        return self.learned.path / "bags" / "play"
-
-    @property
-    def play(self) -> Path:
-        """Dataset of play."""
-        return self.learned.path / "play.h5"
-
-    @property
-    def world_model(self) -> Path:
-        return self.learned.path / "world_model"
+        return Path(self.config.get("sweep", {}).get("world_model_of") or self.path)
 
     @property
     def ensemble(self) -> Path:
@@ -151,9 +137,33 @@ class RunFolder:
     sweep: SweepFolder
     run: Run
 
+    demonstration_bags = Below("of_skill", "bags", "demonstrations")
+    demonstrations = Below("of_skill", "demonstrations.h5")
+    replay = Below("of_skill", "replay.json")
+    policy = Below("of_seed", "policy")
+    reward = Below("of_seed", "reward")
+    base_final = Below("of_seed", "evaluation", "final")  # the base policy's
+    finetuned = Below("path", "finetuned")
+    final = Below("path", "evaluation", "final")  # from the same starts
+    curve = Below("path", "evaluation", "curve")
+    dppo = Below("path", "dppo")  # the baseline that practised in the simulator
+    dppo_steps = Below("path", "dppo", "curve", "dppo.json")
+    strip = Below("path", "before_after.png")  # one pair of rollouts, before and after dreaming
+    film = Below("path", "before_after.gif")
+
     @property
     def path(self) -> Path:
         return self.sweep.path / self.run.name
+
+    @property
+    def of_skill(self) -> Path:
+        """Shared by all runs of its skill."""
+        return self.sweep.path / self.run.skill
+
+    @property
+    def of_seed(self) -> Path:
+        """Shared by the runs of its skill and seed."""
+        return self.sweep.path / self.run.trained
 
     @property
     def play(self) -> Path:
@@ -166,67 +176,6 @@ class RunFolder:
     @property
     def ensemble(self) -> Path:
         return self.sweep.ensemble
-
-    @property
-    def demonstration_bags(self) -> Path:
-        return self.sweep.path / self.run.skill / "bags" / "demonstrations"
-
-    @property
-    def demonstrations(self) -> Path:
-        """Dataset of demonstrations."""
-        return self.sweep.path / self.run.skill / "demonstrations.h5"
-
-    @property
-    def replay(self) -> Path:
-        """Result of the open-loop replay."""
-        return self.sweep.path / self.run.skill / "replay.json"
-
-    @property
-    def policy(self) -> Path:
-        return self.sweep.path / self.run.trained / "policy"
-
-    @property
-    def reward(self) -> Path:
-        return self.sweep.path / self.run.trained / "reward"
-
-    @property
-    def base_final(self) -> Path:
-        """Evaluation of the base policy."""
-        return self.sweep.path / self.run.trained / "evaluation" / "final"
-
-    @property
-    def finetuned(self) -> Path:
-        return self.path / "finetuned"
-
-    @property
-    def final(self) -> Path:
-        """Evaluation of the fine-tuned policy, from the same starts."""
-        return self.path / "evaluation" / "final"
-
-    @property
-    def curve(self) -> Path:
-        """Evaluation of the checkpoints on the way."""
-        return self.path / "evaluation" / "curve"
-
-    @property
-    def dppo(self) -> Path:
-        """Checkpoint of the baseline that practised in the simulator."""
-        return self.path / "dppo"
-
-    @property
-    def dppo_steps(self) -> Path:
-        """Environment steps that the baseline took to match."""
-        return self.dppo / "curve" / "dppo.json"
-
-    @property
-    def strip(self) -> Path:
-        """One pair of rollouts, before and after dreaming, as a filmstrip."""
-        return self.path / "before_after.png"
-
-    @property
-    def film(self) -> Path:
-        """The same pair as an animation."""
-        return self.path / "before_after.gif"
 
 
 def find_run(path: Path) -> RunFolder:

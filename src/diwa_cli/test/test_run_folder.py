@@ -18,7 +18,7 @@ DAMAGED = [
 def test_a_damaged_description_is_one_error(tmp_path, content):
     folder = SweepFolder(tmp_path)
     folder.description.write_bytes(content)
-    for read in (lambda: folder.learned, lambda: folder.is_sweep, lambda: claim(folder, "diwa sweep", {})):
+    for read in (lambda: folder.learned_path, lambda: folder.is_sweep, lambda: claim(folder, "diwa sweep", {})):
         with pytest.raises(DiwaError, match=r"run\.json is damaged .*: delete it and run again"):
             read()
 

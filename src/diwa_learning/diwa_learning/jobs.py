@@ -22,14 +22,13 @@ from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.train import WorldModelJob
 
-NEEDS: dict[str, tuple[str, ...]] = {
-    "world_model": (),
-    "ensemble": ("world_model",),
-    "policy": ("skill", "world_model"),
-    "reward": ("skill", "world_model", "play"),
-    "finetune": ("skill", "world_model", "play", "policy", "reward", "ensemble"),
+STAGES: dict[str, type[Job]] = {
+    "world_model": WorldModelJob,
+    "ensemble": EnsembleJob,
+    "policy": PolicyJob,
+    "reward": RewardJob,
+    "finetune": FinetuneJob,
 }
-"""Stage -> what it uses beside its datasets."""
 SHARED = ("world_model", "ensemble")
 """Stages that serve all skills, and take several datasets."""
 
@@ -39,13 +38,13 @@ class Checkpoints:
     """Checkpoints of earlier stages; empty = where `folder` says that they are."""
 
     world_model: str = ""
-    """Of stage world_model."""
+    """Checkpoint of stage world_model."""
     policy: str = ""
-    """Of stage policy."""
+    """Checkpoint of stage policy."""
     reward: str = ""
-    """Of stage reward."""
+    """Checkpoint of stage reward."""
     ensemble: str = ""
-    """Of stage ensemble; used only where fine-tuning needs one (`FinetuneConfig.needs_ensemble`)."""
+    """Checkpoint of stage ensemble; used only where fine-tuning needs one (`FinetuneConfig.needs_ensemble`)."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def train_config(given: Mapping[str, Any], where: str) -> TrainConfig:
     fields = {one.name for one in dataclasses.fields(TrainConfig)}
     own = {key: value for key, value in given.items() if key in fields or key not in SECTIONS}
     preset = load_parameters(str(own.get("preset", DEFAULT_PRESET)))
-    shipped = {stage: preset[stage] for stage in NEEDS if stage in preset}
+    shipped = {stage: preset[stage] for stage in STAGES if stage in preset}
     return from_mapping(TrainConfig, merged(shipped, own), where)
 
 
@@ -102,24 +101,19 @@ def train(config: TrainConfig) -> Path:
     Raises `DiwaError` for an unknown stage, missing, superfluous or unfitting inputs, and as the stages do.
     """
     require_inputs(config)
-    datasets, play = tuple(paths(config.dataset)), expanded(config.play) if config.play else None
-    demonstrations = datasets[0]
-    skill = "" if config.stage in SHARED else demonstrated_skill(demonstrations, config.skill)
-    out = expanded(config.out) if config.out else folder(config.stage, skill)
-    world_model, policy, reward, ensemble = (
-        expanded(given) if given else folder(stage, skill)
-        for stage, given in dataclasses.asdict(config.checkpoints).items()
-    )
-    wanted = ensemble if config.checkpoints.ensemble or config.finetune.needs_ensemble else None
-    jobs: dict[str, Job] = {
-        "world_model": WorldModelJob(datasets, out, config.world_model),
-        "ensemble": EnsembleJob(datasets, world_model, out, config.ensemble),
-        "policy": PolicyJob(demonstrations, world_model, out, config.policy),
-        "reward": RewardJob(demonstrations, world_model, out, play, config.reward),
-        "finetune": FinetuneJob(policy, reward, world_model, demonstrations, out, play, wanted, config.finetune),
+    datasets = tuple(paths(config.dataset))
+    skill = "" if config.stage in SHARED else demonstrated_skill(datasets[0], config.skill)
+    inputs: dict[str, Any] = {
+        stage: expanded(given) if given else folder(stage, skill) for stage, given in vars(config.checkpoints).items()
     }
-    jobs[config.stage].run()
-    return out
+    if not (config.checkpoints.ensemble or config.finetune.needs_ensemble):
+        inputs["ensemble"] = None
+    inputs |= {"datasets": datasets, "demonstrations": datasets[0], "config": getattr(config, config.stage)}
+    inputs["play"] = expanded(config.play) if config.play else None
+    inputs["out"] = expanded(config.out) if config.out else folder(config.stage, skill)
+    job = STAGES[config.stage]
+    job(**{name: inputs[name] for name in _fields(job)}).run()
+    return inputs["out"]
 
 
 def folder(stage: str, skill: str = "") -> Path:
@@ -135,12 +129,14 @@ def folder(stage: str, skill: str = "") -> Path:
 
 def require_inputs(config: TrainConfig) -> None:
     """Raise `DiwaError` unless the stage exists and has been given a dataset, and nothing that it does not use."""
-    if config.stage not in NEEDS:
-        raise unknown("stage", config.stage, NEEDS)
-    given = {"skill": config.skill, "play": config.play, **dataclasses.asdict(config.checkpoints)}
-    unused = [name for name, value in given.items() if value and name not in NEEDS[config.stage]]
+    if config.stage not in STAGES:
+        raise unknown("stage", config.stage, STAGES)
+    given = {"skill": config.skill, "world_model": "", "play": config.play, **vars(config.checkpoints)}
+    taken = [name for name in given if name in _fields(STAGES[config.stage])]
+    taken = [*(["skill"] if config.stage not in SHARED else []), *taken]
+    unused = [name for name, value in given.items() if value and name not in taken]
     if unused:
-        uses = ", ".join(("dataset", *NEEDS[config.stage]))
+        uses = ", ".join(("dataset", *taken))
         raise DiwaError(f"stage {config.stage} has no use for {', '.join(unused)}: it takes {uses}")
     count = len(paths(config.dataset))
     if not count or (config.stage not in SHARED and count > 1):
@@ -165,3 +161,7 @@ def paths(text: str) -> list[Path]:
         return [expanded(word) for word in words]
     except ValueError as error:
         raise DiwaError(f"{text!r} is no list of paths: {error}") from error
+
+
+def _fields(job: Any) -> list[str]:
+    return [one.name for one in dataclasses.fields(job)]

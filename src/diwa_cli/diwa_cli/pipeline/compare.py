@@ -199,7 +199,7 @@ def run_rows(path: Path) -> list[dict[str, Any]]:
     with damaged_run(path):
         about = {
             "minutes": round(sum(stage["seconds"] for stage in found["stages"].values()) / 60, 1),
-            "own_world_model": folder.learned is folder,
+            "own_world_model": folder.learned_path == folder.path,
             "command": description["command"],
             "machine": description["machine"],
         }

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from diwa_cli.evaluation.dppo import DPPOJob
 from diwa_cli.evaluation.evaluate import EvaluateConfig, EvaluateJob
@@ -48,8 +48,28 @@ DPPO_ROLLOUTS = 50
 
 
 @dataclass(frozen=True)
-class SweepConfig:
-    """Settings of `diwa sweep`: what is swept, and the amount of everything; sizes are in other sections."""
+class Amounts:
+    """Amount of everything in a demo or sweep; sizes of networks and trainings are in the preset's other sections."""
+
+    play_minutes: float = 40.0
+    """Minutes of play to record."""
+    demonstrations: int = 50
+    """Demonstrations to record of each skill."""
+    rollouts: int = 200
+    """Start states of final evaluations, the same for all policies."""
+    curve_rollouts: int = 20
+    """Start states on which each checkpoint of a learning curve is evaluated."""
+    curve_checkpoints: int = 0
+    """Checkpoints on the learning curve of a run, the policy before fine-tuning included; 0 = no curve."""
+    seed: int = 0
+    """Seed of the recordings and the world model, which all runs share; in a demo, of all phases."""
+    world_model_of: str = ""
+    """Folder of a finished demo or sweep whose play and world model to use; empty = record and train them."""
+
+
+@dataclass(frozen=True)
+class SweepConfig(Amounts):
+    """Settings of `diwa sweep`."""
 
     skills: tuple[str, ...] = (ALL,)
     """Skills to learn; `all` for the eight."""
@@ -59,22 +79,8 @@ class SweepConfig:
     """Values of alpha_BC; none = the preset's."""
     dppo_seeds: tuple[int, ...] = ()
     """Seeds whose base policies DPPO fine-tunes in the simulator too, until they are as good; none = no baseline."""
-    play_minutes: float = 40.0
-    """Minutes of play to record."""
-    demonstrations: int = 50
-    """Demonstrations to record of each skill."""
-    rollouts: int = 200
-    """Start states of every final evaluation, the same for all."""
-    curve_rollouts: int = 20
-    """Start states on which each checkpoint of a learning curve is evaluated."""
-    curve_checkpoints: int = 0
-    """Checkpoints on the learning curve of every run, the policy before fine-tuning included; 0 = no curve."""
     videos: int = 1
     """Start states of every final evaluation that are filmed."""
-    seed: int = 0
-    """Seed of the recordings and the world model, which all runs share."""
-    world_model_of: str = ""
-    """Folder of a finished demo or sweep whose play and world model to use; empty = record and train them."""
     reuse: str = ""
     """Folder of another sweep: what it has finished and is configured alike is linked, not made again; empty =
     that of `world_model_of`."""
@@ -85,26 +91,13 @@ class SweepConfig:
 
 
 @dataclass(frozen=True)
-class DemoConfig:
-    """Settings of `diwa demo`: the amount of everything; sizes are in the preset's other sections."""
+class DemoConfig(Amounts):
+    """Settings of `diwa demo`."""
 
     skill: str = "open_drawer"
     """Skill to learn."""
-    play_minutes: float = 40.0
-    """Minutes of play to record."""
-    demonstrations: int = 50
-    """Demonstrations to record."""
-    rollouts: int = 200
-    """Start states of the final, paired evaluation."""
-    curve_rollouts: int = 20
-    """Start states on which each checkpoint of the learning curve is evaluated."""
     curve_checkpoints: int = 5
     """Checkpoints on the learning curve, the policy before fine-tuning included."""
-    seed: int = 0
-    """Seed of every phase."""
-    world_model_of: str = ""
-    """Folder of another demo or a sweep whose play and world model to use, for one more skill; empty = record and
-    train them."""
 
     def as_sweep(self, source: Source) -> SweepConfig:
         """The sweep of one run that it is."""
@@ -173,20 +166,15 @@ def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
     c, section = sweep.config, sweep.source.section
     record = dataclasses.replace(section(RecordConfig, "record"), seed=seed)
     judged = dataclasses.replace(section(EvaluateConfig, "evaluate"), skill=skill, environment="table")
-    return Settings(
-        play=dataclasses.replace(record, skill="", minutes=c.play_minutes),
-        demonstrations=dataclasses.replace(record, skill=skill, episodes=c.demonstrations),
-        dataset=section(DatasetConfig, "dataset"),
-        world_model=dataclasses.replace(section(WorldModelConfig, "world_model"), seed=seed),
-        ensemble=dataclasses.replace(section(EnsembleConfig, "ensemble"), seed=seed),
-        policy=dataclasses.replace(section(PolicyConfig, "policy"), seed=seed),
-        reward=dataclasses.replace(section(RewardConfig, "reward"), seed=seed),
-        finetune=dataclasses.replace(section(FinetuneConfig, "finetune"), seed=seed),
-        dppo=dataclasses.replace(section(DPPOConfig, "dppo"), seed=seed),
-        curve=dataclasses.replace(judged, seeds="curve", rollouts=c.curve_rollouts, videos=0),
-        final=dataclasses.replace(judged, seeds="final", rollouts=c.rollouts, videos=c.videos),
-        sim=section(SimConfig, "sim"),
-    )
+    own: dict[str, Any] = {
+        "play": dataclasses.replace(record, skill="", minutes=c.play_minutes),
+        "demonstrations": dataclasses.replace(record, skill=skill, episodes=c.demonstrations),
+        "curve": dataclasses.replace(judged, seeds="curve", rollouts=c.curve_rollouts, videos=0),
+        "final": dataclasses.replace(judged, seeds="final", rollouts=c.rollouts, videos=c.videos),
+    }
+    others = {name: section(kind, name) for name, kind in get_type_hints(Settings).items() if name not in own}
+    learned = {name: dataclasses.replace(one, seed=seed) for name, one in others.items() if hasattr(one, "seed")}
+    return Settings(**own, **{**others, **learned})
 
 
 def plan(folder: SweepFolder, sweep: Sweep) -> list[Phase]:
