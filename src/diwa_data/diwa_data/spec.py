@@ -11,7 +11,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ RESERVED = ("state", "action", "success", "stamp", "received", "scene_state")
 _STATE_PARTS = {"position": 3, "rotation_6d": 6, "gripper_width": 1}
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,63}")
 _NAME_RULE = f"letters, digits and '_', none of {', '.join(RESERVED)}"
+
+A = TypeVar("A", bound=Any)
 
 
 def _require(right: bool, name: str, value: Any, wanted: str) -> None:
@@ -86,10 +88,10 @@ class ActionSpec:
         """(7,) float32: no motion, gripper open. Stands before the first frame of every sequence."""
         return np.array([0, 0, 0, 0, 0, 0, self.gripper_open], np.float32)
 
-    def executed(self, action: np.ndarray) -> np.ndarray:
-        """The executed form of a raw action (..., 7): clipped to [-1, 1], gripper +1 (a >= 0) or -1."""
-        action = np.clip(action, -1.0, 1.0)
-        action[..., 6] = np.where(action[..., 6] >= 0, 1.0, -1.0)
+    def executed(self, action: A) -> A:
+        """The executed form of a raw action (..., 7), an array or a tensor: clipped, gripper +1 (a >= 0) or -1."""
+        action = action.clip(-1.0, 1.0)
+        action[..., 6] = 2 * (action[..., 6] >= 0) - 1
         return action
 
 

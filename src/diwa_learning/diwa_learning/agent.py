@@ -93,5 +93,5 @@ def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec)
     world = load_world_model(world_model, decodes=False)
     require_same(spec, world.spec, str(world_model))
     chosen = load_policy(policy, spec, world.hash, world.model.feature_dim).policy
-    judge = load_reward(reward, world).classifier if reward else NoClassifier()
-    return Agent(world.model, chosen, judge, spec)
+    classifier = load_reward(reward, world).classifier if reward else NoClassifier()
+    return Agent(world.model, chosen, classifier, spec)

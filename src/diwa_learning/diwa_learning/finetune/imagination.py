@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from diwa_data.spec import ActionSpec
 from diwa_learning.core.device import Precision, compiled, is_half
 from diwa_learning.ensemble.disagreement import Ensemble
 from diwa_learning.finetune.start_states import StartConfig
@@ -116,13 +115,6 @@ def with_bfloat16_weights(rssm: RSSM) -> RSSM:
     return half
 
 
-def executed(actions: Tensor, spec: ActionSpec) -> Tensor:
-    """The actions that the robot executes when given raw ones (..., 7): as `ActionSpec.executed`, for tensors."""
-    clipped = actions.clamp(-1.0, 1.0)
-    gripper = torch.where(clipped[..., 6:] >= 0, 1.0, -1.0)
-    return torch.cat([clipped[..., :6], gripper], dim=-1)
-
-
 def draw_gumbel(rssm: RSSM, rng: torch.Generator, *leading: int) -> Tensor:
     """Standard Gumbel noise (*leading, C, K) for samples of z, on the device of `rng`.
 
@@ -204,7 +196,7 @@ class Dream:
     def imagine(self, state: State, actions: Tensor, gumbel: Tensor) -> State:
         """The states (N, ...) after chunks of raw actions (N, H, A), each executed and followed by one prior step."""
         for raw, noise in zip(actions.unbind(1), gumbel, strict=True):
-            action = self.model.executed(state, executed(raw, self.model.spec.action))
+            action = self.model.executed(state, self.model.spec.action.executed(raw))
             with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._half):
                 state = self._rssm.imagine_step(state, action, noise)
         return state

@@ -203,21 +203,15 @@ class Learner:
     @torch.no_grad()
     def prepare(self, rollout: Rollout) -> Batch:
         """Advantages, and everything of the entries that does not change between epochs."""
-        estimated = ppo.gae(
-            rollout.reward,
-            self.critic(rollout.features),
-            self.critic(rollout.next_features),
-            rollout.terminated,
-            rollout.done,
-            self.config.gamma,
-            self.config.gae_lambda,
-        )
+        config, value, following = self.config, self.critic(rollout.features), self.critic(rollout.next_features)
+        ends = rollout.terminated, rollout.done
+        advantage = ppo.gae(rollout.reward, value, following, *ends, config.gamma, config.gae_lambda)
         features = rollout.features.flatten(0, 1)
         entries = Entries.of(rollout.chains.flatten(0, 1)[:, -self.policy.trained_steps - 1 :])
         return Batch(
             features=features,
-            returns=estimated.returns.flatten(),
-            advantage=ppo.normalise(estimated.advantage).flatten(),
+            returns=(advantage + value).flatten(),
+            advantage=ppo.normalise(advantage).flatten(),
             entries=entries,
             old_log_prob=ppo.log_prob(self.score(self.policy.trained, features, entries), entries.after),
             base=self.score(self.policy.base, features, entries),

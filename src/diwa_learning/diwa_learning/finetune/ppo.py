@@ -17,14 +17,6 @@ from diwa_learning.policy.base import Normal
 LOG_PROB_RANGE = (-5.0, 2.0)
 
 
-@dataclass(frozen=True)
-class Advantages:
-    """`advantage` (N, T) and the value targets `returns` (N, T)."""
-
-    advantage: Tensor
-    returns: Tensor
-
-
 def gae(
     reward: Tensor,
     value: Tensor,
@@ -33,8 +25,8 @@ def gae(
     done: Tensor,
     gamma: float,
     gae_lambda: float,
-) -> Advantages:
-    """Generalised advantage estimation over chunks; every argument is (N, T).
+) -> Tensor:
+    """Generalised advantage estimates of chunks; they and every argument are (N, T).
 
     delta_t = r_t + gamma V(s_{t+1}) (1 - terminated_t) - V(s_t); A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}.
     `next_value` is V of the state after the chunk, before any reset: a truncated dream bootstraps with it.
@@ -44,7 +36,7 @@ def gae(
     for t in reversed(range(delta.shape[1])):
         following = delta[:, t] + gamma * gae_lambda * (~done[:, t]) * following
         advantage[:, t] = following
-    return Advantages(advantage, advantage + value)
+    return advantage
 
 
 def normalise(advantage: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from toy import RIGHT, STILL, ConstantPolicy
 
 from diwa_data.spec import ActionSpec, Spec
-from diwa_learning.finetune.imagination import Dream, DreamConfig, Rollout, draw_gumbel, executed
+from diwa_learning.finetune.imagination import Dream, DreamConfig, Rollout, draw_gumbel
 from diwa_learning.finetune.start_states import StartConfig, start_states
 from diwa_learning.policy.base import Exploration
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
@@ -29,7 +29,9 @@ def dream(setting, **changes):
 def test_executed_is_the_contracts_function():
     actions = np.random.default_rng(0).normal(size=(5, 4, 7)).astype(np.float32) * 1.5
     actions[0, 0, 6], actions[0, 1, 6] = 0.0, -0.0
-    assert np.array_equal(executed(torch.from_numpy(actions), ActionSpec()).numpy(), ActionSpec().executed(actions))
+    found = ActionSpec().executed(torch.from_numpy(actions))
+    assert np.array_equal(found.numpy(), ActionSpec().executed(actions))
+    assert found.dtype == torch.float32
 
 
 def test_check_07_idle_dreams_earn_nothing_and_demonstrated_ones_the_recall(toy_files, toy_reward):
