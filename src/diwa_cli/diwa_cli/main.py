@@ -136,7 +136,7 @@ def deprecated(old: str, new: str) -> None:
 
 
 def usage() -> str:
-    """What `diwa --help` prints: at most 40 lines of 80 characters."""
+    """The text of `diwa --help`: at most 40 lines of 80 characters."""
     lines = [
         "usage: diwa COMMAND ...      (its flags: diwa COMMAND --help)",
         "",

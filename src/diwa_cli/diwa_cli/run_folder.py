@@ -95,7 +95,7 @@ class SweepFolder:
         return PhaseLog(self.path / "phases" / f"{phase}.json", phase)
 
     def output(self, phase: str) -> Path:
-        """What a phase that ran in another process printed."""
+        """File with the output of a phase that ran in another process."""
         return self.path / "phases" / f"{phase}.txt"
 
     def runs(self) -> list[RunFolder]:
@@ -222,7 +222,7 @@ def read_metrics(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def in_a_line(error: Exception) -> str:
-    """What went wrong; the kind of error too, unless it is one of ours."""
+    """The error's message in a line; its kind too, unless it is one of ours."""
     text = " ".join(str(error).split())
     return text if isinstance(error, DiwaError) else f"{type(error).__name__}: {text}"
 

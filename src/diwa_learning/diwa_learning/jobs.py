@@ -64,7 +64,7 @@ class TrainConfig:
     out: str = ""
     """Checkpoint folder, in which an interrupted training continues; empty = `folder`."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    """What earlier stages left."""
+    """Checkpoints that earlier stages left."""
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     """Settings of stage world_model."""
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)

@@ -45,7 +45,7 @@ def bundles_in(path: Path) -> list[Bundle]:
 
 
 def bundle_card(bundle: Bundle) -> str:
-    """What `diwa inspect` prints of a bundle: success, where it may start, sizes of its parts, its contract."""
+    """The card of a bundle: success, where it may start, sizes of its parts, its contract."""
     base, tuned = (_success(bundle, name) for name in (BASE, FINETUNED))
     region = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
     starts = "anywhere: the card names no region"

@@ -89,7 +89,7 @@ def load(name: str, folder: Path) -> list[Variant]:
 
 
 def read_rollouts(path: Path) -> tuple[Successes, dict[float, Successes]]:
-    """Of the base policies, and of the fine-tuned ones by alpha_BC. Raises `DiwaError` for a damaged file."""
+    """Successes of base policies, and of fine-tuned ones by alpha_BC. Raises `DiwaError` for a damaged file."""
     bases: Successes = {}
     tuned: dict[float, Successes] = {}
     for number, line in enumerate(read_bytes(path, "the same `diwa sweep` writes it anew").splitlines(), 1):
@@ -171,7 +171,7 @@ def drawing(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def require_finished(folder: SweepFolder) -> dict[str, Any]:
-    """What `run.json` holds. Raises `DiwaError` for a folder without a finished sweep or demo."""
+    """Contents of `run.json`. Raises `DiwaError` for a folder without a finished sweep or demo."""
     if not folder.is_sweep or not folder.rollouts.is_file():
         path = folder.path
         raise DiwaError(f"{path} holds no finished demo or sweep: run `diwa sweep --out {path}` to its end first")

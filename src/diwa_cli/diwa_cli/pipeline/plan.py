@@ -152,7 +152,7 @@ class Sweep:
         return _settings(self, skill, self.config.seed if seed is None else seed)
 
     def identity(self) -> dict[str, Any]:
-        """What decides its results: its configuration, and that of the phases of its first run."""
+        """The settings that decide its results: its own, and those of its phases."""
         settings = dataclasses.asdict(self.settings(self.skills[0]))
         del settings["curve"]
         for values in settings.values():

@@ -91,7 +91,7 @@ def room_of(nodes: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def resources(phase: Phase, room: dict[str, float], share: float) -> dict[str, float]:
-    """What a phase asks Ray for: its cores, at most those of a machine, and for training a GPU where there is one.
+    """Resources of a phase: its cores, at most those of a machine, and for training a GPU where there is one.
 
     Phases at a time on this machine share the GPU.
     """
@@ -153,7 +153,7 @@ def use_cores(count: int) -> None:
 
 @contextmanager
 def stopping(ray: Any, running: Mapping[Any, Any]) -> Iterator[None]:
-    """Whatever ends the code inside, Ctrl-C for one: the tasks that are `running` then may save, and end."""
+    """When the code inside ends, by Ctrl-C too: tasks that are still `running` save and end."""
     try:
         yield
     finally:

@@ -153,7 +153,7 @@ def execute(phases: Sequence[Phase], folder: SweepFolder, what: Sweep) -> Outcom
 
 
 def failures(folder: SweepFolder, outcome: Outcome) -> str:
-    """What failed, why, where to read more, and what could not be done for it; empty if nothing failed."""
+    """Lines about each phase that failed: its error, where to read more, how many it stopped; empty if none did."""
     lines = []
     for name, error in outcome.failed.items():
         others = sum(cause == name for cause in outcome.left_out.values())
