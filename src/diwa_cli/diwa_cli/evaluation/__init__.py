@@ -1,1 +1,1 @@
-"""Policies, world models and recordings, judged in the simulator."""
+"""Policies, world models and recordings, evaluated in the simulator."""

@@ -31,7 +31,7 @@ class EvaluateConfig(EnvironmentConfig):
     """Settings of `diwa evaluate`: start states, their number, the length of a rollout."""
 
     skill: str = "open_drawer"
-    """Skill to perform and judge."""
+    """Skill to perform; its oracle decides about success."""
     seeds: Literal["tuning", "curve", "final"] = "final"
     """Range of start states; the three never overlap."""
     rollouts: int = 100

@@ -105,7 +105,7 @@ def draw_before_after(run: RunFolder, pairs: Sequence[Pair]) -> None:
 
 
 def contents(folder: SweepFolder, pairs: Mapping[RunFolder, Sequence[Pair]]) -> dict[str, Any]:
-    """What the template shows of a sweep; empty for what it lacks."""
+    """Contents of the page about a sweep; empty where the sweep lacks them."""
     found, description = read_json(folder.results) or NOTHING, read_json(folder.description)
     rows, runs, causes = found["skills"], list(pairs), list(found["left_out"].values())
     seconds = {name.replace("_", " "): float(stage["seconds"]) for name, stage in found["stages"].items()}
@@ -131,7 +131,7 @@ def contents(folder: SweepFolder, pairs: Mapping[RunFolder, Sequence[Pair]]) -> 
             name: [card(bags, "diwa record"), card(dataset, "diwa build-dataset")]
             for name, (bags, dataset) in recorded.items()
         },
-        "replays": {name: replay for name, run in sorted(skills.items()) if (replay := replayed(run))},
+        "replays": {name: replay for name, run in sorted(skills.items()) if (replay := read_json(run.replay))},
         "time": drawing(figures.phase_bars(seconds), f"Time of each stage: {words}") if seconds else None,
         "description": description,
         "config": json.dumps(description["config"], indent=2),
@@ -256,7 +256,10 @@ def details(run: RunFolder, pairs: Sequence[Pair], embed: bool) -> dict[str, Any
     alt = "Filmstrips from one start, after imitation above after dreaming"
     return {
         "name": run.run.name,
-        "films": [[film(rollout, LABELS[name], run, embed) for name, rollout in pair.items()] for pair in pairs],
+        "films": [
+            [(LABELS[name], address(rollout["film"], run, embed), rollout) for name, rollout in pair.items()]
+            for pair in pairs
+        ],
         "embed": embed,
         "strip": Figure(data_uri(run.strip), alt) if run.strip.is_file() and not embed else None,
         "tuned": learning_curve(run, tuned) if tuned else None,
@@ -276,16 +279,9 @@ def details(run: RunFolder, pairs: Sequence[Pair], embed: bool) -> dict[str, Any
     }
 
 
-def film(rollout: dict[str, Any], name: str, run: RunFolder, embed: bool) -> dict[str, Any]:
-    """A film by its bytes or its address from the page, and what it shows."""
-    path = rollout["film"]
-    return {
-        "src": data_uri(path) if embed else quote(os.fsencode(path.relative_to(run.sweep.path))),
-        "label": name,
-        "start": rollout["seed"],
-        "success": "success" if rollout["success"] else "",
-        "seconds": f"{rollout['steps'] / 7.5:.1f}",
-    }
+def address(film: Path, run: RunFolder, embed: bool) -> str:
+    """A film's bytes, or its address from the page."""
+    return data_uri(film) if embed else quote(os.fsencode(film.relative_to(run.sweep.path)))
 
 
 def learning_curve(run: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -346,15 +342,6 @@ def card(path: Path, command: str) -> dict[str, str]:
     except DiwaError as error:
         text = f"cannot be read: {error}"
     return {"path": str(path), "command": command, "text": text}
-
-
-def replayed(run: RunFolder) -> dict[str, Any] | None:
-    """How many of a skill's demonstrations succeed again when replayed, and whether enough do; None if nobody tried."""
-    if (found := read_json(run.replay)) is None:
-        return None
-    right = all(share >= found["minimum"] for share in found["shares"].values())
-    again = sum(episode["succeeded"] for episode in found["episodes"])
-    return {"again": again, "of": len(found["episodes"]), "right": right, "minimum": found["minimum"]}
 
 
 def history(metrics: dict[str, Any], name: str, scale: float = 1) -> Curve | None:

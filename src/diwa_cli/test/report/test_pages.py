@@ -66,8 +66,8 @@ def pages(run, tmp_path_factory):
     one = SweepFolder(run)
     shown = report.contents(one, {single: report.filmed_pairs(single) for single in one.runs()})
     many = dict(shown)
-    linked = {**shown["runs"][0], "embed": False, "films": [[{"src": "a/base_1.mp4", "label": "after imitation",
-              "start": 1, "success": "success", "seconds": "3.0"}]]}  # fmt: skip
+    linked = {**shown["runs"][0], "embed": False, "films": [[("after imitation", "a/base_1.mp4",
+              {"seed": 1, "success": True, "steps": 30})]]}  # fmt: skip
     many["runs"], many["failed"] = [linked, linked], [["open_drawer/record", "no space", 1]]
     many["dppo"] = [("open_drawer", {"seed": 0, "rate": 75.0, "steps": None, "practised": 100})]
     many["alphas"] = {"rows": [["0", "1", "2", "3 to 4", "5"]], "bars": shown["result"]["bars"]}
