@@ -56,8 +56,8 @@ class OpenLoop:
     kl: np.ndarray
     """(T,) nats, KL(posterior || prior) while filtering the same frames."""
     errors: dict[str, np.ndarray]
-    """What is decoded beside images -> (T,) error: `position`, metres between imagined and recorded hand, and in the
-    hybrid variant each number of the scene state, mean absolute error in its unit. Empty without a decoder."""
+    """Name -> (T,) error of the decoded state: `position`, metres between imagined and recorded hand, and in the hybrid
+    variant each number of the scene state, mean absolute error in its unit. Empty without a decoder."""
     imagined: dict[str, Tensor]
     """Camera -> (B, context + T, H, W, 3) uint8; the context frames are reconstructions."""
 
@@ -109,7 +109,7 @@ def state_errors(model: WorldModel, imagined: State, state: Tensor) -> dict[str,
 
 @torch.no_grad()
 def action_check(model: WorldModel, batch: Batch, seed: int = 0) -> dict[str, float]:
-    """Mean KL(posterior || prior) of clips filtered under their own actions, and under wrong ones (METHOD 6.2).
+    """Mean KL(posterior || prior) of clips filtered under their own actions, and under wrong ones.
 
     `recorded` is the lowest if the model uses the action that led to each frame; `late` and `early` shift the actions
     by one step, `shuffled` permutes them in time.

@@ -1,4 +1,4 @@
-"""Recurrent state-space model with discrete latents (DreamerV2; METHOD section 1).
+"""Recurrent state-space model with discrete latents (DreamerV2).
 
 Step t consumes the executed action a_{t-1} that led to observation t:
     h_t = GRU(h_{t-1}, ELU(LN(W_z z_{t-1} + W_a a_{t-1})))
@@ -87,7 +87,7 @@ class State:
     z: Tensor
     """(..., C*K) one-hot samples, flat."""
     target: Tensor
-    """(..., P) where the commands so far have put the target, normalised; P is 0 in a model that is not told."""
+    """(..., P) where the commands so far have put the target, normalised; P is 0 in a model that is not told it."""
 
     @property
     def features(self) -> Tensor:
@@ -167,7 +167,10 @@ class RSSM(nn.Module):
 
     def recur(self, state: State, action: Tensor, target: Tensor) -> Tensor:
         """(B, ...) state, the executed action (B, A) taken in it and the target (B, P) it led to -> next h (B, D)."""
-        return self._recur(state, self.action_in(torch.cat([action, place_code(target)], -1)))
+        action_code, cell = self.action_in(torch.cat([action, place_code(target)], -1)), self.gru
+        x = F.elu(self.input_norm(self.latent_in(state.z) + action_code))
+        gates_x, gates_h = F.linear(x, cell.weight_ih, cell.bias_ih), F.linear(state.h, cell.weight_hh, cell.bias_hh)
+        return gru(gates_x, gates_h, state.h)  # the cell's own forward would return h in autocast's type on a GPU
 
     def move_target(self, state: State, action: Tensor) -> Tensor:
         """The target (B, P) after an executed action (B, A)."""
@@ -183,7 +186,7 @@ class RSSM(nn.Module):
 
     def posterior(self, h: Tensor, embed: Tensor) -> Tensor:
         """(..., D), (..., E) -> float32 logits (..., C, K) of z given its observation."""
-        return self._posterior(h, self.embed_in(embed))
+        return self._logits(self.posterior_head(self.recurrent_in(h) + self.embed_in(embed)))
 
     def noise(self, *leading: int, rng: torch.Generator | None = None) -> Tensor:
         """Standard Gumbel noise (*leading, C, K) for samples of z; a generator on the CPU draws the same for a GPU."""
@@ -249,14 +252,6 @@ class RSSM(nn.Module):
             state = self.imagine_step(state, actions[:, t], noise[:, t])
             states.append(state)
         return State.stack(states, 1)
-
-    def _recur(self, state: State, action_code: Tensor) -> Tensor:
-        x, cell = F.elu(self.input_norm(self.latent_in(state.z) + action_code)), self.gru
-        gates_x, gates_h = F.linear(x, cell.weight_ih, cell.bias_ih), F.linear(state.h, cell.weight_hh, cell.bias_hh)
-        return gru(gates_x, gates_h, state.h)  # the cell's own forward would return h in autocast's type on a GPU
-
-    def _posterior(self, h: Tensor, embed_code: Tensor) -> Tensor:
-        return self._logits(self.posterior_head(self.recurrent_in(h) + embed_code))
 
     def _logits(self, flat: Tensor) -> Tensor:
         return flat.float().unflatten(-1, (self.config.categoricals, self.config.classes))
@@ -332,7 +327,5 @@ def balanced_kl(posterior_logits: Tensor, prior_logits: Tensor, balance: float) 
     With balance 0.8 the prior learns four times as fast as the posterior is held back (DreamerV2, section 2.2;
     Eq. 11 of the paper prints the factor on the other term).
     """
-    posterior, prior = posterior_logits.log_softmax(-1), prior_logits.log_softmax(-1)
-    train_prior = (posterior.detach().exp() * (posterior.detach() - prior)).sum((-2, -1))
-    train_posterior = (posterior.exp() * (posterior - prior.detach())).sum((-2, -1))
-    return balance * train_prior + (1 - balance) * train_posterior
+    train_prior = categorical_kl(posterior_logits.detach(), prior_logits)
+    return balance * train_prior + (1 - balance) * categorical_kl(posterior_logits, prior_logits.detach())
