@@ -133,20 +133,22 @@ def train_epochs(
     config: RewardConfig = run.config
     n_positive = round(config.batch_size * config.positive_share)
     labels = (torch.arange(config.batch_size, device=rng.device) < n_positive).long()
-    classes, loss_of = rows_of_classes(items), compiled(net.loss, rng.device)
+    (successes, failures), loss_of = rows_of_classes(items), compiled(net.loss, rng.device)
     for epoch in run.steps(until, "epochs"):
-        positive, negative = (
-            rows[
-                (torch.rand(batches * n, generator=rng, device=rng.device) * len(rows)).long().clamp_max(len(rows) - 1)
-            ]
-            for rows, n in zip(classes, (n_positive, config.batch_size - n_positive), strict=True)
-        )
+        positive = draw_rows(successes, batches, n_positive, rng)
+        negative = draw_rows(failures, batches, config.batch_size - n_positive, rng)
         total = torch.zeros((), device=rng.device)
-        for rows in torch.cat([positive.view(batches, -1), negative.view(batches, -1)], 1):
+        for rows in torch.cat([positive, negative], 1):
             loss = loss_of(items.features[rows], labels, config.temperature)
             step(adam, loss)
             total += loss.detach() / batches
         run.log(epoch, {name: total})
+
+
+def draw_rows(rows: Tensor, batches: int, count: int, rng: torch.Generator) -> Tensor:
+    """(batches, count) of `rows` at random, with replacement."""
+    drawn = torch.rand(batches * count, generator=rng, device=rng.device) * len(rows)
+    return rows[drawn.long().clamp_max(len(rows) - 1)].view(batches, count)
 
 
 def rows_of_classes(items: Items) -> tuple[Tensor, Tensor]:
