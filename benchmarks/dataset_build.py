@@ -8,7 +8,8 @@ from pathlib import Path
 
 from common import Measurement
 
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset
 from diwa_data.recording.recorder import RecordConfig
 from diwa_sim.operator.record import record
 

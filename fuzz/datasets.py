@@ -16,7 +16,8 @@ from mutations import random_pickle, scramble
 from recordings import episode
 
 from diwa_data.calvin.format import ANNOTATIONS, frame_path, load_pickled_array, read_annotations, read_frame
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset
 from diwa_data.dataset.file import write_checksum
 from diwa_data.testing.synthetic import write_calvin
 

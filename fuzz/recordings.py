@@ -14,7 +14,8 @@ import numpy as np
 from harness import Target
 from mutations import changed_json, scramble
 
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset
 from diwa_data.manifest import content_digest
 from diwa_data.recording.bag_reader import METADATA, Bag, read_episode
 from diwa_data.recording.bag_writer import BagWriter

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.recording.recorder import RecordConfig
 from diwa_sim.operator.record import record

@@ -14,7 +14,8 @@ from diwa_cli.evaluation.run_skill import ReplayJob
 from diwa_cli.pipeline.execute import ALL_CORES, Phase
 from diwa_cli.run_folder import BASE, FINETUNED, Run, RunFolder, SweepFolder
 from diwa_data.config import Source
-from diwa_data.dataset.dataset import BuildDatasetJob, DatasetConfig
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import BuildDatasetJob
 from diwa_data.errors import DiwaError
 from diwa_data.recording.recorder import RecordConfig
 from diwa_data.skills import SKILLS, require_skill

@@ -19,7 +19,8 @@ from diwa_cli.pipeline.ray import BuildOnRayJob, resources, room_of, run_on_ray
 from diwa_cli.pipeline.sweep import execute
 from diwa_cli.run_folder import SweepFolder
 from diwa_data.config import Job, Source
-from diwa_data.dataset.dataset import DatasetConfig, load_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.synthetic import record_synthetic

@@ -18,7 +18,7 @@ from diwa_data import __version__
 from diwa_data.calvin.format import (
     Annotation,
     CalvinFrame,
-    Segment,
+    FrameRange,
     frame_path,
     pose_of,
     read_annotations,
@@ -105,7 +105,7 @@ def play(folder: Path, config: CalvinImportConfig) -> list[CalvinPiece]:
     """All episodes of a folder, in pieces that share their border frames: every transition is in exactly one."""
     size = config.episode_frames
     return [
-        CalvinPiece(folder, Segment(first, min(first + size, episode.last)))
+        CalvinPiece(folder, FrameRange(first, min(first + size, episode.last)))
         for episode in read_episodes(folder)
         for first in range(episode.first, episode.last, size)
     ]
@@ -136,7 +136,7 @@ def _overlapping_last(annotations: list[Annotation]) -> list[Annotation]:
     return apart + overlapping
 
 
-def _require_frames(folder: Path, segments: Iterable[Segment]) -> None:
+def _require_frames(folder: Path, segments: Iterable[FrameRange]) -> None:
     """Raise `DiwaError` if frames are missing, before hours are spent on the others."""
     there = {entry.name for entry in os.scandir(folder)}
     wanted = (frame_path(folder, number) for each in segments for number in range(each.first, each.last + 1))
@@ -152,7 +152,7 @@ class CalvinPiece:
     """A segment of CALVIN's frames that becomes one episode: play, or a demonstration of `skill`."""
 
     path: Path
-    segment: Segment
+    segment: FrameRange
     skill: str = ""
     instruction: str = ""
 

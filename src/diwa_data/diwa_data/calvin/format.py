@@ -53,7 +53,7 @@ class CalvinFrame:
 
 
 @dataclass(frozen=True)
-class Segment:
+class FrameRange:
     """Frames `first` to `last` (inclusive) of a recording, all of one episode."""
 
     first: int
@@ -67,7 +67,7 @@ class Segment:
 class Annotation:
     """A segment in which CALVIN recognised a task, and the instruction that it was given."""
 
-    segment: Segment
+    segment: FrameRange
     task: str
     instruction: str
 
@@ -103,7 +103,7 @@ def read_frame(path: Path) -> CalvinFrame:
     return CalvinFrame(images, arrays["robot_obs"], arrays["scene_obs"], action, arrays["actions"])
 
 
-def read_episodes(folder: Path) -> list[Segment]:
+def read_episodes(folder: Path) -> list[FrameRange]:
     """The episodes of a folder. Raises `DiwaError` if it is none of CALVIN's."""
     path = folder / EPISODES
     if not path.is_file():
@@ -111,7 +111,7 @@ def read_episodes(folder: Path) -> list[Segment]:
         hint = f"name {folder / inside[0]}" if inside else "name a folder with episode_*.npz, as task_D_D/training"
         raise DiwaError(f"{folder} has no {EPISODES}: {hint}")
     with damage_as_error(f"{path} cannot be read", _COPY), path.open("rb") as file:
-        segments = [Segment(int(first), int(last)) for first, last in read_array(file, path.stat().st_size)]
+        segments = [FrameRange(int(first), int(last)) for first, last in read_array(file, path.stat().st_size)]
     if not segments or any(segment.first < 0 or segment.last < segment.first for segment in segments):
         raise DiwaError(f"{path} lists no episodes, or one that ends before it begins: {_COPY}")
     return segments
@@ -141,10 +141,10 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _inside(episodes: Sequence[Segment], first: int, last: int, path: Path) -> Segment:
+def _inside(episodes: Sequence[FrameRange], first: int, last: int, path: Path) -> FrameRange:
     for episode in episodes:
         if episode.first <= first < min(last, episode.last):
-            return Segment(first, min(last, episode.last))
+            return FrameRange(first, min(last, episode.last))
     raise DiwaError(f"{path}: the segment {first} to {last} lies in no episode of {EPISODES}: {_COPY}")
 
 

@@ -40,12 +40,12 @@ def align_bag(path: Path, parent: h5py.Group, config: DatasetConfig) -> float:
 
     Raises `DiwaError` on a missing topic, a damaged file or a NaN.
     """
-    segments: list[_Segment] = []
+    segments: list[_SegmentWriter] = []
     with Bag(path) as bag:
         labels, success = bag.sidecar.labels, bag.sidecar.mark("success")
         for tick in bag_ticks(bag, config):
             if not segments or segments[-1].number != tick.segment:
-                segments.append(_Segment(tick.segment, parent.create_group(str(len(segments))), bag.spec, path))
+                segments.append(_SegmentWriter(tick.segment, parent.create_group(str(len(segments))), bag.spec, path))
             segments[-1].add(tick)
     attributes = {
         "bag": path.name,
@@ -95,8 +95,8 @@ class _Row:
     scene: np.ndarray
 
 
-class _Segment:
-    """An uninterrupted part of a recording, which becomes an episode."""
+class _SegmentWriter:
+    """Writes a segment, an uninterrupted part of a recording, as an episode."""
 
     def __init__(self, number: int, group: h5py.Group, spec: Spec, bag: Path):
         self.number, self.group, self.ticks = number, group, list[_Row]()

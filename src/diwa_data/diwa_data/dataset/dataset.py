@@ -41,8 +41,6 @@ from diwa_data.spec import ActionSpec, Spec, require_same
 
 _VECTORS = {"state": np.float32, "action": np.float32, "success": np.bool_, "stamp": np.float64, "received": np.float64}
 
-__all__ = ["Dataset", "DatasetConfig", "Episode", "build_dataset", "load_dataset"]
-
 
 @dataclass(frozen=True, eq=False)
 class Episode:

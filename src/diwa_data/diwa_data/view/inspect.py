@@ -53,14 +53,11 @@ def idle_share(actions: np.ndarray) -> float:
 
 def _bag_card(path: Path) -> str:
     with Bag(path) as bag:
-        statistics = {topic: TopicStatistics() for topic in bag.topics}
-        for topic, sample in bag.messages(list(bag.topics)):
-            statistics[topic].add(sample.received)
         sidecar = bag.sidecar
         lines = [f"bag {path}: {folder_size(path) / 1e6:.1f} MB, recorded by diwa {sidecar.version}"]
         lines += list(filter(None, [_unsealed([sidecar])]))
-        lines += [*_labels(sidecar.labels), "streams:", *_streams(statistics, bag.spec)]
-        first = min((values.first for values in statistics.values()), default=0.0)
+        lines += [*_labels(sidecar.labels), "streams:", *_streams(sidecar.topics, bag.spec)]
+        first = min((values.first for values in sidecar.topics.values()), default=0.0)
         events = ", ".join(f"{name} at {received - first:.2f} s" for name, received in sidecar.events) or "none"
         lines += [f"events: {events}", *_annotations(sidecar, first)]
         missing = [topic for topic in needed_topics(bag.spec) if not bag.topics.get(topic)]

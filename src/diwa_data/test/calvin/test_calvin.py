@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from diwa_data.calvin.convert import CalvinImportConfig, CalvinPiece, demonstrations, import_calvin, play
 from diwa_data.calvin.format import (
-    Segment,
+    FrameRange,
     frame_path,
     pose_of,
     read_annotations,
@@ -174,9 +174,9 @@ def test_demonstrations_overlap_last_and_the_seed_chooses(folder: Path) -> None:
 def test_annotations_stay_in_their_episode(folder: Path) -> None:
     annotations = read_annotations(folder)
     assert annotations[0].task == "open_drawer"
-    assert annotations[0].segment == Segment(2, 20)
-    assert annotations[6].segment == Segment(45, 64)
-    assert read_episodes(folder) == [Segment(0, 39), Segment(40, 64)]
+    assert annotations[0].segment == FrameRange(2, 20)
+    assert annotations[6].segment == FrameRange(45, 64)
+    assert read_episodes(folder) == [FrameRange(0, 39), FrameRange(40, 64)]
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset, open_episode, seal_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset, open_episode, seal_dataset
 from diwa_data.dataset.file import copy_episodes, write_checksum
 from diwa_data.errors import DiwaError
 from diwa_data.manifest import warn_unsealed

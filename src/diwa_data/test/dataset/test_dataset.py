@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset
 from diwa_data.dataset.file import copy_episodes, write_checksum, write_digest
 from diwa_data.dataset.parts import build_part
 from diwa_data.errors import DiwaError
@@ -275,7 +276,8 @@ def test_full_disk_while_building(tmp_path: Path, tiny_disk: Path, spec: Spec) -
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset
 if __name__ == "__main__":
     build_dataset([Path(sys.argv[1])], Path(sys.argv[2]), DatasetConfig(workers=2))
 """

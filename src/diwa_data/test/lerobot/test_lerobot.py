@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from diwa_data.dataset.dataset import Dataset, DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import Dataset, build_dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.lerobot import export as lerobot
 from diwa_data.lerobot import files as lerobot_files

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 from diwa_data.recording.recover import annotate

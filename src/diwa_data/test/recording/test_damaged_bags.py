@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import ReaderError, storage_mcap
 
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.manifest import content_digest, file_digest, warn_unsealed
 from diwa_data.recording import bag_reader

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.recording.recover import annotate
 from diwa_data.spec import CameraSpec

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from diwa_data.dataset.dataset import DatasetConfig, build_dataset, load_dataset, require_one_skill
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset, require_one_skill
 from diwa_data.errors import DiwaError
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
