@@ -190,11 +190,8 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
     if not policies:
         raise DiwaError("name at least one policy: --policies base DIR finetuned DIR")
     mine = {
-        "skill": setting.skill,
+        **dataclasses.asdict(setting),
         "seeds": seeds,
-        "max_steps": setting.max_steps,
-        "limits": dataclasses.asdict(setting.limits),
-        "sim": dataclasses.asdict(setting.sim),
         "world_model": _hash(setting.world_model),
         "reward": _hash(setting.reward),
         **{f"policy {name}": _hash(path) for name, path in policies.items()},

@@ -151,23 +151,22 @@ class Tape:
 
     def __init__(self, environment: Environment):
         self._environment = environment
-        self._frames: list[Frame] = []
-        self._targets: list[Pose] = []
-        self._grippers = [environment.spec.action.gripper_open]
+        self._ticks: list[tuple[Frame, Pose, float]] = []
         self._success = [environment.succeeded()]
 
     def __call__(self, observation: Observation, tick: Tick) -> None:
         """Take one control tick, after its command."""
-        self._frames.append(preprocess_observation(observation, self._environment.spec))
-        self._targets.append(observation.target)
-        self._grippers.append(float(tick.action[6]))
+        frame = preprocess_observation(observation, self._environment.spec)
+        self._ticks.append((frame, observation.target, float(tick.action[6])))
         self._success.append(self._environment.succeeded())
 
     def episode(self, name: str) -> Episode:
         """All frames including the last state, whose action holds."""
         spec, last = self._environment.spec, self._environment.observe()
-        frames = [*self._frames, preprocess_observation(last, spec)]
-        actions = action_sequence([*self._targets, last.target], np.array(self._grippers), spec.action).actions
+        seen, targets, grippers = zip(*self._ticks, strict=True)
+        frames = [*seen, preprocess_observation(last, spec)]
+        opened = np.array([spec.action.gripper_open, *grippers])
+        actions = action_sequence([*targets, last.target], opened, spec.action).actions
         time = np.arange(len(frames)) / spec.rate
         scenes = [frame.scene_state for frame in frames if frame.scene_state is not None]
         return Episode(
