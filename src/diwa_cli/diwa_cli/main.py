@@ -71,6 +71,7 @@ RENAMED_FLAGS = {
 """Command -> deprecated flags of it, and their new names."""
 REPLACED = {
     "dppo-steps": "`diwa dppo --no-practise --until RATE --reward CLASSIFIER ...`, with --out for its --run, does it",
+    "sweep --stacked": "many runs are many processes, --jobs at a time; leave it out",
     "experiment world-model": "`diwa evaluate-world-model --world-model RUN/world_model --dataset RUN/play.h5` does it",
     "experiment alpha-bc": "`diwa sweep --alphas 0 0.5 2 --world-model-of RUN` compares dreams with the truth for each",
 }
@@ -111,7 +112,7 @@ def main() -> int:
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the subcommand `name`; its exit status."""
-    for gone in (name, " ".join([name, *arguments[:1]])):
+    for gone in (name, *(f"{name} {word.partition('=')[0]}" for word in arguments)):
         if gone in REPLACED:
             raise DiwaError(f"`diwa {gone}` is gone: {REPLACED[gone]}")
     if name in RENAMED:

@@ -67,10 +67,10 @@ class SweepFolder:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether it is the folder of a sweep. Raises `DiwaError` for a demo of version 0.1, laid out otherwise."""
+        """Whether it is a sweep's folder. Raises `DiwaError` for a demo of an earlier version, with other folders."""
         if "demo" in (config := self.config) and "sweep" not in config:
             raise DiwaError(
-                f"{self.path} is a demo of version 0.1, whose folders were others: the same `diwa demo` makes it anew "
+                f"{self.path} is a demo of an earlier version, with other folders: make it anew by the same command "
                 "in another --out, with `--world-model-of` on its world model; its bundle in skills/ runs as before"
             )
         return "sweep" in config

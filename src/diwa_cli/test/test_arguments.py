@@ -10,7 +10,7 @@ import pytest
 
 from diwa_cli.arguments import run_job, split_source, wait_for_enter
 from diwa_cli.evaluation.run_skill import RunSkillConfig
-from diwa_cli.pipeline.plan import DemoConfig, Sweep
+from diwa_cli.pipeline.plan import DemoConfig, Sweep, SweepConfig
 from diwa_data.config import SECTIONS, Job, Source, load_parameters, presets
 from diwa_data.errors import DiwaError
 from diwa_learning.world_model.config import WorldModelConfig
@@ -97,6 +97,13 @@ def test_file_overrides_preset_and_flags_override_both(file, tmp_path):
     assert Source("paper", path).section(Config, "run_skill") == Config(rate=2.0, inner=Inner(width=3))
     job = parse(tmp_path, "--preset", "paper", "--config", str(path), "--inner.width", "5")
     assert (job.config, job.source) == (Config(rate=2.0, inner=Inner(width=5)), Source("paper", path))
+
+
+def test_old_keys_of_a_sweep_go_on(tmp_path, capsys):
+    path = tmp_path / "own.yaml"
+    path.write_text("/**: {ros__parameters: {sweep: {workers: 3}}}")
+    assert Source("paper", path).section(SweepConfig, "sweep").jobs == 3
+    assert f"{path}: sweep: workers is deprecated: it is jobs now" in capsys.readouterr().err
 
 
 def test_a_file_may_lean_on_what_the_preset_sets(tmp_path):

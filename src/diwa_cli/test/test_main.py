@@ -75,6 +75,8 @@ def test_old_names_go_on_with_a_line_on_stderr(diwa, tmp_path):
         assert ran.status == 2
         assert ran.err.startswith("--guard is deprecated: it is --ensemble now\nerror: ")
     assert "diwa pack is deprecated: it is diwa bundle --compact now" in diwa("pack", "--help").err
+    ran = diwa("sweep", "--stacked", "True")
+    assert (ran.status, "`diwa sweep --stacked` is gone: many runs are many processes" in ran.err) == (2, True)
     ran = diwa("dppo-steps", "--run", "x")
     assert (ran.status, "`diwa dppo-steps` is gone: `diwa dppo --no-practise --until RATE" in ran.err) == (2, True)
 

@@ -32,6 +32,9 @@ SECTIONS = (
 RENAMED = {"guard": "ensemble"}
 """Deprecated section, or stage of training -> its name."""
 
+RENAMED_KEYS = {"sweep": {"workers": "jobs"}}
+"""Section -> deprecated key in it -> its name."""
+
 DEFAULT_PRESET = "laptop"
 """Preset of a run that names none."""
 
@@ -141,6 +144,7 @@ def load_parameters(source: str | Path) -> dict[str, Any]:
             raise DiwaError(f"{source}: unknown section {name}; known: {', '.join(SECTIONS)}")
         if not isinstance(values, dict):
             raise DiwaError(f"{source}: {name}: expected keys and values, got {values!r}")
+        sections[name] = renamed(values, f"{source}: {name}", RENAMED_KEYS.get(name, {}))
     return sections
 
 
@@ -153,14 +157,14 @@ def ros_parameters(text: bytes, where: str) -> dict[str, Any]:
         raise DiwaError(f"{where}: not YAML of the form '/**: ros__parameters: ...' ({why})") from error
 
 
-def renamed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def renamed(values: Mapping[str, Any], where: str, names: Mapping[str, str] = RENAMED) -> dict[str, Any]:
     """`values` under the names of today; stderr says which are deprecated. Raises `DiwaError` for one under both."""
-    for old, new in RENAMED.items():
+    for old, new in names.items():
         if old in values and new in values:
             raise DiwaError(f"{where}: {old} and {new} are the same: give {new} alone")
         if old in values:
             _say_once(f"{where}: {old} is deprecated: it is {new} now")
-    return {RENAMED.get(name, name): value for name, value in values.items()}
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 @cache

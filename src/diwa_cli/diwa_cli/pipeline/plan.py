@@ -43,7 +43,7 @@ FREE = (
     "workers", "stacked",
 )  # fmt: skip
 """Settings that may change between two calls on one folder: a sweep can grow, and go on elsewhere. The last two are of
-version 0.1."""
+earlier versions."""
 DPPO_ROLLOUTS = 50
 """Start states on which each checkpoint of the baseline is judged."""
 

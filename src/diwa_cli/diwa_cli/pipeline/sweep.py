@@ -173,7 +173,7 @@ def reuse(phases: Sequence[Phase], folder: SweepFolder, sweep: Sweep) -> None:
     """
     named = sweep.config.reuse or sweep.config.world_model_of
     other = SweepFolder(Path(named))
-    if not named or "sweep" not in other.config:  # a demo of version 0.1
+    if not named or "sweep" not in other.config:  # a demo of an earlier version
         return
     same = alike(folder, other) | ({"play", "world_model"} if named == sweep.config.world_model_of else set())
     taken = []
