@@ -2,9 +2,7 @@
 
 import ast
 import dataclasses
-import io
 import re
-import tokenize
 from pathlib import Path
 
 import pytest
@@ -23,14 +21,7 @@ from diwa_learning.reward.classifier import RewardConfig
 from diwa_learning.world_model.config import WorldModelConfig
 
 SOURCE = Path(__file__).parents[2]
-ROOT = SOURCE.parent
-DOCS = ROOT / "docs"
-WRITTEN = [ROOT / "README.md", ROOT / "Makefile"] + [
-    path
-    for folder in ("src", "benchmarks", "fuzz", "launch", "docs", "docker")
-    for path in sorted((ROOT / folder).rglob("*"))
-    if path.suffix in (".py", ".md", ".yaml", ".html") and "build" not in path.parts
-]
+DOCS = SOURCE.parent / "docs"
 SECTIONS = {
     "dataset": DatasetConfig,
     "world_model": WorldModelConfig,
@@ -102,41 +93,6 @@ def test_method_page_holds_the_numbers_that_are_no_settings():
         assert says(row["value"], ast.literal_eval(value)), f"{name} is {value}, not {row['value']}"
 
 
-def prose(path: Path) -> str:
-    """A page, or the docstrings and comments of a module."""
-    text = path.read_text()
-    if path.suffix != ".py":
-        return text
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    strings = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr)]
-    return "\n".join(
-        [token.string for token in tokens if token.type == tokenize.COMMENT]
-        + [each.value for each in strings if isinstance(each, ast.Constant) and isinstance(each.value, str)]
-    )
-
-
-def test_files_and_sections_that_are_named_exist():
-    known = {f"/{path.relative_to(ROOT)}" for path in WRITTEN if path.suffix == ".py"}
-    missing = []
-    for path in WRITTEN:
-        text = prose(path) if re.search(r"\.py\b|docs/", path.read_text()) or path.suffix == ".md" else ""
-        names = {name for name in re.findall(r"[\w./-]*\w\.py\b", text) if not name.startswith("calvin_")}
-        missing += [(path, name) for name in names if not any(each.endswith(f"/{name}") for each in known)]
-        links = [(ROOT / page, anchor) for page, anchor in re.findall(r"\b(docs/[\w/.-]+\.md)(?:#([\w-]+))?", text)]
-        if path.suffix == ".md":
-            relative = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", text)
-            links += [(path.parent / target if target else path, anchor) for target, anchor in relative]
-        missing += [(path, page) for page, _ in links if not page.exists()]
-        missing += [(path, page, name) for page, name in links if name and page.exists() and name not in anchors(page)]
-    assert missing == []
-
-
-def anchors(page: Path) -> set[str]:
-    """Sections of a page as GitHub links them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
 def rooms() -> dict[str, list[str]]:
     """The import rule as `test_project.py` keeps it."""
     tree = ast.parse((Path(__file__).parent / "test_project.py").read_text())
@@ -192,7 +148,7 @@ def test_there_are_four_walks():
 
 
 def test_commands_that_are_named_exist():
-    pages = [path.read_text() for path in WRITTEN if path.suffix == ".md"]
+    pages = [path.read_text() for path in (SOURCE.parent / "README.md", *DOCS.glob("*.md"))]
     named = {name for page in pages for name in re.findall(r"(?:^|[`/(]|\| )diwa ([a-z][a-z-]+)", page, re.MULTILINE)}
     assert len(named) > 10
     assert named - set(COMMANDS) == set()

@@ -1,8 +1,10 @@
 """The rules of the project that no single package can keep: who imports whom, one version, one set of commands."""
 
 import ast
+import io
 import re
 import sys
+import tokenize
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -184,3 +186,50 @@ def test_ages_deadlines_and_timers_do_not_hear_of_the_wall_clock(path):
     assert path.name in STAMPED or "time.time()" not in text
     assert path.name == "node.py" or ".create_timer(" not in text, "diwa_data.ros.node.every"
     assert not re.search(r"time\.time\(\) *[-<>]|[-<>] *time\.time\(\)", text) or path.name == "clock.py"
+
+
+ROOT = SOURCE.parent
+WRITTEN = [ROOT / "README.md", ROOT / "Makefile"] + [
+    path
+    for folder in ("src", "benchmarks", "fuzz", "launch", "docs", "docker")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in (".py", ".md", ".yaml", ".html") and "build" not in path.parts
+]
+NOTES = r"\b(?:METHOD|ROBOT|DESIGN)\b(?!/)"
+"""Names of notes that are no part of the repository; a path such as ROBOT/SKILL is none."""
+
+
+def prose(path: Path) -> str:
+    """A page, or the docstrings and comments of a module."""
+    text = path.read_text()
+    if path.suffix != ".py":
+        return text
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    strings = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr)]
+    return "\n".join(
+        [token.string for token in tokens if token.type == tokenize.COMMENT]
+        + [each.value for each in strings if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    )
+
+
+def test_what_is_cited_is_here():
+    known = {f"/{path.relative_to(ROOT)}" for path in WRITTEN if path.suffix == ".py"}
+    missing: list[tuple] = []
+    for path in WRITTEN:
+        text = prose(path) if re.search(rf"\.py\b|docs/|\]\(|{NOTES}", path.read_text()) else ""
+        missing += [(path, name) for name in re.findall(NOTES, text)]
+        names = {name for name in re.findall(r"[\w./-]*\w\.py\b", text) if not name.startswith("calvin_")}
+        missing += [(path, name) for name in names if not any(each.endswith(f"/{name}") for each in known)]
+        links = [(ROOT / page, anchor) for page, anchor in re.findall(r"\b(docs/[\w/.-]+\.md)(?:#([\w-]+))?", text)]
+        if path.suffix == ".md":
+            relative = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", text)
+            links += [(path.parent / target if target else path, anchor) for target, anchor in relative]
+        missing += [(path, page) for page, _ in links if not page.exists()]
+        missing += [(path, page, name) for page, name in links if name and page.exists() and name not in anchors(page)]
+    assert missing == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Sections of a page as GitHub links them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
