@@ -1,7 +1,8 @@
 """A skill bundle: a folder with world model, policy and reward classifier, and a card that says where they are from.
 
 Bundles beside each other may share one world model, which then lies beside them too. Eight skills on the simulated
-table are shipped that way (`diwa_deploy/skills`).
+table are shipped that way (`diwa_deploy/skills`). The card also holds where the demonstrations began: a policy knows
+nothing of other starts.
 """
 
 from __future__ import annotations
@@ -30,8 +31,66 @@ WEIGHTS, CARD = CHECKPOINT_FILES[0], "card.json"
 FORMAT = 1
 """Version of the bundle format; bundles without a number were written before 0.2."""
 REWRITE = "write the bundle again, or copy it from elsewhere"
+_CURE = "move it there, or call /policy/go_to_start"
 SHIPPED = Path(__file__).parent / "skills"
 """Bundles that come with this package."""
+
+
+@dataclass(frozen=True)
+class StartRegion:
+    """A box of hand positions, and how far the hand was turned from the middle of all first rotations."""
+
+    low: tuple[float, float, float]
+    """Lower corner, metres, base frame."""
+    high: tuple[float, float, float]
+    """Upper corner."""
+    rotation: tuple[float, float, float, float]
+    """Mean rotation, quaternion x y z w."""
+    angle: float
+    """Largest angle to it, rad."""
+
+    def __post_init__(self) -> None:
+        numbers = np.array([*self.low, *self.high, *self.rotation, self.angle])
+        ordered = np.isfinite(numbers).all() and all(a <= b for a, b in zip(self.low, self.high, strict=True))
+        if not ordered or abs(np.linalg.norm(self.rotation) - 1) > 1e-3 or not 0 <= self.angle <= np.pi + 1e-3:
+            raise DiwaError(f"{self} is no box with a unit quaternion and an angle of 0 to pi")
+
+    @classmethod
+    def of(cls, poses: Sequence[Pose]) -> StartRegion:
+        """The region of these first poses."""
+        positions = np.array([pose.position for pose in poses])
+        quaternions = np.array([pose.quaternion for pose in poses])
+        _, vectors = np.linalg.eigh(quaternions.T @ quaternions)  # the mean of rotations, q and -q alike
+        mean = Pose.from_quaternion(np.zeros(3), vectors[:, -1])
+        angle = max((pose.rotation * mean.rotation.inv()).magnitude() for pose in poses)
+        low, high = positions.min(axis=0).tolist(), positions.max(axis=0).tolist()
+        return cls(tuple(low), tuple(high), tuple(mean.quaternion.tolist()), float(angle))
+
+    @classmethod
+    def from_card(cls, card: dict[str, Any], where: str) -> StartRegion | None:
+        """The region in a bundle's card, if there is one. Raises `DiwaError` naming `where` if it is damaged."""
+        return from_mapping(cls, card["start"], f"{where}: start") if "start" in card else None
+
+    def to_card(self) -> dict[str, Any]:
+        """The value of `start` in a card, for `from_card`."""
+        return asdict(self)
+
+    @property
+    def middle(self) -> Pose:
+        """The middle of the box, with the mean rotation."""
+        return Pose.from_quaternion((np.array(self.low) + self.high) / 2, np.array(self.rotation))
+
+    def problem(self, pose: Pose, distance: float, angle: float) -> str:
+        """Why no skill may begin at `pose`: farther than `distance` m or `angle` rad outside; empty if it may."""
+        outside = np.linalg.norm(pose.position - np.clip(pose.position, self.low, self.high))
+        if outside > distance:
+            box = " to ".join("(" + ", ".join(f"{x:.2f}" for x in corner) + ")" for corner in (self.low, self.high))
+            return f"the hand is {100 * outside:.0f} cm outside of where its demonstrations began, {box}: {_CURE}"
+        turned = (pose.rotation * self.middle.rotation.inv()).magnitude() - self.angle
+        if turned > angle:
+            degrees = np.degrees(turned)
+            return f"the hand is turned {degrees:.0f} degrees more than when its demonstrations began: {_CURE}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -207,63 +266,3 @@ def pack_bundles(bundles: Sequence[Bundle], out: Path) -> list[Path]:
                 write_compact(checkpoint, packed / part.name, rounded)
             write_card(packed, bundle.card)
     return [out / skill for skill in skills]
-
-
-_CURE = "move it there, or call /policy/go_to_start"
-
-
-@dataclass(frozen=True)
-class StartRegion:
-    """A box of hand positions, and how far the hand was turned from the middle of all first rotations."""
-
-    low: tuple[float, float, float]
-    """Lower corner, metres, base frame."""
-    high: tuple[float, float, float]
-    """Upper corner."""
-    rotation: tuple[float, float, float, float]
-    """Mean rotation, quaternion x y z w."""
-    angle: float
-    """Largest angle to it, rad."""
-
-    def __post_init__(self) -> None:
-        numbers = np.array([*self.low, *self.high, *self.rotation, self.angle])
-        ordered = np.isfinite(numbers).all() and all(a <= b for a, b in zip(self.low, self.high, strict=True))
-        if not ordered or abs(np.linalg.norm(self.rotation) - 1) > 1e-3 or not 0 <= self.angle <= np.pi + 1e-3:
-            raise DiwaError(f"{self} is no box with a unit quaternion and an angle of 0 to pi")
-
-    @classmethod
-    def of(cls, poses: Sequence[Pose]) -> StartRegion:
-        """The region of these first poses."""
-        positions = np.array([pose.position for pose in poses])
-        quaternions = np.array([pose.quaternion for pose in poses])
-        _, vectors = np.linalg.eigh(quaternions.T @ quaternions)  # the mean of rotations, q and -q alike
-        mean = Pose.from_quaternion(np.zeros(3), vectors[:, -1])
-        angle = max((pose.rotation * mean.rotation.inv()).magnitude() for pose in poses)
-        low, high = positions.min(axis=0).tolist(), positions.max(axis=0).tolist()
-        return cls(tuple(low), tuple(high), tuple(mean.quaternion.tolist()), float(angle))
-
-    @classmethod
-    def from_card(cls, card: dict[str, Any], where: str) -> StartRegion | None:
-        """The region in a bundle's card, if there is one. Raises `DiwaError` naming `where` if it is damaged."""
-        return from_mapping(cls, card["start"], f"{where}: start") if "start" in card else None
-
-    def to_card(self) -> dict[str, Any]:
-        """The value of `start` in a card, for `from_card`."""
-        return asdict(self)
-
-    @property
-    def middle(self) -> Pose:
-        """The middle of the box, with the mean rotation."""
-        return Pose.from_quaternion((np.array(self.low) + self.high) / 2, np.array(self.rotation))
-
-    def problem(self, pose: Pose, distance: float, angle: float) -> str:
-        """Why no skill may begin at `pose`: farther than `distance` m or `angle` rad outside; empty if it may."""
-        outside = np.linalg.norm(pose.position - np.clip(pose.position, self.low, self.high))
-        if outside > distance:
-            box = " to ".join("(" + ", ".join(f"{x:.2f}" for x in corner) + ")" for corner in (self.low, self.high))
-            return f"the hand is {100 * outside:.0f} cm outside of where its demonstrations began, {box}: {_CURE}"
-        turned = (pose.rotation * self.middle.rotation.inv()).magnitude() - self.angle
-        if turned > angle:
-            degrees = np.degrees(turned)
-            return f"the hand is turned {degrees:.0f} degrees more than when its demonstrations began: {_CURE}"
-        return ""

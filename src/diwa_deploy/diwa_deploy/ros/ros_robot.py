@@ -52,7 +52,7 @@ class ModeConfig:
 
 
 class ModeWatch:
-    """Hears the mode and calls `on_problem` whenever it is heard and is not `moving`."""
+    """Subscribes to the mode and calls `on_problem` whenever it comes and is not `moving`."""
 
     def __init__(self, node: Node, config: ModeConfig, on_problem: Callable[[str], None]):
         """Raises `DiwaError` if the mode's message type is not installed."""
