@@ -122,7 +122,7 @@ def folder(stage: str, skill: str = "") -> Path:
     The ensemble's is `guard` where version 0.1 made it.
     """
     runs = home() / "runs"
-    if stage == "ensemble" and (runs / "guard").exists():
+    if stage == "ensemble" and (runs / "guard").exists() and not (runs / stage).exists():
         return runs / "guard"
     return runs / stage if stage in SHARED else runs / skill / {"finetune": "finetuned"}.get(stage, stage)
 

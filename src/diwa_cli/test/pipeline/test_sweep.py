@@ -81,7 +81,7 @@ def test_plan_on_the_world_model_of_another_run(tmp_path):
     assert policy.job.world_model == tmp_path / "demo" / "world_model"
 
 
-def test_dreams_that_pay_for_deviation_have_a_guard():
+def test_dreams_that_pay_for_deviation_have_an_ensemble():
     found = planned(SweepConfig(skills=("turn_on_led",), seeds=(3,)), Path(__file__).parents[1] / "tiny.yaml")
     (finetune,) = (phase for phase in found.values() if phase.stage == "finetune")
     assert found["train_ensemble"].after == ("train_world_model",)

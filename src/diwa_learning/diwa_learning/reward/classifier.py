@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -262,15 +261,6 @@ class DecodedReward(SuccessClassifier):
     def probability(self, features: Tensor) -> Tensor:
         """Probability (...) that the true number of features (..., F) has passed the goal: errors are Gaussian."""
         return torch.special.ndtr(self.margin(features) / self.error)
-
-
-def require_scene_decoder(model: WorldModel, where: Path) -> None:
-    """Raise `DiwaError` naming `where` unless `model` decodes the scene state."""
-    if not model.config.scene_state:
-        raise DiwaError(
-            f"{where} decodes no scene state, from which --kind decoder computes the reward: train a world model "
-            "with --scene-state, or use --kind classifier"
-        )
 
 
 @torch.no_grad()

@@ -29,7 +29,6 @@ from diwa_learning.reward.classifier import (
     choose_threshold,
     decoded_reward,
     recorded_margin,
-    require_scene_decoder,
     score_at,
 )
 from diwa_learning.reward.data import Items, RewardData, Truth, make_data, screen_play
@@ -80,8 +79,11 @@ def train_reward(job: RewardJob, truth: Truth | None = None) -> None:
     require_run_folder(job.out)
     world = load_world_model(job.world_model, compute_device())
     model, spec = world.model, world.spec
-    if config.kind == "decoder":
-        require_scene_decoder(model, job.world_model)
+    if config.kind == "decoder" and not model.config.scene_state:
+        raise DiwaError(
+            f"{job.world_model} decodes no scene state, from which --kind decoder computes the reward: train a world "
+            "model with --scene-state, or use --kind classifier"
+        )
     demos, plays = load_dataset(job.demonstrations, spec), load_dataset(job.play, spec) if job.play else None
     skill = require_one_skill(demos.episodes, job.demonstrations)
     inputs = {"demonstrations": fingerprint(demos), "play": plays and fingerprint(plays), "skill": skill}

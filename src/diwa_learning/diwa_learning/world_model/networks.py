@@ -44,10 +44,9 @@ class ImageEncoder(nn.Module):
         self.layers = nn.Sequential()
         for inputs, outputs in itertools.pairwise(channels):
             self.layers.extend([nn.Conv2d(inputs, outputs, 4, stride=2), nn.ELU(inplace=True)])
-        self.output_dim = 32 * depth
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, 64, 64) -> (N, output_dim)."""
+        """(N, 3, 64, 64) -> (N, 32 * depth)."""
         assert image.shape[1:] == (3, *IMAGE_SIZE), image.shape
         return self.layers(image).flatten(1)
 
@@ -57,15 +56,14 @@ class ImageDecoder(nn.Module):
 
     def __init__(self, depth: int):
         super().__init__()
-        self.input_dim = 32 * depth
-        channels, kernels = (self.input_dim, 4 * depth, 2 * depth, depth, 3), (5, 5, 6, 6)
+        channels, kernels = (32 * depth, 4 * depth, 2 * depth, depth, 3), (5, 5, 6, 6)
         self.layers = nn.Sequential()
         for inputs, outputs, kernel in zip(channels, channels[1:], kernels, strict=False):
             self.layers.extend([nn.ConvTranspose2d(inputs, outputs, kernel, stride=2), nn.ELU(inplace=True)])
         del self.layers[-1]  # pixels are unbounded
 
     def forward(self, code: Tensor) -> Tensor:
-        """(N, input_dim) -> (N, 3, 64, 64)."""
+        """(N, 32 * depth) -> (N, 3, 64, 64)."""
         first, *rest = self.layers  # on one pixel the first is a matrix product, which runs many times faster as such
         assert isinstance(first, nn.ConvTranspose2d)
         assert first.bias is not None

@@ -154,7 +154,7 @@ class TestRefused:
                 config=replace(CONFIG, members=1),
             ).run()
 
-    def test_a_penalty_without_a_guard(self, toy_files, toy_policy_path, toy_reward_path, tmp_path):
+    def test_a_penalty_without_an_ensemble(self, toy_files, toy_policy_path, toy_reward_path, tmp_path):
         config = replace(toy.FINETUNE, dream=replace(toy.FINETUNE.dream, penalty=0.1))
         files = (toy_policy_path, toy_reward_path, toy_files.world_model_path, toy_files.demonstrations_path)
         with pytest.raises(
@@ -180,6 +180,6 @@ class TestRefused:
         with pytest.raises(DiwaError, match=f"a target_kl of {kl:g} cannot be reached: choose one above 0"):
             FinetuneJob(*files, tmp_path / "x", config=replace(toy.FINETUNE, target_kl=kl)).run()
 
-    def test_a_guard_of_another_world_model(self, ensemble_path, toy_files):
+    def test_an_ensemble_of_another_world_model(self, ensemble_path, toy_files):
         with pytest.raises(DiwaError, match="was trained on world model"):
             load_ensemble(ensemble_path, toy_files.world.model, "other")
