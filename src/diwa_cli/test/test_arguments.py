@@ -69,6 +69,8 @@ class Work(Job):
     """Any."""
     left: str = ""
     """Any."""
+    switch: bool = True
+    """Any."""
     config: Config = field(default_factory=Config)
     """Any."""
     source: Source = field(default_factory=Source)
@@ -135,9 +137,10 @@ def test_unknown_presets_keys_and_files_list_what_there_is(file, tmp_path):
 )
 def test_a_printed_command_line_gives_the_config_again(config, file, tmp_path):
     source = Source("paper", file("name: other"))
-    job = Work(Path("a"), (Path("b"), Path("c")), tmp_path / "my out", "", config, source)
+    job = Work(Path("a"), (Path("b"), Path("c")), tmp_path / "my out", "", False, config, source)
     words = shlex.split(job.command(source))
-    assert words[:9] == ["diwa", "test", "a", "--bags", "b", "c", "--out", str(tmp_path / "my out"), "--preset"]
+    out = str(tmp_path / "my out")
+    assert words[:10] == ["diwa", "test", "a", "--bags", "b", "c", "--out", out, "--no-switch", "--preset"]
     assert run_job(Work, "test", words[2:]) == 0
     assert vars(Work.done[-1]) == vars(job)
 

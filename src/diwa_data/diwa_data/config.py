@@ -103,6 +103,8 @@ class Job:
                 continue
             if name in usual:
                 flags += _differing_flags(value, usual[name], "" if name == "config" else f"{name}.")
+            elif isinstance(value, bool):
+                words.append(f"--{_dashed(name)}" if value else f"--no-{_dashed(name)}")
             else:
                 words += [] if name in self.positional else [f"--{_dashed(name)}"]
                 words += _words(value)
