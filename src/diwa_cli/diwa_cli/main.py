@@ -65,7 +65,11 @@ RENAMED = {
 """Deprecated command -> the words that do the same."""
 RENAMED_FLAGS = {
     "finetune": {"--guard": "--ensemble"},
-    "dppo": {"--workers": "--evaluate.workers", "--environment": "--evaluate.environment"},
+    "dppo": {
+        "--workers": "--evaluate.workers",
+        "--environment": "--evaluate.environment",
+        "--calvin": "--evaluate.calvin",
+    },
     "sweep": {"--workers": "--jobs"},
 }
 """Command -> deprecated flags of it, and their new names."""
@@ -121,9 +125,9 @@ def run(name: str, arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     for old, new in RENAMED_FLAGS.get(name, {}).items():
-        if any(word.partition("=")[0] == old for word in arguments):
+        if any(re.match(rf"{old}(?=$|[=.])", word) for word in arguments):
             deprecated(old, new)
-            arguments = [re.sub(rf"^{old}(?=$|=)", new, word) for word in arguments]
+            arguments = [re.sub(rf"^{old}(?=$|[=.])", new, word) for word in arguments]
     module, _, job = COMMANDS[name][0].partition(":")
     found = importlib.import_module(module if module.startswith("diwa_") else f"diwa_cli.{module}")
     if job:

@@ -77,6 +77,8 @@ def test_old_names_go_on_with_a_line_on_stderr(diwa, tmp_path):
     assert "diwa pack is deprecated: it is diwa bundle --compact now" in diwa("pack", "--help").err
     ran = diwa("sweep", "--stacked", "True")
     assert (ran.status, "`diwa sweep --stacked` is gone: many runs are many processes" in ran.err) == (2, True)
+    ran = diwa("dppo", "--calvin.steps", "3", "--help")
+    assert "--calvin is deprecated: it is --evaluate.calvin now" in ran.err
     ran = diwa("dppo-steps", "--run", "x")
     assert (ran.status, "`diwa dppo-steps` is gone: `diwa dppo --no-practise --until RATE" in ran.err) == (2, True)
 
