@@ -10,7 +10,11 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine fails no property
+hypothesis.settings.load_profile("untimed")
 
 NEEDS = {
     "ros": ("rclpy", "needs ROS 2 (rclpy)"),

@@ -19,7 +19,7 @@ RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 sizes = st.integers(1, 6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes, sizes, st.integers(0, 5), st.sampled_from(["rgb8", "bgr8", "rgba8", "bgra8"]))
 def test_every_encoding_with_row_padding(height: int, width: int, padding: int, encoding: str) -> None:
     rgb = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)

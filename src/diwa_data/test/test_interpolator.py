@@ -107,7 +107,7 @@ def test_a_late_command_finds_the_target_resting() -> None:
 _ANGLE = st.floats(0.0, 2 * np.pi)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @example(5.38, 5.2, 1.0)
 @given(_ANGLE, _ANGLE, st.sampled_from([1.0, 0.95]))
 def test_a_goal_across_the_disc_of_tilts_is_reached(begin, end, share) -> None:
@@ -226,7 +226,7 @@ _POSE = st.builds(
 _TOLD = st.tuples(st.sampled_from(["command", "track", "hold"]), _POSE, st.none() | _POSE, st.integers(1, 10))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_POSE, st.lists(_TOLD, min_size=1, max_size=12))
 def test_no_goal_and_no_arm_break_a_limit(start: Pose, steps) -> None:
     if not np.isfinite(start.position).all():
@@ -249,7 +249,7 @@ def test_no_goal_and_no_arm_break_a_limit(start: Pose, steps) -> None:
 _SCALE = st.floats(-1.0, 1.0).map(lambda power: 10.0**power)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example(
     (3.6959368807216744, 2.9634380940541787, 2.780161434402478, 1.037712471288209, 5.0, 0.7367590663028634), 2.0, 121
 )

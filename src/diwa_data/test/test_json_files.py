@@ -16,7 +16,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(VALUES)
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     path = tmp_path_factory.mktemp("json") / "value.json"
@@ -24,7 +24,7 @@ def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, valu
     assert read_json(path, "write it again") == value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=40) | st.text(alphabet='{}[]":,\\ue-019truefalsn', max_size=40).map(str.encode))
 def test_any_bytes_are_a_value_or_an_error(content: bytes) -> None:
     try:

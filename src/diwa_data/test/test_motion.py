@@ -90,7 +90,7 @@ coordinate = st.floats(-3, 3)
 rotations = st.tuples(coordinate, coordinate, coordinate).map(Rotation.from_rotvec)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rotations)
 def test_tilt_and_yaw_are_a_rotation_and_back(rotation: Rotation) -> None:
     angles = tilt_and_yaw(rotation)
@@ -100,7 +100,7 @@ def test_tilt_and_yaw_are_a_rotation_and_back(rotation: Rotation) -> None:
         assert rotation_distance(from_tilt_and_yaw(angles), rotation) < 1e-7
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.tuples(coordinate, coordinate, coordinate), rotations)
 def test_a_limited_goal_may_be_begun_at(position, rotation: Rotation) -> None:
     limited = limit_goal(Pose(np.array(position), rotation), LIMITS).pose

@@ -73,14 +73,14 @@ def test_euler_difference_wraps_around_pi() -> None:
     assert_same_pose(integrate(start, relative_action(start, end, 1, spec), spec), end)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(poses(), actions)
 def test_action_survives_integration(start: Pose, action: np.ndarray) -> None:
     end = integrate(start, action, SPEC)
     np.testing.assert_allclose(relative_action(start, end, action[6], SPEC), action, atol=1e-5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(poses(), rotations(), metres)
 def test_unclipped_delta_reaches_the_end(start: Pose, turn: Rotation, step: np.ndarray) -> None:
     turn = Rotation.from_rotvec(0.05 * turn.as_rotvec() / np.pi)
@@ -89,7 +89,7 @@ def test_unclipped_delta_reaches_the_end(start: Pose, turn: Rotation, step: np.n
     assert_same_pose(integrate(start, action, SPEC), end)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(poses(), poses(), st.floats(0, 1))
 def test_interpolation_ends_and_proportion(start: Pose, end: Pose, fraction: float) -> None:
     assert_same_pose(interpolate(start, end, 0.0), start)
@@ -98,7 +98,7 @@ def test_interpolation_ends_and_proportion(start: Pose, end: Pose, fraction: flo
     assert part == pytest.approx(fraction * rotation_distance(start.rotation, end.rotation), abs=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rotations())
 def test_rotation_6d_is_two_columns_and_continuous_across_pi(rotation: Rotation) -> None:
     columns = rotation_6d(rotation)
@@ -107,7 +107,7 @@ def test_rotation_6d_is_two_columns_and_continuous_across_pi(rotation: Rotation)
     assert np.abs(rotation_6d(near) - columns).max() < 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(poses(), st.floats(0.5, 2))
 def test_quaternion_round_trip_normalises(pose: Pose, scale: float) -> None:
     assert_same_pose(Pose.from_quaternion(pose.position, scale * pose.quaternion), pose)
@@ -127,7 +127,7 @@ def test_clipping_delays_motion_but_loses_none() -> None:
     assert sequence.clipped.tolist() == [True, False, False]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(poses(), st.lists(actions, min_size=1, max_size=20))
 def test_a_sequence_of_actions_is_found_again(start: Pose, given_actions: list[np.ndarray]) -> None:
     targets = [start]

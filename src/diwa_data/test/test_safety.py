@@ -97,7 +97,7 @@ actions = st.lists(st.tuples(*[anything] * 7), min_size=1, max_size=10)
 measured = st.tuples(st.tuples(*[st.floats(-3, 3)] * 3) | st.just((0.5, 0.0, 0.3)), st.tuples(*[st.floats(-4, 4)] * 3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(actions, st.lists(measured, min_size=10, max_size=10))
 def test_no_actions_and_no_arm_break_a_limit(sequence, arms):
     """Filter and interpolator, as they stand between a policy and an arm."""

@@ -132,7 +132,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(events, st.floats(0, 0.05))
 def test_live_and_offline_agree_and_are_causal(gaps: list[tuple[str, float]], delay: float) -> None:
     messages, now = [], 0.0

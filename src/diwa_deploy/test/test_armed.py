@@ -151,7 +151,7 @@ _POSE = st.builds(
 _TOLD = st.tuples(st.sampled_from(["command", "hold", "fail", "arm"]), _POSE, st.none() | _POSE, st.integers(1, 10))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(_TOLD, min_size=1, max_size=12))
 def test_nothing_that_is_measured_breaks_a_limit_while_it_is_armed(steps) -> None:
     bench = Bench()

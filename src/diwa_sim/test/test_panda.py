@@ -21,7 +21,7 @@ def test_forward_kinematics_of_the_public_ready_pose(kinematics: Kinematics) -> 
     assert rotation_distance(pose.rotation, GRIPPER_DOWN) < 1e-3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.floats(0.33, 0.65), st.floats(-0.35, 0.35), st.floats(0.02, 0.4), st.floats(-0.4, 0.4), st.floats(-0.05, 0.05)
 )

@@ -86,7 +86,7 @@ def test_no_text_becomes_an_element_or_an_attribute(pages, kind):
     films = ["a/base_1.mp4"] if kind == "many" else []
     assert [link for link in plain.links if not link.startswith("#")][:1] == films
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(TEXT)
     def check(text):
         hostile = Structure(render(template, **with_text(contents, text)))
@@ -156,7 +156,7 @@ def test_a_browser_shows_the_drawings_and_runs_nothing(hostile_run, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # no glyph, no room: it is drawn all the same
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(TEXT)
 def test_a_drawing_is_xml_whatever_its_labels_are(text):
     curves = {text: Curve([0, 1], [1, 2]), "other": Curve([0, 1], [1, 2])}

@@ -136,9 +136,10 @@ def save_view(path: Path, episode: str | None, out: Path) -> None:
 
 def show_view(path: Path, episode: str | None) -> None:
     """Open an episode in a window; returns once all of it is there. Raises `DiwaError` without a display."""
-    stream = _stream(path)
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    headless = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if headless and Path(path).exists():
         raise DiwaError("no display to open a window on: use --save EPISODE.rrd, or --serve for a web browser")
+    stream = _stream(path)
     with _viewer_as_error():
         stream.spawn()
     _log_path(path, episode, stream)

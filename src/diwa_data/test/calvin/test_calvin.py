@@ -76,7 +76,7 @@ def test_relative_actions_by_hand(start, end, gripper, expected) -> None:
 angle, tilt, unit = st.floats(-3.1415, 3.1415), st.floats(-1.4, 1.4), st.floats(-1, 1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.tuples(angle, tilt, angle), st.tuples(unit, unit, unit))
 def test_euler_subtraction_is_calvins_and_integration_its_inverse(start, turn) -> None:
     begin, action = pose([0, 0, 0], list(start)), np.array([0, 0, 0, *turn, 1])

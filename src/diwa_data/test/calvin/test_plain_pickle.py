@@ -56,7 +56,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(VALUES, st.integers(2, 5))
 def test_plain_values_and_arrays_are_read_as_they_were_written(value, protocol: int) -> None:
     pickled = pickle.dumps(value, protocol)
@@ -164,7 +164,7 @@ def test_an_array_crafted_rightly_is_read() -> None:
 OPCODES = st.sampled_from([opcode.code.encode("latin1") for opcode in pickletools.opcodes])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(OPCODES | st.binary(max_size=8), max_size=30))
 def test_no_instructions_are_run_or_crash(instructions) -> None:
     """Whatever comes out is plain."""

@@ -34,7 +34,7 @@ def dataset(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(built, tmp_path / "D.h5"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_one_flipped_bit_anywhere_is_refused_or_changes_nothing(built: Path, tmp_path_factory, data) -> None:
     content = bytearray(built.read_bytes())

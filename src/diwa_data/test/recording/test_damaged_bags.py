@@ -67,7 +67,7 @@ def whole(recorded: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in recorded.rglob("*") if path.is_file() and path.parent.name[0] == "0"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_one_flipped_bit_anywhere_is_refused(whole: dict[Path, bytes], tmp_path_factory, data) -> None:
     path = data.draw(st.sampled_from(sorted(whole)))

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -167,7 +167,6 @@ _AXIS_ANGLE = st.tuples(*[st.floats(-3.2, 3.2)] * 3) | st.sampled_from([(np.pi, 
 _READINGS = st.tuples(st.tuples(_ANY, _ANY, _ANY), _AXIS_ANGLE, st.booleans(), st.booleans(), _ANY)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(_READINGS, st.tuples(_ANY, _ANY, _ANY), _AXIS_ANGLE), min_size=1, max_size=40))
 def test_no_controller_and_no_arm_break_a_limit(steps) -> None:
     """Whatever is read, and wherever the arm is said to be."""

@@ -381,7 +381,7 @@ def test_ended_connections_make_room(device):
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_stranger_sends_the_page_is_served(device, raw):
     with connect(device) as plain:
         plain.sendall(raw)

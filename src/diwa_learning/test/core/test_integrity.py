@@ -70,7 +70,7 @@ def load(folder):
     return asdict(loaded.net), loaded.skill, c.config, c.metrics, c.spec, c.hash, repr(loaded.policy.state_dict())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_changes_nothing(made, expected, name, place, bit):
     whole, path = (made / "policy" / name).read_bytes(), made / "policy" / name
