@@ -118,19 +118,6 @@ def test_a_killed_process_is_one_error():
     assert multiprocessing.active_children() == before
 
 
-def test_processes_that_end_before_they_begin_are_one_error(monkeypatch):
-    monkeypatch.setattr("diwa_cli.evaluation.dppo._make", make_here_alone)
-    with pytest.raises(DiwaError, match=r"ended \(exit code unknown"), parallel_environments(2, 2, skill="open_drawer"):
-        pass
-
-
-def make_here_alone(**settings):
-    """A killed process, but for the first one."""
-    if multiprocessing.parent_process():
-        os.kill(os.getpid(), signal.SIGKILL)
-    return gymnasium.make("diwa/Table-v0", **settings)
-
-
 def test_an_error_in_a_process_arrives_as_itself(recwarn, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "disable")
     message = "no off-screen rendering with disable"
