@@ -24,7 +24,6 @@ from diwa_data.spec import Spec
 from diwa_learning.agent import Agent, NoClassifier
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.finetune.dppo import DPPOConfig, EnvironmentRollouts
-from diwa_learning.finetune.imagination import draw_gumbel
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
@@ -85,9 +84,9 @@ def test_features_are_those_of_the_agent_on_the_same_start(environments, checkpo
 
     again = torch.Generator().manual_seed(5)
     seeds = DPPO_SEEDS.start + (torch.rand(3, generator=again).double().numpy() * len(DPPO_SEEDS)).astype(np.int64)
-    first = draw_gumbel(model.rssm, again, 3)
+    first = model.rssm.noise(3, rng=again)
     policy.draw_noise(3, again)
-    noise = [first, *(draw_gumbel(model.rssm, again, 3) for _ in range(policy.chunk))]
+    noise = [first, *(model.rssm.noise(3, rng=again) for _ in range(policy.chunk))]
     robot, safety = SimulatedPanda(), SafetyFilter(MotionLimits(), SPEC)
     for row, seed in enumerate(seeds):
         robot.reset("open_drawer", int(seed))

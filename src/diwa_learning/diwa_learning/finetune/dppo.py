@@ -17,7 +17,7 @@ from diwa_data.robot import VectorEnvironment
 from diwa_data.spec import require_same
 from diwa_learning.core.device import compute_device
 from diwa_learning.core.run import Curves, TrainingRun, require_run_folder
-from diwa_learning.finetune.imagination import Rollout, draw_gumbel
+from diwa_learning.finetune.imagination import Rollout
 from diwa_learning.finetune.learner import BCWeight, Learner, PPOConfig
 from diwa_learning.finetune.selection import WINDOW, finish, keep_if_due
 from diwa_learning.policy.base import ChainPolicy, Exploration
@@ -144,7 +144,7 @@ class EnvironmentRollouts:
 
     def _draw_noise(self) -> Tensor:
         """(N, C, K) Gumbel."""
-        return draw_gumbel(self.model.rssm, self.rng, self.environments.num_envs)
+        return self.model.rssm.noise(self.environments.num_envs, rng=self.rng)
 
     def _tensors(self, observed: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
         """Images (N, 64, 64, 3) by camera, and the state (N, S) that the model knows."""

@@ -300,7 +300,8 @@ def place_code(place: Tensor) -> Tensor:
 
 def gumbel(*shape: int, device: torch.device | str, rng: torch.Generator | None = None) -> Tensor:
     """Standard Gumbel noise, drawn where `rng` is, without it from torch's own generator of `device`."""
-    return (-torch.empty(shape, device=rng.device if rng else device).exponential_(generator=rng).log_()).to(device)
+    uniform = torch.rand(shape, generator=rng, device=rng.device if rng else device)
+    return uniform.log_().neg_().log_().neg_().to(device)  # several times as fast as from exponential samples
 
 
 def shift_actions(actions: Tensor, null: Tensor) -> Tensor:

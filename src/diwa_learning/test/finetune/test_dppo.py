@@ -13,7 +13,6 @@ from diwa_data.config import load_section
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.finetune.dppo import DPPOConfig, EnvironmentRollouts, Practice, dppo
-from diwa_learning.finetune.imagination import draw_gumbel
 from diwa_learning.policy.base import Exploration, FinetunedPolicy
 from diwa_learning.policy.checkpoint import load_policy
 from diwa_learning.world_model.latents import begin_filter, embed_clips, filter_frame, filtered_states, whole
@@ -91,7 +90,7 @@ def test_filtering_environments_is_filtering_a_recording(toy_files):
     """The same frames, actions and noise as an episode of the dataset give the same states."""
     model, episode = toy_files.world.model, toy_files.demonstrations.episodes[0]
     clips = embed_clips(model, [whole(episode)])
-    noise = draw_gumbel(model.rssm, torch.Generator().manual_seed(0), 1, len(episode))
+    noise = model.rssm.noise(1, len(episode), rng=torch.Generator().manual_seed(0))
     expected = filtered_states(model, clips, noise)
     frames = [line_observation(episode.state[t : t + 1, 0].astype(float)) for t in range(len(episode))]
     filtered = begin_filter(model, torch.from_numpy(frames[0]["state"]))

@@ -7,7 +7,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from toy import RIGHT, STILL, ConstantPolicy
 
 from diwa_data.spec import ActionSpec, Spec
-from diwa_learning.finetune.imagination import Dream, DreamConfig, Rollout, draw_gumbel
+from diwa_learning.finetune.imagination import Dream, DreamConfig, Rollout
 from diwa_learning.finetune.start_states import StartConfig, start_states
 from diwa_learning.policy.base import Exploration
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
@@ -125,7 +125,7 @@ def test_bfloat16_dreams_stay_close_and_keep_float32_states(setting):
     ends = {}
     for precision in ("float32", "bfloat16"):
         mdp = dream(setting, precision=precision)
-        gumbel = draw_gumbel(setting[0].rssm, mdp.rng, 4, 8)
+        gumbel = setting[0].rssm.noise(4, 8, rng=mdp.rng)
         state = mdp.imagine(setting[0].rssm.initial(8), torch.tensor(RIGHT).expand(8, 4, 7), gumbel)
         assert state.h.dtype == state.z.dtype == torch.float32
         ends[precision] = state.h

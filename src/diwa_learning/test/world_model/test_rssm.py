@@ -1,5 +1,7 @@
 """The recurrent state-space model against its definition, by small exact cases."""
 
+import math
+
 import pytest
 import torch
 
@@ -129,3 +131,13 @@ def test_shift_actions_puts_the_null_action_first():
     shifted = shift_actions(torch.arange(2 * 3 * 7.0).reshape(2, 3, 7), null)
     assert shifted[:, 0].tolist() == [null.tolist()] * 2
     assert shifted[1, 1:].tolist() == torch.arange(21.0, 35.0).reshape(2, 7).tolist()
+
+
+def test_gumbel_noise_has_its_mean_and_spread_from_any_generator():
+    for rng in (None, torch.Generator().manual_seed(0)):
+        torch.manual_seed(0)
+        noise = gumbel(200, 1000, device="cpu", rng=rng)
+        assert bool(noise.isfinite().all())
+        assert float(noise.mean()) == pytest.approx(0.5772, abs=0.01)
+        assert float(noise.std()) == pytest.approx(math.pi / 6**0.5, abs=0.01)
+        assert float((noise > 2).float().mean()) == pytest.approx(1 - math.exp(-math.exp(-2)), abs=0.003)
