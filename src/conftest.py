@@ -6,12 +6,16 @@ Ctrl-C reaches the tests and the processes that they start, also where the shell
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
 import pytest
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # torch in each would use all cores, and wait for the others
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine fails no property
 hypothesis.settings.load_profile("untimed")
