@@ -32,6 +32,7 @@ class Cameras:
         ):
             self._scene.flags[flag] = False
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_resizeOffscreen(self._width, self._height, self._context)  # clearing part of a larger one is slow
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._option = mujoco.MjvOption()
         self._option.sitegroup[:] = 0
@@ -71,8 +72,8 @@ def _free(gl: Any, context: mujoco.MjrContext) -> None:
 
 def create_context(width: int, height: int) -> Any:
     """An OpenGL context with `make_current` and `free`: what MUJOCO_GL names, else EGL, else OSMesa."""
-    # llvmpipe draws a small image fastest on one thread; the processes of a recording share the cores
-    os.environ.setdefault("LP_NUM_THREADS", "1")
+    # llvmpipe draws a small image fastest in the thread that asks; the processes of a recording share the cores
+    os.environ.setdefault("LP_NUM_THREADS", "0")
     backend = os.environ.get("MUJOCO_GL", "").lower() or _available_backend()
     try:
         if backend == "egl":
