@@ -28,7 +28,7 @@ from diwa_data.motion import (
     outside,
     turning_stretch,
 )
-from diwa_data.pose import Pose, from_tilt_and_yaw, interpolate, quaternion_of, rotation_distance, tilt_and_yaw
+from diwa_data.pose import Pose, interpolate, quaternion_of, rotation_distance, tilt_and_yaw
 
 LEFT, LEFT_AFTER = 1.2, 0.5
 """A lead of so many times its limit, for so many seconds, means that something else has moved the arm.
@@ -333,7 +333,7 @@ def way(start: Pose, goal: Pose, speed: float, rotation_speed: float, tick: floa
 
 def _coordinates(pose: Pose) -> np.ndarray:
     """(6,): position in metres, tilt vector and yaw in rad."""
-    return np.concatenate([pose.position, tilt_and_yaw(pose.rotation)])
+    return np.concatenate([pose.position, tilt_and_yaw(pose.quaternion.tolist())])
 
 
 def _squared_changes(rows: np.ndarray) -> np.ndarray:
@@ -349,7 +349,7 @@ def _arrays(state: Iterable[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _pose(coordinates: np.ndarray) -> Pose:
-    return Pose(np.array(coordinates[:3]), from_tilt_and_yaw(coordinates[3:]))
+    return Pose.from_quaternion(np.array(coordinates[:3]), quaternion_of(coordinates[3:].tolist()))
 
 
 def _speed_to_stop_in(room: Any, acceleration: Any, jerk: Any) -> Any:

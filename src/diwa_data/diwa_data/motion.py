@@ -18,9 +18,9 @@ from diwa_data.errors import DiwaError
 from diwa_data.pose import (
     ExecutedActions,
     Pose,
-    from_tilt_and_yaw,
     integrate,
     interpolate,
+    quaternion_of,
     relative_action,
     rotation_distance,
     tilt_and_yaw,
@@ -92,23 +92,23 @@ class Limited(NamedTuple):
 
 def is_finite(pose: Pose) -> bool:
     """No NaN or infinity in the pose."""
-    return bool(np.isfinite(pose.position).all() and np.isfinite(pose.quaternion).all())
+    return all(map(math.isfinite, (*pose.position.tolist(), *pose.quaternion.tolist())))
 
 
 def limit_goal(goal: Pose, limits: MotionLimits) -> Limited:
     """The nearest pose inside the box whose approach axis is at most `max_tilt` away from straight down."""
-    position, rotation, interventions = goal.position, goal.rotation, []
-    inside = np.clip(position, limits.workspace_low, limits.workspace_high)
-    if not np.array_equal(inside, position):
-        position = inside
+    limited, interventions = goal, []
+    inside = np.clip(goal.position, limits.workspace_low, limits.workspace_high)
+    if not np.array_equal(inside, goal.position):
+        limited = Pose.from_unit(inside, goal.quaternion)
         interventions.append("workspace")
-    angles = tilt_and_yaw(rotation)
+    angles = tilt_and_yaw(goal.quaternion.tolist())
     tilt = math.hypot(angles[0], angles[1])
     if tilt > limits.max_tilt + _TOLERANCE:
         angles[:2] *= limits.max_tilt / tilt
-        rotation = from_tilt_and_yaw(angles)
+        limited = Pose.from_quaternion(limited.position, quaternion_of(angles.tolist()))
         interventions.append("tilt")
-    return Limited(Pose(position, rotation) if interventions else goal, tuple(interventions))
+    return Limited(limited, tuple(interventions))
 
 
 def outside(pose: Pose, limits: MotionLimits) -> str:
@@ -119,7 +119,7 @@ def outside(pose: Pose, limits: MotionLimits) -> str:
     if far > _TOLERANCE:
         place, box = ", ".join(f"{x:.3f}" for x in pose.position), f"{limits.workspace_low} to {limits.workspace_high}"
         return f"the hand at ({place}) m is {max(far, 0.001):.3f} m outside of the workspace {box}"
-    tilt = math.hypot(*tilt_and_yaw(pose.rotation)[:2])
+    tilt = math.hypot(*tilt_and_yaw(pose.quaternion.tolist())[:2])
     if tilt > limits.max_tilt + _TOLERANCE:
         return f"the hand is tilted by {tilt:.2f} rad, {limits.max_tilt:g} is the limit"
     return ""

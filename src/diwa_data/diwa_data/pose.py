@@ -9,32 +9,44 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from diwa_data import quaternions
 from diwa_data.errors import DiwaError
 from diwa_data.spec import ActionSpec
 
 _SHORTEST, _LONGEST = 1e-6, 1e6  # of a quaternion that can be meant
 
 
-@dataclass(frozen=True, eq=False)
 class Pose:
-    """Hand pose: `position` (3,) in metres, `rotation` of the hand frame in the base frame."""
+    """Hand pose: `position` (3,) in metres, `rotation` of the hand frame in the base frame. It does not change.
 
-    position: np.ndarray
-    rotation: Rotation
+    The rotation is kept as it was given, and made into the other form when that is first asked for.
+    """
+
+    def __init__(self, position: np.ndarray, rotation: Rotation):
+        self.position, self.rotation = position, rotation
 
     @classmethod
-    def from_quaternion(cls, position: np.ndarray, quaternion: np.ndarray) -> Pose:
+    def from_unit(cls, position: np.ndarray, quaternion: Sequence[float] | np.ndarray) -> Pose:
+        """Pose from a position (3,) and a unit quaternion (4,), x y z w, taken as it is."""
+        pose = cls.__new__(cls)
+        pose.position, pose.quaternion = position, np.asarray(quaternion)
+        return pose
+
+    @classmethod
+    def from_quaternion(cls, position: np.ndarray, quaternion: Sequence[float] | np.ndarray) -> Pose:
         """Pose from a position (3,) and a quaternion (4,), x y z w as in ROS; the quaternion is normalised.
 
         Raises `DiwaError` for a quaternion that has no direction: not finite, too short or too long to be normalised.
         """
-        if not _SHORTEST < math.hypot(*(float(part) for part in quaternion)) < _LONGEST:
+        parts = np.asarray(quaternion, float).tolist()
+        if not _SHORTEST < math.hypot(*parts) < _LONGEST:
             raise DiwaError(f"the quaternion {np.asarray(quaternion)} has no direction: it must have length 1")
-        return cls(np.asarray(position, float), Rotation.from_quat(quaternion))
+        return cls.from_unit(np.asarray(position, float), quaternions.normalised(parts))
 
     @classmethod
     def from_state(cls, state: np.ndarray) -> Pose:
@@ -43,10 +55,18 @@ class Pose:
         matrix = np.stack([first, second, np.cross(first, second)], axis=1)
         return cls(np.asarray(state[:3], float), Rotation.from_matrix(matrix))
 
-    @property
+    @cached_property
+    def rotation(self) -> Rotation:
+        """Rotation of the hand frame in the base frame."""
+        return Rotation(self.quaternion, normalize=False)
+
+    @cached_property
     def quaternion(self) -> np.ndarray:
         """(4,) x y z w."""
         return self.rotation.as_quat()
+
+    def __repr__(self) -> str:
+        return f"Pose({self.position}, {self.quaternion})"
 
 
 def rotation_6d(rotation: Rotation) -> np.ndarray:
@@ -63,13 +83,15 @@ def robot_state(pose: Pose, gripper_width: float) -> np.ndarray:
 def interpolate(start: Pose, end: Pose, fraction: float) -> Pose:
     """Linear in position, slerp in rotation; fraction 0 is `start`, 1 is `end`."""
     position = start.position + fraction * (end.position - start.position)
-    delta = (end.rotation * start.rotation.inv()).as_rotvec()
-    return Pose(position, Rotation.from_rotvec(fraction * delta) * start.rotation)
+    begin = start.quaternion.tolist()
+    delta = quaternions.as_rotvec(quaternions.difference(begin, end.quaternion.tolist()))
+    turn = quaternions.from_rotvec([fraction * part for part in delta])
+    return Pose.from_unit(position, quaternions.product(turn, begin))
 
 
 def rotation_distance(first: Rotation, second: Rotation) -> float:
     """Angle between two rotations, rad."""
-    return float((second * first.inv()).magnitude())
+    return quaternions.angle(quaternions.difference(first.as_quat().tolist(), second.as_quat().tolist()))
 
 
 def scaled_delta(start: Pose, end: Pose, spec: ActionSpec) -> np.ndarray:
@@ -148,13 +170,13 @@ DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])
 """The hand with its fingers straight down and its x axis forward: tilt and yaw are 0."""
 
 
-def tilt_and_yaw(rotation: Rotation) -> np.ndarray:
-    """(3,) rad: the tilt's rotation vector (x, y), which is horizontal, and the yaw before it.
+def tilt_and_yaw(quaternion: Sequence[float]) -> np.ndarray:
+    """(3,) rad, of a unit quaternion: the tilt's rotation vector (x, y), which is horizontal, and the yaw before it.
 
     R = exp(tilt) Rz(yaw) DOWN. The norm of the tilt is the angle between the approach axis and straight down, so the
     rotations within a tilt limit are a disc, whatever the yaw.
     """
-    a, b, c, d = rotation.as_quat().tolist()
+    a, b, c, d = quaternion
     x, y, z, w = -d, -c, b, a  # times the inverse of DOWN, (-1, 0, 0, 0)
     yaw = 2.0 * math.atan2(z, w)
     cos, sin = math.cos(yaw / 2), math.sin(yaw / 2)
@@ -167,7 +189,7 @@ def tilt_and_yaw(rotation: Rotation) -> np.ndarray:
     return np.array([scale * swing_x, scale * swing_y, yaw])
 
 
-def quaternion_of(angles: Sequence[float]) -> tuple[float, float, float, float]:
+def quaternion_of(angles: Sequence[float]) -> quaternions.Quaternion:
     """The unit quaternion x y z w with these `tilt_and_yaw` (3,), rad."""
     x, y, yaw = angles
     length = math.hypot(x, y)
@@ -176,8 +198,3 @@ def quaternion_of(angles: Sequence[float]) -> tuple[float, float, float, float]:
     cos, sin = math.cos(yaw / 2), math.sin(yaw / 2)
     turned = (x * cos + y * sin, y * cos - x * sin, w * sin, w * cos)  # the tilt's quaternion times the yaw's
     return turned[3], turned[2], -turned[1], -turned[0]  # times DOWN
-
-
-def from_tilt_and_yaw(angles: np.ndarray) -> Rotation:
-    """The rotation with these `tilt_and_yaw` (3,), rad."""
-    return Rotation.from_quat(quaternion_of(angles.tolist()))

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator, way
 from diwa_data.motion import LARGEST_TILT, MotionLimits, lead, limit_goal, use_of_limits
-from diwa_data.pose import DOWN, Pose, from_tilt_and_yaw, rotation_distance
+from diwa_data.pose import DOWN, Pose, quaternion_of, rotation_distance
 
 TICK, RATE = 1 / 7.5, 60.0
 LIMITS = MotionLimits()
@@ -112,8 +112,9 @@ _ANGLE = st.floats(0.0, 2 * np.pi)
 @given(_ANGLE, _ANGLE, st.sampled_from([1.0, 0.95]))
 def test_a_goal_across_the_disc_of_tilts_is_reached(begin, end, share) -> None:
     """Each coordinate in its own time would leave the disc where it bends: the straight way is taken there."""
+    largest = share * LIMITS.max_tilt
     start, goal = (
-        Pose(place, from_tilt_and_yaw(share * LIMITS.max_tilt * np.array([np.cos(angle), np.sin(angle), yaw])))
+        Pose.from_quaternion(place, quaternion_of(largest * np.array([np.cos(angle), np.sin(angle), yaw])))
         for place, angle, yaw in ((HOME.position, begin, 0.0), (np.array([0.2, 0.17, 0.45]), end, 0.7))
     )
     interpolator = started(start)

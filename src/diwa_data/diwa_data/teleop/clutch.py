@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from diwa_data import quaternions
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator
 from diwa_data.motion import MotionLimits, is_finite
-from diwa_data.pose import Pose, rotation_distance
+from diwa_data.pose import Pose
 from diwa_data.spec import Spec
 
 GRIPPER_REPEAT = 1.0
@@ -100,12 +101,13 @@ class Clutch:
         self._last = controller.pose
         start, hand = self._anchor
         position = hand.position + controller.pose.position - start.position
-        rotation = controller.pose.rotation * start.rotation.inv() * hand.rotation
-        return Pose(position, rotation)
+        turn = quaternions.difference(start.quaternion.tolist(), controller.pose.quaternion.tolist())
+        return Pose.from_unit(position, quaternions.product(turn, hand.quaternion.tolist()))
 
     def _far(self, pose: Pose) -> bool:
         metres = float(np.linalg.norm(pose.position - self._last.position))
-        return metres > self._max_jump or rotation_distance(self._last.rotation, pose.rotation) > self._max_turn
+        turn = quaternions.difference(self._last.quaternion.tolist(), pose.quaternion.tolist())
+        return metres > self._max_jump or quaternions.angle(turn) > self._max_turn
 
 
 class Teleoperator:

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import mujoco
 import numpy as np
-from scipy.spatial.transform import Rotation
 
+from diwa_data import quaternions
 from diwa_data.pose import Pose
 from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.table import DT, load_model
@@ -74,6 +74,8 @@ class Mark:
 
 
 Step = Reach | Wait | Mark
+
+_DOWN = GRIPPER_DOWN.as_quat().tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,8 @@ class ScriptedOperator:
     def __init__(self, scene: Scene, plan: Iterator[Step], habits: Habits, rng: np.random.Generator):
         self._scene, self._plan, self._habits, self._rng = scene, plan, habits, rng
         self._position = rng.uniform(-0.3, 0.3, 3)  # the controller's own whereabouts: only its motion matters
-        self._rotation = Rotation.from_euler("z", rng.uniform(-1, 1))
+        self._quaternion = quaternions.about_z(rng.uniform(-1, 1))
+        self._tilt = quaternions.from_rotvec(habits.tilt.tolist())
         self._rest = self._position.copy()
         self._velocity, self._turn, self._tremor = np.zeros(3), np.zeros(3), np.zeros(3)
         self._step: Step | None = Wait(rng.uniform(0.15, 0.35))
@@ -163,7 +166,7 @@ class ScriptedOperator:
             self._move()
         trigger = self._rng.uniform(0.7, 1.0) if self._closed else 0.0
         deadman, self._pressed = held and self._pressed, True  # the first reading is never held
-        return ControllerState(Pose(self._position.copy(), self._rotation), deadman, trigger, events)
+        return ControllerState(Pose.from_unit(self._position.copy(), self._quaternion), deadman, trigger, events)
 
     def _follow_plan(self) -> tuple[str, ...]:
         """Go on to the step that is due; returns the events marked on the way."""
@@ -204,15 +207,17 @@ class ScriptedOperator:
         if isinstance(self._step, Reach):
             hand = self._scene.target_pose
             velocity = _limited(self._GAIN * (self._step.goal() - hand.position), self._habits.speed * self._step.pace)
-            wanted = Rotation.from_euler("z", self._step.yaw) * Rotation.from_rotvec(self._habits.tilt) * GRIPPER_DOWN
-            turn = _limited(3.0 * (wanted * hand.rotation.inv()).as_rotvec(), self._habits.turn_speed)
+            wanted = quaternions.product(quaternions.product(quaternions.about_z(self._step.yaw), self._tilt), _DOWN)
+            way = quaternions.as_rotvec(quaternions.difference(hand.quaternion.tolist(), wanted))
+            turn = _limited(3.0 * np.array(way), self._habits.turn_speed)
         change = DT / self._SMOOTHING
         self._velocity += change * (velocity - self._velocity)
         self._turn += change * (turn - self._turn)
         calm = 1.0 if isinstance(self._step, Reach) else 0.2
         self._tremor += 0.1 * (self._rng.normal(0, 2.2 * self._TREMOR * calm, 3) - self._tremor)
         self._position += (self._velocity + self._tremor) * DT
-        self._rotation = Rotation.from_rotvec(self._turn * DT) * self._rotation
+        turned = quaternions.from_rotvec((self._turn * DT).tolist())
+        self._quaternion = quaternions.product(turned, self._quaternion)
 
 
 def up(metres: float) -> np.ndarray:
