@@ -8,8 +8,9 @@ dimensions, F features, W trunk width.
 from __future__ import annotations
 
 import copy
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,15 +73,28 @@ class Trunk(nn.Module):
     def forward(self, projected: Tensor, inputs: Tensor) -> Tensor:
         """(B, W), (B, input_dim) -> (B, output_dim)."""
         weight = self.input.weight[:, : self.input_dim]
-        return self._after(projected + functional.linear(inputs, weight, self.input.bias))
+        return self.after(projected + functional.linear(inputs, weight, self.input.bias))
 
     def once(self, features: Tensor, inputs: Tensor) -> Tensor:
         """`forward` of what `project` returns, for a single step: W_in's gradient comes whole, not in two slices."""
-        return self._after(self.input(torch.cat([inputs, features], -1)))
+        return self.after(self.input(torch.cat([inputs, features], -1)))
 
-    def _after(self, u: Tensor) -> Tensor:
+    def fold(self, codes: Tensor, free: int) -> tuple[Tensor, Tensor]:
+        """What W_in makes of the last inputs, `codes` (K, I - free), and the matrix (free, W) of the first ones.
+
+        With them and `project`, W_in [inputs, features] + b is projected + codes_k + free inputs @ matrix.
+        """
+        weight, bias = self.input.weight, self.input.bias
+        return functional.linear(codes, weight[:, free : self.input_dim], bias), weight[:, :free].t().contiguous()
+
+    def after(self, u: Tensor) -> Tensor:
+        """What follows W_in: (B, W) -> (B, output_dim)."""
         u = u + self.residual(functional.mish(self.hidden(functional.mish(u))))
         return self.output(u)
+
+
+Path = list[tuple[int, int | None]]
+"""Steps of a chain: each begins at a k, and one of DDIM leads to another; None is the chain's own, to k - 1."""
 
 
 class ChainPolicy(nn.Module, ABC):
@@ -105,6 +119,15 @@ class ChainPolicy(nn.Module, ABC):
     def denoise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Normal:
         """Distribution of a^{k-1} given a^k: projected (B, W), chunk a^k (B, H, A), k (B,) int64 in 1..K."""
 
+    def denoiser(self, features: Tensor) -> Callable[[Tensor, int, int | None], Normal]:
+        """`denoise` in the states of features (B, F), for chunks a^k (B, H, A) that share a step of a `Path`."""
+        projected = self.project(features)
+
+        def step(chunk: Tensor, k: int, to: int | None = None) -> Normal:
+            return self.denoise(projected, chunk, torch.full((len(chunk),), k, device=chunk.device))
+
+        return step
+
     def draw_noise(self, batch: int, rng: torch.Generator | None = None) -> Tensor:
         """(B, K+1, H, A) standard normal, on the device of `rng`: the start of each chain, then one draw per step."""
         shape = (batch, self.steps + 1, self.chunk, self.action_dim)
@@ -114,31 +137,36 @@ class ChainPolicy(nn.Module, ABC):
         """The networks that denoise, in order, each with its range of k."""
         yield self, range(self.steps, 0, -1)
 
-    def sample(self, features: Tensor, noise: Tensor) -> Chains:
+    def sample(self, features: Tensor, noise: Tensor, ddim_steps: int = 0) -> Chains:
         """Chunks as deployed and evaluated: the policy's own std, no noise at the last step.
 
-        features (B, F); noise (B, K+1, H, A) from `draw_noise`.
+        features (B, F); noise (B, K+1, H, A) from `draw_noise`. With `ddim_steps` between 1 and K, that many
+        deterministic steps of DDIM (Song et al. 2021), evenly over k, take the place of all K.
         """
         *drawn, last = noise.unbind(1)
-        return self._run(features, [*drawn, torch.zeros_like(last)], std_floor=0.0)
+        path: Path = [(k, None) for k in range(self.steps, 0, -1)]
+        if ddim_steps and self.steps > 1:
+            ks = [self.steps * n // ddim_steps for n in range(ddim_steps, -1, -1)]
+            path = list(itertools.pairwise(ks))
+        return self._run(features, [*drawn, torch.zeros_like(last)], path, std_floor=0.0)
 
     def explore(self, features: Tensor, noise: Tensor, exploration: Exploration) -> Chains:
         """Chunks as in fine-tuning: std floored and noise clamped, at every step; same shapes as `sample`."""
         first, *drawn = noise.unbind(1)
         clamp = exploration.noise_clamp
-        return self._run(features, [first, *(each.clamp(-clamp, clamp) for each in drawn)], exploration.std_floor)
+        path: Path = [(k, None) for k in range(self.steps, 0, -1)]
+        return self._run(features, [first, *(each.clamp(-clamp, clamp) for each in drawn)], path, exploration.std_floor)
 
-    def _run(self, features: Tensor, noise: Sequence[Tensor], std_floor: float) -> Chains:
-        """`noise` holds a^K and then the addition of each step, all (B, H, A)."""
-        assert len(noise) == self.steps + 1, len(noise)
+    def _run(self, features: Tensor, noise: Sequence[Tensor], path: Path, std_floor: float) -> Chains:
+        """`noise` holds a^K and then the addition of each step, all (B, H, A); DDIM leaves some over."""
         assert noise[0].shape == (len(features), self.chunk, self.action_dim), noise[0].shape
         chain = [noise[0]]
-        for part, ks in self.parts():
-            projected = part.project(features)
-            for k in ks:
-                step = torch.full((len(features),), k, device=features.device)
-                normal = part.denoise(projected, chain[-1], step).with_floor(std_floor)
-                chain.append(normal.mean + normal.std * noise[self.steps - k + 1])
+        for part, own in self.parts():
+            step = part.denoiser(features)
+            for k, to in path:
+                if k in own:
+                    normal = step(chain[-1], k, to).with_floor(std_floor)
+                    chain.append(torch.addcmul(normal.mean, normal.std, noise[len(chain)]))
         return Chains(torch.stack(chain, dim=1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -52,6 +53,7 @@ class DiffusionPolicy(ChainPolicy):
             np.sqrt(alpha_bar),  # a^k = this * a^0 + next * eps
             np.sqrt(1 - alpha_bar),
         ]
+        self._table = np.stack(table, 1).tolist()  # numbers of each k, for steps that all rows take at once
         self.register_buffer("coefficients", torch.tensor(np.stack(table), dtype=torch.float32), persistent=False)
         self.register_buffer("positions", sinusoid(steps), persistent=False)
 
@@ -71,6 +73,26 @@ class DiffusionPolicy(ChainPolicy):
         c = self.coefficients[:, k - 1, None, None]  # (7, B, 1, 1)
         x0 = (c[0] * chunk - c[1] * eps).clamp(-1, 1)
         return Normal(c[2] * x0 + c[3] * chunk, c[4])
+
+    def denoiser(self, features: Tensor) -> Callable[[Tensor, int, int | None], Normal]:
+        projected = self.project(features)
+        actions = self.chunk * self.action_dim
+        codes, weight = self.trunk.fold(self.time(self.positions), actions)
+        before, zero = projected[:, None] + codes, self.coefficients.new_zeros(())
+
+        def step(chunk: Tensor, k: int, to: int | None = None) -> Normal:
+            flat = chunk.flatten(1)
+            a, b, of_x0, of_chunk, _, signal, noise = self._table[k - 1]
+            eps = self.trunk.after(torch.addmm(before[:, k - 1], flat, weight)).view_as(chunk)
+            x0 = torch.sub(a * chunk, eps, alpha=b).clamp_(-1, 1)
+            std = self.coefficients[4, k - 1]
+            if to is not None:  # a^to = signal' x0 + noise' eps, with the eps that leads from the clipped x0 to a^k
+                *_, signal_to, noise_to = self._table[to - 1] if to else (1.0, 0.0)
+                of_chunk, std = noise_to / noise, zero
+                of_x0 = signal_to - of_chunk * signal
+            return Normal(torch.add(of_chunk * chunk, x0, alpha=of_x0), std)
+
+        return step
 
     def loss(self, features: Tensor, actions: Tensor, k: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the predicted noise."""

@@ -42,8 +42,12 @@ def training_flops(model: WorldModel) -> float:
         torch.zeros(*shape, size, device=device) for size in (model.state_dim, 3, spec.action_dim)
     )
     valid = torch.ones(shape, dtype=torch.bool, device=device)
-    with FlopCounterMode(display=False) as counter:
-        model.loss(Batch(images, state, target, actions, valid))
+    onednn, *_ = torch.backends.mkldnn.set_flags(False)  # so that convolutions with more operations take no one's place
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model.loss(Batch(images, state, target, actions, valid))
+    finally:
+        torch.backends.mkldnn.set_flags(onednn)
     return 3 * counter.get_total_flops() / shape[1]
 
 

@@ -120,6 +120,57 @@ def test_deployment_has_no_noise_at_the_last_step_and_no_floor(make):
     assert not torch.equal(explored, policy.explore(features, other, Exploration()).actions)
 
 
+@pytest.mark.parametrize("make", [diffusion, gaussian, lambda: FinetunedPolicy(diffusion(), trained_steps=10)])
+def test_chains_take_the_steps_that_denoise_describes(make):
+    """Sampling folds what is the same in all chains; log-probabilities, and imitation, take `denoise`."""
+    policy, features = make(), torch.randn(3, FEATURES)
+    noise = policy.draw_noise(3)
+    chains, floored = policy.sample(features, noise).chains, policy.explore(features, noise, Exploration(0.2)).chains
+    for part, ks in policy.parts():
+        for k in ks:
+            at = policy.steps - k
+            normal = part.denoise(part.project(features), chains[:, at], torch.full((3,), k))
+            added = noise[:, at + 1] if k > 1 else torch.zeros(3, H, A)
+            torch.testing.assert_close(chains[:, at + 1], normal.mean + normal.std * added, rtol=1e-5, atol=1e-6)
+            normal = part.denoise(part.project(features), floored[:, at], torch.full((3,), k)).with_floor(0.2)
+            moved = (floored[:, at + 1] - normal.mean) / normal.std
+            torch.testing.assert_close(moved, noise[:, at + 1].clamp(-3, 3), rtol=1e-4, atol=1e-5)
+
+
+def test_a_ddim_step_keeps_the_noise_that_the_clipped_prediction_implies():
+    """Against its formula (Song et al. 2021, Eq. 12 with sigma 0), from k = 20 to 15 and on to 0 in four steps."""
+    policy, features = diffusion(), torch.randn(3, FEATURES)
+    noise = policy.draw_noise(3)
+    chains = policy.sample(features, noise, ddim_steps=4).chains
+    assert chains.shape == (3, 5, H, A)
+    alpha_bar = np.append(1.0, np.cumprod(1 - cosine_betas(K)))
+    for n, (k, to) in enumerate([(20, 15), (15, 10), (10, 5), (5, 0)]):
+        chunk, ab, ab_to = chains[:, n], float(alpha_bar[k]), float(alpha_bar[to])
+        eps = policy.predict_noise(policy.project(features), chunk, torch.full((3,), k))
+        x0 = ((chunk - (1 - ab) ** 0.5 * eps) / ab**0.5).clamp(-1, 1)
+        implied = (chunk - ab**0.5 * x0) / (1 - ab) ** 0.5
+        expected = ab_to**0.5 * x0 + (1 - ab_to) ** 0.5 * implied
+        torch.testing.assert_close(chains[:, n + 1], expected, rtol=1e-4, atol=1e-5)
+    other = noise.clone()
+    other[:, 1:] += 1
+    assert torch.equal(policy.sample(features, other, ddim_steps=4).chains, chains), "only the start is random"
+
+
+def test_ddim_takes_the_trained_steps_of_a_finetuned_policy_and_leaves_a_gaussian_one_alone():
+    policy, features = FinetunedPolicy(diffusion(), trained_steps=10), torch.randn(3, FEATURES)
+    noise = policy.draw_noise(3)
+    before = policy.sample(features, noise, ddim_steps=4).chains
+    with torch.no_grad():
+        policy.trained.trunk.output.bias.add_(0.5)
+    after = policy.sample(features, noise, ddim_steps=4).chains
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.equal(before[:, 3], after[:, 3])
+    unimodal = gaussian()
+    assert torch.equal(
+        unimodal.sample(features, noise[:, :2], ddim_steps=4).actions, unimodal.sample(features, noise[:, :2]).actions
+    )
+
+
 def test_exploration_floors_std_and_clamps_noise():
     policy, features = diffusion(), torch.randn(2, FEATURES)
     noise = policy.draw_noise(2)
