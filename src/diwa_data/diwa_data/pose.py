@@ -109,7 +109,10 @@ def relative_action(start: Pose, end: Pose, gripper: float, spec: ActionSpec) ->
 
     `gripper` is the last gripper command at `end`; its sign is kept (>= 0 opens).
     """
-    delta = scaled_delta(start, end, spec)
+    return _executed(scaled_delta(start, end, spec), gripper, spec)
+
+
+def _executed(delta: np.ndarray, gripper: float, spec: ActionSpec) -> np.ndarray:
     return spec.executed(np.append(delta, gripper)).astype(np.float32)
 
 
@@ -138,8 +141,9 @@ class ExecutedActions:
 
     def read(self, target: Pose, gripper: float) -> np.ndarray:
         """(7,) float32: the action that led to `target`; `gripper` is the last command to the gripper there."""
-        self.clipped = bool(np.abs(scaled_delta(self.reached, target, self._spec)).max() > 1.0 + 1e-6)
-        action = relative_action(self.reached, target, gripper, self._spec)
+        delta = scaled_delta(self.reached, target, self._spec)
+        self.clipped = bool(np.abs(delta).max() > 1.0 + 1e-6)
+        action = _executed(delta, gripper, self._spec)
         self.reached = integrate(self.reached, action, self._spec)
         return action
 
