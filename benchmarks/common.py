@@ -7,25 +7,38 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+LOWER_IS_BETTER = ("ms", "s", "GiB")
+"""Units of which less is better; of all others more is."""
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure; `reference` is the same work done plainly in the same run, `ratio` how many times faster ours is.
+    """One figure; `reference` is the same work done by another implementation in the same run.
 
-    Where there is a ratio, `target` is one. `floor` is what the arithmetic alone allows: its operations at the peak of
-    one large matrix product.
+    `ratio` is how many times faster ours is, `spread` its lowest and highest value in a round. Where there is a ratio,
+    `target` is one. `floor` is what the arithmetic alone allows: its operations at the peak of one large matrix
+    product.
     """
 
     name: str
     value: float
     unit: str
-    target: float
+    target: float | None = None
     reference: float | None = None
     ratio: float | None = None
     floor: float | None = None
+    spread: tuple[float, float] | None = None
 
     def print(self) -> None:
         """Write the measurement as a line of JSON, with the command that made it."""
-        rounded = {key: round(value, 2) if isinstance(value, float) else value for key, value in asdict(self).items()}
-        row = rounded | {"command": f"python benchmarks/{Path(sys.argv[0]).name}"}
-        print(json.dumps(row), flush=True)
+        command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+        print(
+            json.dumps({key: rounded(value) for key, value in asdict(self).items()} | {"command": command}), flush=True
+        )
+
+
+def rounded(value: object) -> object:
+    """Two decimals of a number, or of each of a tuple's; anything else as it is."""
+    if isinstance(value, tuple | list):
+        return [rounded(each) for each in value]
+    return round(value, 2) if isinstance(value, float) else value

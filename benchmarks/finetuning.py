@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from common import Measurement
 from reference import finetuning as plain
+from torch.utils.flop_counter import FlopCounterMode
+from turns import Work, compare
 
 from diwa_data.config import load_section
 from diwa_data.spec import Spec
-from diwa_learning.core.device import compute_device, reuse_freed_memory
+from diwa_learning.core.device import compute_device, is_half, reuse_freed_memory
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.learner import BCWeight, Critic, Learner, PPOConfig
 from diwa_learning.finetune.train import FinetuneConfig
@@ -28,6 +26,7 @@ from diwa_learning.reward.classifier import RewardClassifier
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import State
+from diwa_learning.world_model.train import matmul_peak
 
 ALPHA = 0.05
 
@@ -94,23 +93,34 @@ class Plain:
         plain.update(self.rollout(), *nets, self.adams, self.rng, *sizes, ALPHA)
 
 
-def compare(name: str, ours: Callable[[], None], other: Callable[[], None], actions: int, target: float, rounds: int):
-    """Time both in turn after a warm-up of each; prints actions per second and the ratio of medians."""
-    ours(), other()
-    seconds: dict[Callable[[], None], list[float]] = {ours: [], other: []}
-    for _ in range(rounds):
-        for work in (ours, other):
-            started = time.perf_counter()
-            work()
-            seconds[work].append(time.perf_counter() - started)
-    mine, theirs = (statistics.median(seconds[work]) for work in (ours, other))
-    Measurement(name, actions / mine, "actions/s", target, actions / theirs, theirs / mine).print()
+class Floor:
+    """Least seconds of the work: operations of each type over the peak of that type, found once."""
+
+    def __init__(self, device: torch.device):
+        self.single, self.half = (matmul_peak(device, kind, size=4096) for kind in (torch.float32, torch.bfloat16))
+
+    def seconds(self, ours: Ours, work: Work) -> float:
+        """Least seconds of a rollout or an iteration; the world model's share may be in bfloat16."""
+        dream, policy, device = ours.dream, ours.learner.policy, ours.dream.model.device
+        actions = torch.zeros(dream.config.dreams, policy.chunk, policy.action_dim, device=device)
+        noise = dream.model.rssm.noise(policy.chunk, dream.config.dreams, rng=ours.learner.rng)
+        state = dream.starts[torch.zeros(dream.config.dreams, dtype=torch.int64, device=device)]
+        imagined = dream.config.chunks * operations(lambda: dream.imagine(state, actions, noise))
+        half = is_half(dream.config.precision, device)
+        return imagined / (self.half if half else self.single) + (operations(work) - imagined) / self.single
+
+
+def operations(work: Work) -> int:
+    """Floating point operations of its products, those of gradients included."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    rounds = parser.parse_args().rounds
     reuse_freed_memory()
     torch.manual_seed(0)
     model = WorldModel(WorldModelConfig(), Spec()).eval().requires_grad_(False).to(compute_device())
@@ -119,10 +129,12 @@ def main() -> None:
     parts = Parts.make(model)
     short = replace(dream, chunks=18)
     ours, theirs = Ours(model, parts, short, ppo), Plain(model, parts, short, ppo)
-    actions = short.dreams * short.chunks * 4
-    compare("rollout_paper_size", ours.rollout, theirs.rollout, actions, 2.0, 3 * arguments.rounds)
-    whole, plainly = Ours(model, parts, dream, ppo), Plain(model, parts, dream, ppo)
-    compare("ppo_iteration_paper_size", whole.iteration, plainly.iteration, 2 * actions, 1.5, arguments.rounds)
+    actions, floor = short.dreams * short.chunks * 4, Floor(model.device)
+    best = actions / floor.seconds(ours, ours.rollout)
+    compare("rollout_paper_size", ours.rollout, theirs.rollout, 3 * rounds, actions, "actions/s", 2.0, best)
+    whole, plainly, actions = Ours(model, parts, dream, ppo), Plain(model, parts, dream, ppo), 2 * actions
+    best = actions / floor.seconds(whole, whole.iteration)
+    compare("ppo_iteration_paper_size", whole.iteration, plainly.iteration, rounds, actions, "actions/s", 1.5, best)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ Imagined actions per second, updates included.
 
 from __future__ import annotations
 
-import time
+import statistics
 
 import torch
 from common import Measurement
+from finetuning import operations
+from turns import in_turn
 
 from diwa_data.spec import Spec
 from diwa_learning.finetune.imagination import Dream
@@ -19,6 +21,7 @@ from diwa_learning.reward.classifier import RewardClassifier
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import RSSMConfig
+from diwa_learning.world_model.train import matmul_peak
 
 
 def main(iterations: int = 4) -> None:
@@ -34,12 +37,13 @@ def main(iterations: int = 4) -> None:
     embeds = torch.randn(500, model.embed_dim)
     starts = model.rssm.filter(model.rssm.initial(500), model.null_action.expand(500, -1), embeds)
     dream = Dream(model, classifier, starts, config.dream, rng)
-    learner.update(dream.rollout(learner.policy), train_actor=True)
-    started = time.perf_counter()
-    for _ in range(iterations):
+
+    def iteration() -> None:
         learner.update(dream.rollout(learner.policy), train_actor=True)
-    actions = iterations * config.dream.dreams * config.dream.chunks * policy.chunk
-    Measurement("imagined_actions_per_s", actions / (time.perf_counter() - started), "actions/s", 2500).print()
+
+    actions, (times,) = config.dream.dreams * config.dream.chunks * policy.chunk, in_turn([iteration], iterations)
+    floor = actions / operations(iteration) * matmul_peak(model.device, torch.float32, size=4096)
+    Measurement("imagined_actions_per_s", actions / statistics.median(times), "actions/s", 2500, floor=floor).print()
 
 
 if __name__ == "__main__":

@@ -1,31 +1,31 @@
 """World-model training: frames per second of forward, backward and optimiser step, both cameras.
 
 Two rows: the `laptop` preset at depth 16, h 256, 16x16 latents, B = 16, L = 50; and the `paper` preset at the paper's
-sizes with B = 8, against the plain float32 implementation in `reference/`, which runs in turn in a process of its own.
+sizes with B = 8, against the plain float32 implementation in `reference/`, which runs in turn in a process of its own
+and frees memory as ours does.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import statistics
-import time
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
 from common import Measurement
 from reference import world_model as reference
+from turns import Apart, Work, compare, in_turn
 
 from diwa_data.config import load_section
 from diwa_data.spec import Spec
-from diwa_learning.core.device import reuse_freed_memory
+from diwa_learning.core.device import is_half, reuse_freed_memory
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel, draw
 from diwa_learning.world_model.replay import Batch
 from diwa_learning.world_model.rssm import RSSMConfig
 from diwa_learning.world_model.train import adamw, matmul_peak, training_flops, update
 
+SPEC = Spec()
 SIZES: dict[str, Any] = {
     "depth": 16,
     "rssm": RSSMConfig(recurrent=256, categoricals=16, classes=16, hidden=256),
@@ -66,49 +66,36 @@ class Plain:
         reference.update(self.model, self.optimizer, self.model.loss(*parts), self.config.gradient_clip)
 
 
-def random_batch(config: WorldModelConfig) -> Batch:
-    spec, shape = Spec(), (config.batch_size, config.sequence_length)
+def random_batch(config: WorldModelConfig, spec: Spec = SPEC) -> Batch:
+    shape = (config.batch_size, config.sequence_length)
     images = {c.name: torch.randint(0, 255, (*shape, *c.size, 3), dtype=torch.uint8) for c in spec.cameras}
     state, actions = torch.randn(*shape, spec.state_dim), torch.rand(*shape, spec.action_dim) * 2 - 1
     return Batch(images, state, state[..., :3], actions, valid=torch.ones(shape, dtype=torch.bool))
 
 
-def seconds(trainer: Ours | Plain, updates: int = 1) -> float:
-    """Of one update, the mean of some."""
-    started = time.perf_counter()
-    for _ in range(updates):
-        trainer.update()
-    return (time.perf_counter() - started) / updates
+def plain() -> Work:
+    return Plain("paper", batch_size=ROWS).update
 
 
-plain: Plain
-"""Of the reference's process."""
-
-
-def begin_plain() -> None:
-    global plain
-    plain = Plain("paper", batch_size=ROWS)
-
-
-def plain_seconds() -> float:
-    return seconds(plain)
+def floor(model: WorldModel) -> float:
+    """Frames per second at the peak of a large matrix product of the type of the model's products."""
+    device = torch.device("cpu")
+    dtype = torch.bfloat16 if is_half(model.config.precision, device) else torch.float32
+    return matmul_peak(device, dtype, size=4096) / training_flops(model)
 
 
 def paper_sizes(rounds: int = 5) -> None:
     ours, frames = Ours("paper", batch_size=ROWS), ROWS * WorldModelConfig().sequence_length
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin_plain) as pool:  # has its own allocator
-        times = [(seconds(ours), pool.submit(plain_seconds).result()) for _ in range(rounds + 1)]
-    mine, theirs = (statistics.median(side) for side in zip(*times[1:], strict=True))
-    floor = matmul_peak(torch.device("cpu"), size=4096) / training_flops(ours.model)
-    figures = (frames / mine, "frames/s", 2, frames / theirs, theirs / mine, floor)
-    Measurement("world_model_paper_frames_per_s", *figures).print()
+    name, best = "world_model_paper_frames_per_s", floor(ours.model)
+    with Apart(plain) as other:
+        compare(name, ours.update, other, rounds, frames, "frames/s", target=2, floor=best)
 
 
 def laptop_sizes(updates: int = 20) -> None:
     ours = Ours("laptop", **SIZES)
-    seconds(ours, 3)
-    frames = SIZES["batch_size"] * SIZES["sequence_length"]
-    Measurement("world_model_frames_per_s", frames / seconds(ours, updates), "frames/s", 2000).print()
+    frames, (times,) = SIZES["batch_size"] * SIZES["sequence_length"], in_turn([ours.update], updates)
+    rate, best = frames / statistics.median(times), floor(ours.model)
+    Measurement("world_model_frames_per_s", rate, "frames/s", 2000, floor=best).print()
 
 
 def main() -> None:
