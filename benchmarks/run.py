@@ -3,7 +3,9 @@
     python benchmarks/run.py --out FILE.json
     python benchmarks/run.py --against COMMIT                # also how many times faster than that commit
     python benchmarks/run.py --lumos DIR --dppo DIR          # also against clones of public implementations
-    python benchmarks/run.py --table                         # no run: FILE.json as the tables of docs/speed.md
+    python benchmarks/run.py --table                         # no run: the tables of docs/speed.md, from the figures
+
+The figures of docs/results/bench_cpu.json are the tables of docs/speed.md; a run that writes them writes both.
 
 With `--against`, each benchmark runs in turn with the other commit's own script of that name, from a temporary git
 worktree. A row then holds `before_ratio`: above 1, ours is better; null where the other commit has no such row.
@@ -39,22 +41,23 @@ BENCHMARKS = (
 PEERS = {"peer_lumos": "lumos", "peer_dppo": "dppo"}
 """Benchmarks that take a clone, and the flag that names it."""
 ROOT = Path(__file__).resolve().parents[1]
+FIGURES, PAGE = ROOT / "docs/results/bench_cpu.json", ROOT / "docs/speed.md"
 
 Row = dict[str, Any]
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/results/bench_cpu.json")
+    parser.add_argument("--out", type=Path, default=FIGURES)
     parser.add_argument("--only", nargs="*", choices=BENCHMARKS, default=BENCHMARKS, help="beside the clones'")
     parser.add_argument("--against", metavar="COMMIT", help="run this commit's benchmarks in turn with ours")
     parser.add_argument("--rounds", type=int, help="runs of each benchmark: 2 with --against, else 1")
     for flag in PEERS.values():
         parser.add_argument(f"--{flag}", type=Path, metavar="DIR", help=f"a clone of {flag}, measured beside ours")
-    parser.add_argument("--table", action="store_true", help="only write docs/speed.md's tables from --out")
+    parser.add_argument("--table", action="store_true", help="run nothing: write the tables of docs/speed.md")
     arguments = parser.parse_args(argv)
     if arguments.table:
-        write_tables(ROOT / "docs/speed.md", json.loads(arguments.out.read_text()))
+        write_tables(PAGE, json.loads(arguments.out.read_text()))
         return
     clones = {name: getattr(arguments, flag) for name, flag in PEERS.items() if getattr(arguments, flag)}
     work = {name: [] for name in arguments.only} | {name: ["--peer", str(path)] for name, path in clones.items()}
@@ -68,6 +71,8 @@ def main(argv: list[str] | None = None) -> None:
                 show(row)
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
+    if arguments.out.resolve() == FIGURES:
+        write_tables(PAGE, list(rows.values()))
 
 
 def measure(name: str, words: Sequence[str], rounds: int, other: Path | None, commit: str | None) -> list[Row]:

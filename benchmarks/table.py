@@ -44,19 +44,20 @@ MEASURED = {
 def write_tables(page: Path, rows: Sequence[Row]) -> None:
     """Replace the page's tables, each between `<!-- NAME -->` and `<!-- end -->`."""
     text = page.read_text()
-    for name, table in (("figures", figures(rows)), ("growth", growth(rows))):
-        begin = f"<!-- {name} -->\n"
-        text = re.sub(
-            f"{begin}.*?<!-- end -->", lambda _, new=f"{begin}{table}<!-- end -->": new, text, flags=re.DOTALL
-        )
+    for name, new in (("figures", figures(rows)), ("growth", growth(rows))):
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not end:
+            raise SystemExit(f"{page} has no place for a table: it needs the lines <!-- {name} --> and <!-- end -->")
+        text = before + begin + new + end + after
     page.write_text(text)
 
 
 def figures(rows: Sequence[Row]) -> str:
     """Ours, the other implementation, the floor, the target and the commit before, one line a row."""
     known = {row["name"]: row for row in rows if not GROWTH.fullmatch(row["name"])}
-    ordered = [known[name] for name in [*TITLES, *(known.keys() - TITLES.keys())] if name in known]
-    commits = {row["before_commit"] for row in ordered if row.get("before_ratio")}
+    ordered = [known[name] for name in [*TITLES, *(name for name in known if name not in TITLES)] if name in known]
+    commits = sorted({row["before_commit"] for row in ordered if row.get("before_ratio")})
     heads = ["", "ours", "the other", "times as fast", "arithmetic alone", "target", f"against {', '.join(commits)}"]
     return table(heads[: 7 if commits else 6], [line(row)[: 7 if commits else 6] for row in ordered])
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import run
 import table
 
@@ -43,8 +42,8 @@ def test_the_other_commit_runs_in_turn(monkeypatch, unit):
 
 
 def test_the_page_shows_the_figures(tmp_path):
-    rows = json.loads((ROOT / "docs/results/bench_cpu.json").read_text())
-    text = (ROOT / "docs/speed.md").read_text()
+    rows = json.loads((run.ROOT / "docs/results/bench_cpu.json").read_text())
+    text = (run.ROOT / "docs/speed.md").read_text()
     page = tmp_path / "speed.md"
     page.write_text(text)
     table.write_tables(page, rows)
@@ -56,4 +55,4 @@ def test_the_page_shows_the_figures(tmp_path):
 
 @pytest.mark.parametrize("name", [*run.BENCHMARKS, *run.PEERS])
 def test_every_benchmark_is_here(name):
-    assert (ROOT / "benchmarks" / f"{name}.py").exists()
+    assert (run.ROOT / "benchmarks" / f"{name}.py").exists()
