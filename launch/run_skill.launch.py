@@ -21,6 +21,7 @@ ARGUMENTS = (
     *ROBOT,
     argument("max_steps", "72", "Control ticks (7.5 a second) at most."),
     argument("success_ticks", "3", "Ticks to be sure of a success; 0 = never."),
+    argument("threads", "1", "Threads of a decision; more pay only on idle cores."),
     argument("policy", "finetuned", "Which policy of the bundle.", ("finetuned", "base", "both")),
     argument("rollouts", "0", "Blind trials of each policy; 0 = run once."),
     argument("out", "comparison.json", "File of those trials; continues."),
@@ -38,9 +39,9 @@ def generate_launch_description() -> LaunchDescription:
 def _actions(given: dict[str, str]) -> list:
     robot = robot_parameters(given["robot_file"] or given["robot"])
     skill, record = given["skill"], given["record"] == "true"
-    numbers = {name: int(number(given, name)) for name in ("max_steps", "success_ticks", "seed", "rollouts")}
+    numbers = {name: int(number(given, name)) for name in ("max_steps", "success_ticks", "threads", "seed", "rollouts")}
     chosen = {"skill": skill, "checkpoint": given["checkpoint"], "policy": given["policy"]}
-    chosen |= {name: numbers[name] for name in ("max_steps", "success_ticks")}
+    chosen |= {name: numbers[name] for name in ("max_steps", "success_ticks", "threads")}
     actions = [kept_node("diwa_deploy", "policy", robot, **chosen), *robot_actions(given, robot)]
     if record:
         folder = given["bag_dir"] or f"~/diwa_bags/runs/{skill}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,21 @@ def control_loop(
     return ControlResult("max_steps", ticks)
 
 
+THREADS = 1
+"""Threads of a decision. Several wait for each other at every layer: one that is kept off its core delays them all."""
+
+
+@contextmanager
+def deciding_threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads, as before afterwards. Call it in the thread that decides."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 _WARM_UP_TICKS = 8  # two chunks: every path of a decision
 
 
@@ -115,28 +131,34 @@ class SkillRunner:
     """World model, policy, classifier and safety limits of one skill on one robot."""
 
     def __init__(
-        self, skill: str, checkpoint: Path | None, spec: Spec, limits: MotionLimits, policy: str = "finetuned"
+        self,
+        skill: str,
+        checkpoint: Path | None,
+        spec: Spec,
+        limits: MotionLimits,
+        policy: str = "finetuned",
+        threads: int = THREADS,
     ):
         """`checkpoint`: folder of the bundle; None takes the installed one. `policy`: finetuned or base.
 
-        Raises `DiwaError` if there is none, or it was made for another contract.
+        `threads`: torch's while it decides. Raises `DiwaError` if there is no bundle, or it is of another contract.
         """
         bundle = find_bundle(skill, checkpoint)
         self.start = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
         """Where its demonstrations began; None if the bundle does not say."""
         self._agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec)
-        self._limits, self._spec = limits, spec
+        self._limits, self._spec, self._threads = limits, spec, threads
 
     def warm_up(self) -> float:
         """Decide on black images a few times; returns the seconds of the last decision."""
         images = {camera.name: np.zeros((*camera.record_size, 3), np.uint8) for camera in self._spec.cameras}
         pose = Pose.from_quaternion(np.array([0.4, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))  # gripper down
         observation = Observation(images, pose, pose, 0.08, 0.0, 0.0)
-        started = time.perf_counter()
-        for _ in range(_WARM_UP_TICKS):
-            started = time.perf_counter()
-            self._agent.act(observation, self._spec.action.null)
-        return time.perf_counter() - started
+        with deciding_threads(self._threads):
+            for _ in range(_WARM_UP_TICKS):
+                started = time.perf_counter()
+                self._agent.act(observation, self._spec.action.null)
+            return time.perf_counter() - started
 
     def run(
         self,
@@ -148,7 +170,8 @@ class SkillRunner:
     ) -> ControlResult:
         """Run the skill once; as `control_loop`."""
         safety = SafetyFilter(self._limits, self._spec)
-        return control_loop(robot, self._agent, safety, max_steps, seed, success_ticks, on_tick)
+        with deciding_threads(self._threads):
+            return control_loop(robot, self._agent, safety, max_steps, seed, success_ticks, on_tick)
 
 
 NEEDED_MB = 1000.0

@@ -1,10 +1,13 @@
 """Shipped skills on a robot that stands still: loaded, checked, run, packed; refused with the reason."""
 
 import dataclasses
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits
@@ -60,6 +63,20 @@ def test_a_run_is_its_seed_and_keeps_near_a_hand_that_does_not_follow(runner: Sk
     assert np.abs(targets - run(runner, spec, seed=2)).max() > 1e-4
     lead = np.linalg.norm(targets - runner.start.middle.position, axis=1)
     assert 0 < lead.max() < 0.05 + np.sqrt(3) * 0.04, "one lead and one action"
+
+
+def test_a_run_decides_with_its_own_threads_and_gives_the_caller_its_back(spec: Spec) -> None:
+    before, seen = torch.get_num_threads(), []
+    runner = SkillRunner(SKILL, SHIPPED / SKILL, spec, MotionLimits(), threads=3)
+    robot = StillRobot(spec, runner.start.middle)
+    run = partial(runner.run, robot, 2, 0, 0, lambda *_: seen.append(torch.get_num_threads()))
+    for call in (runner.warm_up, run):
+        call()
+        assert torch.get_num_threads() == before
+    thread = threading.Thread(target=run)  # as in the node, whose executor loaded the skill
+    thread.start()
+    thread.join()
+    assert (seen, torch.get_num_threads()) == ([3] * 4, before)
 
 
 def test_a_machine_that_decides_too_late_is_told_what_to_do(spec: Spec, monkeypatch) -> None:

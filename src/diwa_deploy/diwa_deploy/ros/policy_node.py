@@ -92,7 +92,8 @@ class PolicyNode(LifecycleNode):
         checkpoint = expanded(config.checkpoint) if config.checkpoint else None
         runners = {}
         for policy in ("finetuned", "base") if config.policy == "both" else (config.policy,):
-            runner = SkillRunner(config.skill, checkpoint, config.robot.spec, config.arm.limits, policy)
+            spec, limits = config.robot.spec, config.arm.limits
+            runner = SkillRunner(config.skill, checkpoint, spec, limits, policy, config.threads)
             milliseconds = 1e3 * runner.warm_up()
             self.get_logger().info(f"{config.skill} is loaded: {milliseconds:.0f} ms a decision")
             runners[f"{config.skill}/{policy}"] = runner

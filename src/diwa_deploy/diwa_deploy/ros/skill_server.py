@@ -17,13 +17,14 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from diwa_data import clock
+from diwa_data.config import require_at_least
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import way
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.robot_config import RobotConfig
 from diwa_deploy.bundle import StartRegion
-from diwa_deploy.control import ControlResult, SkillRunner, Stopped, Tick
+from diwa_deploy.control import THREADS, ControlResult, SkillRunner, Stopped, Tick
 from diwa_deploy.ros.ros_robot import ArmConfig, RosRobot
 from diwa_interfaces.action import ExecuteSkill
 
@@ -53,12 +54,17 @@ class PolicyNodeConfig:
     """Control ticks after which a goal that names none ends."""
     success_ticks: int = 3
     """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
+    threads: int = THREADS
+    """Threads of a decision; more are faster only on cores that nothing else uses, and much slower on busy ones."""
     start_distance: float = 0.05
     """Metres outside of where the demonstrations began up to which a skill may begin."""
     start_angle: float = 0.2
     """Radians, likewise."""
     arm: ArmConfig = field(default_factory=ArmConfig)
     """Rate, limits and watchdog."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "threads")
 
 
 class SkillServer:
