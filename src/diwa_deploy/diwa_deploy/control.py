@@ -138,15 +138,17 @@ class SkillRunner:
         limits: MotionLimits,
         policy: str = "finetuned",
         threads: int = THREADS,
+        ddim_steps: int = 0,
     ):
         """`checkpoint`: folder of the bundle; None takes the installed one. `policy`: finetuned or base.
 
-        `threads`: torch's while it decides. Raises `DiwaError` if there is no bundle, or it is of another contract.
+        `threads`: torch's while it decides. `ddim_steps`: as of `Agent`. Raises `DiwaError` if there is no bundle, or
+        it is of another contract.
         """
         bundle = find_bundle(skill, checkpoint)
         self.start = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
         """Where its demonstrations began; None if the bundle does not say."""
-        self._agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec)
+        self._agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec, ddim_steps)
         self._limits, self._spec, self._threads = limits, spec, threads
 
     def warm_up(self) -> float:

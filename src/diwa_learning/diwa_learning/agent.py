@@ -13,7 +13,7 @@ from torch import Tensor
 from diwa_data.images import preprocess_observation
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec, require_same
-from diwa_learning.policy.base import ChainPolicy
+from diwa_learning.policy.base import ChainPolicy, require_ddim_steps
 from diwa_learning.policy.checkpoint import load_policy
 from diwa_learning.reward.classifier import SuccessClassifier
 from diwa_learning.reward.train import load_reward
@@ -47,7 +47,12 @@ class Agent:
     when the queue is empty. All randomness comes from the seed of `reset`.
     """
 
-    def __init__(self, world_model: WorldModel, policy: ChainPolicy, reward: SuccessClassifier, spec: Spec):
+    def __init__(
+        self, world_model: WorldModel, policy: ChainPolicy, reward: SuccessClassifier, spec: Spec, ddim_steps: int = 0
+    ):
+        """`ddim_steps`: number of deterministic steps that a chunk is sampled in; 0 takes all K steps of the chain."""
+        require_ddim_steps(ddim_steps, policy)
+        self._ddim_steps = ddim_steps
         self.world_model, self.policy, self.reward, self.spec = world_model, policy, reward, spec
         self.success_threshold = float(reward.threshold)
         self.reset(0)
@@ -64,7 +69,7 @@ class Agent:
         noise = self.world_model.rssm.noise(1, rng=self._rng)
         features = self.filter(observation, executed, noise)
         if not self._queue:
-            sample = self.policy.sample(features, self.policy.draw_noise(1, self._rng))
+            sample = self.policy.sample(features, self.policy.draw_noise(1, self._rng), self._ddim_steps)
             self._queue.extend(self.spec.action.executed(sample.actions[0].numpy()))
         return Decision(self._queue.popleft(), float(self.reward.probability(features)))
 
@@ -85,13 +90,13 @@ class Agent:
         return self.world_model.rssm.initial(1) if self._filtered is None else self._filtered.state
 
 
-def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec) -> Agent:
+def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec, ddim_steps: int = 0) -> Agent:
     """An agent for the robot of `spec` from checkpoints; `policy` is a `policy` or a `finetune` checkpoint.
 
-    Raises `DiwaError` when one is of another phase, spec or world model.
+    Raises `DiwaError` when one is of another phase, spec or world model, or `ddim_steps` more than the policy has.
     """
     world = load_world_model(world_model, decodes=False)
     require_same(spec, world.spec, str(world_model))
     chosen = load_policy(policy, spec, world.hash, world.model.feature_dim).policy
     classifier = load_reward(reward, world).classifier if reward else NoClassifier()
-    return Agent(world.model, chosen, classifier, spec)
+    return Agent(world.model, chosen, classifier, spec, ddim_steps)

@@ -38,6 +38,8 @@ class EvaluateConfig(EnvironmentConfig):
     """Start states; every policy gets the same ones."""
     max_steps: int = 72
     """Control ticks after which a rollout has failed."""
+    ddim_steps: int = 0
+    """Deterministic steps (DDIM) that a chunk is sampled in; 0 takes all of the policy's, with noise (DDPM)."""
     videos: int = 6
     """Start states, counted from the first, whose rollouts are filmed."""
     workers: int = 2
@@ -115,7 +117,10 @@ def evaluate(
     more policies can be added. Raises `DiwaError` if `out` holds results of other checkpoints or settings.
     """
     require_skill(config.skill)
-    setting = Setting(config.skill, world_model, reward, config.max_steps, config.limits, config.chosen(sim))
+    environment = config.chosen(sim)
+    setting = Setting(
+        config.skill, world_model, reward, config.max_steps, config.limits, environment, config.ddim_steps
+    )
     jobs = [
         RolloutJob(name, path, seed, out / "videos" / f"{name}_{seed}.mp4" if index < config.videos else None)
         for index, seed in enumerate(start_seeds(config))
@@ -199,6 +204,7 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
     inputs = out / "inputs.json"
     require_ours(out, "evaluation", inputs.name)
     theirs = read_object(inputs, f"delete {out} to evaluate anew") if inputs.is_file() else {}
+    theirs = {"ddim_steps": 0, **theirs} if theirs else {}  # results from before there was a choice
     common = theirs.keys() & mine.keys()
     require_same_settings(out, {key: theirs[key] for key in common}, {key: mine[key] for key in common})
     write_json(inputs, {**theirs, **mine})

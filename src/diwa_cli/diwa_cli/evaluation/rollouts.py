@@ -73,6 +73,8 @@ class Setting:
     limits: MotionLimits
     sim: SimConfig | CalvinConfig
     """Which simulated robot and table, and how they start."""
+    ddim_steps: int = 0
+    """Deterministic steps that a chunk is sampled in; 0: all of the policy's, with noise."""
 
 
 class Runner:
@@ -122,7 +124,9 @@ class Runner:
     ) -> ControlResult:
         setting, spec = self._setting, self._environment.spec
         if checkpoint not in self._agents:
-            self._agents[checkpoint] = load_agent(setting.world_model, checkpoint, setting.reward, spec)
+            self._agents[checkpoint] = load_agent(
+                setting.world_model, checkpoint, setting.reward, spec, setting.ddim_steps
+            )
         agent, safety = self._agents[checkpoint], SafetyFilter(setting.limits, spec)
         return control_loop(self._environment, agent, safety, setting.max_steps, seed, on_tick=on_tick, stop=stop)
 

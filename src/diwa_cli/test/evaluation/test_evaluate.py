@@ -83,6 +83,17 @@ def test_results_of_other_checkpoints_are_not_mixed(first, checkpoints):
         run(checkpoints, first[1], dataclasses.replace(CONFIG, max_steps=4))
 
 
+def test_results_of_other_samplers_are_not_mixed(first, checkpoints):
+    """Also with results from before there was a choice, which say nothing."""
+    _, out = first
+    inputs = json.loads((out / "inputs.json").read_text())
+    assert inputs.pop("ddim_steps") == 0
+    (out / "inputs.json").write_text(json.dumps(inputs))
+    with pytest.raises(DiwaError, match="ddim_steps"):
+        run(checkpoints, out, dataclasses.replace(CONFIG, ddim_steps=2))
+    assert results(run(checkpoints, out)) == results(first[0])
+
+
 def test_a_taped_rollout_is_an_episode_as_the_dataset_holds_them(checkpoints):
     setting = Setting("open_drawer", checkpoints.world_model, checkpoints.reward, 3, MotionLimits(), SimConfig())
     one, again = (tape_rollouts(checkpoints.policy, [7], setting)[0] for _ in range(2))

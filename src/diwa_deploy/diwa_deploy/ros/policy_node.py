@@ -93,7 +93,7 @@ class PolicyNode(LifecycleNode):
         runners = {}
         for policy in ("finetuned", "base") if config.policy == "both" else (config.policy,):
             spec, limits = config.robot.spec, config.arm.limits
-            runner = SkillRunner(config.skill, checkpoint, spec, limits, policy, config.threads)
+            runner = SkillRunner(config.skill, checkpoint, spec, limits, policy, config.threads, config.ddim_steps)
             milliseconds = 1e3 * runner.warm_up()
             self.get_logger().info(f"{config.skill} is loaded: {milliseconds:.0f} ms a decision")
             runners[f"{config.skill}/{policy}"] = runner

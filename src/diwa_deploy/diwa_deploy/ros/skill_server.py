@@ -56,6 +56,8 @@ class PolicyNodeConfig:
     """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
     threads: int = THREADS
     """Threads of a decision; more are faster only on cores that nothing else uses, and much slower on busy ones."""
+    ddim_steps: int = 0
+    """Deterministic steps (DDIM) that a chunk is sampled in; 0 takes all of the policy's, with noise (DDPM)."""
     start_distance: float = 0.05
     """Metres outside of where the demonstrations began up to which a skill may begin."""
     start_angle: float = 0.2
@@ -65,6 +67,7 @@ class PolicyNodeConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "threads")
+        require_at_least(self, 0, "ddim_steps")
 
 
 class SkillServer:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diwa_data.errors import DiwaError
+
 
 @dataclass(frozen=True)
 class Normal:
@@ -168,6 +170,12 @@ class ChainPolicy(nn.Module, ABC):
                     normal = step(chain[-1], k, to).with_floor(std_floor)
                     chain.append(torch.addcmul(normal.mean, normal.std, noise[len(chain)]))
         return Chains(torch.stack(chain, dim=1))
+
+
+def require_ddim_steps(steps: int, policy: ChainPolicy) -> None:
+    """Raise `DiwaError` unless `sample` takes that many steps of DDIM; a policy of one step ignores them."""
+    if steps < 0 or steps > policy.steps > 1:
+        raise DiwaError(f"ddim_steps is {steps}; it must lie in [0, {policy.steps}], 0 samples every step with noise")
 
 
 class FinetunedPolicy(ChainPolicy):

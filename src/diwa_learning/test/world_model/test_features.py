@@ -144,14 +144,10 @@ def test_demonstrations_of_several_skills_are_refused(toy_files):
 class TestAgent:
     """The control side: chunk queue, seeds, errors."""
 
-    def agent(self, model, seed=0):
+    def agent(self, model, seed=0, ddim_steps=0):
         torch.manual_seed(seed)
-        return Agent(
-            model,
-            make_policy(PolicyNetConfig(width=8, denoising_steps=3), model.feature_dim, 7),
-            NoClassifier(),
-            Spec(),
-        )
+        policy = make_policy(PolicyNetConfig(width=8, denoising_steps=3), model.feature_dim, 7)
+        return Agent(model, policy, NoClassifier(), Spec(), ddim_steps)
 
     def observation(self, time=0.0):
         images = {name: synthetic_image(time, 200, 200) for name in ("static", "gripper")}
@@ -164,6 +160,18 @@ class TestAgent:
             runs.append([agent.act(self.observation(0.1 * t), Spec().action.null).action for t in range(6)])
         assert np.array_equal(runs[0], runs[1])
         assert not np.array_equal(runs[0], runs[2])
+
+    def test_a_chunk_may_be_sampled_in_fewer_steps_without_noise(self, tiny_world_model):
+        agent = self.agent(tiny_world_model, ddim_steps=2)
+        agent.reset(3)
+        action = agent.act(self.observation(), Spec().action.null).action
+        rng = torch.Generator().manual_seed(3)
+        tiny_world_model.rssm.noise(1, rng=rng)
+        chains = agent.policy.sample(agent.state.features, agent.policy.draw_noise(1, rng), ddim_steps=2)
+        assert chains.chains.shape[1] == 3
+        assert np.array_equal(Spec().action.executed(chains.actions[0].detach().numpy())[0], action)
+        with pytest.raises(DiwaError, match=r"ddim_steps is 4; it must lie in \[0, 3\]"):
+            self.agent(tiny_world_model, ddim_steps=4)
 
     def test_actions_are_executable_and_unjudged_without_a_classifier(self, tiny_world_model):
         decision = self.agent(tiny_world_model).act(self.observation(), Spec().action.null)
