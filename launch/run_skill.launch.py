@@ -22,6 +22,7 @@ ARGUMENTS = (
     argument("max_steps", "72", "Control ticks (7.5 a second) at most."),
     argument("success_ticks", "3", "Ticks to be sure of a success; 0 = never."),
     argument("threads", "1", "Threads of a decision; more pay only on idle cores."),
+    argument("runtime", "auto", "What computes decisions; auto = onnx if installed.", ("auto", "torch", "onnx")),
     argument("ddim_steps", "0", "Deterministic steps to sample a chunk in; 0 = all, with noise."),
     argument("policy", "finetuned", "Which policy of the bundle.", ("finetuned", "base", "both")),
     argument("rollouts", "0", "Blind trials of each policy; 0 = run once."),
@@ -42,7 +43,7 @@ def _actions(given: dict[str, str]) -> list:
     skill, record = given["skill"], given["record"] == "true"
     of_node = ("max_steps", "success_ticks", "threads", "ddim_steps")
     numbers = {name: int(number(given, name)) for name in (*of_node, "seed", "rollouts")}
-    chosen = {"skill": skill, "checkpoint": given["checkpoint"], "policy": given["policy"]}
+    chosen = {"skill": skill, "checkpoint": given["checkpoint"], "policy": given["policy"], "runtime": given["runtime"]}
     chosen |= {name: numbers[name] for name in of_node}
     actions = [kept_node("diwa_deploy", "policy", robot, **chosen), *robot_actions(given, robot)]
     if record:

@@ -23,6 +23,7 @@ from diwa_data.robot import Observation, Robot
 from diwa_data.spec import Spec
 from diwa_deploy.bundle import CARD, StartRegion, find_bundle
 from diwa_learning.agent import Agent, load_agent
+from diwa_learning.onnx_agent import Runtime, in_runtime
 
 OPEN_WIDTH = 0.07
 """Metres between fingers that count as open where the last command is not known; else the gripper is kept closed."""
@@ -139,16 +140,18 @@ class SkillRunner:
         policy: str = "finetuned",
         threads: int = THREADS,
         ddim_steps: int = 0,
+        runtime: Runtime = "torch",
     ):
         """`checkpoint`: folder of the bundle; None takes the installed one. `policy`: finetuned or base.
 
-        `threads`: torch's while it decides. `ddim_steps`: as of `Agent`. Raises `DiwaError` if there is no bundle, or
-        it is of another contract.
+        `threads`: those of a decision. `ddim_steps`: as of `Agent`. `runtime`: as of `in_runtime`. Raises `DiwaError`
+        if there is no bundle, or it is of another contract.
         """
         bundle = find_bundle(skill, checkpoint)
         self.start = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
         """Where its demonstrations began; None if the bundle does not say."""
-        self._agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec, ddim_steps)
+        agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec, ddim_steps)
+        self._agent, self.runtime = in_runtime(agent, runtime, threads)
         self._limits, self._spec, self._threads = limits, spec, threads
 
     def warm_up(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Agent:
     ):
         """`ddim_steps`: number of deterministic steps that a chunk is sampled in; 0 takes all K steps of the chain."""
         require_ddim_steps(ddim_steps, policy)
-        self._ddim_steps = ddim_steps
+        self.ddim_steps = ddim_steps
         self.world_model, self.policy, self.reward, self.spec = world_model, policy, reward, spec
         self.success_threshold = float(reward.threshold)
         self.reset(0)
@@ -69,8 +70,8 @@ class Agent:
         noise = self.world_model.rssm.noise(1, rng=self._rng)
         features = self.filter(observation, executed, noise)
         if not self._queue:
-            sample = self.policy.sample(features, self.policy.draw_noise(1, self._rng), self._ddim_steps)
-            self._queue.extend(self.spec.action.executed(sample.actions[0].numpy()))
+            chunk = self.sample(features, self.policy.draw_noise(1, self._rng))
+            self._queue.extend(self.spec.action.executed(chunk[0].numpy()))
         return Decision(self._queue.popleft(), float(self.reward.probability(features)))
 
     @torch.inference_mode()
@@ -81,8 +82,18 @@ class Agent:
         state = torch.from_numpy(model_state(frame.state, frame.scene_state, self.world_model.config.scene_state))[None]
         action = torch.from_numpy(np.asarray(executed, np.float32))[None]
         filtered = begin_filter(self.world_model, state) if self._filtered is None else self._filtered
-        self._filtered = filter_frame(self.world_model, filtered, images, state, action, noise)
+        self._filtered = self.advance(filtered, images, state, action, noise)
         return self.state.features
+
+    def advance(
+        self, before: FilterState, images: Mapping[str, Tensor], state: Tensor, executed: Tensor, noise: Tensor
+    ) -> FilterState:
+        """`filter_frame` of this agent's world model."""
+        return filter_frame(self.world_model, before, images, state, executed, noise)
+
+    def sample(self, features: Tensor, noise: Tensor) -> Tensor:
+        """A chunk (1, H, A), not yet clipped, from features (1, F) and the policy's noise."""
+        return self.policy.sample(features, noise, self.ddim_steps).actions
 
     @property
     def state(self) -> State:

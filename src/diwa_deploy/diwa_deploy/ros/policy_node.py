@@ -93,9 +93,11 @@ class PolicyNode(LifecycleNode):
         runners = {}
         for policy in ("finetuned", "base") if config.policy == "both" else (config.policy,):
             spec, limits = config.robot.spec, config.arm.limits
-            runner = SkillRunner(config.skill, checkpoint, spec, limits, policy, config.threads, config.ddim_steps)
+            runner = SkillRunner(
+                config.skill, checkpoint, spec, limits, policy, config.threads, config.ddim_steps, config.runtime
+            )
             milliseconds = 1e3 * runner.warm_up()
-            self.get_logger().info(f"{config.skill} is loaded: {milliseconds:.0f} ms a decision")
+            self.get_logger().info(f"{config.skill} is loaded: {milliseconds:.0f} ms a decision by {runner.runtime}")
             runners[f"{config.skill}/{policy}"] = runner
         self._server.runners = runners | {config.skill: next(iter(runners.values()))}
         self._robot.configure(config.arm)

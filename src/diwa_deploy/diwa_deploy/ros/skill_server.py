@@ -27,6 +27,7 @@ from diwa_deploy.bundle import StartRegion
 from diwa_deploy.control import THREADS, ControlResult, SkillRunner, Stopped, Tick
 from diwa_deploy.ros.ros_robot import ArmConfig, RosRobot
 from diwa_interfaces.action import ExecuteSkill
+from diwa_learning.onnx_agent import Runtime
 
 CANCELLED = "cancelled"
 ENDS_WELL = ("success", "max_steps", CANCELLED)
@@ -58,6 +59,8 @@ class PolicyNodeConfig:
     """Threads of a decision; more are faster only on cores that nothing else uses, and much slower on busy ones."""
     ddim_steps: int = 0
     """Deterministic steps (DDIM) that a chunk is sampled in; 0 takes all of the policy's, with noise (DDPM)."""
+    runtime: Runtime = "auto"
+    """What computes decisions: `torch`, `onnx` (extra `onnx`, about twice as fast), or `onnx` where it is installed."""
     start_distance: float = 0.05
     """Metres outside of where the demonstrations began up to which a skill may begin."""
     start_angle: float = 0.2
