@@ -22,7 +22,7 @@ MAY_IMPORT = {
         "rerun", "pyarrow", "imageio_ffmpeg", "ruckig",
     },
     "diwa_sim": {"numpy", "scipy", "mujoco", "OpenGL", "gymnasium", "diwa_data"},
-    "diwa_learning": {"numpy", "torch", "safetensors", "tensorboard", "matplotlib", "diwa_data"},
+    "diwa_learning": {"numpy", "torch", "safetensors", "tensorboard", "matplotlib", "onnxruntime", "diwa_data"},
     "diwa_deploy": {"numpy", "torch", "diwa_data", "diwa_learning"},
     "diwa_cli": {
         "numpy", "scipy", "torch", "tyro", "rich", "matplotlib", "PIL", "imageio_ffmpeg", "cv2", "ray", "jinja2",
@@ -38,7 +38,7 @@ ROS = {
 ROOMS = {
     "diwa_data": ["", "teleop", "recording", "dataset", "calvin lerobot view", "ros", "testing"],
     "diwa_sim": ["", "calvin operator", "environments", "ros"],
-    "diwa_learning": ["core", "world_model", "policy reward ensemble", "agent finetune", "jobs", "ros"],
+    "diwa_learning": ["core", "world_model", "policy reward ensemble", "agent finetune", "onnx_agent", "jobs", "ros"],
     "diwa_deploy": ["", "ros"],
     "diwa_cli": ["", "evaluation", "report", "pipeline", "experiments", "commands", "main"],
 }

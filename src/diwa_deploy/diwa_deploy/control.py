@@ -152,7 +152,9 @@ class SkillRunner:
         """Where its demonstrations began; None if the bundle does not say."""
         agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec, ddim_steps)
         self._agent, self.runtime = in_runtime(agent, runtime, threads)
-        self._limits, self._spec, self._threads = limits, spec, threads
+        self.limits = limits
+        """Of speed and place, in force from the next run on."""
+        self._spec, self._threads = spec, threads
 
     def warm_up(self) -> float:
         """Decide on black images a few times; returns the seconds of the last decision."""
@@ -174,7 +176,7 @@ class SkillRunner:
         on_tick: Callable[[Observation, Tick], None] | None = None,
     ) -> ControlResult:
         """Run the skill once; as `control_loop`."""
-        safety = SafetyFilter(self._limits, self._spec)
+        safety = SafetyFilter(self.limits, self._spec)
         with deciding_threads(self._threads):
             return control_loop(robot, self._agent, safety, max_steps, seed, success_ticks, on_tick)
 

@@ -74,5 +74,5 @@ def test_an_exporter_that_fails_leaves_pytorch_and_its_settings(agent: Agent, mo
 def test_without_the_extra_pytorch_decides_unless_onnx_was_asked_for(agent: Agent, monkeypatch) -> None:
     monkeypatch.setattr(onnx_agent.importlib.util, "find_spec", lambda name: None)
     assert in_runtime(agent, "auto", 1) == (agent, "PyTorch")
-    with pytest.raises(DiwaError, match=r"onnx and onnxruntime cannot be imported: pip install diwa-ros2\[onnx\]"):
+    with pytest.raises(DiwaError, match=r"onnx and onnxruntime cannot be imported: pip install -e '\.\[onnx\]'"):
         in_runtime(agent, "onnx", 1)

@@ -1,4 +1,4 @@
-"""The networks of an agent in ONNX Runtime (`pip install diwa-ros2[onnx]`): the same decisions in about half the time.
+"""The networks of an agent in ONNX Runtime (extra `onnx`): the same decisions in about half the time.
 
 They are exported when an agent is loaded, in less than a second, and nothing is kept: there is no file that could be
 damaged or belong to other weights. The classifier stays in PyTorch; it costs next to nothing.
@@ -60,7 +60,9 @@ def in_runtime(agent: Agent, runtime: Runtime, threads: int) -> tuple[Agent, str
     """
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if runtime == "onnx" and missing:
-        raise DiwaError(f"runtime is onnx, but {' and '.join(missing)} cannot be imported: pip install diwa-ros2[onnx]")
+        raise DiwaError(
+            f"runtime is onnx, but {' and '.join(missing)} cannot be imported: pip install -e '.[onnx]' in the clone"
+        )
     if runtime == "torch" or missing:
         return agent, "PyTorch"
     try:

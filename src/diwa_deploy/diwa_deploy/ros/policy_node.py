@@ -20,6 +20,8 @@ PATIENCE = 2.0
 """Seconds in which a running skill must have ended when the node is told to."""
 ANSWERING = 0.5
 """Seconds in which the result of that skill gets on its way."""
+LOADED = ("skill", "checkpoint", "policy", "threads", "ddim_steps", "runtime")
+"""Parameters that make a skill be loaded again, which keeps the executor from the streams for a moment."""
 FIXED = ("robot.", "arm.rate", "arm.max_age", "arm.mode.")
 """Parameters that are read once; the others may change while the node is not active."""
 
@@ -83,8 +85,11 @@ class PolicyNode(LifecycleNode):
         return "the node is active: ros2 lifecycle set /policy deactivate, then set it" if self._robot.armed else ""
 
     def _arm(self) -> None:
-        if self._read() != self._config:
+        config = self._read()
+        if any(getattr(config, name) != getattr(self._config, name) for name in LOADED):
             self._load()
+        elif config != self._config:
+            self._take(config)
         self._robot.arm()
 
     def _load(self) -> None:
@@ -100,6 +105,12 @@ class PolicyNode(LifecycleNode):
             self.get_logger().info(f"{config.skill} is loaded: {milliseconds:.0f} ms a decision by {runner.runtime}")
             runners[f"{config.skill}/{policy}"] = runner
         self._server.runners = runners | {config.skill: next(iter(runners.values()))}
+        self._take(config)
+
+    def _take(self, config: PolicyNodeConfig) -> None:
+        """Let the loaded skill run by `config`."""
+        for runner in self._server.runners.values():
+            runner.limits = config.arm.limits
         self._robot.configure(config.arm)
         self._config = self._server.config = config
 
