@@ -1,11 +1,13 @@
 """One deployment step: two 200x200 images in, one action out, with the threads of the policy node's default.
 
-At the paper's sizes and the laptop preset's, alone and beside processes that keep all cores busy. Percentile 99 of all
-ticks stands for the slowest ones, which sample a new chunk in 20 denoising steps; these have a row of their own.
+At the paper's sizes and the laptop preset's, alone and beside processes that keep all cores busy; by PyTorch, and by
+ONNX Runtime where it is installed. Percentile 99 of all ticks stands for the slowest ones, which sample a new chunk in
+20 denoising steps; these have a row of their own.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_deploy.control import THREADS, deciding_threads
 from diwa_learning.agent import Agent
+from diwa_learning.onnx_agent import in_runtime
 from diwa_learning.policy.checkpoint import make_policy
 from diwa_learning.policy.train import PolicyConfig
 from diwa_learning.reward.classifier import RewardClassifier, RewardConfig
@@ -35,8 +38,11 @@ TARGET, BUSY_TARGET = 25.0, 30.0
 
 
 def main(ticks: int = 600) -> None:
-    for size, suffix in (("paper", ""), ("laptop", "_laptop")):
-        agent = untrained_agent(size)
+    for size, runtime in itertools.product(("paper", "laptop"), ("torch", "auto")):
+        agent, found = in_runtime(untrained_agent(size), runtime, THREADS)
+        if runtime == "auto" and found != "ONNX Runtime":
+            continue
+        suffix = ("_laptop" if size == "laptop" else "") + ("_onnx" if runtime == "auto" else "")
         with deciding_threads(THREADS):
             plain, chunk = latencies(agent, ticks)
             with busy_cores():

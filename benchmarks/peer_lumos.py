@@ -4,9 +4,9 @@
 
 One row in bfloat16, one in float32, each of both sides; B = 8, T = 50. Ratios above 1: ours is faster.
 
-The same on both sides: sizes (LUMOS' own configuration files name the paper's), number of parameters to three per cent, the
-pixels of both cameras, actions, resets at 1 %, AdamW, clipping of the gradient, threads, how freed
-memory is used. An update is forward, loss, backward and optimiser step. LUMOS' are its own modules, its own `loss` and
+The same on both sides: sizes (LUMOS' own configuration files name the paper's), number of parameters to three per cent,
+the pixels of both cameras, actions, resets at 1 %, AdamW, clipping of the gradient, threads, how freed memory is used.
+An update is forward, loss, backward and optimiser step. LUMOS' are its own modules, its own `loss` and
 its own optimiser, called in the order of its `training_step`, which itself runs only within a Lightning trainer on a
 GPU; logging is left out. Its images come as float32 tensors, as its data loader makes them; ours turns bytes into
 floats within the update. Its scaler of gradients, for float16 on GPUs, is off. It sees 15 numbers of the robot's state,

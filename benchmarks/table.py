@@ -23,7 +23,17 @@ TITLES = {
     "dataset_build_x_realtime": ("Building datasets on all cores, in real times", ""),
     "dataset_load_frames_per_s": ("Loading a dataset of one hour into memory", ""),
     "dataset_load_gib": ("Peak memory of loading it; the floor is that of its pixels", ""),
-    "control_tick_p99_ms": ("A control tick at the paper's sizes, 99th percentile", ""),
+    **{
+        f"control_tick{size}{runtime}_{kind}_ms": (f"{tick}{at}{by}", "")
+        for size, at in (("", " at the paper's sizes"), ("_laptop", " at the laptop's sizes"))
+        for runtime, by in (("", ""), ("_onnx", ", ONNX Runtime"))
+        for kind, tick in (
+            ("p50", "A control tick, median,"),
+            ("p99", "A control tick, 99th percentile,"),
+            ("chunk_p99", "One that samples a chunk, 99th percentile,"),
+            ("busy_p99", "A control tick beside busy processes, 99th percentile,"),
+        )
+    },
 }
 """What each row measures, and the implementation beside ours. Rows without a title stand under their name."""
 GROWTH = re.compile(r"growth_(minutes|batch_size|sequence_length|cameras)_(\d+)_(\w+)")
