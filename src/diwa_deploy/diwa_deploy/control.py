@@ -153,7 +153,7 @@ class SkillRunner:
         agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec, ddim_steps)
         self._agent, self.runtime = in_runtime(agent, runtime, threads)
         self.limits = limits
-        """Of speed and place, in force from the next run on."""
+        """Limits of speed and place, in force from the next run on."""
         self._spec, self._threads = spec, threads
 
     def warm_up(self) -> float:

@@ -22,7 +22,7 @@ from diwa_learning.world_model.latents import FilterState, begin_filter, filter_
 from diwa_learning.world_model.rssm import State
 
 Runtime = Literal["auto", "torch", "onnx"]
-"""What computes decisions; `auto` is ONNX Runtime where it is installed."""
+"""The library that computes decisions; `auto` is ONNX Runtime where it is installed."""
 TOLERANCE = 1e-4
 """Largest difference from PyTorch, of model states and of actions before they are clipped."""
 CHECKS = 8

@@ -60,7 +60,7 @@ class PolicyNodeConfig:
     ddim_steps: int = 0
     """Deterministic steps (DDIM) that a chunk is sampled in; 0 takes all of the policy's, with noise (DDPM)."""
     runtime: Runtime = "auto"
-    """What computes decisions: `torch`, `onnx` (extra `onnx`, about twice as fast), or `onnx` where it is installed."""
+    """Library that computes decisions: `torch`, `onnx` (an extra, about twice as fast), or `onnx` where installed."""
     start_distance: float = 0.05
     """Metres outside of where the demonstrations began up to which a skill may begin."""
     start_angle: float = 0.2

@@ -82,7 +82,7 @@ class Trunk(nn.Module):
         return self.after(self.input(torch.cat([inputs, features], -1)))
 
     def fold(self, codes: Tensor, free: int) -> tuple[Tensor, Tensor]:
-        """What W_in makes of the last inputs, `codes` (K, I - free), and the matrix (free, W) of the first ones.
+        """Split W_in: the share (K, W) of the last inputs, `codes` (K, I - free), and the others' matrix (free, W).
 
         With them and `project`, W_in [inputs, features] + b is projected + codes_k + free inputs @ matrix.
         """
@@ -90,7 +90,7 @@ class Trunk(nn.Module):
         return functional.linear(codes, weight[:, free : self.input_dim], bias), weight[:, :free].t().contiguous()
 
     def after(self, u: Tensor) -> Tensor:
-        """What follows W_in: (B, W) -> (B, output_dim)."""
+        """The layers after W_in: (B, W) -> (B, output_dim)."""
         u = u + self.residual(functional.mish(self.hidden(functional.mish(u))))
         return self.output(u)
 
@@ -146,7 +146,7 @@ class ChainPolicy(nn.Module, ABC):
         deterministic steps of DDIM (Song et al. 2021), evenly over k, take the place of all K.
         """
         *drawn, last = noise.unbind(1)
-        path: Path = [(k, None) for k in range(self.steps, 0, -1)]
+        path = self._every_step()
         if ddim_steps and self.steps > 1:
             ks = [self.steps * n // ddim_steps for n in range(ddim_steps, -1, -1)]
             path = list(itertools.pairwise(ks))
@@ -156,8 +156,11 @@ class ChainPolicy(nn.Module, ABC):
         """Chunks as in fine-tuning: std floored and noise clamped, at every step; same shapes as `sample`."""
         first, *drawn = noise.unbind(1)
         clamp = exploration.noise_clamp
-        path: Path = [(k, None) for k in range(self.steps, 0, -1)]
-        return self._run(features, [first, *(each.clamp(-clamp, clamp) for each in drawn)], path, exploration.std_floor)
+        noise_of_steps = [first, *(each.clamp(-clamp, clamp) for each in drawn)]
+        return self._run(features, noise_of_steps, self._every_step(), exploration.std_floor)
+
+    def _every_step(self) -> Path:
+        return [(k, None) for k in range(self.steps, 0, -1)]
 
     def _run(self, features: Tensor, noise: Sequence[Tensor], path: Path, std_floor: float) -> Chains:
         """`noise` holds a^K and then the addition of each step, all (B, H, A); DDIM leaves some over."""

@@ -42,7 +42,7 @@ def training_flops(model: WorldModel) -> float:
         torch.zeros(*shape, size, device=device) for size in (model.state_dim, 3, spec.action_dim)
     )
     valid = torch.ones(shape, dtype=torch.bool, device=device)
-    onednn, *_ = torch.backends.mkldnn.set_flags(False)  # so that convolutions with more operations take no one's place
+    onednn, *_ = torch.backends.mkldnn.set_flags(False)  # with it, some convolutions spend more operations to be fast
     try:
         with FlopCounterMode(display=False) as counter:
             model.loss(Batch(images, state, target, actions, valid))
