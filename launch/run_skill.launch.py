@@ -13,10 +13,10 @@ from diwa_data.ros.launching import (
     robot_parameters,
     switch,
 )
-from diwa_data.skills import SKILLS
+from diwa_data.skills import skill_name
 
 ARGUMENTS = (
-    argument("skill", None, "Which skill.", SKILLS),
+    argument("skill", None, "Which skill: the name of its bundle."),
     argument("checkpoint", "", "Its bundle; empty = the installed one."),
     *ROBOT,
     argument("max_steps", "72", "Control ticks (7.5 a second) at most."),
@@ -40,7 +40,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _actions(given: dict[str, str]) -> list:
     robot = robot_parameters(given["robot_file"] or given["robot"])
-    skill, record = given["skill"], given["record"] == "true"
+    skill, record = skill_name(given["skill"]), given["record"] == "true"
     of_node = ("max_steps", "success_ticks", "threads", "ddim_steps")
     numbers = {name: int(number(given, name)) for name in (*of_node, "seed", "rollouts")}
     chosen = {"skill": skill, "checkpoint": given["checkpoint"], "policy": given["policy"], "runtime": given["runtime"]}

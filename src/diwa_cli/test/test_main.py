@@ -113,7 +113,7 @@ def test_version(diwa):
         (["experiment", "score", "nowhere"], "nowhere is no finished run"),
         (["run-skill", "--skill", "open_drawer", "--video", "."], ". is a folder, which is never replaced"),
         (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of open_drawer, close_drawer"),
-        (["record", "--out", "x", "--skill", "fly"], "unknown skill 'fly'"),
+        (["record", "--out", "x", "--skill", "fly"], "unknown simulated task 'fly'"),
         (["demo", "--preset", "huge"], "unknown preset 'huge'; choose one of calvin, debug, laptop, paper"),
         (["finetune", "--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["replay", "nowhere.h5"], "no dataset nowhere.h5"),

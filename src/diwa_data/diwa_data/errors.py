@@ -43,4 +43,5 @@ def unknown(kind: str, name: str, choices: Iterable[str], otherwise: str = "") -
     choices = list(choices)
     similar = get_close_matches(name.lower(), choices, n=1)
     hint = f". Did you mean {similar[0]!r}?" if similar else ""
-    return DiwaError(f"unknown {kind} {name!r}; choose one of {', '.join(choices)}{otherwise}{hint}")
+    known = f"choose one of {', '.join(choices)}" if choices else "none is known"
+    return DiwaError(f"unknown {kind} {name!r}; {known}{otherwise}{hint}")

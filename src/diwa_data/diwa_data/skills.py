@@ -1,19 +1,37 @@
-"""The eight skills by name, and what each does to the scene; a skill is a value, never a file of its own."""
+"""A skill is a name, and may have a goal: the change of one number of the scene state that makes it done."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from diwa_data.errors import unknown
+from diwa_data.config import from_mapping
+from diwa_data.errors import DiwaError
 
-DRAWER_OPEN = 0.16
-SLIDER_LEFT = 0.22
-"""Ends of travel of drawer and slider, metres; the other ends are 0."""
-CALVIN_DRAWER_OPEN = 0.22
-CALVIN_SLIDER_LEFT = 0.28
-"""The same of CALVIN's table."""
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+RESERVED = ("play", "all", "world_model", "ensemble", "guard")
+"""Names that mean something else where a skill may stand."""
+
+
+def skill_name(name: str) -> str:
+    """`name`, if it can name a skill: such names are folders, launch arguments and keys of files alike.
+
+    Raises `DiwaError` for any other.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise DiwaError(
+            f"{str(name)[:60]!r} cannot name a skill: take a small letter, then small letters, digits and _, "
+            "40 characters at most, such as pick_cup"
+        )
+    if name in RESERVED:
+        raise DiwaError(f"{name!r} cannot name a skill: it means something else ({', '.join(RESERVED)} do)")
+    return name
 
 
 @dataclass(frozen=True)
@@ -40,36 +58,14 @@ class Goal:
         i = names.index(self.quantity)
         return self.margin(now[..., i], start[i]) >= 0
 
-
-def _goals(drawer: float, slider: float) -> dict[str, Goal]:
-    """Skill -> its goal, with CALVIN's distances, on a table whose drawer and slider travel this far, metres."""
-    return {
-        "open_drawer": Goal("drawer", 0.0, 0.12),
-        "close_drawer": Goal("drawer", drawer, -0.12),
-        "move_slider_left": Goal("slider", 0.0, 0.15),
-        "move_slider_right": Goal("slider", slider, -0.15),
-        "turn_on_lightbulb": Goal("bulb", 0.0, 0.5),
-        "turn_off_lightbulb": Goal("bulb", 1.0, -0.5),
-        "turn_on_led": Goal("led", 0.0, 0.5),
-        "turn_off_led": Goal("led", 1.0, -0.5),
-    }
+    def label(self, skill: str) -> dict[str, Any]:
+        """The label of an episode that says when `skill` is done, for `recorded_goal`."""
+        return {"goal": {"skill": skill, **asdict(self)}}
 
 
-GOALS = _goals(DRAWER_OPEN, SLIDER_LEFT)
-"""Skill -> its goal on our table."""
-
-_CALVIN_GOALS = _goals(CALVIN_DRAWER_OPEN, CALVIN_SLIDER_LEFT)
-
-SKILLS = tuple(GOALS)
-
-
-def require_skill(name: str) -> str:
-    """`name`, if it is a skill; otherwise an error that lists them."""
-    if name not in SKILLS:
-        raise unknown("skill", name, SKILLS)
-    return name
-
-
-def goal_of(skill: str, robot: str) -> Goal:
-    """The goal of `skill` on the table of `robot` (`spec.robot`). Raises `DiwaError` for an unknown skill."""
-    return (_CALVIN_GOALS if robot == "calvin" else GOALS)[require_skill(skill)]
+def recorded_goal(labels: Mapping[str, Any], skill: str, where: str) -> Goal | None:
+    """The goal that an episode's `labels` give for `skill`. Raises `DiwaError` naming `where` if it is damaged."""
+    label = labels.get("goal")
+    if not isinstance(label, dict) or label.get("skill") != skill:
+        return None
+    return from_mapping(Goal, {key: value for key, value in label.items() if key != "skill"}, f"{where}: goal")

@@ -18,7 +18,6 @@ from diwa_data.files import (
     require_space,
 )
 from diwa_data.progress import Standing, listening, progress
-from diwa_data.skills import SKILLS, require_skill
 
 
 def test_atomic_file_replaces_only_on_success(tmp_path: Path) -> None:
@@ -183,12 +182,3 @@ def test_the_root_folder_is_an_output_like_others() -> None:
     require_output_folder(Path("/"))
     with pytest.raises(DiwaError, match="/ is a folder, which is never replaced"):
         require_output(Path("/"))
-
-
-def test_unknown_skill_lists_the_known_ones() -> None:
-    assert len(SKILLS) == 8
-    assert require_skill("open_drawer") == "open_drawer"
-    with pytest.raises(DiwaError, match=r"'open_door'; choose one of open_drawer, .*\. Did you mean 'open_drawer'\?"):
-        require_skill("open_door")
-    with pytest.raises(DiwaError, match=r"'xyz'; choose one of .*, turn_off_led$"):
-        require_skill("xyz")

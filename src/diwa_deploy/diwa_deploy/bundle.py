@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from diwa_data.config import from_mapping
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import atomic_path, home, read_object, require_new, write_json
 from diwa_data.manifest import CHECKPOINT_FILES, MANIFEST, require_format, require_sealed, write_manifest
 from diwa_data.pose import Pose
-from diwa_data.skills import require_skill
+from diwa_data.skills import skill_name
 from diwa_learning.core.checkpoint import load_checkpoint, read_header, write_compact
 
 PARTS = ("world_model", "policy", "reward")
@@ -140,13 +140,11 @@ def installed_skills() -> dict[str, Path]:
 
 def find_bundle(skill: str, checkpoint: Path | None = None) -> Bundle:
     """The bundle in `checkpoint`, or else the one installed for `skill`; `DiwaError` where there is none."""
-    require_skill(skill)
+    skill_name(skill)
     installed = installed_skills()
     if checkpoint is None and skill not in installed:
-        raise DiwaError(
-            f"no bundle for skill {skill!r} in {skills_folder()} (installed: {', '.join(installed) or 'none'}): "
-            f"copy one there, or name its folder with --checkpoint"
-        )
+        otherwise = f", or copy its bundle to {skills_folder()} or name its folder with --checkpoint"
+        raise unknown("skill", skill, installed, otherwise)
     bundle = load_bundle(checkpoint or installed[skill])
     if bundle.skill != skill:
         raise DiwaError(f"{bundle.path} holds the skill {bundle.skill!r}, not {skill!r}: run it with that name")
@@ -173,7 +171,7 @@ def write_bundle(path: Path, parts: dict[str, Path], card: dict[str, Any]) -> Bu
     Files are hard links to the checkpoints where the file system allows it, so a bundle takes no extra space and
     can still be copied elsewhere. A bundle that is there is replaced. Raises `DiwaError` where something else is.
     """
-    require_skill(card["skill"])
+    skill_name(card["skill"])
     with atomic_path(path, replaces=is_plain_bundle) as folder:
         for part in (*PARTS, *([BASE] if BASE in parts else [])):
             (folder / part).mkdir(parents=True)
@@ -221,7 +219,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
         require_format(card["format"], FORMAT, str(folder / CARD))
     if not isinstance(card.get("skill"), str):
         raise DiwaError(f"{folder / CARD} is damaged (it names no skill): {REWRITE}")
-    require_skill(card["skill"])
+    skill_name(card["skill"])
     return card
 
 

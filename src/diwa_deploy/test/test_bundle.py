@@ -62,10 +62,18 @@ def test_a_world_model_may_lie_beside_the_bundles(parts, tmp_path):
 def test_unknown_skill_and_missing_bundle_name_the_cure(tmp_path, monkeypatch):
     monkeypatch.setenv("DIWA_HOME", str(tmp_path))
     monkeypatch.setattr("diwa_deploy.bundle.SHIPPED", tmp_path / "nothing")
-    with pytest.raises(DiwaError, match="unknown skill 'fly'; choose one of open_drawer"):
-        find_bundle("fly")
-    with pytest.raises(DiwaError, match=r"no bundle for skill 'open_drawer'.*--checkpoint"):
+    with pytest.raises(DiwaError, match=r"unknown skill 'open_drawer'; none is known, .*/skills .*--checkpoint"):
         find_bundle("open_drawer")
+    with pytest.raises(DiwaError, match="'Fly' cannot name a skill"):
+        find_bundle("Fly")
+
+
+def test_a_skill_of_any_name_is_found_and_a_typo_names_the_nearest(parts, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIWA_HOME", str(tmp_path))
+    bundle = write_bundle(tmp_path / "skills" / "pick_cup", parts, {"skill": "pick_cup"})
+    assert find_bundle("pick_cup") == bundle
+    with pytest.raises(DiwaError, match=r"unknown skill 'pick_cap'; .*close_drawer, .*Did you mean 'pick_cup'\?"):
+        find_bundle("pick_cap")
 
 
 def test_a_bundle_of_another_skill_is_refused(parts, tmp_path):

@@ -5,8 +5,8 @@ import dataclasses
 import torch
 
 from diwa_data.calvin.convert import CalvinImportConfig, import_calvin
+from diwa_data.calvin.tasks import GOALS
 from diwa_data.dataset.dataset import load_dataset
-from diwa_data.skills import goal_of
 from diwa_data.spec import CALVIN
 from diwa_data.testing.synthetic import write_calvin
 from diwa_learning.reward.classifier import recorded_margin
@@ -29,6 +29,5 @@ def test_goals_are_those_of_calvins_table(tmp_path):
     folder = write_calvin(tmp_path / "data", [40])
     import_calvin(folder, tmp_path / "play.h5", CalvinImportConfig(workers=1))
     (episode,) = load_dataset(tmp_path / "play.h5").episodes
-    done = recorded_margin(episode, "close_drawer", CALVIN) >= -1e-9
+    done = recorded_margin(episode, GOALS["close_drawer"], CALVIN) >= -1e-9
     assert done.tolist() == [frame <= 10 for frame in range(40)]
-    assert goal_of("close_drawer", "panda_sim").before == 0.16

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from diwa_data.calvin.format import frame_path, pose_of, read_annotations, read_frame
+from diwa_data.calvin.tasks import DRAWER_OPEN, GOALS, SLIDER_LEFT, require_task
 from diwa_data.errors import DiwaError
 from diwa_data.motion import is_finite
 from diwa_data.pose import ExecutedActions, Pose
 from diwa_data.robot import Observation
-from diwa_data.skills import CALVIN_DRAWER_OPEN, CALVIN_SLIDER_LEFT, GOALS, SKILLS, goal_of, require_skill
 from diwa_data.spec import CALVIN
 
 INSTALL = "git clone --recursive https://github.com/mees/calvin_env && pip install -e calvin_env/tacto -e calvin_env"
@@ -51,9 +51,9 @@ class CalvinEnvironment:
 
     def reset(self, skill: str, seed: int) -> None:
         """Begin as one of the data's segments of `skill` did, or as drawn; same seed, same start."""
-        start = self._start(require_skill(skill), seed)
+        start = self._start(require_task(skill), seed)
         self._take(self._environment.reset(robot_obs=start.robot, scene_obs=start.scene), ticks=0)
-        self._goal, self._begun, self._succeeded = goal_of(skill, self.spec.robot), self._scene, False
+        self._goal, self._begun, self._succeeded = GOALS[skill], self._scene, False
         self._executed = ExecutedActions(pose_of(np.asarray(self._latest["robot_obs"], float)), self.spec.action)
 
     def observe(self) -> Observation:
@@ -167,7 +167,7 @@ class CalvinStart:
 
 def annotated_starts(folder: Path, skill: str) -> list[CalvinStart]:
     """First frames of all segments of a CALVIN folder in which `skill` was recognised, in their order there."""
-    segments = [each.segment for each in read_annotations(folder) if each.task == require_skill(skill)]
+    segments = [each.segment for each in read_annotations(folder) if each.task == require_task(skill)]
     if not segments:
         raise DiwaError(f"{folder} has no annotated segment of {skill}: choose another folder")
     frames = [read_frame(frame_path(folder, segment.first)) for segment in segments]
@@ -181,8 +181,8 @@ def drawn_start(skill: str, seed: int, spread: float) -> CalvinStart:
     """
     if seed < 0:
         raise DiwaError(f"seed {seed} must not be negative")
-    rng = np.random.default_rng((seed, SKILLS.index(require_skill(skill))))
-    ends = {"slider": CALVIN_SLIDER_LEFT, "drawer": CALVIN_DRAWER_OPEN, "bulb": 1.0, "led": 1.0}
+    rng = np.random.default_rng((seed, list(GOALS).index(require_task(skill))))
+    ends = {"slider": SLIDER_LEFT, "drawer": DRAWER_OPEN, "bulb": 1.0, "led": 1.0}
     state = {name: end * float(rng.integers(2)) for name, end in ends.items()}
     goal = GOALS[skill]
     state[goal.quantity] = 0.0 if goal.change > 0 else ends[goal.quantity]

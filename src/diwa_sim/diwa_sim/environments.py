@@ -12,9 +12,10 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
+from diwa_data.calvin import tasks as calvin_tasks
 from diwa_data.images import preprocess_observation
 from diwa_data.motion import MotionLimits, SafetyFilter
-from diwa_data.skills import require_skill
+from diwa_sim import tasks
 from diwa_sim.calvin import CalvinConfig, CalvinEnvironment
 from diwa_sim.table import SimConfig, SimulatedPanda
 
@@ -41,6 +42,11 @@ def open_environment(config: SimConfig | CalvinConfig, limits: MotionLimits) -> 
     return CalvinEnvironment(config) if isinstance(config, CalvinConfig) else SimulatedPanda(config, limits)
 
 
+def require_task(skill: str, config: SimConfig | CalvinConfig) -> str:
+    """`skill`, if the environment of this `config` can judge it; otherwise an error that lists what it can."""
+    return (calvin_tasks if isinstance(config, CalvinConfig) else tasks).require_task(skill)
+
+
 class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     """One skill of a simulated robot behind the safety filter, as the control loop runs it.
 
@@ -59,8 +65,9 @@ class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_mode: str | None = None,
     ):
         """Our table unless `config` is of CALVIN's environment. Raises `DiwaError` for an unknown skill."""
-        self.skill, self.render_mode, limits = require_skill(skill), render_mode, limits or MotionLimits()
-        self._robot = open_environment(config or SimConfig(), limits)
+        config, limits = config or SimConfig(), limits or MotionLimits()
+        self.skill, self.render_mode = require_task(skill, config), render_mode
+        self._robot = open_environment(config, limits)
         self.contract = spec = self._robot.spec
         """Cameras, state, action and rate."""
         self._safety = SafetyFilter(limits, spec)

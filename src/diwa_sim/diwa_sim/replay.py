@@ -14,6 +14,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.pose import integrate
 from diwa_data.progress import progress
 from diwa_sim.table import SimConfig, SimulatedPanda, shared_robot
+from diwa_sim.tasks import require_task
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ReplayResult:
 def replay(dataset: Path) -> list[ReplayResult]:
     """Run every demonstration's actions from its own start. Play is left out.
 
-    Raises `DiwaError` if the dataset holds no demonstration of the simulated robot.
+    Raises `DiwaError` if the dataset holds no demonstration of the simulated robot, or of what is no task of it.
     """
     loaded = load_dataset(dataset, images=False)
     demonstrations = [
@@ -46,7 +47,7 @@ def replay(dataset: Path) -> list[ReplayResult]:
             labels = episode.attributes["labels"]
             config = from_mapping(SimConfig, labels["sim"], f"{dataset}: episode {episode.name}: labels.sim")
             robot = shared_robot(config)
-            robot.reset(labels["skill"], labels["seed"])
+            robot.reset(require_task(labels["skill"]), labels["seed"])
             succeeded = run_open_loop(robot, episode.action[:-1])  # the last row only holds
             results.append(ReplayResult(episode.name, labels["skill"], labels["seed"], succeeded))
             bar.advance()

@@ -24,7 +24,7 @@ from diwa_data.recording import messages
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_sim.render import Cameras
-from diwa_sim.tasks import SCENE_STATE, Start, StartConfig, sample_start, succeeded
+from diwa_sim.tasks import GOALS, SCENE_STATE, Start, StartConfig, sample_start, succeeded
 
 ARM_JOINTS = tuple(f"joint{i}" for i in range(1, 8))
 JOINTS = (*ARM_JOINTS, "finger1", "finger2")
@@ -156,9 +156,11 @@ class SimulatedPanda:
     def reset(self, skill: str, seed: int) -> None:
         """Put the skill's furniture in its pre-state and everything else at random; same seed, same start.
 
-        An empty skill is play: all is at random, and there is nothing to succeed at.
+        An empty skill is play: all is at random, and there is nothing to succeed at. So it is with a skill that is none
+        of the simulated tasks.
         """
-        self.place(sample_start(skill, seed, self.config.start), skill)
+        task = skill if skill in GOALS else ""
+        self.place(sample_start(task, seed, self.config.start), task)
 
     def place(self, start: Start, skill: str = "") -> None:
         """Put scene and hand exactly as in `start`, everything at rest, time at 0; `skill` will be judged.
@@ -236,7 +238,9 @@ class SimulatedPanda:
     def succeeded(self) -> bool:
         """The skill's oracle has been true at least once since `reset`."""
         if not self._skill:
-            raise DiwaError("play has no skill to succeed at: use reset(skill, seed)")
+            raise DiwaError(
+                f"the scene was reset for none of the simulated tasks ({', '.join(GOALS)}): nothing is judged"
+            )
         return self._succeeded
 
     @property

@@ -6,13 +6,14 @@ They serve evaluation and DPPO, never DiWA's training.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.pose import Pose
-from diwa_data.skills import DRAWER_OPEN, GOALS, SKILLS, SLIDER_LEFT, require_skill
+from diwa_data.skills import Goal
 
 SCENE_STATE = (
     "drawer", "slider", "lever", "button", "bulb", "led",
@@ -22,14 +23,43 @@ SCENE_STATE = (
 opens, slider to the left, lever away from the robot, button when pressed."""
 
 
+DRAWER_OPEN = 0.16
+SLIDER_LEFT = 0.22
+"""Ends of travel of drawer and slider, metres; the other ends are 0."""
+
+GOALS = {
+    "open_drawer": Goal("drawer", 0.0, 0.12),
+    "close_drawer": Goal("drawer", DRAWER_OPEN, -0.12),
+    "move_slider_left": Goal("slider", 0.0, 0.15),
+    "move_slider_right": Goal("slider", SLIDER_LEFT, -0.15),
+    "turn_on_lightbulb": Goal("bulb", 0.0, 0.5),
+    "turn_off_lightbulb": Goal("bulb", 1.0, -0.5),
+    "turn_on_led": Goal("led", 0.0, 0.5),
+    "turn_off_led": Goal("led", 1.0, -0.5),
+}
+"""Task -> its goal, with CALVIN's distances."""
+
+
+def require_task(name: str) -> str:
+    """`name`, if the simulator has a task of that name; otherwise an error that lists its tasks."""
+    if name not in GOALS:
+        raise unknown("simulated task", name, GOALS)
+    return name
+
+
+def goal_labels(skill: str) -> dict[str, Any]:
+    """Labels that say when `skill` is done, for the success classifier; none for play and for skills of others."""
+    return GOALS[skill].label(skill) if skill in GOALS else {}
+
+
 def succeeded(skill: str, start: np.ndarray, now: np.ndarray) -> bool:
     """Whether `skill` is done, given the scene states (13,) at the reset and now."""
-    return bool(GOALS[require_skill(skill)].achieved(SCENE_STATE, start, now))
+    return bool(GOALS[require_task(skill)].achieved(SCENE_STATE, start, now))
 
 
 def is_done(skill: str, now: np.ndarray) -> bool:
     """Whether the scene state (13,) is one that `skill` leads to: had it begun from the far end, it would be done."""
-    goal = GOALS[require_skill(skill)]
+    goal = GOALS[require_task(skill)]
     return bool(goal.margin(now[SCENE_STATE.index(goal.quantity)]) >= 0)
 
 
@@ -73,7 +103,7 @@ def sample_start(skill: str, seed: int, config: StartConfig) -> Start:
     """A start for `skill`, or for play when it is empty; same arguments, same start."""
     if seed < 0:
         raise DiwaError(f"seed {seed} must not be negative")
-    rng = np.random.default_rng((seed, 1 + SKILLS.index(require_skill(skill)) if skill else 0))
+    rng = np.random.default_rng((seed, 1 + list(GOALS).index(require_task(skill)) if skill else 0))
     drawer, slider = _two_ends(rng, DRAWER_OPEN), _two_ends(rng, SLIDER_LEFT)
     lever, led = rng.uniform(0.8, 1.0) * LEVER_ON * (1 if rng.random() < 0.5 else -1), rng.random() < 0.5
     if skill in ("open_drawer", "close_drawer"):

@@ -62,5 +62,5 @@ def test_it_is_cut_after_72_ticks(environment):
 
 
 def test_an_unknown_skill_is_refused():
-    with pytest.raises(DiwaError, match="unknown skill 'fly'"):
+    with pytest.raises(DiwaError, match="unknown simulated task 'fly'"):
         gymnasium.make("diwa_sim:diwa/Table-v0", skill="fly")

@@ -20,9 +20,8 @@ from diwa_data.config import Job, require_at_least
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, read_object, require_ours, require_same_settings, write_json
 from diwa_data.motion import MotionLimits
-from diwa_data.skills import require_skill
 from diwa_learning.core.checkpoint import is_finished, read_header, weights_hash
-from diwa_sim.environments import EnvironmentConfig
+from diwa_sim.environments import EnvironmentConfig, require_task
 from diwa_sim.table import SimConfig
 
 
@@ -116,8 +115,8 @@ def evaluate(
     Finished rollouts are kept in `out/rollouts.jsonl`: an interrupted evaluation continues, and more rollouts or
     more policies can be added. Raises `DiwaError` if `out` holds results of other checkpoints or settings.
     """
-    require_skill(config.skill)
     environment = config.chosen(sim)
+    require_task(config.skill, environment)
     setting = Setting(
         config.skill, world_model, reward, config.max_steps, config.limits, environment, config.ddim_steps
     )

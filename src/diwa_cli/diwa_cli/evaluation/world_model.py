@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,6 @@ from diwa_cli.video import failure_as_warning, write_video
 from diwa_data.config import Job, require_at_least, require_seed
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.files import require_ours, write_json
-from diwa_data.skills import GOALS
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import read_header
 from diwa_learning.core.device import compute_device
@@ -26,8 +26,9 @@ from diwa_learning.world_model.replay import Batch, ReplayBuffer, held_out_of
 RESULT = "result.json"
 ZOOM = 3
 """Screen pixels of the film per pixel of the model."""
-SCENE = tuple(dict.fromkeys(goal.quantity for goal in GOALS.values()))
-"""Numbers of the scene state whose errors are drawn: all that some skill changes."""
+COORDINATE = re.compile(r"_(?:[xyz]|q[xyzw]|r[xyz])$")
+"""Ends the name of a number of the scene state that is a coordinate of an object: their errors are not drawn."""
+ERROR = re.compile(r"open_loop_(.+)_error")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ def curves_of(result: OpenLoop, model: WorldModel) -> dict[str, tuple[str, dict[
         found["position_error"] = ("hand position error, mm", {"hand": 1000 * result.errors["position"]})
     if model.config.scene_state:
         names, deviation = model.spec.scene_state, model.state_std[model.spec.state_dim :].cpu().numpy()
-        errors = {name: result.errors[name] / deviation[names.index(name)] for name in SCENE if name in names}
+        errors = {
+            name: result.errors[name] / deviation[names.index(name)] for name in names if not COORDINATE.search(name)
+        }
         found["scene_error"] = ("error / std of the training data", errors)
     return found
 
@@ -144,8 +147,9 @@ def text(found: dict[str, Any]) -> str:
         f"  SSIM            {found['open_loop_ssim']:.3f}",
         f"  KL              {found['open_loop_kl']:.2f} nats, posterior against prior while filtering",
     ]
-    for name in ("position", *SCENE):
-        if (error := found.get(f"open_loop_{name}_error")) is not None:
+    errors = {match[1]: found[match[0]] for match in map(ERROR.fullmatch, found) if match}
+    for name, error in errors.items():
+        if not COORDINATE.search(name):
             scale, unit = units.get(name, (1, ""))
             lines.append(f"  {name + ' error':<15} {scale * error:.3g}{unit}")
     return "\n".join(lines)

@@ -18,7 +18,6 @@ from diwa_data.dataset.align import DatasetConfig
 from diwa_data.dataset.dataset import BuildDatasetJob
 from diwa_data.errors import DiwaError
 from diwa_data.recording.recorder import RecordConfig
-from diwa_data.skills import SKILLS, require_skill
 from diwa_learning.ensemble.disagreement import EnsembleConfig
 from diwa_learning.ensemble.train import EnsembleJob
 from diwa_learning.finetune.dppo import DPPOConfig
@@ -30,6 +29,7 @@ from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.train import WorldModelJob
 from diwa_sim.operator.record import RecordJob
 from diwa_sim.table import SimConfig
+from diwa_sim.tasks import GOALS, require_task
 
 ALL = "all"
 """As a skill: every one."""
@@ -136,7 +136,7 @@ class Sweep:
     def skills(self) -> tuple[str, ...]:
         """Skills by name, each once. Raises `DiwaError` for an unknown one."""
         named = dict.fromkeys(self.config.skills)
-        return SKILLS if ALL in named else tuple(require_skill(name) for name in named)
+        return tuple(GOALS) if ALL in named else tuple(require_task(name) for name in named)
 
     def runs(self) -> list[Run]:
         """All runs, each once. Raises `DiwaError` if there is none."""

@@ -6,13 +6,12 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from diwa_data.skills import GOALS, SKILLS
 from diwa_data.spec import Spec
 from diwa_learning.reward.classifier import DecodedReward
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import RSSMConfig
-from diwa_sim.tasks import SCENE_STATE, is_done, succeeded
+from diwa_sim.tasks import GOALS, SCENE_STATE, is_done, succeeded
 
 scene_states = st.builds(
     lambda lengths, lights, cube: np.array([*lengths, *map(float, lights), *cube]),
@@ -33,7 +32,7 @@ def told_model() -> WorldModel:
     return model
 
 
-@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("skill", GOALS)
 @given(now=scene_states)
 def test_its_verdict_on_true_scene_states_is_the_oracles(told_model: WorldModel, skill: str, now: np.ndarray) -> None:
     model, number = told_model, SCENE_STATE.index(GOALS[skill].quantity)
@@ -42,7 +41,7 @@ def test_its_verdict_on_true_scene_states_is_the_oracles(told_model: WorldModel,
     state = model.rssm.initial(1)
     np.testing.assert_allclose(model.decode_state(state)[0, 10:], now, atol=1e-6)
     judge = DecodedReward(model.feature_dim)
-    judge.take_decoder(model, skill)
+    judge.take_decoder(model, GOALS[skill])
     verdict = bool(judge.is_success(judge.probability(state.features)))
     assert verdict == is_done(skill, now)
     before = now.copy()

@@ -15,9 +15,9 @@ from diwa_cli.report.report import write_report
 from diwa_cli.run_folder import Run, SweepFolder
 from diwa_data.config import Source
 from diwa_data.errors import DiwaError
-from diwa_data.skills import SKILLS
 from diwa_deploy.bundle import load_bundle
 from diwa_learning.core.checkpoint import weights_hash
+from diwa_sim.tasks import GOALS
 
 DEMONSTRATIONS = {f"open_drawer/{name}" for name in ("bags/demonstrations", "demonstrations.h5", "replay.json")}
 LEARNED = {f"open_drawer/seed_0/{name}" for name in ("policy", "reward", "evaluation/final")}
@@ -108,7 +108,7 @@ def test_a_learning_curve_is_a_phase_of_every_run():
 
 def test_every_skill_with_the_presets_own_alpha():
     runs = Sweep(SweepConfig(seeds=(1, 1, 2)), Source("laptop")).runs()
-    assert [run.skill for run in runs[::2]] == list(SKILLS)
+    assert [run.skill for run in runs[::2]] == list(GOALS)
     assert runs[:2] == [Run("open_drawer", 1, 0.12), Run("open_drawer", 2, 0.12)]
     paper = Sweep(SweepConfig(skills=("open_drawer", "turn_on_led"), seeds=(0,)), Source("paper")).runs()
     assert [run.alpha for run in paper] == [0.10, 0.025]
@@ -117,7 +117,7 @@ def test_every_skill_with_the_presets_own_alpha():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (SweepConfig(skills=("fly",)), "unknown skill 'fly'"),
+        (SweepConfig(skills=("fly",)), "unknown simulated task 'fly'"),
         (SweepConfig(seeds=()), "at least one skill and one seed"),
         (SweepConfig(skills=()), "at least one skill and one seed"),
     ],

@@ -25,14 +25,15 @@ from diwa_data.calvin.format import (
     read_episodes,
     read_frame,
 )
+from diwa_data.calvin.tasks import GOALS
 from diwa_data.config import Job
 from diwa_data.dataset.file import CURE, EpisodeWriter, open_file, read_text
 from diwa_data.dataset.parts import build_file
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import json_text, parse_object, require_output
 from diwa_data.images import preprocess
 from diwa_data.pose import relative_action, robot_state
-from diwa_data.skills import goal_of, require_skill
+from diwa_data.skills import skill_name
 from diwa_data.spec import CALVIN
 
 BY_CONDITION = "condition"
@@ -113,9 +114,11 @@ def play(folder: Path, config: CalvinImportConfig) -> list[CalvinPiece]:
 
 def demonstrations(folder: Path, config: CalvinImportConfig) -> list[CalvinPiece]:
     """`config.count` annotated segments of the skill, in the order of recording."""
-    skill = require_skill(config.skill)
-    mine = [annotation for annotation in read_annotations(folder) if annotation.task == skill]
-    if not mine or len(mine) < config.count:
+    skill, annotations = skill_name(config.skill), read_annotations(folder)
+    mine = [annotation for annotation in annotations if annotation.task == skill]
+    if not mine:
+        raise unknown(f"annotated task of {folder}", skill, sorted({annotation.task for annotation in annotations}))
+    if len(mine) < config.count:
         raise DiwaError(
             f"{folder} has {len(mine)} annotated segments of {skill}, not {config.count}: ask for fewer with --count"
         )
@@ -184,6 +187,8 @@ class CalvinPiece:
         vectors["action"][-1, :6] = 0  # the last row holds
         vectors["success"], mark = self._success(vectors["scene_state"])
         labels = {"source": "demonstration", "skill": self.skill, "instruction": self.instruction, "mark": mark}
+        if goal := GOALS.get(self.skill):
+            labels |= goal.label(self.skill)
         attributes = {
             "bag": self.name,
             "source": "demonstration" if self.skill else "play",
@@ -210,11 +215,14 @@ class CalvinPiece:
     def _success(self, scene: np.ndarray) -> tuple[np.ndarray, str]:
         """(T,) bool, true from the tick on at which the scene (T, 24) meets the task's condition against the first one.
 
-        Where it never does, CALVIN's annotation is believed: the last tick is the mark. With it, which of the two.
+        Where it never does, or no condition is known, CALVIN's annotation is believed: the last tick is the mark. With
+        it, which of the two.
         """
         if not self.skill:
             return np.zeros(len(scene), bool), ""
-        done = goal_of(self.skill, CALVIN.robot).achieved(CALVIN.scene_state, scene[0], scene)
+        goal, done = GOALS.get(self.skill), np.zeros(len(scene), bool)
+        if goal:
+            done = goal.achieved(CALVIN.scene_state, scene[0], scene)
         mark = BY_CONDITION if done.any() else "segment end"
         done[-1] = True
         return np.logical_or.accumulate(done), mark

@@ -16,7 +16,7 @@ from launch_ros.actions import Node
 
 from diwa_data.errors import DiwaError
 from diwa_data.robot_config import load_robot, robot_file
-from diwa_data.skills import SKILLS
+from diwa_data.skills import skill_name
 
 PLAY = "play"
 """The value of `skill` that records play."""
@@ -58,7 +58,7 @@ def switch(name: str, default: str, description: str) -> DeclareLaunchArgument:
     return argument(name, default, description, ("true", "false"))
 
 
-SKILL = argument("skill", PLAY, "Skill that is demonstrated, or play.", (PLAY, *SKILLS))
+SKILL = argument("skill", PLAY, "Skill that is demonstrated, any name; or play.")
 SEED = argument("seed", "0", "Seed of the simulated scene, the scripted operator and the policy.")
 WINDOW = switch("window", "false", "Show the simulated scene in a window.")
 ROBOT = (
@@ -113,8 +113,8 @@ def number(given: Mapping[str, str], name: str) -> float:
 
 
 def skill_parameter(skill: str) -> str:
-    """The nodes' parameter `skill`: empty for play."""
-    return "" if skill == PLAY else skill
+    """The nodes' parameter `skill`: empty for play. Raises `DiwaError` for what cannot name a skill."""
+    return "" if skill == PLAY else skill_name(skill)
 
 
 def kept_node(package: str, name: str, robot: str, **settings: object) -> Node:

@@ -267,8 +267,8 @@ def test_data_of_another_convention_are_refused(copy: Path, tmp_path: Path) -> N
     [
         ("", "..", "no ep_start_end_ids.npy: name .*data"),
         ("", "lang_annotations", "no ep_start_end_ids.npy: name a folder with"),
-        ("sweep", ".", "unknown skill 'sweep'"),
-        ("turn_on_led", ".", "0 annotated segments of turn_on_led"),
+        ("sweep", ".", "unknown annotated task of .* 'sweep'"),
+        ("turn_on_led", ".", "unknown annotated task of .* 'turn_on_led'"),
     ],
 )
 def test_what_cannot_be_imported(copy: Path, tmp_path: Path, skill: str, where: str, message: str) -> None:

@@ -70,6 +70,8 @@ def test_arguments_are_checked(launching):
     for text in ("-1", "many", "inf", "nan"):
         with pytest.raises(DiwaError, match=f"episodes:={text} is no number from 0 up"):
             launching.number({"episodes": text}, "episodes")
-    assert [launching.skill_parameter(skill) for skill in ("play", "open_drawer")] == ["", "open_drawer"]
+    assert [launching.skill_parameter(skill) for skill in ("play", "pick_cup")] == ["", "pick_cup"]
+    with pytest.raises(DiwaError, match="'Pick Cup' cannot name a skill"):
+        launching.skill_parameter("Pick Cup")
     with pytest.raises(DiwaError, match="unknown robot 'ur5'"):
         launching.robot_parameters("ur5")

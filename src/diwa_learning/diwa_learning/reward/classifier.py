@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diwa_data.dataset.dataset import Episode
-from diwa_data.errors import DiwaError
-from diwa_data.skills import goal_of
+from diwa_data.dataset.dataset import Dataset, Episode
+from diwa_data.errors import DiwaError, unknown
+from diwa_data.skills import Goal, recorded_goal
 from diwa_data.spec import Spec
 from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
 from diwa_learning.world_model.model import WorldModel, vector_decoder
@@ -28,6 +28,8 @@ class RewardConfig:
     kind: Literal["classifier", "images", "decoder"] = "classifier"
     """`images`: a classifier of the images that the world model decodes, for comparison. `decoder`: success by the
     scene state that a hybrid world model decodes; nothing is trained, only measured."""
+    goal: Goal = field(default_factory=lambda: Goal("", 0.0, 0.0))
+    """With `decoder`: the change of the scene state that makes the skill done; without a quantity, as recorded."""
     width: int = 512
     """Units of each layer."""
     epochs: int = 100
@@ -243,10 +245,10 @@ class DecodedReward(SuccessClassifier):
         self.decoder = vector_decoder(feature_dim, 1)
         self.register_buffer("error", torch.tensor(LEAST_ERROR))
 
-    def take_decoder(self, model: WorldModel, skill: str) -> None:
-        """Copy the decoder of a hybrid `model`, for the goal of `skill`."""
+    def take_decoder(self, model: WorldModel, goal: Goal) -> None:
+        """Copy the decoder of a hybrid `model`, for a skill with this goal."""
         assert model.state_decoder is not None, "a hybrid world model has one"
-        goal, spec = goal_of(skill, model.spec.robot), model.spec
+        spec = model.spec
         row = spec.state_dim + spec.scene_state.index(goal.quantity)
         weights, mean, std = model.state_decoder.state_dict(), model.state_mean[row], model.state_std[row]
         weight, bias = weights["1.weight"][row] * std, weights["1.bias"][row] * std + mean
@@ -264,21 +266,44 @@ class DecodedReward(SuccessClassifier):
 
 
 @torch.no_grad()
-def decoded_reward(model: WorldModel, skill: str, episodes: Sequence[Episode], seed: int) -> DecodedReward:
-    """The decoder of a hybrid model as the classifier of `skill`, its error measured on filtered recordings."""
+def decoded_reward(model: WorldModel, goal: Goal, episodes: Sequence[Episode], seed: int) -> DecodedReward:
+    """The decoder of a hybrid model as the classifier of a skill with this goal, its error measured on recordings."""
     classifier = DecodedReward(model.feature_dim).to(model.device)
-    classifier.take_decoder(model, skill)
+    classifier.take_decoder(model, goal)
     clips = embed_clips(model, [whole(episode) for episode in episodes])
     noise = model.rssm.noise(*clips.valid.shape, rng=torch.Generator().manual_seed(seed))
     decoded = classifier.margin(filtered_states(model, clips, noise).features)[clips.valid]
-    true = np.concatenate([recorded_margin(episode, skill, model.spec) for episode in episodes])
+    true = np.concatenate([recorded_margin(episode, goal, model.spec) for episode in episodes])
     error = (decoded.cpu() - torch.from_numpy(true)).square().mean().sqrt()
     classifier.error.copy_(error.clamp(min=LEAST_ERROR))
     return classifier
 
 
-def recorded_margin(episode: Episode, skill: str, spec: Spec) -> np.ndarray:
+def recorded_margin(episode: Episode, goal: Goal, spec: Spec) -> np.ndarray:
     """By how much the scene state of each frame (T,) has passed the goal; >= 0 is done."""
     assert episode.scene_state is not None, f"episode {episode.name} has no scene state"
-    goal = goal_of(skill, spec.robot)
     return goal.margin(episode.scene_state[:, spec.scene_state.index(goal.quantity)])
+
+
+def goal_of(demos: Dataset, skill: str, given: Goal) -> Goal:
+    """The goal `given`, or the one that the demonstrations of `skill` were recorded with.
+
+    Raises `DiwaError` if they name none or several, or one that is no number of their scene state.
+    """
+    recorded = [
+        recorded_goal(each.attributes["labels"], skill, f"{demos.path}: {each.name}") for each in demos.episodes
+    ]
+    goals = {given} if given.quantity else set(recorded)
+    if len(goals) != 1 or None in goals:
+        found = "several goals" if None not in goals else "no goal"
+        raise DiwaError(
+            f"{demos.path} was recorded with {found} of {skill}, which --kind decoder needs: say which number of the "
+            "scene state makes it done, such as --goal.quantity drawer --goal.before 0 --goal.change 0.12"
+        )
+    (goal,) = goals
+    assert goal is not None
+    if goal.quantity not in demos.spec.scene_state:
+        raise unknown("number of the scene state", goal.quantity, demos.spec.scene_state)
+    if not math.isfinite(goal.before) or not math.isfinite(goal.change) or not goal.change:
+        raise DiwaError(f"the goal of {goal.quantity!r} is {goal}: give numbers, and a change that is not 0")
+    return goal

@@ -28,6 +28,7 @@ from diwa_learning.reward.classifier import (
     Threshold,
     choose_threshold,
     decoded_reward,
+    goal_of,
     recorded_margin,
     score_at,
 )
@@ -90,9 +91,11 @@ def train_reward(job: RewardJob, truth: Truth | None = None) -> None:
     with TrainingRun(job.out, "reward", config, spec, world.hash, inputs) as run:
         if run.finished:
             return
-        decoder = decoded_reward(model, skill, demos.episodes, config.seed) if config.kind == "decoder" else None
-        if decoder and not truth:
-            truth = lambda episode: recorded_margin(episode, skill, spec) >= 0  # noqa: E731
+        decoder: DecodedReward | None = None
+        if config.kind == "decoder":
+            goal = goal_of(demos, skill, config.goal)
+            decoder = decoded_reward(model, goal, demos.episodes, config.seed)
+            truth = truth or (lambda episode: recorded_margin(episode, goal, spec) >= 0)
         data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth)
         screen, classifier, items = (decoder, decoder, 0) if decoder else fit(run, model, data, config)
         held = Items.join(data.demos_held, screen_play(data.play_held, screen, config.play_negative_below))

@@ -9,12 +9,13 @@ import torch
 
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.skills import Goal
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.start_states import start_states
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
-from diwa_learning.reward.classifier import LEAST_ERROR, DecodedReward, RewardConfig
+from diwa_learning.reward.classifier import LEAST_ERROR, DecodedReward, RewardConfig, goal_of
 from diwa_learning.reward.train import RewardJob, load_reward
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
@@ -41,6 +42,7 @@ HYBRID = WorldModelConfig(
     held_out=0.2,
 )
 REWARD = RewardConfig(kind="decoder", horizon=20, play_segments=10)
+NO_GOAL = REWARD.goal
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,8 @@ def files(tmp_path_factory, write_dataset, make_episode):
         pull = np.where(np.arange(30) < 5 + seed, 0.0, 0.016)
         episode = pulled(make_episode(30, seed), pull, seed % 2)
         success = episode.scene_state[:, 0] >= 0.13
-        episode.attributes.update(source="demonstration", skill="open_drawer")
+        labels = Goal("drawer", 0.0, 0.12).label("open_drawer")
+        episode.attributes.update(source="demonstration", skill="open_drawer", labels=labels)
         demonstrations.append(replace(episode, success=np.maximum.accumulate(success)))
     play = [pulled(make_episode(60, 100 + n), rng.choice([-0.016, 0, 0.016], 60), n % 2) for n in range(8)]
     paths = folder / "demonstrations.h5", folder / "play.h5", folder / "world_model"
@@ -127,6 +130,22 @@ def test_the_decoded_reward_is_the_world_models_own_decoder(files, reward_path):
     assert torch.equal(verdict[clear], (drawer > 0.12)[clear])
     assert verdict.any()
     assert not verdict.all()
+
+
+def test_the_goal_is_as_given_or_as_recorded_or_asked_for(files):
+    demos = load_dataset(files[0])
+    assert goal_of(demos, "open_drawer", NO_GOAL) == Goal("drawer", 0.0, 0.12)
+    assert goal_of(demos, "open_drawer", Goal("bulb", 0.0, 0.5)) == Goal("bulb", 0.0, 0.5)
+    with pytest.raises(DiwaError, match=r"was recorded with no goal of pick_cup.*--goal.quantity"):
+        goal_of(demos, "pick_cup", NO_GOAL)
+    with pytest.raises(DiwaError, match=r"unknown number of the scene state 'drawers'; .*Did you mean 'drawer'"):
+        goal_of(demos, "open_drawer", Goal("drawers", 0.0, 0.1))
+    for change in (0.0, float("nan")):
+        with pytest.raises(DiwaError, match=r"the goal of 'drawer' is .*a change that is not 0"):
+            goal_of(demos, "open_drawer", Goal("drawer", 0.0, change))
+    demos.episodes[0].attributes["labels"] = Goal("drawer", 0.0, 0.15).label("open_drawer")
+    with pytest.raises(DiwaError, match="was recorded with several goals of open_drawer"):
+        goal_of(demos, "open_drawer", NO_GOAL)
 
 
 def test_the_decoded_reward_is_scored_like_the_classifier(files, reward_path, capsys):

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from diwa_data.skills import DRAWER_OPEN, SLIDER_LEFT, require_skill
 from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.operator.operator import Habits, Mark, Reach, Scene, ScriptedOperator, Step, Wait, up
 from diwa_sim.table import DT
-from diwa_sim.tasks import LEVER_ON, SCENE_STATE
+from diwa_sim.tasks import DRAWER_OPEN, LEVER_ON, SCENE_STATE, SLIDER_LEFT, require_task
 
 MISS_PROBABILITY = 0.6
 """Share of demonstrations in which the first try comes in too high, often misses, and is repeated."""
@@ -73,7 +72,7 @@ def look(sim: Scene, part: str) -> float:
 
 def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Do `skill`, mark the success when it is seen and hold still; ends without a mark after three failed tries."""
-    technique = TECHNIQUES[require_skill(skill)]
+    technique = TECHNIQUES[require_task(skill)]
     missed = rng.random() < MISS_PROBABILITY
     for attempt in range(3):
         slip, blind = np.zeros(3), False

@@ -22,11 +22,12 @@ from diwa_data.progress import progress
 from diwa_data.recording import messages
 from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished, unfinished_episodes
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
-from diwa_data.skills import require_skill
+from diwa_data.skills import skill_name
 from diwa_data.teleop.clutch import GRIPPER_REPEAT, Command, ControllerState, Teleoperator
 from diwa_data.teleop.devices import Feedback, open_device
 from diwa_sim.operator.plans import Performance
 from diwa_sim.table import CONTROL_RATE, DT, SimConfig, SimulatedPanda, shared_robot
+from diwa_sim.tasks import goal_labels, require_task
 
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
@@ -60,7 +61,8 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> lis
     """
     out, sim, count = Path(out), sim or SimConfig(), config.episodes
     if config.skill:
-        require_skill(config.skill)
+        scripted = config.device == "scripted"  # it knows the simulator's tasks only, a person shows anything
+        (require_task if scripted else skill_name)(config.skill)
     else:
         count = math.ceil(config.minutes * 60 / config.episode_seconds)
     paths = [out / f"{index:06d}" for index in range(count)]
@@ -139,6 +141,7 @@ def put_at_start(robot: SimulatedPanda, config: RecordConfig, index: int, attemp
         "record_seed": config.seed,
         "index": index,
         "attempt": attempt,
+        **goal_labels(config.skill),
     }
 
 

@@ -14,11 +14,11 @@ from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, SENSOR, ControllerPublisher, subscribe
-from diwa_data.skills import require_skill
 from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.operator.operator import Scene, SceneMirror
 from diwa_sim.operator.plans import Performance
 from diwa_sim.table import DT
+from diwa_sim.tasks import require_task
 
 PAUSE = 1.0
 """Seconds between two episodes, in which the scene is put back; and between two tries to start one."""
@@ -48,7 +48,7 @@ class OperatorNode(Node):
         super().__init__("operator", automatically_declare_parameters_from_overrides=True)
         self._config = read_parameters(self, OperatorConfig)
         if self._config.skill:
-            require_skill(self._config.skill)
+            require_task(self._config.skill)
         self._scene: np.ndarray | None = None
         self._target: Pose | None = None
         self._mirror: SceneMirror | None = None

@@ -18,8 +18,10 @@ from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
+from diwa_data.skills import skill_name
 from diwa_data.spec import require_same
 from diwa_sim.table import CONTROL_RATE, DT, SimConfig, SimulatedPanda
+from diwa_sim.tasks import goal_labels
 
 NEAR_POS, NEAR_ROT = 0.03, 0.15
 """Metres, rad from the hand within which the first target after a reset must be; others were meant for before."""
@@ -34,7 +36,7 @@ class SimRobotConfig:
     robot: RobotConfig = field(default_factory=RobotConfig)
     """Must be the simulated robot's contract: `config/robot_sim.yaml`."""
     skill: str = ""
-    """Skill whose start the scene is put into; empty = any start."""
+    """Skill whose start the scene is put into; empty, or none of the simulated tasks = any start."""
     seed: int = 0
     """Seed of the starts."""
     window: bool = False
@@ -49,6 +51,8 @@ class SimRobotNode(Node):
     def __init__(self) -> None:
         super().__init__("sim_robot", automatically_declare_parameters_from_overrides=True)
         self._config = read_parameters(self, SimRobotConfig)
+        if self._config.skill:
+            skill_name(self._config.skill)
         self._robot = SimulatedPanda(self._config.sim)
         require_same(self._robot.spec, self._config.robot.spec, "the parameters of the simulated robot")
         self._publish_on: dict[str, Callable[[memoryview], None]] = {}
@@ -79,7 +83,7 @@ class SimRobotNode(Node):
         self._robot.reset(self._config.skill, seed)
         self._target, self._gripper, self._followed = self._robot.target_pose, 1.0, False
         labels = {"seed": seed, "sim": dataclasses.asdict(self._config.sim), "index": self._episode}
-        self._labels(messages.encode_string(json.dumps(labels)))
+        self._labels(messages.encode_string(json.dumps(labels | goal_labels(self._config.skill))))
         self._episode += 1
 
     def _on_target(self, target: Pose) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from diwa_data.calvin.convert import CalvinImportConfig, import_calvin
 from diwa_data.calvin.format import EPISODES, frame_path, pose_of
+from diwa_data.calvin.tasks import GOALS
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.images import preprocess_observation
 from diwa_data.pose import Pose, integrate, robot_state
-from diwa_data.skills import GOALS, SKILLS, goal_of
 from diwa_data.spec import CALVIN
 from diwa_data.testing.synthetic import robot_observation, scene_observation, write_calvin
 from diwa_sim.calvin import (
@@ -59,10 +59,10 @@ def test_an_observation_is_taken_over() -> None:
         observation_of(latest, HAND, 0.1)
 
 
-@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("skill", GOALS)
 def test_drawn_starts_are_in_the_skills_pre_state(skill: str) -> None:
     scenes = [scene_of(drawn_start(skill, seed, 0.1).scene) for seed in range(40)]
-    goal = goal_of(skill, "calvin")
+    goal = GOALS[skill]
     assert {scene[goal.quantity] for scene in scenes} == {goal.before}
     for other in {goal.quantity for goal in GOALS.values()} - {goal.quantity}:
         assert len({scene[other] for scene in scenes}) == 2
@@ -115,7 +115,7 @@ def hold(environment: CalvinEnvironment, ticks: int, step=(0, 0, 0, 0, 0, 0), gr
 
 
 @needs_calvin
-@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("skill", GOALS)
 def test_a_reset_puts_the_scene_as_drawn(environment, skill) -> None:
     environment.reset(skill, 11)
     start, observation = drawn_start(skill, 11, 0.1), environment.observe()

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_data.skills import SKILLS
 from diwa_data.teleop.clutch import Command, ControllerState, TeleopConfig, Teleoperator
 from diwa_sim.operator import plans
 from diwa_sim.operator.operator import DT, Habits, Reach, ScriptedOperator, Step, up
 from diwa_sim.operator.plans import MAX_DEMONSTRATION, demonstration, play
 from diwa_sim.table import SimulatedPanda
-from diwa_sim.tasks import SCENE_STATE
+from diwa_sim.tasks import GOALS, SCENE_STATE
 
 
 def teleoperate(
@@ -34,7 +33,7 @@ def operator_for(robot: SimulatedPanda, plan: Iterator[Step], seed: int = 0, **h
     return ScriptedOperator(robot, plan, Habits(**{**vars(drawn), **habits}), rng)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("skill", GOALS)
 def test_demonstrations_succeed_in_time_and_hold_still_after_the_mark(robot: SimulatedPanda, skill: str) -> None:
     too_slow = 0  # a slow operator who misses twice: the recorder drops it and takes the next
     for seed in range(3):
