@@ -195,6 +195,8 @@ WRITTEN = [ROOT / "README.md", ROOT / "Makefile"] + [
     for path in sorted((ROOT / folder).rglob("*"))
     if path.suffix in (".py", ".md", ".yaml", ".html") and "build" not in path.parts
 ]
+EXTENDING = ROOT / "docs/extending.md"
+"""The page whose code blocks are files of a reader's."""
 NOTES = r"\b(?:METHOD|ROBOT|DESIGN)\b(?!/)"
 """Names of notes that are no part of the repository; a path such as ROBOT/SKILL is none."""
 
@@ -214,6 +216,7 @@ def prose(path: Path) -> str:
 
 def test_what_is_cited_is_here():
     known = {f"/{path.relative_to(ROOT)}" for path in WRITTEN if path.suffix == ".py"}
+    known |= {f"/{name}" for name in re.findall(r'^```\w+ title="(.+)"$', EXTENDING.read_text(), re.MULTILINE)}
     missing: list[tuple] = []
     for path in WRITTEN:
         text = prose(path) if re.search(rf"\.py\b|docs/|\]\(|{NOTES}", path.read_text()) else ""
