@@ -25,7 +25,7 @@ class Frame:
     images: dict[str, np.ndarray]
     """Camera name -> rgb image (64, 64, 3) uint8."""
     state: np.ndarray
-    """Robot state (10,) float32: position, 6D rotation, gripper width."""
+    """Robot state (10,) float32: position, 6D rotation, gripper width; (9,) without a gripper."""
     scene_state: np.ndarray | None = None
     """(N,) as named by `spec.scene_state`; None where nothing measures it."""
 
@@ -53,7 +53,8 @@ def preprocess_observation(observation: Observation, spec: Spec) -> Frame:
     if missing:
         raise DiwaError(f"no image from camera {', '.join(missing)}; cameras seen: {', '.join(observation.images)}")
     images = {camera.name: preprocess(observation.images[camera.name], camera) for camera in spec.cameras}
-    return Frame(images, robot_state(observation.pose, observation.gripper_width), observation.scene_state)
+    width = observation.gripper_width if spec.action.gripper else None
+    return Frame(images, robot_state(observation.pose, width), observation.scene_state)
 
 
 def crop_for_recording(image: np.ndarray, camera: CameraSpec) -> np.ndarray:

@@ -271,7 +271,7 @@ class SafeCommand:
     gripper: float
     """+1 opens, -1 closes."""
     action: np.ndarray
-    """(7,) float32: the action from the last goal to this one."""
+    """(A,) float32: the action from the last goal to this one."""
     interventions: tuple[str, ...]
     """Limits that changed the action: finite, step, workspace, tilt, windup."""
 
@@ -287,7 +287,7 @@ class SafetyFilter:
         self._goal: Pose | None = None
 
     def reset(self, target: Pose, gripper: float | None = None) -> np.ndarray:
-        """Start from the published `target`; the null action (7,), which stands before the first observation.
+        """Start from the published `target`; the null action (A,), which stands before the first observation.
 
         `gripper` is the last command to it, open if None.
         """
@@ -298,11 +298,11 @@ class SafetyFilter:
         return self._spec.action.null
 
     def executed(self, target: Pose) -> np.ndarray:
-        """(7,) float32: the action that led from the last published target asked about to this one, as in datasets."""
+        """(A,) float32: the action that led from the last published target asked about to this one, as in datasets."""
         return self._executed.read(target, self._gripper)
 
     def step(self, action: np.ndarray, target: Pose) -> SafeCommand:
-        """The goal after one raw action (7,); one that is not finite holds the published `target`.
+        """The goal after one raw action (A,); one that is not finite holds the published `target`.
 
         The goal begins at most one lead ahead of `target`: a blocked arm does not wind it up.
         """
@@ -315,7 +315,7 @@ class SafetyFilter:
         clamped = self._spec.action.executed(action)
         if np.abs(action[:6]).max() > 1 + STEP_TOLERANCE:
             interventions = ("step",)
-        self._gripper = float(clamped[6])
+        self._gripper = self._spec.action.gripper_command(clamped)
         start, wound_up = self._near(target)
         limited = limit_goal(integrate(start, clamped, self._spec.action), self._limits)
         return self._command(start, limited.pose, interventions + wound_up + limited.interventions)

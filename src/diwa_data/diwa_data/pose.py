@@ -1,7 +1,7 @@
 """Poses, relative actions and their integration; all in the robot's base frame.
 
-A relative action is 7 numbers in [-1, 1]: position delta / max_pos, rotation delta / max_rot, gripper
-(+1 opens, -1 closes). The rotation delta is R' R^T as extrinsic XYZ Euler angles, applied on the left.
+A relative action is A = 7 numbers in [-1, 1]: position delta / max_pos, rotation delta / max_rot, gripper (+1 opens,
+-1 closes); 6 on a robot without a gripper. The rotation delta is R' R^T as extrinsic XYZ Euler angles, on the left.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Pose:
 
     @classmethod
     def from_state(cls, state: np.ndarray) -> Pose:
-        """The hand of a robot state (10,), as `robot_state` makes it; its rotation is made orthonormal."""
+        """The hand of a robot state (10,) or (9,), as `robot_state` makes it; its rotation is made orthonormal."""
         first, second = np.asarray(state[3:6], float), np.asarray(state[6:9], float)
         matrix = np.stack([first, second, np.cross(first, second)], axis=1)
         return cls(np.asarray(state[:3], float), Rotation.from_matrix(matrix))
@@ -75,9 +75,10 @@ def rotation_6d(rotation: Rotation) -> np.ndarray:
     return np.concatenate([matrix[:, 0], matrix[:, 1]])
 
 
-def robot_state(pose: Pose, gripper_width: float) -> np.ndarray:
-    """The state vector (10,) float32: position, 6D rotation, gripper width; metres."""
-    return np.concatenate([pose.position, rotation_6d(pose.rotation), [gripper_width]]).astype(np.float32)
+def robot_state(pose: Pose, gripper_width: float | None) -> np.ndarray:
+    """The state vector (10,) float32: position, 6D rotation, gripper width; metres. (9,) if the width is None."""
+    width = [] if gripper_width is None else [gripper_width]
+    return np.concatenate([pose.position, rotation_6d(pose.rotation), width]).astype(np.float32)
 
 
 def interpolate(start: Pose, end: Pose, fraction: float) -> Pose:
@@ -105,7 +106,7 @@ def scaled_delta(start: Pose, end: Pose, spec: ActionSpec) -> np.ndarray:
 
 
 def relative_action(start: Pose, end: Pose, gripper: float, spec: ActionSpec) -> np.ndarray:
-    """The executed action (7,) float32 that moves the target from `start` to `end`, clipped to [-1, 1].
+    """The executed action (A,) float32 that moves the target from `start` to `end`, clipped to [-1, 1].
 
     `gripper` is the last gripper command at `end`; its sign is kept (>= 0 opens).
     """
@@ -113,11 +114,11 @@ def relative_action(start: Pose, end: Pose, gripper: float, spec: ActionSpec) ->
 
 
 def _executed(delta: np.ndarray, gripper: float, spec: ActionSpec) -> np.ndarray:
-    return spec.executed(np.append(delta, gripper)).astype(np.float32)
+    return spec.executed(np.append(delta, gripper)[: spec.dim]).astype(np.float32)
 
 
 def integrate(start: Pose, action: np.ndarray, spec: ActionSpec) -> Pose:
-    """The target after one action (7,): inverse of `relative_action` wherever nothing was clipped."""
+    """The target after one action (A,): inverse of `relative_action` wherever nothing was clipped."""
     action = np.asarray(action, float)
     angles = action[3:6] * spec.max_rot
     if spec.rotation == "extrinsic_xyz":
@@ -140,7 +141,7 @@ class ExecutedActions:
         """The last action could not hold all of its motion."""
 
     def read(self, target: Pose, gripper: float) -> np.ndarray:
-        """(7,) float32: the action that led to `target`; `gripper` is the last command to the gripper there."""
+        """(A,) float32: the action that led to `target`; `gripper` is the last command to the gripper there."""
         delta = scaled_delta(self.reached, target, self._spec)
         self.clipped = bool(np.abs(delta).max() > 1.0 + 1e-6)
         action = _executed(delta, gripper, self._spec)
@@ -150,7 +151,7 @@ class ExecutedActions:
 
 @dataclass(frozen=True)
 class ActionSequence:
-    """Executed actions of a recording: `actions` (T-1, 7) float32, `clipped` (T-1,) bool."""
+    """Executed actions of a recording: `actions` (T-1, A) float32, `clipped` (T-1,) bool."""
 
     actions: np.ndarray
     clipped: np.ndarray
@@ -159,10 +160,11 @@ class ActionSequence:
 def action_sequence(targets: list[Pose], grippers: np.ndarray, spec: ActionSpec) -> ActionSequence:
     """Actions between consecutive targets at T ticks.
 
-    `grippers` (T,) are the last gripper commands at the ticks; action t carries the one at t+1.
+    `grippers` (T,) are the last gripper commands at the ticks; action t carries the one at t+1. They have no effect on
+    a robot without a gripper.
     """
     executed = ExecutedActions(targets[0], spec)
-    actions = np.empty((len(targets) - 1, 7), np.float32)
+    actions = np.empty((len(targets) - 1, spec.dim), np.float32)
     clipped = np.zeros(len(targets) - 1, bool)
     for t, target in enumerate(targets[1:]):
         actions[t] = executed.read(target, grippers[t + 1])

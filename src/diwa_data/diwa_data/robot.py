@@ -21,8 +21,8 @@ class Observation:
     """Measured hand pose in the base frame."""
     target: Pose
     """Hand pose published last, in the base frame: what actions are read from."""
-    gripper_width: float
-    """Metres between the fingers."""
+    gripper_width: float | None
+    """Metres between the fingers; None on a robot without a gripper."""
     stamp: float
     """Capture time of the static frame, seconds."""
     received: float
@@ -74,4 +74,4 @@ class VectorEnvironment(Protocol):
     def step(
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One tick of raw actions (N, 7); `terminated` (N,) says which have succeeded since they started."""
+        """One tick of raw actions (N, A); `terminated` (N,) says which have succeeded since they started."""

@@ -102,6 +102,7 @@ class RobotConfig:
             robot=self.name,
             cameras=cameras,
             action=self.action,
+            state=self.action.state,
             inference_delay=self.inference_delay,
             scene_state=self.scene_state,
         )

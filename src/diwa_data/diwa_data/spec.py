@@ -28,6 +28,8 @@ MAX_RATE = 1000.0
 RESERVED = ("state", "action", "success", "stamp", "received", "scene_state")
 """Names of a dataset's rows that no camera can have."""
 _STATE_PARTS = {"position": 3, "rotation_6d": 6, "gripper_width": 1}
+STATE = tuple(_STATE_PARTS)
+"""Parts of the state of a robot with a gripper."""
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,63}")
 _NAME_RULE = f"letters, digits and '_', none of {', '.join(RESERVED)}"
 
@@ -64,7 +66,7 @@ class CameraSpec:
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """Seven numbers in [-1, 1]: position delta, rotation delta, gripper (conventions in `diwa_data.pose`)."""
+    """Numbers in [-1, 1]: position delta, rotation delta, gripper if there is one (conventions in `diwa_data.pose`)."""
 
     max_pos: float = 0.04
     """Metres per step and axis at full scale."""
@@ -76,6 +78,8 @@ class ActionSpec:
     """`extrinsic_xyz`: Euler angles of R' R^T; `euler_difference`: subtraction of Euler angles (CALVIN)."""
     gripper_open: float = 1.0
     """Sign that opens the gripper; values >= 0 open."""
+    gripper: bool = True
+    """The robot has a gripper; without one an action is 6 numbers and the state 9."""
 
     def __post_init__(self) -> None:
         for name in ("max_pos", "max_rot"):
@@ -84,15 +88,34 @@ class ActionSpec:
         _require(abs(self.gripper_open) == 1, "action.gripper_open", self.gripper_open, "1 or -1")
 
     @property
+    def dim(self) -> int:
+        """A: 7 numbers, or 6 without a gripper."""
+        return 6 + self.gripper
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Parts of the robot's state: without a gripper the last is missing."""
+        return STATE if self.gripper else STATE[:-1]
+
+    @property
     def null(self) -> np.ndarray:
-        """(7,) float32: no motion, gripper open. Stands before the first frame of every sequence."""
-        return np.array([0, 0, 0, 0, 0, 0, self.gripper_open], np.float32)
+        """(A,) float32: no motion, gripper open. Stands before the first frame of every sequence."""
+        return self.hold(self.gripper_open)
+
+    def hold(self, gripper: float) -> np.ndarray:
+        """(A,) float32: no motion, with this command to the gripper if there is one."""
+        return np.array([0, 0, 0, 0, 0, 0, gripper][: self.dim], np.float32)
 
     def executed(self, action: A) -> A:
-        """The executed form of a raw action (..., 7), an array or a tensor: clipped, gripper +1 (a >= 0) or -1."""
+        """The executed form of a raw action (..., A), an array or a tensor: clipped, gripper +1 (a >= 0) or -1."""
         action = action.clip(-1.0, 1.0)
-        action[..., 6] = 2 * (action[..., 6] >= 0) - 1
+        if self.gripper:
+            action[..., 6] = 2 * (action[..., 6] >= 0) - 1
         return action
+
+    def gripper_command(self, action: Any) -> float:
+        """The command to the gripper in an action (A,); open where there is none."""
+        return float(action[6]) if self.gripper else self.gripper_open
 
 
 @dataclass(frozen=True)
@@ -104,8 +127,8 @@ class Spec:
     cameras: tuple[CameraSpec, ...] = (CameraSpec("static"), CameraSpec("gripper"))
     """The first one is the clock of the dataset."""
     action: ActionSpec = field(default_factory=ActionSpec)
-    state: tuple[str, ...] = ("position", "rotation_6d", "gripper_width")
-    """Parts of the robot state: 3 + 6 + 1 numbers; metres."""
+    state: tuple[str, ...] = STATE
+    """Parts of the robot state: 3 + 6 + 1 numbers; metres. Without a gripper there is no `gripper_width`."""
     record_rate: float = 30.0
     """Frames per second of recordings, Hz."""
     rate: float = 7.5
@@ -120,7 +143,8 @@ class Spec:
             value = getattr(self, name)
             _require(0 < value <= MAX_RATE, name, value, f"a rate above 0 and up to {MAX_RATE} Hz")
         _require(0 <= self.inference_delay < math.inf, "inference_delay", self.inference_delay, "a number from 0 up")
-        _require({*self.state} <= {*_STATE_PARTS} and bool(self.state), "state", self.state, ", ".join(_STATE_PARTS))
+        why = f", as action.gripper is {str(self.action.gripper).lower()}"
+        _require(self.state == self.action.state, "state", self.state, ", ".join(self.action.state) + why)
         ratio = self.record_rate / self.rate
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise DiwaError(f"spec.rate {self.rate} Hz must divide spec.record_rate {self.record_rate} Hz")
@@ -129,7 +153,7 @@ class Spec:
 
     @property
     def action_dim(self) -> int:
-        return 7
+        return self.action.dim
 
     @property
     def state_dim(self) -> int:

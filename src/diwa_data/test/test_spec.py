@@ -56,3 +56,27 @@ def test_executed_clips_and_takes_the_sign_of_the_gripper() -> None:
     np.testing.assert_array_equal(action.executed(raw), expected)
     assert raw[0, 0] == 1.7  # the raw action is not changed
     np.testing.assert_array_equal(action.null, [0, 0, 0, 0, 0, 0, 1])
+
+
+def test_without_a_gripper_actions_have_six_numbers_and_states_nine() -> None:
+    action = ActionSpec(gripper=False)
+    spec = Spec(action=action, state=action.state)
+    assert (spec.action_dim, spec.state_dim, spec.state) == (6, 9, ("position", "rotation_6d"))
+    assert Spec.from_json(spec.to_json(), "here") == spec
+    np.testing.assert_array_equal(action.null, np.zeros(6, np.float32))
+    np.testing.assert_array_equal(action.executed(np.array([[1.7, 0, 0, 0, 0, -3.0]])), [[1, 0, 0, 0, 0, -1]])
+    assert action.gripper_command(action.null) == 1.0
+    with pytest.raises(
+        DiwaError, match=r"spec\.state is .*gripper_width.* must be position, rotation_6d, as action\.gr"
+    ):
+        Spec(action=action)
+    with pytest.raises(DiwaError, match=r"must be position, rotation_6d, gripper_width, as action\.gripper is true"):
+        Spec(state=action.state)
+    with pytest.raises(DiwaError, match=r"spec\.action\.gripper is False, expected True; .*state"):
+        require_same(Spec(), spec, "here")
+
+
+def test_a_spec_from_before_there_was_a_choice_has_a_gripper() -> None:
+    text = Spec().to_json().replace('"gripper": true, ', "")
+    assert text != Spec().to_json()
+    assert Spec.from_json(text, "here") == Spec()

@@ -38,7 +38,7 @@ class Tick:
     """Record of one control tick."""
 
     action: np.ndarray
-    """(7,) float32: the action that was commanded, after step, box and tilt limits."""
+    """(A,) float32: the action that was commanded, after step, box and tilt limits."""
     success_probability: float
     """The classifier's, before the action."""
     interventions: tuple[str, ...]
@@ -86,7 +86,10 @@ def control_loop(
     try:
         agent.reset(seed)
         first = robot.observe()
-        gripper = 1.0 if first.gripper_width > OPEN_WIDTH else -1.0  # what it holds is not dropped by an action of NaN
+        width = first.gripper_width
+        gripper = (
+            1.0 if width is None or width > OPEN_WIDTH else -1.0
+        )  # what it holds is not dropped by an action of NaN
         executed = safety.reset(first.target, gripper)
         sure = 0
         while len(ticks) < max_steps:

@@ -25,7 +25,7 @@ class LiveStreams:
         """`max_age`: seconds by which a stream may be older than the static frame."""
         self._spec, self._max_age = spec, max_age
         self._images = {messages.image_topic(camera.name): camera.name for camera in spec.cameras}
-        self.topics = (*self._images, messages.CURRENT_POSE, messages.JOINT_STATES)
+        self.topics = (*self._images, messages.CURRENT_POSE, *[messages.JOINT_STATES][: spec.action.gripper])
         """Topics to `feed`; our own target is fed by `feed_target`."""
         self._changed = threading.Condition()
         self._received: dict[str, float] = {}
@@ -81,6 +81,7 @@ class LiveStreams:
     def _observation(self, tick: Tick) -> Observation:
         values = {topic: decode_value(topic, tick.samples[topic].value, topic) for topic in self.topics}
         images = {name: values[topic] for topic, name in self._images.items()}
-        width = gripper_width(values[messages.JOINT_STATES], messages.JOINT_STATES)
+        joints = values.get(messages.JOINT_STATES)
+        width = None if joints is None else gripper_width(joints, messages.JOINT_STATES)
         pose, target = values[messages.CURRENT_POSE], tick.samples[messages.TARGET_POSE].value
         return Observation(images, pose, target, width, tick.stamp, tick.received)

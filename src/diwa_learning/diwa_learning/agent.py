@@ -29,7 +29,7 @@ class Decision:
     """The agent's wish at one tick."""
 
     action: np.ndarray
-    """(7,) float32 as executed: clipped, gripper +1 or -1. Safety limits come after it."""
+    """(A,) float32 as executed: clipped, gripper +1 or -1. Safety limits come after it."""
     success_probability: float
     """The classifier's view of the current state; NaN without a classifier."""
 
@@ -66,7 +66,7 @@ class Agent:
 
     @torch.inference_mode()
     def act(self, observation: Observation, executed: np.ndarray) -> Decision:
-        """One control tick; `executed` (7,) is the action that led to this observation, the null action at first."""
+        """One control tick; `executed` (A,) is the action that led to this observation, the null action at first."""
         noise = self.world_model.rssm.noise(1, rng=self._rng)
         features = self.filter(observation, executed, noise)
         if not self._queue:

@@ -51,7 +51,7 @@ class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     """One skill of a simulated robot behind the safety filter, as the control loop runs it.
 
     An observation holds what the networks see: an image (64, 64, 3) per camera, `state` (10,), `scene_state` and
-    `executed` (7,), the action that led to it after all limits. An action (7,) is relative (`diwa_data.pose`). The
+    `executed` (A,), the action that led to it after all limits. An action (A,) is relative (`diwa_data.pose`). The
     reward is 1 and the episode is terminated once the skill is done. A seed fixes the start.
     """
 
@@ -72,13 +72,13 @@ class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Cameras, state, action and rate."""
         self._safety = SafetyFilter(limits, spec)
         spaces: dict[str, gymnasium.Space[Any]] = {
-            "state": Box(-np.inf, np.inf, (10,), np.float32),
+            "state": Box(-np.inf, np.inf, (spec.state_dim,), np.float32),
             "scene_state": Box(-np.inf, np.inf, (len(spec.scene_state),), np.float64),
-            "executed": Box(-1, 1, (7,), np.float32),
+            "executed": Box(-1, 1, (spec.action_dim,), np.float32),
         }
         images = {camera.name: Box(0, 255, (*camera.size, 3), np.uint8) for camera in spec.cameras}
         self.observation_space: gymnasium.Space[Any] = Dict(images | spaces)
-        self.action_space = Box(-1, 1, (7,), np.float32)
+        self.action_space = Box(-1, 1, (spec.action_dim,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

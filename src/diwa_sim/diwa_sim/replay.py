@@ -55,11 +55,11 @@ def replay(dataset: Path) -> list[ReplayResult]:
 
 
 def run_open_loop(robot: SimulatedPanda, actions: np.ndarray) -> bool:
-    """Execute `actions` (T, 7) one tick each, integrated on the goal; whether the skill succeeded."""
+    """Execute `actions` (T, A) one tick each, integrated on the goal; whether the skill succeeded."""
     goal = robot.target_pose
     for action in actions:
         goal = integrate(goal, action, robot.spec.action)
-        robot.command(goal, float(action[6]))
+        robot.command(goal, robot.spec.action.gripper_command(action))
     return robot.succeeded()
 
 

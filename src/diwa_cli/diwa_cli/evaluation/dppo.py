@@ -126,7 +126,7 @@ class ParallelEnvironments:
     def step(
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One tick of raw actions (N, 7)."""
+        """One tick of raw actions (N, A)."""
         found = self._ask("step", [(actions[share],) for share in self._shares])
         terminated = np.concatenate([each[1] for each in found])
         observed = _joined([each[0] for each in found])

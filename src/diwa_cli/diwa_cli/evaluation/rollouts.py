@@ -160,8 +160,9 @@ class Tape:
 
     def __call__(self, observation: Observation, tick: Tick) -> None:
         """Take one control tick, after its command."""
-        frame = preprocess_observation(observation, self._environment.spec)
-        self._ticks.append((frame, observation.target, float(tick.action[6])))
+        spec = self._environment.spec
+        frame, gripper = preprocess_observation(observation, spec), spec.action.gripper_command(tick.action)
+        self._ticks.append((frame, observation.target, gripper))
         self._success.append(self._environment.succeeded())
 
     def episode(self, name: str) -> Episode:

@@ -69,7 +69,7 @@ def bag_ticks(bag: Bag, config: DatasetConfig) -> Iterator[Tick]:
     """
     spec, topics = bag.spec, needed_topics(bag.spec)
     bag.require_topics(topics)
-    ages = dict.fromkeys(topics[1:], config.max_age) | {messages.GRIPPER_COMMAND: math.inf}
+    ages = {topic: math.inf if topic == messages.GRIPPER_COMMAND else config.max_age for topic in topics[1:]}
     clock = TickClock(topics[0], ages, spec.record_rate, spec.frames_per_tick, config.max_missing)
     start, stop = bag.sidecar.mark("start"), bag.sidecar.mark("stop")
     first, last, now = -math.inf if start is None else start, math.inf if stop is None else stop, -math.inf
@@ -108,10 +108,8 @@ class _SegmentWriter:
             topic: decode_value(topic, sample.value, f"{self._bag}: {topic} at {sample.received:.3f} s")
             for topic, sample in tick.samples.items()
         }
-        width = gripper_width(values[messages.JOINT_STATES], f"{self._bag}: {messages.JOINT_STATES}")
-        state, gripper = robot_state(values[messages.CURRENT_POSE], width), values[messages.GRIPPER_COMMAND]
-        if not math.isfinite(gripper):
-            raise DiwaError(f"{self._bag}: {messages.GRIPPER_COMMAND} holds a value that is not finite")
+        width, gripper = self._gripper(values)
+        state = robot_state(values[messages.CURRENT_POSE], width)
         scene = self._scene(values.get(messages.SCENE_STATE, ()))
         row = _Row(tick.received, tick.stamp, tick.flagged, state, values[messages.TARGET_POSE], gripper, scene)
         cameras = {camera: values[messages.image_topic(camera.name)] for camera in self._spec.cameras}
@@ -128,7 +126,7 @@ class _SegmentWriter:
         ticks, action = self.ticks[:length], self._spec.action
         grippers = np.array([row.gripper for row in ticks])
         sequence = action_sequence([row.target for row in ticks], grippers, action)
-        hold = action.executed(np.array([[0, 0, 0, 0, 0, 0, grippers[-1]]], np.float32))
+        hold = action.executed(action.hold(grippers[-1])[None])
         rows = {
             "state": np.stack([row.state for row in ticks]),
             "action": np.concatenate([sequence.actions, hold]),
@@ -140,6 +138,15 @@ class _SegmentWriter:
         attributes = attributes | {"flagged": np.flatnonzero(flagged[:length]), "segment": self.number}
         self._writer.finish(rows, sequence.clipped, attributes)
         return True
+
+    def _gripper(self, values: dict[str, Any]) -> tuple[float | None, float]:
+        """The gripper's width, metres (None on a robot without one), and the last command to it."""
+        if not self._spec.action.gripper:
+            return None, self._spec.action.gripper_open
+        width = gripper_width(values[messages.JOINT_STATES], f"{self._bag}: {messages.JOINT_STATES}")
+        if not math.isfinite(values[messages.GRIPPER_COMMAND]):
+            raise DiwaError(f"{self._bag}: {messages.GRIPPER_COMMAND} holds a value that is not finite")
+        return width, values[messages.GRIPPER_COMMAND]
 
     def _scene(self, values: Any) -> np.ndarray:
         names, scene = self._spec.scene_state, np.array(values)

@@ -51,9 +51,9 @@ class Episode:
     images: dict[str, np.ndarray]
     """Camera name -> (T, 64, 64, 3) uint8 rgb; empty if loaded without images."""
     state: np.ndarray
-    """(T, 10) float32: position, 6D rotation, gripper width; metres."""
+    """(T, 10) float32: position, 6D rotation, gripper width; metres. (T, 9) without a gripper."""
     action: np.ndarray
-    """(T, 7) float32 in [-1, 1], executed actions; row t leads to frame t+1, the last row holds."""
+    """(T, A) float32 in [-1, 1], executed actions; row t leads to frame t+1, the last row holds."""
     success: np.ndarray
     """(T,) bool: at or after the operator's success mark."""
     stamp: np.ndarray

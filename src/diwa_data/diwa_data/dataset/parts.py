@@ -152,7 +152,12 @@ def build_file(
 def _require_identical(out: Path, identity: dict[str, Any]) -> None:
     with open_file(out) as file:
         built = parse_object(read_text(file.attrs, "identity", str(out)), f"{out}: identity", CURE)
-    require_same_settings(out, built, identity, otherwise="delete it, or choose another --out")
+    require_same_settings(out, _of_today(built, out), identity, otherwise="delete it, or choose another --out")
+
+
+def _of_today(identity: dict[str, Any], where: Path) -> dict[str, Any]:
+    """What is stored, with the fields of a spec that earlier versions did not have."""
+    return identity | {"spec": as_json(dataclasses.asdict(Spec.from_plain(identity.get("spec"), f"{where}: spec")))}
 
 
 def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
@@ -160,7 +165,7 @@ def _prepare_parts(parts: Path, identity: dict[str, Any]) -> None:
     settings = {key: identity[key] for key in ("spec", "config")}
     state, cure = parts / "settings.json", "delete the folder to start anew"
     if state.is_file():
-        require_same_settings(parts, read_object(state, cure), settings, otherwise=cure)
+        require_same_settings(parts, _of_today(read_object(state, cure), parts), settings, otherwise=cure)
         return
     require_ours(parts, "begun dataset", state.name)
     write_json(state, settings)

@@ -54,6 +54,7 @@ STATE_NAMES = {
 }
 """Names of the numbers of each part of `spec.state`."""
 ACTION_NAMES = ("delta_x", "delta_y", "delta_z", "delta_roll", "delta_pitch", "delta_yaw", "gripper")
+"""Names of an action's numbers; the last is missing on a robot without a gripper."""
 
 _BATCH = 512  # frames in memory
 
@@ -102,7 +103,7 @@ def feature_table(spec: Spec, video: bool) -> dict[str, dict[str, Any]]:
     features = {_image_key(camera.name): _image_feature(camera.size, spec.rate, video) for camera in spec.cameras}
     features |= {
         "observation.state": {"dtype": "float32", "shape": [spec.state_dim], "names": state},
-        "action": {"dtype": "float32", "shape": [spec.action_dim], "names": list(ACTION_NAMES)},
+        "action": {"dtype": "float32", "shape": [spec.action_dim], "names": list(ACTION_NAMES[: spec.action_dim])},
     }
     scalars = {"next.success": "bool", "timestamp": "float32"}
     scalars |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")

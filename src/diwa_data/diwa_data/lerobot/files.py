@@ -271,8 +271,8 @@ dataset = LeRobotDataset("{repo_id}")  # root="this folder" before it is uploade
 |---|---|
 {images}
 | `observation.state` | {state}; metres, base frame |
-| `action` | in [-1, 1]: position delta / {max_pos:g} m, rotation delta / {max_rot:g} rad ({rotation}), gripper \
-({opens} opens, {closes} closes); base frame; leads to the next frame |
+| `action` | in [-1, 1]: position delta / {max_pos:g} m, rotation delta / {max_rot:g} rad ({rotation}){gripper}; \
+base frame; leads to the next frame |
 | `next.success` | the skill is done in the next frame, by the operator's mark |
 
 The last frame of each recording has no action and is left out. `timestamp` counts control ticks. `spec.json` is the
@@ -285,6 +285,7 @@ def dataset_card(repo_id: str, spec: Spec, tasks: Sequence[str], episodes: int, 
     images = [
         f"| `observation.images.{camera.name}` | {camera.size[0]}x{camera.size[1]} rgb |" for camera in spec.cameras
     ]
+    opens = spec.action.gripper_open
     return _CARD.format(
         repo_id=repo_id,
         episodes=episodes,
@@ -297,6 +298,5 @@ def dataset_card(repo_id: str, spec: Spec, tasks: Sequence[str], episodes: int, 
         max_pos=spec.action.max_pos,
         max_rot=spec.action.max_rot,
         rotation=spec.action.rotation.replace("_", " "),
-        opens=f"{spec.action.gripper_open:+g}",
-        closes=f"{-spec.action.gripper_open:+g}",
+        gripper=f", gripper ({opens:+g} opens, {-opens:+g} closes)" if spec.action.gripper else "",
     )

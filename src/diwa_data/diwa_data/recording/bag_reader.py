@@ -147,8 +147,9 @@ def is_bag(path: Path) -> bool:
 def needed_topics(spec: Spec) -> list[str]:
     """Topics without which no dataset can be built; the images of the clock come first."""
     images = [messages.image_topic(camera.name) for camera in spec.cameras]
-    robot = [messages.CURRENT_POSE, messages.TARGET_POSE, messages.JOINT_STATES, messages.GRIPPER_COMMAND]
-    return [*images, *robot, *([messages.SCENE_STATE] if spec.scene_state else [])]
+    gripper = [messages.JOINT_STATES, messages.GRIPPER_COMMAND] if spec.action.gripper else []
+    scene = [messages.SCENE_STATE] if spec.scene_state else []
+    return [*images, messages.CURRENT_POSE, messages.TARGET_POSE, *gripper, *scene]
 
 
 class Bag:

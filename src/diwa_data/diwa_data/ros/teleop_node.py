@@ -131,7 +131,8 @@ class TeleopNode(Node):
         self._armed, self._released = True, False
         self._arm = Arm(self, config.teleop.limits, config.robot, config.max_pose_age, self._start_anew)
         self._target = publisher(self, messages.TARGET_POSE, 1)
-        self._gripper_command = publisher(self, messages.GRIPPER_COMMAND, LATCHED)
+        has_gripper = config.robot.action.gripper
+        self._gripper_command = publisher(self, messages.GRIPPER_COMMAND, LATCHED) if has_gripper else None
         self._diagnostics = Diagnostics(self)
         subscribe(self, messages.RECORDING, self._on_recording, LATCHED)
         every(self, 1.0 / config.teleop.rate, self._step)
@@ -180,7 +181,7 @@ class TeleopNode(Node):
         if self._teleoperator.is_left:
             self._arm.lose("the arm is elsewhere than its target: something else moves it, or it does not obey")
         changed = command.gripper != self._gripper or clock.now() - self._gripper_sent >= GRIPPER_REPEAT
-        if changed and self._known:
+        if changed and self._known and self._gripper_command:
             self._gripper, self._gripper_sent = command.gripper, clock.now()
             self._gripper_command(messages.encode_float(command.gripper))
 

@@ -49,16 +49,17 @@ def record_synthetic(
 ) -> Path:
     """Record one episode into `folder` and return its bag.
 
-    Poses, joints and frames at `spec.record_rate`, targets at 60 Hz received 1 ms after they are issued; the gripper
-    closes half-way. `success`: time of the success mark; `skip`: numbers of static frames that are lost; `noise`: the
-    images are noise, which hardly compresses.
+    Poses, joints and frames at `spec.record_rate`, targets at 60 Hz received 1 ms after they are issued; a gripper, if
+    the spec has one, closes half-way. `success`: time of the success mark; `skip`: numbers of static frames that are
+    lost; `noise`: the images are noise, which hardly compresses.
     """
     recorder = EpisodeRecorder(folder, spec, storage, min_free_mb=0)
     with recorder:
         recorder.start(0.0, labels)
         recorder.target(synthetic_pose(0.0), 0.0, 0.0)
-        recorder.gripper(1.0, 0.0)
-        marked = closed = False
+        marked, closed = False, not spec.action.gripper
+        if spec.action.gripper:
+            recorder.gripper(1.0, 0.0)
         for frame in range(round(seconds * spec.record_rate)):
             time = frame / spec.record_rate
             _record_robot(recorder, spec, time)
@@ -79,7 +80,8 @@ def record_synthetic(
 
 def _record_robot(recorder: EpisodeRecorder, spec: Spec, time: float) -> None:
     recorder.pose(synthetic_pose(time), time, time)
-    recorder.joints(JOINTS, READY, np.zeros(len(JOINTS)), time, time)
+    if spec.action.gripper:
+        recorder.joints(JOINTS, READY, np.zeros(len(JOINTS)), time, time)
     if spec.scene_state:
         recorder.scene_state(np.full(len(spec.scene_state), time), time)
 

@@ -44,10 +44,10 @@ def inspect_path(path: Path) -> str:
 
 
 def idle_share(actions: np.ndarray) -> float:
-    """Share of the actions (T, 7) in which nothing happens (see `IDLE`)."""
+    """Share of the actions (T, A) in which nothing happens (see `IDLE`)."""
     if len(actions) == 0:
         return 0.0
-    switched = np.diff(actions[:, 6], prepend=actions[0, 6]) != 0
+    switched = (np.diff(actions[:, 6:], axis=0, prepend=actions[:1, 6:]) != 0).any(axis=1)
     return float(((np.abs(actions[:, :6]) < IDLE).all(axis=1) & ~switched).mean())
 
 
@@ -99,10 +99,10 @@ def _motion(ticks: Sequence[Tick], bag: Bag) -> list[str]:
     for segment in segments:
         rows = [tick.samples for tick in ticks if tick.segment == segment]
         values = {
-            topic: [decode_value(topic, row[topic].value, f"{bag.path}: {topic}") for row in rows]
+            topic: [decode_value(topic, row[topic].value, f"{bag.path}: {topic}") for row in rows if topic in row]
             for topic in (messages.TARGET_POSE, messages.GRIPPER_COMMAND)
         }
-        grippers = np.array(values[messages.GRIPPER_COMMAND])
+        grippers = np.array(values[messages.GRIPPER_COMMAND] or [spec.action.gripper_open] * len(rows))
         sequence = action_sequence(values[messages.TARGET_POSE], grippers, spec.action)
         total += len(sequence.actions)
         clipped += int(sequence.clipped.sum())
@@ -188,9 +188,10 @@ def spec_lines(spec: Spec) -> list[str]:
         f"{c.name} {c.record_size[0]}x{c.record_size[1]} -> {c.size[0]}x{c.size[1]}" for c in spec.cameras
     )
     action = spec.action
+    gripper = "" if action.gripper else ", no gripper"
     return [
         f"spec: {spec.robot}; {cameras}; {spec.record_rate:g} -> {spec.rate:g} Hz; "
-        f"action {action.max_pos:g} m, {action.max_rot:g} rad, {action.frame} frame, {action.rotation}"
+        f"action {action.max_pos:g} m, {action.max_rot:g} rad, {action.frame} frame, {action.rotation}{gripper}"
     ]
 
 

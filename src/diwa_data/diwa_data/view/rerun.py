@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from diwa_data.dataset.dataset import Episode, open_episode
 from diwa_data.errors import DiwaError, how_to_install
@@ -114,7 +113,7 @@ def import_rerun() -> Any:
 TRAIL = 5.0
 """Seconds of the hand's and the target's way that stay visible."""
 
-_ACTIONS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+_ACTIONS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")  # the last is missing without a gripper
 
 
 def save_view(path: Path, episode: str | None, out: Path) -> None:
@@ -182,7 +181,8 @@ def _choose_bag(path: Path, episode: str | None) -> Path:
 def _log_bag(path: Path, stream: Any) -> None:
     with Bag(path) as bag:
         images = {messages.image_topic(camera.name): camera.name for camera in bag.spec.cameras}
-        topics = [topic for topic in bag.topics if topic in _SHOWN or topic in images]
+        shown = {*_SHOWN, *images} - (set() if bag.spec.action.gripper else {*_OF_GRIPPER})
+        topics = [topic for topic in bag.topics if topic in shown]
         stream.send_blueprint(_blueprint(bag.spec, _BAG_PLOTS))
         log, last = None, dict[str, float]()
         with progress(f"view {path.name}", sum(bag.topics[topic] for topic in topics), "messages") as bar:
@@ -211,8 +211,9 @@ def _log_annotations(sidecar: Sidecar, log: EpisodeLog, first: float) -> None:
         log.text(f"{name}: taken back by annotation" if received is None else f"{name} (annotated)")
 
 
+_OF_GRIPPER = (messages.JOINT_STATES, messages.GRIPPER_COMMAND)
 _SHOWN = (
-    *(messages.CURRENT_POSE, messages.TARGET_POSE, messages.JOINT_STATES, messages.GRIPPER_COMMAND),
+    *(messages.CURRENT_POSE, messages.TARGET_POSE, *_OF_GRIPPER),
     *(messages.CONTROLLER_JOY, messages.EPISODE_EVENT),
 )
 _BAG_PLOTS = {"lead_cm": "lead, cm", "gripper": "gripper", "controller": "controller", "gap_ms": "image gaps, ms"}
@@ -233,7 +234,7 @@ def _log_episode(episode: Episode, spec: Spec, stream: Any) -> None:
             _log_state(log, episode.state[tick])
             log.way("target", targets[tick])
             log.lead()
-            for name, value in zip(_ACTIONS, episode.action[tick], strict=True):
+            for name, value in zip(_ACTIONS, episode.action[tick], strict=False):
                 log.number(f"action/{name}", float(value))
             log.number("marks/success", float(episode.success[tick]))
             log.number("marks/flagged", float(tick in flagged))
@@ -245,11 +246,10 @@ def _log_episode(episode: Episode, spec: Spec, stream: Any) -> None:
 
 
 def _log_state(log: EpisodeLog, state: np.ndarray) -> None:
-    """A robot state (10,): position, first two columns of the rotation, gripper width."""
-    first, second = state[3:6].astype(float), state[6:9].astype(float)
-    rotation = Rotation.from_matrix(np.stack([first, second, np.cross(first, second)], axis=1))
-    log.pose("hand", Pose(state[:3].astype(float), rotation))
-    log.number("gripper/width_cm", 100 * float(state[9]))
+    """A robot state (10,), or (9,) without a gripper."""
+    log.pose("hand", Pose.from_state(state))
+    for width in state[9:]:
+        log.number("gripper/width_cm", 100 * float(width))
 
 
 def _blueprint(spec: Spec, plots: dict[str, str]) -> Any:

@@ -117,8 +117,9 @@ class RosRobot:
         self._stop = self._told = ""
         self._interventions: Counter[str] = Counter()
         self._target = publisher(node, messages.TARGET_POSE, 1)
-        self._gripper_command = publisher(node, messages.GRIPPER_COMMAND, LATCHED)
-        for topic in self._streams.topics:
+        has_gripper = spec.action.gripper
+        self._gripper_command = publisher(node, messages.GRIPPER_COMMAND, LATCHED) if has_gripper else None
+        for topic in dict.fromkeys((*self._streams.topics, messages.JOINT_STATES)):
             self._subscribe(topic)
         self._mode = ModeWatch(node, config.mode, self.stop)
         self._thread: threading.Thread | None = None
@@ -246,7 +247,8 @@ class RosRobot:
             except DiwaError as error:
                 self._node.get_logger().warn(str(error), throttle_duration_sec=5.0)
                 return
-            self._streams.feed(topic, data, header_stamp(data), received)
+            if topic in self._streams.topics:
+                self._streams.feed(topic, data, header_stamp(data), received)
 
         events = SubscriptionEventCallbacks(use_default_callbacks=False)
         message_class, callback = get_message(message_type(topic)), with_received(on_message)
@@ -269,7 +271,8 @@ class RosRobot:
             self._tell()
         elif topic == messages.JOINT_STATES:
             joints = decode_value(topic, data, topic)
-            self._width = gripper_width(joints, topic)
+            if self.spec.action.gripper:
+                self._width = gripper_width(joints, topic)
             if received - self._margin_seen > _JOINTS_EVERY:
                 self._margin_seen = received
                 self._margin = judge_joints(joints.name, joints.position, self._robot.joints)
@@ -330,7 +333,7 @@ class RosRobot:
         self._target(messages.encode_pose(motion.pose, time.time(), self._robot.base_frame))
         self._streams.feed_target(motion.pose, now)
         said, when = self._gripper_sent
-        if gripper != said or now - when >= GRIPPER_REPEAT:
+        if self._gripper_command and (gripper != said or now - when >= GRIPPER_REPEAT):
             self._gripper_sent = gripper, now
             self._gripper_command(messages.encode_float(gripper))
 

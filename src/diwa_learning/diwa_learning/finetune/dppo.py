@@ -128,7 +128,7 @@ class EnvironmentRollouts:
         return filter_frame(self.model, begin_filter(self.model, state), images, state, null, noise)
 
     def _play(self, filtered: FilterState, chunks: np.ndarray) -> tuple[FilterState, np.ndarray]:
-        """Filter states after the `chunks` (N, H, 7), a step a control tick, and who has succeeded (N,) bool."""
+        """Filter states after the `chunks` (N, H, A), a step a control tick, and who has succeeded (N,) bool."""
         for actions in chunks.swapaxes(0, 1):
             observed, _, succeeded, _, _ = self.environments.step(actions)
             images, state = self._tensors(observed)
