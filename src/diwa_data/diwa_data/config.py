@@ -175,13 +175,29 @@ def _say_once(line: str) -> None:
 
 
 def from_mapping(cls: type[T], values: dict[str, Any], where: str) -> T:
-    """Build the dataclass `cls` from nested plain values; `where` names the source in errors."""
-    _refuse_unknown(cls, values, where)
+    """Build the dataclass `cls` from nested plain values; `where` names the source in errors.
+
+    A dataclass whose files look otherwise has a method `gathered(values, where)` that makes its fields of theirs, and
+    its inverse `spread(values)`.
+    """
+    values = _known(cls, values, where)
     options = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _to_float})
     try:
         return dacite.from_dict(cls, values, options)
     except (DiwaError, dacite.DaciteError, TypeError, ValueError, ArithmeticError) as error:
         raise DiwaError(f"{where}: {' '.join(str(error).split())[:300]}") from error
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The nested plain values of a dataclass as files and ROS parameters have them: what `from_mapping` reads."""
+    values = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    return config.spread(values) if hasattr(config, "spread") else values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return to_mapping(value) if dataclasses.is_dataclass(value) else value
 
 
 def require_at_least(config: Any, minimum: int, *names: str) -> None:
@@ -239,13 +255,17 @@ def _to_float(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _refuse_unknown(cls: Any, values: Any, where: str) -> None:
+def _known(cls: Any, values: Any, where: str) -> dict[str, Any]:
+    """`values`, gathered as fields of `cls` where they need it. Raises `DiwaError` for those that are none."""
     if not isinstance(values, dict):
         raise DiwaError(f"{where}: expected keys and values, got {values!r:.100}")
-    known = {f.name: f for f in dataclasses.fields(cls)}
+    if hasattr(cls, "gathered"):
+        values = cls.gathered(values, where)
+    known, found = {f.name: f for f in dataclasses.fields(cls)}, {}
     for key, value in values.items():
         if key not in known:
             raise DiwaError(f"{where}: unknown key {key!r:.100}; known: {', '.join(known)}")
         default = known[key].default_factory if known[key].default_factory is not dataclasses.MISSING else None
-        if dataclasses.is_dataclass(default) and isinstance(value, dict):
-            _refuse_unknown(default, value, f"{where}.{key}")
+        nested = dataclasses.is_dataclass(default) and isinstance(value, dict)
+        found[key] = _known(default, value, f"{where}.{key}") if nested else value
+    return found

@@ -297,7 +297,7 @@ def require_same_settings(
     """Raise `DiwaError` if what goes on at `where` was begun with other settings than it goes on with `now`.
 
     It names every value that differs, by its dotted path, and ends in `otherwise`. Both are compared as JSON has them;
-    values whose paths are in `free` may change.
+    values whose paths are in `free` may change. A list that earlier versions did not know is as good as an empty one.
     """
     changes = [
         f"{path} was {a!r}, is {b!r}" for path, a, b in _differences("", earlier, as_json(now)) if path not in free
@@ -311,7 +311,7 @@ def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             yield from _differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
-    elif old != new:
+    elif old != new and (old, new) != (None, []):
         yield path, old, new
 
 
