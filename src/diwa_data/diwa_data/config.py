@@ -7,12 +7,14 @@ are errors that list the known ones.
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -34,6 +36,9 @@ RENAMED = {"guard": "ensemble"}
 
 RENAMED_KEYS = {"sweep": {"workers": "jobs"}}
 """Section -> deprecated key in it -> its name."""
+
+REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""An object by its module and its name there, such as `my_package.flow:FlowPolicy`."""
 
 DEFAULT_PRESET = "laptop"
 """Preset of a run that names none."""
@@ -211,6 +216,34 @@ def require_seed(seed: int) -> None:
     """Raise `DiwaError` if generators cannot begin with `seed`."""
     if not 0 <= seed < 1 << 63:
         raise DiwaError(f"seed is {seed}; it must be 0 or more and have at most 63 bits")
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """Name -> entry point, of all installed packages that have some in `group`."""
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def load_object(reference: str, what: str) -> Any:
+    """The object that `reference` names. `what` begins errors: `policy 'my_package.flow:FlowPolicy'`.
+
+    Raises `DiwaError` for whatever goes wrong while its module is imported.
+    """
+    if not REFERENCE.fullmatch(reference):
+        raise DiwaError(f"{what} is no object of a module: write it as MODULE:NAME")
+    module, _, name = reference.partition(":")
+    try:
+        return EntryPoint(name, reference, "").load()
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            cure = "install the package that brings it, or put its folder on PYTHONPATH"
+            raise DiwaError(f"{what}: there is no module {error.name}: {cure}") from error
+        raise DiwaError(f"{what}: {module} needs {error.name}, which is not installed") from error
+    except AttributeError as error:
+        raise DiwaError(f"{what}: {error}") from error
+    except Exception as error:  # of the code of others, which may raise anything
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        where = f'python -c "import {module}" says where'
+        raise DiwaError(f"{what}: {module} cannot be imported ({why}); {where}") from error
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
