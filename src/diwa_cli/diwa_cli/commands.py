@@ -135,8 +135,9 @@ def export_lerobot(args: list[str]) -> int:
 
 
 def bundle(args: list[str]) -> int:
-    from diwa_cli.pipeline.bundles import start_region
+    from diwa_cli.pipeline.bundles import require_made_for, start_region
     from diwa_data.files import require_new
+    from diwa_data.skills import skill_name
     from diwa_deploy.bundle import load_bundle, pack_bundles, skills_folder, write_bundle
     from diwa_learning.agent import load_agent
     from diwa_learning.world_model.model import load_world_model
@@ -163,11 +164,12 @@ def bundle(args: list[str]) -> int:
             base: Checkpoint of `diwa train-policy`, for comparisons of before and after.
             out: Folder to write; without it the bundle is installed in $DIWA_HOME/skills/SKILL (default ~/.diwa).
         """
-        folder = out or skills_folder() / skill
+        folder = out or skills_folder() / skill_name(skill)
         require_new(folder)
         spec = load_world_model(world_model, decodes=False).spec
         for one in (policy, base) if base else (policy,):
             load_agent(world_model, one, reward, spec)  # they belong together
+        require_made_for(skill, [policy, reward, *([base] if base else [])])
         parts = {"world_model": world_model, "policy": policy, "reward": reward} | ({"base": base} if base else {})
         card = {"skill": skill, "start": start_region(demonstrations, skill).to_card()}
         print(write_bundle(folder, parts, card).path)

@@ -92,7 +92,8 @@ def test_version(diwa):
     [
         (["fly"], "unknown command 'fly'; choose one of demo, skills"),
         (["recrod"], "experiment. Did you mean 'record'?"),
-        (["run-skill", "--skill", "Open-Drawr"], "turn_off_led. Did you mean 'open_drawer'?"),
+        (["run-skill", "--skill", "open_drawr"], "--checkpoint. Did you mean 'open_drawer'?"),
+        (["run-skill", "--skill", "Open-Drawer"], "'Open-Drawer' cannot name a skill"),
         (["demo", "--preset", "dbug"], "name a .yaml file. Did you mean 'debug'?"),
         (["view", "nowhere"], "nowhere does not exist"),
         (["inspect", "nowhere", "--thumbnails", "x.png"], "nowhere is no bag"),
@@ -112,7 +113,7 @@ def test_version(diwa):
         (["experiment", "alpha-bc", "runs/demo", "--alphas", "0"], "is gone: `diwa sweep --alphas 0 0.5 2"),
         (["experiment", "score", "nowhere"], "nowhere is no finished run"),
         (["run-skill", "--skill", "open_drawer", "--video", "."], ". is a folder, which is never replaced"),
-        (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of open_drawer, close_drawer"),
+        (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of close_drawer, move_slider_left"),
         (["record", "--out", "x", "--skill", "fly"], "unknown simulated task 'fly'"),
         (["demo", "--preset", "huge"], "unknown preset 'huge'; choose one of calvin, debug, laptop, paper"),
         (["finetune", "--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
@@ -272,7 +273,10 @@ def test_run_skill_with_a_bundle_and_with_an_installed_one(diwa, bundle, tmp_pat
     monkeypatch.setenv("DIWA_HOME", str(tmp_path))
     assert diwa("run-skill", "--skill", "open_drawer", *steps).status == 0
     monkeypatch.setattr("diwa_deploy.bundle.SHIPPED", tmp_path / "nothing")
-    assert "no bundle for skill 'close_drawer'" in diwa("run-skill", "--skill", "close_drawer").err
+    assert (
+        "unknown skill 'close_drawer'; choose one of open_drawer, or copy"
+        in diwa("run-skill", "--skill", "close_drawer").err
+    )
 
 
 def test_a_film_that_cannot_be_written_fails_no_run(diwa, bundle, checkpoints, tmp_path, monkeypatch):

@@ -292,26 +292,32 @@ def as_json(value: Any) -> Any:
 
 
 def require_same_settings(
-    where: object, earlier: Any, now: Any, free: Collection[str] = (), otherwise: str = "choose another folder"
+    where: object,
+    earlier: Any,
+    now: Any,
+    free: Collection[str] = (),
+    otherwise: str = "choose another folder",
+    usual: Any = None,
 ) -> None:
     """Raise `DiwaError` if what goes on at `where` was begun with other settings than it goes on with `now`.
 
-    It names every value that differs, by its dotted path, and ends in `otherwise`. Both are compared as JSON has them;
-    values whose paths are in `free` may change. A list that earlier versions did not know is as good as an empty one.
+    It names every value that differs, by its dotted path, and ends in `otherwise`. They are compared as JSON has them;
+    values whose paths are in `free` may change. What `earlier` does not name, being older than the setting, was as in
+    `usual`.
     """
-    changes = [
-        f"{path} was {a!r}, is {b!r}" for path, a, b in _differences("", earlier, as_json(now)) if path not in free
-    ]
+    found = _differences("", earlier, as_json(now), as_json(usual))
+    changes = [f"{path} was {a!r}, is {b!r}" for path, a, b in found if path not in free]
     if changes:
         raise DiwaError(f"{where} was begun differently: {'; '.join(changes)}. Restore that, or {otherwise}")
 
 
-def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    """(dotted path, old, new) of every leaf in which two JSON values differ."""
+def _differences(path: str, old: Any, new: Any, usual: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted path, old, new) of every leaf in which two JSON values differ; `usual` has what `old` lacks."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
-            yield from _differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
-    elif old != new and (old, new) != (None, []):
+            inner = usual.get(key) if isinstance(usual, dict) else None
+            yield from _differences(f"{path}.{key}".lstrip("."), old.get(key, inner), new.get(key), inner)
+    elif old != new:
         yield path, old, new
 
 

@@ -24,7 +24,7 @@ class Observation:
     gripper_width: float | None
     """Metres between the fingers; None on a robot without a gripper."""
     stamp: float
-    """Capture time of the first camera's frame, seconds."""
+    """Capture time of the static frame, seconds."""
     received: float
     """Time at which that frame arrived, seconds."""
     scene_state: np.ndarray | None = None
@@ -52,8 +52,12 @@ class Environment(Robot, Protocol):
     def reset(self, skill: str, seed: int) -> None:
         """Put the skill's furniture in its pre-state and everything else at random; same seed, same start."""
 
+    @property
+    def judged(self) -> bool:
+        """The skill of the last `reset` has an oracle here."""
+
     def succeeded(self) -> bool:
-        """The skill's oracle has been true at least once since `reset`."""
+        """The skill's oracle has been true at least once since `reset`. Raises `DiwaError` where nothing is judged."""
 
 
 class VectorEnvironment(Protocol):

@@ -77,3 +77,10 @@ def test_what_was_begun_with_other_settings_is_refused() -> None:
         r"alpha was None, is 0\.5\. Restore that, or choose another folder$",
     ):
         require_same_settings("runs/a", earlier, earlier | {"sim": {"size": (2, 4)}, "alpha": 0.5})
+
+
+def test_what_is_older_than_a_setting_was_begun_with_its_default() -> None:
+    earlier, usual = {"sim": {"size": [2, 3]}}, {"sim": {"size": (9, 9), "name": "table"}, "alpha": 0.5, "gone": 1}
+    require_same_settings("runs/a", earlier, {"sim": {"size": (2, 3), "name": "table"}, "alpha": 0.5}, usual=usual)
+    with pytest.raises(DiwaError, match=r"sim\.name was 'table', is 'chair'; alpha was 0\.5, is None\."):
+        require_same_settings("runs/a", earlier, {"sim": {"size": (2, 3), "name": "chair"}, "alpha": None}, usual=usual)

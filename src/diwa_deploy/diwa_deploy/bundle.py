@@ -139,13 +139,18 @@ def installed_skills() -> dict[str, Path]:
 
 
 def find_bundle(skill: str, checkpoint: Path | None = None) -> Bundle:
-    """The bundle in `checkpoint`, or else the one installed for `skill`; `DiwaError` where there is none."""
+    """The bundle in `checkpoint`, or else the one installed as `skill`; `DiwaError` where there is none.
+
+    An installed one goes by its folder's name; the one in `checkpoint` must be of this skill.
+    """
     skill_name(skill)
-    installed = installed_skills()
-    if checkpoint is None and skill not in installed:
-        otherwise = f", or copy its bundle to {skills_folder()} or name its folder with --checkpoint"
-        raise unknown("skill", skill, installed, otherwise)
-    bundle = load_bundle(checkpoint or installed[skill])
+    if checkpoint is None:
+        installed = installed_skills()
+        if skill not in installed:
+            otherwise = f", or copy its bundle to {skills_folder()} or name its folder with --checkpoint"
+            raise unknown("skill", skill, installed, otherwise)
+        return load_bundle(installed[skill])
+    bundle = load_bundle(checkpoint)
     if bundle.skill != skill:
         raise DiwaError(f"{bundle.path} holds the skill {bundle.skill!r}, not {skill!r}: run it with that name")
     return bundle

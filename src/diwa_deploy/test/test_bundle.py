@@ -72,6 +72,10 @@ def test_a_skill_of_any_name_is_found_and_a_typo_names_the_nearest(parts, tmp_pa
     monkeypatch.setenv("DIWA_HOME", str(tmp_path))
     bundle = write_bundle(tmp_path / "skills" / "pick_cup", parts, {"skill": "pick_cup"})
     assert find_bundle("pick_cup") == bundle
+    bundle.path.rename(tmp_path / "skills" / "pick_blue_cup")
+    found = find_bundle("pick_blue_cup")
+    assert (found.skill, found.path.name) == ("pick_cup", "pick_blue_cup")
+    found.path.rename(bundle.path)
     with pytest.raises(DiwaError, match=r"unknown skill 'pick_cap'; .*close_drawer, .*Did you mean 'pick_cup'\?"):
         find_bundle("pick_cap")
 

@@ -72,6 +72,11 @@ class CalvinEnvironment:
         done = self._goal.achieved(self.spec.scene_state, self._begun, self._scene)
         self._succeeded = self._succeeded or bool(done)
 
+    @property
+    def judged(self) -> bool:
+        """Always: `reset` takes nothing else."""
+        return True
+
     def succeeded(self) -> bool:
         """The skill's goal has been met at least once since `reset`."""
         return self._succeeded

@@ -17,8 +17,7 @@ from diwa_data.motion import MotionLimits
 from diwa_data.robot import Environment
 from diwa_deploy.bundle import Bundle, find_bundle
 from diwa_deploy.control import ControlResult, SkillRunner
-from diwa_learning.core.checkpoint import read_spec
-from diwa_sim.environments import EnvironmentConfig, open_environment, seeing
+from diwa_sim.environments import EnvironmentConfig, open_environment
 from diwa_sim.replay import replay, success_shares
 from diwa_sim.table import SimConfig
 
@@ -67,7 +66,7 @@ class RunSkillJob(Job):
             require_output(video)
             if video.suffix.lower() != ".mp4":
                 raise DiwaError(f"{video} is no .mp4 file: films are written as MP4")
-        robot = open_environment(seeing(config.chosen(self.sim), read_spec(bundle.world_model)), config.limits)
+        robot = open_environment(config.chosen(self.sim), config.limits)
         try:
             runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)
             robot.reset(bundle.skill, config.seed)
@@ -87,12 +86,19 @@ def description(bundle: Bundle, result: ControlResult, robot: Environment) -> st
         [
             f"{bundle.skill}: ended by {result.reason} after {result.steps} steps "
             f"({result.steps / robot.spec.rate:.1f} s of robot time)",
-            f"  simulator's oracle   {'done' if robot.succeeded() else 'not done'}",
+            f"  simulator's oracle   {verdict(robot)}",
             f"  classifier           {result.ticks[-1].success_probability:.2f} at the end",
             f"  safety interventions {limits}",
             "  decision time        median {:.1f} ms, p99 {:.1f} ms".format(*latency(result)),
         ]
     )
+
+
+def verdict(robot: Environment) -> str:
+    """The simulator's, where the skill is one of its tasks."""
+    if not robot.judged:
+        return "none: the simulator has no task of this name"
+    return "done" if robot.succeeded() else "not done"
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 from diwa_cli.doctor import versions
 from diwa_cli.evaluation.evaluate import difference_summary, rate_summary
 from diwa_cli.pipeline.results import JudgedRun
-from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder
+from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder, read_metrics
 from diwa_data.dataset.dataset import load_dataset
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import folder_size
 from diwa_data.pose import Pose
 from diwa_data.spec import Spec
@@ -25,8 +25,16 @@ def start_region(demonstrations: Path, skill: str) -> StartRegion:
     episodes = load_dataset(demonstrations, images=False).episodes
     first = [e for e in episodes if e.attributes["skill"] == skill and not e.attributes["segment"]]
     if not first:
-        raise DiwaError(f"{demonstrations} holds no demonstration of {skill}")
+        shown = sorted({e.attributes["skill"] for e in episodes} - {""})
+        raise unknown(f"skill in {demonstrations}", skill, shown)
     return StartRegion.of([Pose.from_state(episode.state[0]) for episode in first])
+
+
+def require_made_for(skill: str, checkpoints: Sequence[Path]) -> None:
+    """Raise `DiwaError` if one of the `checkpoints`, which are sound, is for another skill."""
+    for path in checkpoints:
+        if (made_for := (read_metrics(path) or {}).get("skill")) != skill:
+            raise DiwaError(f"{path} is for the skill {made_for!r}, not {skill!r}: give --skill {made_for}")
 
 
 def skills_table() -> str:

@@ -73,7 +73,7 @@ class SweepConfig(Amounts):
     """Settings of `diwa sweep`."""
 
     skills: tuple[str, ...] = (ALL,)
-    """Skills to learn; `all` for the eight."""
+    """Simulated tasks to learn; `all` for every one."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of policy, classifier and fine-tuning."""
     alphas: tuple[float, ...] = ()
@@ -96,7 +96,7 @@ class DemoConfig(Amounts):
     """Settings of `diwa demo`."""
 
     skill: str = "open_drawer"
-    """Skill to learn."""
+    """Simulated task to learn."""
     curve_checkpoints: int = 5
     """Checkpoints on the learning curve, the policy before fine-tuning included."""
 
@@ -158,7 +158,14 @@ class Sweep:
         del settings["curve"]
         for values in settings.values():
             values.pop("skill", None)
+        del settings["finetune"]["alpha_bc_of"]  # it names the runs
         return {"sweep": dataclasses.asdict(self.config), **settings}
+
+
+def usual() -> dict[str, Any]:
+    """The defaults of the settings in `Sweep.identity`: a sweep that is older than a setting ran with its default."""
+    kinds = {"sweep": SweepConfig, **get_type_hints(Settings)}
+    return {name: dataclasses.asdict(kind()) for name, kind in kinds.items()}
 
 
 @cache

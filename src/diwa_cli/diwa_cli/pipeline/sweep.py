@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 from diwa_cli.doctor import machine, versions
 from diwa_cli.pipeline.bundles import write_sweep_bundles
 from diwa_cli.pipeline.execute import Outcome, Phase, run_inline
-from diwa_cli.pipeline.plan import FREE, DemoConfig, Sweep, SweepConfig, plan
+from diwa_cli.pipeline.plan import FREE, DemoConfig, Sweep, SweepConfig, plan, usual
 from diwa_cli.pipeline.results import JudgedRun, headline, judged_runs, results, table, write_rollouts
 from diwa_cli.report.report import write_report
 from diwa_cli.run_folder import SweepFolder
-from diwa_data.config import Job, Source
+from diwa_data.config import Job, Source, merged
 from diwa_data.errors import DiwaError, how_to_install
 from diwa_data.files import FolderLock, as_json, require_ours, require_output, require_same_settings, write_json
 from diwa_deploy.bundle import is_plain_bundle
@@ -134,7 +134,7 @@ def claim(folder: SweepFolder, command: str, config: dict[str, Any], free: Colle
         raise DiwaError(f"{folder.path} holds {', '.join(earlier)} and no sweep: choose another --out")
     if earlier:
         allowed = {f"sweep.{name}" for name in free}
-        require_same_settings(folder.path, earlier, config, allowed, "choose another --out")
+        require_same_settings(folder.path, earlier, config, allowed, "choose another --out", usual())
     if earlier != as_json(config):
         description = {"command": command, "versions": versions(), "machine": machine(), "config": config}
         write_json(folder.description, description)
@@ -200,5 +200,10 @@ def is_alike(phase: str, same: Collection[str]) -> bool:
 
 def alike(one: SweepFolder, other: SweepFolder) -> set[str]:
     """Sections of the configuration in which two sweeps agree, but for how many processes work on it."""
-    mine, theirs = ({name: {**s, "workers": 0} for name, s in folder.config.items()} for folder in (one, other))
+    defaults = as_json(usual())
+
+    def sections(folder: SweepFolder) -> dict[str, Any]:
+        return {name: {**merged(defaults.get(name, {}), s), "workers": 0} for name, s in folder.config.items()}
+
+    mine, theirs = sections(one), sections(other)
     return {name for name in mine if mine[name] == theirs.get(name)} - {"sweep"}

@@ -127,6 +127,20 @@ def test_a_sweep_of_nothing_or_of_unknown_skills_is_refused(config, message):
         Sweep(config, Source("debug")).runs()
 
 
+def test_a_sweep_that_is_older_than_a_setting_goes_on(tmp_path):
+    folder, what = SweepFolder(tmp_path), Sweep(SweepConfig(skills=("open_drawer",)), Source("debug"))
+    claim(folder, "diwa sweep", what.identity())
+    found = json.loads(folder.description.read_text())
+    del found["config"]["reward"]["goal"], found["config"]["sweep"]["videos"]
+    folder.description.write_text(json.dumps(found))
+    claim(folder, "diwa sweep", what.identity())
+    assert folder.config == json.loads(json.dumps(what.identity()))
+    del found["config"]["reward"]["width"]
+    folder.description.write_text(json.dumps(found))
+    with pytest.raises(DiwaError, match=r"reward\.width was 512, is 32\. Restore that"):
+        claim(folder, "diwa sweep", what.identity())
+
+
 def judged(seed, base, tuned):
     """A finished run of open_drawer with these successes."""
 

@@ -39,7 +39,7 @@ class RecordConfig:
     device: Literal["scripted", "keyboard", "webxr", "vive"] = "scripted"
     """Who holds the controller."""
     skill: str = ""
-    """Skill to demonstrate; empty records play."""
+    """Skill to demonstrate: any name, for the scripted operator a simulated task. Empty records play."""
     episodes: int = 50
     """Demonstrations to record (with a skill)."""
     minutes: float = 360.0

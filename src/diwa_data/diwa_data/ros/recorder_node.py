@@ -23,6 +23,7 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.distributions import close_writer, topic_metadata
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, MatchedSubscriptions, publisher, subscribe
+from diwa_data.skills import skill_name
 
 PREFLIGHT = 2.0
 """Seconds after which the operator is told what is silent."""
@@ -113,6 +114,8 @@ class RecorderNode(Node):
         super().__init__("recorder", automatically_declare_parameters_from_overrides=True)
         config = read_parameters(self, RecorderConfig)
         spec, folder = config.robot.spec, expanded(config.folder).resolve()
+        if config.skill:
+            skill_name(config.skill)
         source, required = "demonstration" if config.skill else "play", tuple(needed_topics(spec))
         labels = {"source": source, "skill": config.skill, "operator": config.operator}
         settings = (required, config.storage, config.min_free_mb, config.robot.base_frame)

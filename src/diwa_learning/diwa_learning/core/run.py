@@ -34,7 +34,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from diwa_data.config import merged, require_seed
+from diwa_data.config import require_seed
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import FolderLock, as_json, atomic_path, parse_json, remove, require_ours, require_same_settings
 from diwa_data.progress import progress
@@ -251,9 +251,8 @@ class TrainingRun:
             raise DiwaError(f"{self.out} holds a {header['phase']} run, not {self.phase}: choose another folder")
         require_same(checkpoint.read_spec(self.out), self.spec, "the data for this run")
         mine = {"world_model": self.world_model_hash, "inputs": self.inputs, "config": dataclasses.asdict(self.config)}
-        earlier = {key: header.get(key) for key in mine}
-        earlier["config"] = merged(dataclasses.asdict(type(self.config)()), header["config"])  # keys newer than the run
-        require_same_settings(self.out, as_json(earlier), mine)
+        usual = {"config": dataclasses.asdict(type(self.config)())}
+        require_same_settings(self.out, {key: header.get(key) for key in mine}, mine, usual=usual)
 
     @contextmanager
     def _deferred_interrupt(self) -> Iterator[None]:

@@ -24,8 +24,8 @@ from diwa_learning.world_model.model import LoadedWorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint
 from diwa_learning.world_model.rssm import State
 
-ALPHA_BC = {"open_drawer": 0.10, "close_drawer": 0.025, "turn_on_led": 0.025}
-ALPHA_BC_DEFAULT = 0.05
+ALPHA_BC = 0.05
+"""alpha_BC of a skill for which the configuration has no other."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class FinetuneConfig:
     critic_warmup: int = 5
     """First iterations that train the critic alone."""
     alpha_bc: float | None = None
-    """Weight of KL(pi_pre || pi_theta); None = the skill's value in the paper, 0 = off."""
+    """Weight of KL(pi_pre || pi_theta); None = the skill's own in `alpha_bc_of`, or else 0.05; 0 = off."""
+    alpha_bc_of: dict[str, float] = field(default_factory=dict)
+    """Skill -> its weight, for skills that need another than 0.05."""
     target_kl: float | None = None
     """KL(pi_pre || pi_theta) for which alpha_BC is set anew after every iteration; None = it stays as it is."""
     checkpoint_every: int = 50
@@ -67,7 +69,7 @@ class FinetuneConfig:
 
     def alpha_for(self, skill: str) -> float:
         """alpha_BC of a skill."""
-        return ALPHA_BC.get(skill, ALPHA_BC_DEFAULT) if self.alpha_bc is None else self.alpha_bc
+        return self.alpha_bc_of.get(skill, ALPHA_BC) if self.alpha_bc is None else self.alpha_bc
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The shared loop: continuing to the bit, refusing what does not fit, Ctrl-C."""
 
+import json
 import os
 import signal
 import time
@@ -78,6 +79,17 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path):
     assert_equal(weights(tmp_path / "straight"), weights(tmp_path / "killed"))
     assert [step for step, _ in run.history["loss"]] == list(range(20))
     assert not (tmp_path / "killed" / "resume").exists()
+
+
+def test_a_run_that_is_older_than_a_setting_continues(tmp_path):
+    with pytest.raises(MemoryError):
+        train(tmp_path, kill_at=13)
+    header = json.loads((tmp_path / "config.json").read_text())
+    del header["config"]["width"]
+    (tmp_path / "config.json").write_text(json.dumps(header))
+    with pytest.raises(DiwaError, match=r"config\.width was \d+, is 3\. Restore that"):
+        train(tmp_path, ToyConfig(width=3))
+    assert train(tmp_path).finished
 
 
 def test_ctrl_c_ends_the_step_saves_and_continues(tmp_path, capsys):
