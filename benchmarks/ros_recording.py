@@ -28,21 +28,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--storage", default="mcap", choices=["mcap", "sqlite3"])
+    parser.add_argument("--robot-file", default="", help="robot file of the simulated robot, with its cameras")
     parser.add_argument("--out", type=Path, default=Path("docs/results/ros_recording.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        nodes = record(Path(folder), arguments.minutes, arguments.storage)
+        nodes = record(Path(folder), arguments.minutes, arguments.storage, arguments.robot_file)
         (bag,) = find_bags([Path(folder)])
         result = {"minutes": arguments.minutes, "storage": arguments.storage, **judge(bag), "nodes": nodes}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
-def record(folder: Path, minutes: float, storage: str) -> dict[str, dict[str, float]]:
+def record(folder: Path, minutes: float, storage: str, robot_file: str) -> dict[str, dict[str, float]]:
     """Record one episode of play; CPU (share of a core) and memory (MB) of every node while it ran."""
     seconds = 60 * minutes
     values = {"device": "scripted", "robot": "sim", "bag_dir": folder, "storage": storage, "episodes": 1}
-    words = [f"{name}:={value}" for name, value in (values | {"episode_seconds": seconds}).items()]
+    values |= {"episode_seconds": seconds} | ({"robot_file": robot_file} if robot_file else {})
+    words = [f"{name}:={value}" for name, value in values.items()]
     command = ["ros2", "launch", "diwa_data", "teleop_record.launch.py", *words]
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as launch:
         try:

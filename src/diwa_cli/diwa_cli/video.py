@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw
 
 from diwa_cli.run_folder import in_a_line
 from diwa_data.files import atomic_path
+from diwa_data.images import fitted
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Tick
 from diwa_learning.world_model.open_loop import draw_filmstrip
@@ -69,9 +69,9 @@ def failure_as_warning(path: Path) -> Iterator[None]:
 
 
 def compose(observation: Observation, cameras: Sequence[str], probability: float, done: bool) -> np.ndarray:
-    """One video frame (H, W, 3) uint8: the cameras' images side by side, at the first one's size, the bar below."""
-    height, width = observation.images[cameras[0]].shape[:2]
-    images = np.hstack([cv2.resize(observation.images[name], (width, height)) for name in cameras])
+    """One video frame (H, W, 3) uint8: the cameras' images side by side, at the first one's height, the bar below."""
+    height = observation.images[cameras[0]].shape[0]
+    images = np.hstack([fitted(observation.images[name], height=height) for name in cameras])
     bar = np.empty((BAR_HEIGHT, images.shape[1], 3), np.uint8)
     bar[:] = EMPTY_COLOR
     bar[:, : round(probability * images.shape[1])] = DONE_COLOR if done else BAR_COLOR
@@ -110,10 +110,11 @@ def read_video(path: Path) -> tuple[np.ndarray, float]:
     return np.stack(frames), about["fps"]
 
 
-def draw_pair(videos: Mapping[str, Path], strip: Path, film: Path) -> None:
+def draw_pair(videos: Mapping[str, Path], strip: Path, film: Path, width: int) -> None:
     """Write a filmstrip (png, one row a video) and an animation (gif) of videos: label -> mp4 of `Film`.
 
-    A video that ended keeps its last frame until the longest ends. The strip shows the first camera alone.
+    A video that ended keeps its last frame until the longest ends. The strip shows the first camera alone, whose
+    images are `width` pixels wide.
     """
     read = {label: read_video(path) for label, path in videos.items()}
     length, rate = max(len(frames) for frames, _ in read.values()), max(rate for _, rate in read.values())
@@ -122,7 +123,7 @@ def draw_pair(videos: Mapping[str, Path], strip: Path, film: Path) -> None:
         for label, (frames, _) in read.items()
     }
     times = np.linspace(0, length - 1, COLUMNS).round().astype(int)
-    rows = {label.replace(" ", "\n"): clip[times, :-BAR_HEIGHT, : clip.shape[2] // 2] for label, clip in clips.items()}
+    rows = {label.replace(" ", "\n"): clip[times, :-BAR_HEIGHT, :width] for label, clip in clips.items()}
     draw_filmstrip(strip, rows)
     shown = [*range(length), *[length - 1] * PAUSE]
     images = [np.concatenate([captioned(clip[t], label) for label, clip in clips.items()]) for t in shown]

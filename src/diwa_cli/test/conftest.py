@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -84,6 +84,7 @@ def run(tmp_path_factory) -> Path:
     kl = {"recorded": 1.0, "shuffled": 2.5}
     about = {"open_loop_steps": strip, "parameters": 12_000, "steps": 10, "frames": 1500, "action_kl": kl}
     write(folder / "world_model/metrics.json", {"history": {"loss": [[s, 10.0 - s] for s in range(10)]}, **about})
+    write(folder / "world_model/spec.json", asdict(Spec()))
     cv2.imwrite(str(folder / "world_model" / "open_loop.png"), np.zeros((8, 16, 3), np.uint8))
     replay = {"minimum": 0.95, "shares": {"open_drawer": 1.0}, "episodes": [{"succeeded": True}]}
     write(folder / "open_drawer/replay.json", replay)

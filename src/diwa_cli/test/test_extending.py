@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,16 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
+from diwa_data.dataset.file import EpisodeWriter, new_file, write_digest
+from diwa_data.motion import MotionLimits
+from diwa_learning.core.checkpoint import load_checkpoint, save_checkpoint
+from diwa_learning.reward.classifier import RewardConfig
+from diwa_sim.table import SimConfig
 
 PAGE = Path(__file__).parents[3] / "docs/extending.md"
 SECTIONS = (
@@ -38,10 +48,36 @@ SECTIONS = (
     "Bags of another lab",
     "A policy class",
 )
-GIVEN: dict[str, Callable[[Path, pytest.FixtureRequest], None]] = {}
-"""Section -> what puts its reader's files into the folder."""
 SECONDS = 120
 """Time after which a block of commands is stuck."""
+
+
+def a_demo(folder: Path, request: pytest.FixtureRequest) -> None:
+    """`runs/demo` of open_drawer, made small: untrained networks, and two of their rollouts for demonstrations."""
+    networks, demo = request.getfixturevalue("checkpoints"), folder / "runs/demo"
+    shutil.copytree(networks.world_model, demo / "world_model")
+    doubting = load_checkpoint(networks.reward, "reward")
+    doubting.weights["head.2.bias"] += torch.tensor([5.0, -5.0])  # nothing is a success to it: dreams can start
+    about, key, config = {"skill": "open_drawer"}, doubting.world_model_hash, doubting.config_as(RewardConfig)
+    reward = demo / "open_drawer/seed_0/reward"
+    save_checkpoint(reward, "reward", doubting.weights, config, doubting.spec, about, key)
+    setting = Setting("open_drawer", networks.world_model, networks.reward, 16, MotionLimits(), SimConfig())
+    path, spec = demo / "open_drawer/demonstrations.h5", doubting.spec
+    with new_file(path) as file:
+        file.attrs["spec"] = spec.to_json()
+        for number, episode in enumerate(tape_rollouts(networks.policy, [1, 2], setting)):
+            writer = EpisodeWriter(file.create_group(f"episodes/{number:06d}"), spec)
+            for row in range(len(episode)):
+                writer.add_images({name: images[row] for name, images in episode.images.items()})
+            names = ("state", "action", "success", "stamp", "received", "scene_state")
+            rows = {name: getattr(episode, name) for name in names}
+            shown = {"source": "demonstration", "skill": "open_drawer", "labels": "{}"}
+            writer.finish(rows, np.zeros(len(episode) - 1, bool), shown)
+    write_digest(path)
+
+
+GIVEN: dict[str, Callable[[Path, pytest.FixtureRequest], None]] = {"A policy class": a_demo}
+"""Section -> what puts the files of its reader into the folder."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +143,7 @@ def test_the_sections_stand_in_order_and_every_block_is_of_a_known_kind():
             assert not block.title or f"`{block.title}`" in block.above, f"{where}: the text does not name the file"
 
 
-@pytest.mark.parametrize(("name", "ros"), cases())
+@pytest.mark.parametrize(("name", "ros"), list(cases()))
 def test_a_section_works_as_it_is_printed(name, ros, tmp_path, request):
     folder = tmp_path / "reader"
     folder.mkdir()
@@ -152,7 +188,7 @@ def surroundings(folder: Path, domain: int) -> dict[str, str]:
 
 def run(block: Block, folder: Path, environment: dict[str, str]) -> None:
     """Run a block of commands; what it leaves running is ended with it."""
-    command = ["bash", "-euo", "pipefail", "-c", block.text]
+    command = ["bash", "-eo", "pipefail", "-c", block.text]
     with subprocess.Popen(
         command,
         cwd=folder,

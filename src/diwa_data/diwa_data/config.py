@@ -7,12 +7,14 @@ are errors that list the known ones.
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -34,6 +36,9 @@ RENAMED = {"guard": "ensemble"}
 
 RENAMED_KEYS = {"sweep": {"workers": "jobs"}}
 """Section -> deprecated key in it -> its name."""
+
+REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""An object by its module and its name there, such as `my_package.flow:FlowPolicy`."""
 
 DEFAULT_PRESET = "laptop"
 """Preset of a run that names none."""
@@ -175,13 +180,29 @@ def _say_once(line: str) -> None:
 
 
 def from_mapping(cls: type[T], values: dict[str, Any], where: str) -> T:
-    """Build the dataclass `cls` from nested plain values; `where` names the source in errors."""
-    _refuse_unknown(cls, values, where)
+    """Build the dataclass `cls` from nested plain values; `where` names the source in errors.
+
+    A dataclass whose files look otherwise has a method `gathered(values, where)` that makes its fields of theirs, and
+    its inverse `spread(values)`.
+    """
+    values = _known(cls, values, where)
     options = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _to_float})
     try:
         return dacite.from_dict(cls, values, options)
     except (DiwaError, dacite.DaciteError, TypeError, ValueError, ArithmeticError) as error:
         raise DiwaError(f"{where}: {' '.join(str(error).split())[:300]}") from error
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The nested plain values of a dataclass as files and ROS parameters have them: what `from_mapping` reads."""
+    values = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    return config.spread(values) if hasattr(config, "spread") else values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return to_mapping(value) if dataclasses.is_dataclass(value) else value
 
 
 def require_at_least(config: Any, minimum: int, *names: str) -> None:
@@ -195,6 +216,34 @@ def require_seed(seed: int) -> None:
     """Raise `DiwaError` if generators cannot begin with `seed`."""
     if not 0 <= seed < 1 << 63:
         raise DiwaError(f"seed is {seed}; it must be 0 or more and have at most 63 bits")
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """Name -> entry point, of all installed packages that have some in `group`."""
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def load_object(reference: str, what: str) -> Any:
+    """The object that `reference` names. `what` begins errors: `policy 'my_package.flow:FlowPolicy'`.
+
+    Raises `DiwaError` for whatever goes wrong while its module is imported.
+    """
+    if not REFERENCE.fullmatch(reference):
+        raise DiwaError(f"{what} is no object of a module: write it as MODULE:NAME")
+    module, _, name = reference.partition(":")
+    try:
+        return EntryPoint(name, reference, "").load()
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            cure = "install the package that brings it, or put its folder on PYTHONPATH"
+            raise DiwaError(f"{what}: there is no module {error.name}: {cure}") from error
+        raise DiwaError(f"{what}: {module} needs {error.name}, which is not installed") from error
+    except AttributeError as error:
+        raise DiwaError(f"{what}: {error}") from error
+    except Exception as error:  # of the code of others, which may raise anything
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        where = f'python -c "import {module}" says where'
+        raise DiwaError(f"{what}: {module} cannot be imported ({why}); {where}") from error
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -239,13 +288,17 @@ def _to_float(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _refuse_unknown(cls: Any, values: Any, where: str) -> None:
+def _known(cls: Any, values: Any, where: str) -> dict[str, Any]:
+    """`values`, gathered as fields of `cls` where they need it. Raises `DiwaError` for those that are none."""
     if not isinstance(values, dict):
         raise DiwaError(f"{where}: expected keys and values, got {values!r:.100}")
-    known = {f.name: f for f in dataclasses.fields(cls)}
+    if hasattr(cls, "gathered"):
+        values = cls.gathered(values, where)
+    known, found = {f.name: f for f in dataclasses.fields(cls)}, {}
     for key, value in values.items():
         if key not in known:
             raise DiwaError(f"{where}: unknown key {key!r:.100}; known: {', '.join(known)}")
         default = known[key].default_factory if known[key].default_factory is not dataclasses.MISSING else None
-        if dataclasses.is_dataclass(default) and isinstance(value, dict):
-            _refuse_unknown(default, value, f"{where}.{key}")
+        nested = dataclasses.is_dataclass(default) and isinstance(value, dict)
+        found[key] = _known(default, value, f"{where}.{key}") if nested else value
+    return found

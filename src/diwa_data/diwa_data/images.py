@@ -23,7 +23,7 @@ class Frame:
     """One control tick as the networks see it."""
 
     images: dict[str, np.ndarray]
-    """Camera name -> rgb image (64, 64, 3) uint8."""
+    """Camera name -> rgb image (H, W, 3) uint8 at the camera's `size`."""
     state: np.ndarray
     """Robot state (10,) float32: position, 6D rotation, gripper width; (9,) without a gripper."""
     scene_state: np.ndarray | None = None
@@ -31,7 +31,7 @@ class Frame:
 
 
 def preprocess(image: np.ndarray, camera: CameraSpec) -> np.ndarray:
-    """A recorded image (H, W, 3) uint8 at the network's size, (64, 64, 3) uint8: the mean over each pixel's area.
+    """A recorded image (H, W, 3) uint8 at the camera's `size`, by the mean over each pixel's area.
 
     Raises `DiwaError` if the image is not of the camera's `record_size`.
     """
@@ -109,6 +109,12 @@ def decode_image(
     rows = raw[: height * step].reshape(height, step)[:, : width * channels]
     image = rows.reshape(height, width, channels)
     return image if encoding == "rgb8" else cv2.cvtColor(image, _TO_RGB[encoding])
+
+
+def fitted(image: np.ndarray, *, height: int = 0, width: int = 0) -> np.ndarray:
+    """An image (H, W, 3) uint8 scaled to `height` or to `width` pixels, to stand beside another; its shape stays."""
+    scale = height / image.shape[0] if height else width / image.shape[1]
+    return _resize(image, (round(image.shape[0] * scale), round(image.shape[1] * scale)))
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:

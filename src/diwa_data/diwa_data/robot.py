@@ -24,7 +24,7 @@ class Observation:
     gripper_width: float | None
     """Metres between the fingers; None on a robot without a gripper."""
     stamp: float
-    """Capture time of the static frame, seconds."""
+    """Capture time of the first camera's frame, seconds."""
     received: float
     """Time at which that frame arrived, seconds."""
     scene_state: np.ndarray | None = None

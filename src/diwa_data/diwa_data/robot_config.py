@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Literal
 
 from diwa_data.config import config_file, from_mapping, ros_parameters
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import expanded
-from diwa_data.spec import ActionSpec, CameraSpec, Spec
+from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_names, require_network_size
 
 BASE_FRAME = "panda_link0"
 """Frame of poses unless a robot file names another."""
+
+CAMERAS = ("static", "gripper")
+"""Cameras of a robot file without a list of them: the paper's, one that looks at the scene and one on the wrist."""
 
 ROBOTS = ("franka", "sim")
 """Robots with a shipped `config/robot_<name>.yaml`."""
@@ -31,10 +36,16 @@ class CameraConfig:
     """Top, left, height, width cut from the driver's image before it is resized; height 0 = all of it."""
     record_size: tuple[int, int] = (200, 200)
     """Height and width of the recorded rgb8 image, pixels."""
+    size: tuple[int, int] = (64, 64)
+    """Height and width in datasets and networks, pixels: 48, 64, 80, 96, 112 or 128 a side."""
+    start: Literal["", "kinect", "realsense"] = ""
+    """Driver that the launch files start on the topic `driver`; empty: the lab starts its own."""
+    serial: str = ""
+    """Serial number of the device that `start` opens; empty = the first one found."""
 
     def spec(self, name: str) -> CameraSpec:
         """The camera's part of the contract."""
-        return CameraSpec(name, self.record_size, self.crop if self.crop[2] else None)
+        return CameraSpec(name, self.record_size, self.crop if self.crop[2] else None, self.size)
 
 
 @dataclass(frozen=True)
@@ -77,10 +88,9 @@ class RobotConfig:
 
     name: str = "panda"
     """Which robot and table: the lab's own name."""
-    static: CameraConfig = field(default_factory=CameraConfig)
-    """The camera that looks at the scene; its frames are the clock of datasets."""
-    gripper: CameraConfig = field(default_factory=CameraConfig)
-    """The camera on the wrist."""
+    cameras: dict[str, CameraConfig] = field(default_factory=lambda: {name: CameraConfig() for name in CAMERAS})
+    """One to four cameras by name; the frames of the first are the clock of datasets. A file lists the names, and has a
+    section for each beside the list, under its name."""
     base_frame: str = BASE_FRAME
     """Frame of all poses: the base of the arm. A pose in another frame is refused."""
     joints: JointConfig = field(default_factory=JointConfig)
@@ -89,20 +99,55 @@ class RobotConfig:
     """Which measured poses are believed."""
     action: ActionSpec = field(default_factory=ActionSpec)
     """Scale and conventions of actions."""
+    record_rate: float = 30.0
+    """Frames per second of every camera, Hz: 15 or 30, or another multiple of 7.5."""
     inference_delay: float = 0.0
     """Nominal time from a frame's arrival to the command that answers it, seconds."""
     scene_state: tuple[str, ...] = ()
     """Names of the scene state's numbers; simulated robot only."""
 
+    @classmethod
+    def gathered(cls, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The `values` of a file with the sections of its cameras gathered in `cameras`; `where` names it in errors."""
+        keys, listed = {each.name for each in fields(cls)}, "cameras" in values
+        names = values.get("cameras", CAMERAS)
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise DiwaError(
+                f"{where}.cameras is {names!r:.100}; list the cameras' names, as in cameras: [front, wrist]"
+            )
+        require_names(names, f"{where}.cameras")
+        cameras = {}
+        for name in names:
+            if name in keys:
+                raise DiwaError(
+                    f"{where}.cameras: no camera can be called {name!r}, which is another key of robot: rename it"
+                )
+            camera = from_mapping(CameraConfig, values.get(name, {}), f"{where}.{name}")
+            try:
+                require_network_size(camera.spec(name))
+            except DiwaError as error:
+                raise DiwaError(f"{where}.{name}: {error}") from error
+            cameras[name] = camera
+        for key, value in values.items():
+            if isinstance(value, Mapping) and key not in keys and key not in cameras:
+                cure = f"is not in cameras: [{', '.join(names)}]" if listed else "needs a list cameras: that names it"
+                raise DiwaError(f"{where}: section {key!r} {cure}; other keys: {', '.join(sorted(keys))}")
+        return {key: value for key, value in values.items() if key not in cameras} | {"cameras": cameras}
+
+    @staticmethod
+    def spread(values: dict[str, Any]) -> dict[str, Any]:
+        """The inverse of `gathered`: the plain values as a file has them."""
+        return values | {"cameras": [*values["cameras"]], **values["cameras"]}
+
     @property
     def spec(self) -> Spec:
         """The contract of everything recorded with this robot."""
-        cameras = (self.static.spec("static"), self.gripper.spec("gripper"))
         return Spec(
             robot=self.name,
-            cameras=cameras,
+            cameras=tuple(camera.spec(name) for name, camera in self.cameras.items()),
             action=self.action,
             state=self.action.state,
+            record_rate=self.record_rate,
             inference_delay=self.inference_delay,
             scene_state=self.scene_state,
         )

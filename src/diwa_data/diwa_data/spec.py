@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -25,8 +26,12 @@ MAX_SIZE = 1024
 """Largest height and width in datasets and networks, pixels."""
 MAX_RATE = 1000.0
 """Highest rate, Hz."""
-RESERVED = ("state", "action", "success", "stamp", "received", "scene_state")
-"""Names of a dataset's rows that no camera can have."""
+MAX_CAMERAS = 4
+"""Most cameras of one robot."""
+NETWORK_SIDES = (48, 64, 80, 96, 112, 128)
+"""Heights and widths of images that the world model's convolutions neither crop nor pad, pixels."""
+RESERVED = ("state", "action", "success", "stamp", "received", "scene_state", "executed")
+"""Names of a dataset's rows and of an environment's observations that no camera can have."""
 _STATE_PARTS = {"position": 3, "rotation_6d": 6, "gripper_width": 1}
 STATE = tuple(_STATE_PARTS)
 """Parts of the state of a robot with a gripper."""
@@ -41,12 +46,23 @@ def _require(right: bool, name: str, value: Any, wanted: str) -> None:
         raise DiwaError(f"spec.{name} is {value!r}, but must be {wanted}")
 
 
+def require_names(names: Sequence[str], where: str) -> None:
+    """Raise `DiwaError` unless one to four cameras have one name each; `where` names the list in errors."""
+    listed = ", ".join(names)
+    if not 1 <= len(names) <= MAX_CAMERAS:
+        raise DiwaError(f"{where} names {len(names) or 'no'} cameras{listed and f' ({listed})'}: there must be 1 to 4")
+    for name in names:
+        if names.count(name) > 1:
+            raise DiwaError(f"{where} names {name!r} twice ({listed}): each camera needs a name of its own")
+
+
 @dataclass(frozen=True)
 class CameraSpec:
     """One camera: what is recorded and what the networks see."""
 
     name: str
-    """Stream name; `static` looks at the scene, `gripper` sits on the wrist."""
+    """Name of its stream, of the lab's choosing: the paper's are `static`, which looks at the scene, and `gripper`, on
+    the wrist."""
     record_size: tuple[int, int] = (200, 200)
     """Height and width of the recorded rgb8 image, pixels."""
     crop: tuple[int, int, int, int] | None = None
@@ -148,8 +164,7 @@ class Spec:
         ratio = self.record_rate / self.rate
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise DiwaError(f"spec.rate {self.rate} Hz must divide spec.record_rate {self.record_rate} Hz")
-        if len({camera.name for camera in self.cameras}) != len(self.cameras) or not self.cameras:
-            raise DiwaError(f"spec.cameras needs one entry per name, got {[c.name for c in self.cameras]}")
+        require_names([camera.name for camera in self.cameras], "spec.cameras")
 
     @property
     def action_dim(self) -> int:
@@ -203,6 +218,16 @@ CALVIN = Spec(
 )
 """The contract of CALVIN's data and environment (docs/calvin.md). Scene state (24,): joints in metres, lights 0 or 1,
 positions of the three blocks in metres and their extrinsic XYZ Euler angles in rad."""
+
+
+def require_network_size(camera: CameraSpec, where: str = "") -> None:
+    """Raise `DiwaError` unless the world model's convolutions take images of the camera's `size`."""
+    if not {*camera.size} <= {*NETWORK_SIDES}:
+        sides = ", ".join(map(str, NETWORK_SIDES[:-1]))
+        raise DiwaError(
+            f"{where}camera {camera.name!r} has size {camera.size[0]}x{camera.size[1]}; the world model takes images "
+            f"of {sides} or {NETWORK_SIDES[-1]} pixels a side"
+        )
 
 
 def require_same(expected: Spec, actual: Spec, where: str) -> None:

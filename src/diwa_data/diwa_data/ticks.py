@@ -1,6 +1,6 @@
 """The causal tick rule: the same class aligns recordings and live streams.
 
-The static camera is the clock. Tick n is its frame whose rounded period index since the episode's start is
+The first camera is the clock. Tick n is its frame whose rounded period index since the episode's start is
 `frames_per_tick * n`, by header stamp. Every other stream contributes its last message received by then, if it is
 not older than its maximum age. A tick without its frame, or with an aged stream, repeats what was known last and
 is flagged; more than `max_missing` of those in a row end the segment, and a new one starts at the next good frame.

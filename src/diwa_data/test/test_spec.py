@@ -31,9 +31,17 @@ def test_rates_must_divide() -> None:
         Spec(rate=8.0)
 
 
-def test_camera_names_must_differ() -> None:
-    with pytest.raises(DiwaError, match="one entry per name"):
-        Spec(cameras=(CameraSpec("static"), CameraSpec("static")))
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("aa", "names 'a' twice"),
+        ("", "names no cameras: there must be 1 to 4"),
+        ("abcde", r"5 cameras \(a, b, c, d, e\)"),
+    ],
+)
+def test_one_to_four_cameras_have_different_names(names: str, message: str) -> None:
+    with pytest.raises(DiwaError, match=f"spec.cameras {message}" if names == "aa" else message):
+        Spec(cameras=tuple(map(CameraSpec, names)))
 
 
 def test_mismatch_names_field_and_both_values() -> None:

@@ -17,12 +17,12 @@ from diwa_data.ticks import Sample, Tick, TickClock
 class LiveStreams:
     """Serialised messages in, observations out; fed by one thread, waited on by another.
 
-    The static camera is the clock (`diwa_data.ticks`). A tick whose frame did not come is left out and counted in
+    The first camera is the clock (`diwa_data.ticks`). A tick whose frame did not come is left out and counted in
     `missed`: the arm held still then, and a repeated frame is never stepped on.
     """
 
     def __init__(self, spec: Spec, max_age: float):
-        """`max_age`: seconds by which a stream may be older than the static frame."""
+        """`max_age`: seconds by which a stream may be older than the first camera's frame."""
         self._spec, self._max_age = spec, max_age
         self._images = {messages.image_topic(camera.name): camera.name for camera in spec.cameras}
         self.topics = (*self._images, messages.CURRENT_POSE, *[messages.JOINT_STATES][: spec.action.gripper])
@@ -32,7 +32,7 @@ class LiveStreams:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a skill: the next static frame is tick 0."""
+        """Begin a skill: the first camera's next frame is tick 0."""
         clock, *others = self.topics
         with self._changed:
             ages = dict.fromkeys(others, self._max_age) | {messages.TARGET_POSE: math.inf}

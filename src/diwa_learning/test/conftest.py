@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -169,6 +170,24 @@ def toy_reward(toy_files, toy_reward_path) -> LoadedReward:
     """That reward, loaded."""
     world = toy_files.world
     return load_reward(toy_reward_path, world)
+
+
+@pytest.fixture(scope="session")
+def flow_policy(tmp_path_factory) -> Iterator[str]:
+    """The policy class of docs/extending.md, under its name in settings: read from the page, where Python finds it."""
+    page = (Path(__file__).parents[3] / "docs/extending.md").read_text()
+    (text,) = re.findall(r'^```python title="flow_policy.py"\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "flow_policy.py").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield "flow_policy:FlowPolicy"
+
+
+@pytest.fixture(params=["diffusion", "gaussian", "flow"])
+def kind(request) -> str:
+    """Every kind of policy, in settings."""
+    return request.getfixturevalue("flow_policy") if request.param == "flow" else request.param
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from gymnasium.spaces import Box, Dict
 from diwa_data.calvin import tasks as calvin_tasks
 from diwa_data.images import preprocess_observation
 from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.spec import Spec
 from diwa_sim import tasks
 from diwa_sim.calvin import CalvinConfig, CalvinEnvironment
-from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.table import ROBOT, SimConfig, SimulatedPanda
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class EnvironmentConfig:
     def chosen(self, table: SimConfig) -> SimConfig | CalvinConfig:
         """The configuration of the chosen one; `table` is our table's."""
         return self.calvin if self.environment == "calvin" else table
+
+
+def seeing(config: SimConfig | CalvinConfig, spec: Spec) -> SimConfig | CalvinConfig:
+    """`config` with the cameras of `spec`, the contract of a checkpoint, if that is of our table."""
+    return config.seeing(spec.cameras) if isinstance(config, SimConfig) and spec.robot == ROBOT else config
 
 
 def open_environment(config: SimConfig | CalvinConfig, limits: MotionLimits) -> SimulatedPanda | CalvinEnvironment:
@@ -50,7 +56,7 @@ def require_task(skill: str, config: SimConfig | CalvinConfig) -> str:
 class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     """One skill of a simulated robot behind the safety filter, as the control loop runs it.
 
-    An observation holds what the networks see: an image (64, 64, 3) per camera, `state` (10,), `scene_state` and
+    An observation holds what the networks see: an image (H, W, 3) per camera, `state` (10,), `scene_state` and
     `executed` (A,), the action that led to it after all limits. An action (A,) is relative (`diwa_data.pose`). The
     reward is 1 and the episode is terminated once the skill is done. A seed fixes the start.
     """

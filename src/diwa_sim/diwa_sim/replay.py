@@ -13,7 +13,7 @@ from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.pose import integrate
 from diwa_data.progress import progress
-from diwa_sim.table import SimConfig, SimulatedPanda, shared_robot
+from diwa_sim.table import ROBOT, SimConfig, SimulatedPanda, shared_robot
 from diwa_sim.tasks import require_task
 
 
@@ -39,8 +39,8 @@ def replay(dataset: Path) -> list[ReplayResult]:
     demonstrations = [
         e for e in loaded.episodes if e.attributes["source"] == "demonstration" and not e.attributes["segment"]
     ]
-    if loaded.spec.robot != "panda_sim" or not demonstrations:
-        raise DiwaError(f"{dataset} holds no demonstration of panda_sim: record one with 'diwa record --skill ...'")
+    if loaded.spec.robot != ROBOT or not demonstrations:
+        raise DiwaError(f"{dataset} holds no demonstration of {ROBOT}: record one with 'diwa record --skill ...'")
     results: list[ReplayResult] = []
     with progress("replay", len(demonstrations), "episodes") as bar:
         for episode in demonstrations:

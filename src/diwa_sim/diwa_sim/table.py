@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,16 +17,19 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.interpolator import Interpolator
 from diwa_data.motion import MotionLimits, is_finite
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot import Observation
-from diwa_data.spec import Spec
+from diwa_data.robot_config import CAMERAS
+from diwa_data.spec import CameraSpec, Spec, require_names, require_network_size
 from diwa_sim.render import Cameras
 from diwa_sim.tasks import GOALS, SCENE_STATE, Start, StartConfig, sample_start, succeeded
 
+ROBOT = "panda_sim"
+"""Its name in the contract."""
 ARM_JOINTS = tuple(f"joint{i}" for i in range(1, 8))
 JOINTS = (*ARM_JOINTS, "finger1", "finger2")
 HOME = np.array([0.0, -0.55, 0.0, -2.55, 0.0, 2.0, 0.785])
@@ -127,19 +131,56 @@ class SimConfig:
 
     start: StartConfig = field(default_factory=StartConfig)
     """Distribution of start states."""
+    cameras: tuple[str, ...] = ()
+    """Cameras of the scene that are recorded, each with height and width for the networks and for recordings where they
+    are not 64x64 and 200x200: `static gripper side:96x128 front:64x64:240x240`. Empty = static gripper."""
+
+    def __post_init__(self) -> None:
+        require_names([camera.name for camera in self.seen], "sim.cameras")
+        for camera in self.seen:
+            require_network_size(camera, "sim.cameras: ")
+
+    @property
+    def seen(self) -> tuple[CameraSpec, ...]:
+        """The cameras that are recorded; the first is the clock."""
+        return tuple(map(_camera, self.cameras or CAMERAS))
+
+    def seeing(self, cameras: Sequence[CameraSpec]) -> SimConfig:
+        """The same with these `cameras`; their crops are drivers' own and left out."""
+        texts = tuple(":".join([c.name, *(f"{h}x{w}" for h, w in (c.size, c.record_size))]) for c in cameras)
+        other = replace(self, cameras=texts)
+        return self if other.seen == self.seen else other
+
+
+_CAMERA = re.compile(r"(\w+)(?::(\d+)x(\d+))?(?::(\d+)x(\d+))?")
+
+
+def _camera(text: str) -> CameraSpec:
+    """The camera of an entry of `SimConfig.cameras`."""
+    if not (found := _CAMERA.fullmatch(text)):
+        raise DiwaError(f"sim.cameras: {text!r} is no camera: write a name, or one with sizes, as in side:96x128")
+    name, *sides = found.groups()
+    height, width, *record_size = (int(side) if side else 0 for side in sides)
+    usual = CameraSpec(name)
+    return CameraSpec(
+        name,
+        record_size=tuple(record_size) if all(record_size) else usual.record_size,  # type: ignore[arg-type]
+        size=(height, width) if height else usual.size,
+    )
 
 
 class SimulatedPanda:
-    """An arm under Cartesian control, its two cameras, and a table whose state can be reset and judged.
+    """An arm under Cartesian control, one to four cameras, and a table whose state can be reset and judged.
 
     Deterministic: the same reset and the same commands give bit-same states and images on one machine.
     """
 
     def __init__(self, config: SimConfig = SimConfig(), limits: MotionLimits | None = None):
         """`limits` bound how the target follows the goals that are commanded."""
-        self.spec = Spec(robot="panda_sim", scene_state=SCENE_STATE)
+        self.spec = Spec(robot=ROBOT, cameras=config.seen, scene_state=SCENE_STATE)
         self.config = config
         self.model = load_model()
+        self._require_cameras()
         self._data = mujoco.MjData(self.model)
         self._kinematics = Kinematics(self.model)
         self._interpolator = Interpolator((limits or MotionLimits()).within(self.spec), CONTROL_RATE)
@@ -184,8 +225,12 @@ class SimulatedPanda:
         self._skill, self._start_state = skill, self.scene_state()
 
     def observe(self) -> Observation:
-        """Images of both cameras, measured pose, target, gripper width and scene state now."""
-        images = self.images(tuple(camera.name for camera in self.spec.cameras), self.spec.cameras[0].record_size)
+        """Images of all cameras, measured pose, target, gripper width and scene state now."""
+        sizes: dict[tuple[int, int], list[str]] = {}
+        for camera in self.spec.cameras:
+            sizes.setdefault(camera.record_size, []).append(camera.name)
+        found = [self.images(tuple(names), size) for size, names in sizes.items()]
+        images = {camera.name: next(i[camera.name] for i in found if camera.name in i) for camera in self.spec.cameras}
         time, pose, target = self.time, self.measured_pose, self.target_pose
         return Observation(images, pose, target, self.gripper_width, time, time, self.scene_state())
 
@@ -292,6 +337,19 @@ class SimulatedPanda:
         for cameras in self._cameras.values():
             cameras.close()
         self._cameras.clear()
+
+    def _require_cameras(self) -> None:
+        """Raise `DiwaError` for a camera that the scene does not have, or that cannot be drawn as large."""
+        known = [self.model.camera(i).name for i in range(self.model.ncam)]
+        most = int(self.model.vis.global_.offheight)
+        for camera in self.spec.cameras:
+            if camera.name not in known:
+                raise unknown("camera of the simulated scene", camera.name, known)
+            if max(camera.record_size) > most:
+                height, width = camera.record_size
+                raise DiwaError(
+                    f"camera {camera.name!r}: the scene is drawn at {most}x{most} at most, not {height}x{width}"
+                )
 
     def _switch(self) -> None:
         """Lever and button act on the lights."""

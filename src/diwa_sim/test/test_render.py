@@ -8,9 +8,10 @@ import pytest
 
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
+from diwa_data.spec import CameraSpec
 from diwa_sim import render
 from diwa_sim.render import Cameras, create_context
-from diwa_sim.table import SimulatedPanda
+from diwa_sim.table import SimConfig, SimulatedPanda
 from diwa_sim.tasks import GRIPPER_DOWN, HOME_POSITION, LEVER_ON, Start
 
 
@@ -37,6 +38,55 @@ def test_pictures_hold_what_they_should(robot: SimulatedPanda) -> None:
     fingers = (images["gripper"][..., 1] > 90) & (images["gripper"][..., [0, 2]].max(-1) < 90)
     assert fingers[120:].sum() > 500, "the wrist camera sees the green fingertips in its lower part"
     assert images["static"][..., 0].std() > 30
+
+
+def test_other_cameras_have_their_own_views_and_sizes() -> None:
+    robot = SimulatedPanda(
+        SimConfig(
+            cameras=(
+                "front:96x112:144x168",
+                "top",
+                "wrist",
+                "side",
+            )
+        )
+    )
+    robot.reset("open_drawer", 0)
+    images = robot.observe().images
+    assert [camera.size for camera in robot.spec.cameras] == [(96, 112), (64, 64), (64, 64), (64, 64)]
+    assert [(name, image.shape) for name, image in images.items()] == [
+        ("front", (144, 168, 3)), *((name, (200, 200, 3)) for name in ("top", "wrist", "side"))
+    ]  # fmt: skip
+    for name, picture in images.items():
+        assert picture.std() > 25, f"{name} sees the table"
+    fingers = (images["wrist"][..., 1] > 90) & (images["wrist"][..., [0, 2]].max(-1) < 90)
+    assert fingers[120:].sum() > 500
+    robot.close()
+
+
+@pytest.mark.parametrize(
+    ("cameras", "message"),
+    [
+        (("statc",), "unknown camera of the simulated scene 'statc'; choose one of .*Did you mean 'static'"),
+        (("top", "top:64x64"), r"sim.cameras names 'top' twice \(top, top\)"),
+        (("side:9x64",), "sim.cameras: camera 'side' has size 9x64; the world model takes"),
+        (("side:64",), "sim.cameras: 'side:64' is no camera: write a name, or one with sizes, as in side:96x128"),
+        (("side:64x64:800x64",), "camera 'side': the scene is drawn at 640x640 at most, not 800x64"),
+        (("",), "sim.cameras: '' is no camera"),
+        (("top", "side", "front", "wrist", "static"), "sim.cameras names 5 cameras"),
+    ],
+)
+def test_cameras_that_cannot_be_are_one_line(cameras: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DiwaError, match=message):
+        SimulatedPanda(SimConfig(cameras=cameras))
+
+
+def test_a_checkpoint_brings_its_own_cameras() -> None:
+    config = SimConfig(cameras=("top",))
+    assert config.seeing(config.seen) is config
+    assert SimConfig().seeing(SimulatedPanda().spec.cameras) == SimConfig(), "as written before there was a choice"
+    wanted = (CameraSpec("front", record_size=(100, 120), size=(48, 64)), CameraSpec("side", crop=(0, 0, 9, 9)))
+    assert config.seeing(wanted).seen == (wanted[0], CameraSpec("side"))
 
 
 def test_images_are_new_arrays(robot: SimulatedPanda) -> None:

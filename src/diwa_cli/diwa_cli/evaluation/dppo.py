@@ -28,9 +28,10 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import write_json
 from diwa_data.processes import children_without_interrupts, end_with_parent
 from diwa_data.robot import VectorEnvironment
-from diwa_learning.core.checkpoint import is_finished, load_checkpoint
+from diwa_learning.core.checkpoint import is_finished, load_checkpoint, read_spec
 from diwa_learning.finetune.dppo import DPPOConfig, Practice, dppo
 from diwa_sim.calvin import CalvinConfig
+from diwa_sim.environments import seeing
 from diwa_sim.table import SimConfig
 
 
@@ -83,6 +84,7 @@ def dppo_in_simulator(
     policy: Path, world_model: Path, out: Path, config: DPPOConfig, sim: SimConfig | CalvinConfig, workers: int
 ) -> None:
     """Fine-tune `policy` in a simulated environment, in `workers` processes."""
+    sim = seeing(sim, read_spec(world_model))
 
     def environments(skill: str, count: int) -> AbstractContextManager[VectorEnvironment]:
         return parallel_environments(count, workers, skill=skill, config=sim, limits=config.limits)

@@ -25,8 +25,9 @@ from diwa_data.progress import progress
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import ControlResult, Tick, control_loop
 from diwa_learning.agent import Agent, load_agent
+from diwa_learning.core.checkpoint import read_spec
 from diwa_sim.calvin import CalvinConfig
-from diwa_sim.environments import open_environment
+from diwa_sim.environments import open_environment, seeing
 from diwa_sim.table import SimConfig
 
 
@@ -82,7 +83,8 @@ class Runner:
 
     def __init__(self, setting: Setting):
         self._setting = setting
-        self._environment = open_environment(setting.sim, setting.limits)
+        where = seeing(setting.sim, read_spec(setting.world_model))
+        self._environment = open_environment(where, setting.limits)
         self._agents: dict[Path, Agent] = {}
 
     def until_success(self, job: RolloutJob) -> RolloutResult:

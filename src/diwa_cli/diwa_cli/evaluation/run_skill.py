@@ -17,7 +17,8 @@ from diwa_data.motion import MotionLimits
 from diwa_data.robot import Environment
 from diwa_deploy.bundle import Bundle, find_bundle
 from diwa_deploy.control import ControlResult, SkillRunner
-from diwa_sim.environments import EnvironmentConfig, open_environment
+from diwa_learning.core.checkpoint import read_spec
+from diwa_sim.environments import EnvironmentConfig, open_environment, seeing
 from diwa_sim.replay import replay, success_shares
 from diwa_sim.table import SimConfig
 
@@ -66,7 +67,7 @@ class RunSkillJob(Job):
             require_output(video)
             if video.suffix.lower() != ".mp4":
                 raise DiwaError(f"{video} is no .mp4 file: films are written as MP4")
-        robot = open_environment(config.chosen(self.sim), config.limits)
+        robot = open_environment(seeing(config.chosen(self.sim), read_spec(bundle.world_model)), config.limits)
         try:
             runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)
             robot.reset(bundle.skill, config.seed)

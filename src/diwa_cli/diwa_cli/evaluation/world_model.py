@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from diwa_cli.video import failure_as_warning, write_video
 from diwa_data.config import Job, require_at_least, require_seed
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.files import require_ours, write_json
+from diwa_data.images import fitted
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import read_header
 from diwa_learning.core.device import compute_device
@@ -129,11 +131,13 @@ def curves_of(result: OpenLoop, model: WorldModel) -> dict[str, tuple[str, dict[
 
 def write_film(path: Path, clips: Batch, imagined: dict[str, torch.Tensor], clip: int, spec: Spec) -> None:
     """One clip as an mp4: recorded frames on the left, imagined ones on the right, the cameras one above the other."""
-    sides = [
-        np.concatenate([images[name][clip].numpy() for name in imagined], 1) for images in (clips.images, imagined)
-    ]
-    film = np.concatenate(sides, 2)[: int(clips.valid[clip].sum())].repeat(ZOOM, 1).repeat(ZOOM, 2)
-    write_video(path, list(film), spec.rate)
+    width = max(images.shape[-2] for images in imagined.values())
+
+    def column(images: Mapping[str, torch.Tensor], frame: int) -> np.ndarray:
+        return np.concatenate([fitted(images[name][clip, frame].numpy(), width=width) for name in imagined])
+
+    pairs = [(column(clips.images, t), column(imagined, t)) for t in range(int(clips.valid[clip].sum()))]
+    write_video(path, [np.concatenate(pair, 1).repeat(ZOOM, 0).repeat(ZOOM, 1) for pair in pairs], spec.rate)
 
 
 def text(found: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ from diwa_cli.video import draw_pair, failure_as_warning
 from diwa_data.errors import DiwaError
 from diwa_data.view.inspect import inspect_path
 from diwa_deploy.trials import read_comparison
+from diwa_learning.core.checkpoint import read_spec
 from diwa_learning.finetune.selection import before
 
 LABELS = {BASE: "after imitation", FINETUNED: "after dreaming"}
@@ -101,7 +102,7 @@ def draw_before_after(run: RunFolder, pairs: Sequence[Pair]) -> None:
     if run.film.is_file() and run.film.stat().st_mtime > max(film.stat().st_mtime for film in films.values()):
         return
     with failure_as_warning(run.film):
-        draw_pair(films, run.strip, run.film)
+        draw_pair(films, run.strip, run.film, read_spec(run.world_model).cameras[0].record_size[1])
 
 
 def contents(folder: SweepFolder, pairs: Mapping[RunFolder, Sequence[Pair]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def test_strip_and_film_show_both_to_the_end_of_the_longer(tmp_path):
     assert np.abs(frames[-1, 100, 100].astype(int) - [30, 30, 200]).max() < 12
 
     strip, film = tmp_path / "strip.png", tmp_path / "film.gif"
-    draw_pair({name: tmp_path / f"{name}.mp4" for name in lengths}, strip, film)
+    draw_pair({name: tmp_path / f"{name}.mp4" for name in lengths}, strip, film, 200)
     image = np.asarray(Image.open(strip).convert("RGB")).astype(int)
     height, width = image.shape[:2]
     assert width > COLUMNS * 50

@@ -127,7 +127,7 @@ def test_before_and_after_are_drawn_of_the_first_start_that_only_the_result_solv
     for name, place in (("base", shown.base_final), ("finetuned", shown.final)):
         shutil.copy(place / f"videos/{name}_1.mp4", place / f"videos/{name}_2.mp4")
     drawn = []
-    monkeypatch.setattr(report, "draw_pair", lambda films, strip, film: drawn.append(films))
+    monkeypatch.setattr(report, "draw_pair", lambda films, strip, film, width: drawn.append(films))
     write_report(folder)
     assert [film.name for film in drawn[0].values()] == ["base_2.mp4", "finetuned_2.mp4"]
 

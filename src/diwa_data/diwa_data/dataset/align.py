@@ -28,7 +28,7 @@ class DatasetConfig:
     """`diwa build-dataset`: bags to a dataset at the spec's control rate."""
 
     max_age: float = 0.2
-    """Seconds by which a stream may be older than the static frame before the tick is flagged."""
+    """Seconds by which a stream may be older than the first camera's frame before the tick is flagged."""
     max_missing: int = 2
     """Flagged ticks in a row that are bridged; one more splits the episode."""
     workers: int = 2

@@ -49,7 +49,7 @@ class Episode:
     name: str
     """Number in the dataset, six digits."""
     images: dict[str, np.ndarray]
-    """Camera name -> (T, 64, 64, 3) uint8 rgb; empty if loaded without images."""
+    """Camera name -> (T, H, W, 3) uint8 rgb; empty if loaded without images."""
     state: np.ndarray
     """(T, 10) float32: position, 6D rotation, gripper width; metres. (T, 9) without a gripper."""
     action: np.ndarray
@@ -57,7 +57,7 @@ class Episode:
     success: np.ndarray
     """(T,) bool: at or after the operator's success mark."""
     stamp: np.ndarray
-    """(T,) float64: capture time of the static frame, seconds."""
+    """(T,) float64: capture time of the first camera's frame, seconds."""
     received: np.ndarray
     """(T,) float64: when that frame arrived, seconds."""
     scene_state: np.ndarray | None
@@ -236,7 +236,18 @@ def _common_spec(paths: list[Path]) -> Spec:
     unsealed = [path for path, sidecar in zip(paths, sidecars, strict=True) if sidecar.files is None]
     if unsealed:
         warn_unsealed(f"{len(unsealed)} of {len(paths)} episodes ({unsealed[0]}, ...) are")
+    _tell_slow(sidecars)
     return sidecars[0].spec
+
+
+def _tell_slow(sidecars: Sequence[Sidecar]) -> None:
+    """Say which cameras were slower than the contract in how many bags."""
+    slow = [sidecar.slow_cameras for sidecar in sidecars]
+    for topic in sorted({topic for each in slow for topic in each}):
+        rates = [each[topic] for each in slow if topic in each]
+        found = f"{topic} came at {min(rates):.1f} to {max(rates):.1f} Hz in {len(rates)} of {len(sidecars)} bags"
+        wanted = f"the contract's {sidecars[0].spec.record_rate:g}"
+        print(f"{found}, not at {wanted}: its frames are old or missing")
 
 
 def require_one_skill(episodes: Sequence[Episode], where: object) -> str:

@@ -40,6 +40,7 @@ _ATTRIBUTES: dict[str, tuple[type, Any]] = {
     "source": (str, ""),
     "skill": (str, ""),
     "labels": (str, "{}"),
+    "segment": (int, 0),
     "flagged": (list, []),
     "clipped": (int, 0),
     "clipped_share": (float, 0.0),

@@ -19,12 +19,11 @@ from diwa_data.recording.bag_reader import find_bags, is_bag
 from diwa_data.recording.bag_writer import Backend, RosbagsBackend, Storage, tell_unfinished
 from diwa_data.recording.messages import decode_value, require_frame
 from diwa_data.recording.recorder import EpisodeRecorder
-from diwa_data.recording.sidecar import Sidecar, TopicStatistics
+from diwa_data.recording.sidecar import Sidecar, TopicStatistics, slow_cameras
 from diwa_data.spec import Spec, require_same
 
 MAX_SILENCE = 1.5
 """Seconds without a message after which a required topic counts as silent."""
-_SLOWEST = 0.8  # share of the declared rate below which a camera is too slow to be recorded
 
 
 @dataclass(frozen=True)
@@ -194,10 +193,9 @@ class Session:
 
     def _slow(self) -> dict[str, str]:
         """Required cameras that were slow when `status` was last asked; a driver's default may be 5 Hz."""
-        rates = {topic: self._rates.get(topic, 0.0) for topic in self._cameras if topic in self._required}
-        declared = self.spec.record_rate
-        slow = {topic: rate for topic, rate in rates.items() if 0 < rate < _SLOWEST * declared}
-        return {topic: f"{topic} comes at {rate:.1f} Hz, not {declared:g}" for topic, rate in slow.items()}
+        wanted = f"not {self.spec.record_rate:g}: set its driver to that, or record_rate in the robot file"
+        slow = slow_cameras(self.spec, {topic: self._rates.get(topic, 0.0) for topic in self._required})
+        return {topic: f"{topic} comes at {rate:.1f} Hz, {wanted}" for topic, rate in slow.items()}
 
     def _check(self, topic: str, message_type: str, data: bytes) -> str:
         """A new fault of a topic's messages, for which no dataset could be built from them; empty if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from diwa_data.spec import Spec
 SIDECAR = "episode.json"
 FORMAT = 1
 """Format number of sidecars; those without one were written before 0.2."""
+SLOWEST = 0.8
+"""Share of the contract's frame rate below which a camera is too slow to be recorded."""
 _KEYS = ("version", "complete", "labels", "events", "annotations", "topics", "spec")
 _CURE = "delete the episode, or put the file back from a copy"
 
@@ -74,6 +77,11 @@ class Sidecar:
         if event in self.annotations:
             return self.annotations[event]
         return next((received for name, received in self.events if name == event), None)
+
+    @property
+    def slow_cameras(self) -> dict[str, float]:
+        """Topic -> true rate, Hz, of the cameras that were too slow for the contract."""
+        return slow_cameras(self.spec, {topic: seen.rate for topic, seen in self.topics.items()})
 
     def seal(self, bag: Path) -> None:
         """Take the checksums of all other files in the bag's folder; `write` keeps them."""
@@ -132,6 +140,12 @@ class Sidecar:
                 if sealed
                 else None,
             )
+
+
+def slow_cameras(spec: Spec, rates: Mapping[str, float]) -> dict[str, float]:
+    """The `rates` of those image topics, Hz, that are too slow for `spec`; a silent one is not among them."""
+    cameras = {image_topic(camera.name) for camera in spec.cameras}
+    return {topic: rate for topic, rate in rates.items() if topic in cameras and 0 < rate < SLOWEST * spec.record_rate}
 
 
 def _require_keys(content: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
 
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
 
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, unknown
 from diwa_data.images import crop_for_recording, image_of, recorded_intrinsics
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, SENSOR, publisher
 
+IMAGE_TYPES = (messages.IMAGE_TYPE, "sensor_msgs/msg/CompressedImage")
+"""Types of a driver's images: raw, compressed."""
 STALLED = 0.5
 """Seconds without an image after which the operator is told."""
 
@@ -26,8 +27,8 @@ class CameraNodeConfig:
 
     robot: RobotConfig = field(default_factory=RobotConfig)
     """Holds the driver's topics, crop and size."""
-    camera: Literal["static", "gripper"] = "static"
-    """Which of the robot's cameras."""
+    camera: str = ""
+    """Which of the robot's cameras; empty = the first."""
 
 
 class CameraNode(Node):
@@ -36,12 +37,15 @@ class CameraNode(Node):
     def __init__(self) -> None:
         super().__init__("camera", automatically_declare_parameters_from_overrides=True)
         config = read_parameters(self, CameraNodeConfig)
-        self._name = config.camera
-        settings = getattr(config.robot, self._name)
+        cameras = config.robot.cameras
+        self._name = config.camera or next(iter(cameras))
+        if self._name not in cameras:
+            raise unknown("camera", self._name, cameras)
+        settings = cameras[self._name]
         if not settings.driver:
             raise DiwaError(f"robot.{self._name}.driver is empty: name the topic of the camera driver's images")
         self._camera, self._driver = settings.spec(self._name), settings.driver
-        self._type = "sensor_msgs/msg/CompressedImage" if settings.compressed else messages.IMAGE_TYPE
+        self._type = IMAGE_TYPES[settings.compressed]
         self._image = publisher(self, messages.image_topic(self._name))
         self._info = publisher(self, messages.camera_info_topic(self._name), LATCHED)
         self._problem, self._images, self._received = "", 0, time.monotonic()
@@ -81,12 +85,22 @@ class CameraNode(Node):
     def _report(self) -> None:
         age = time.monotonic() - self._received
         if age > STALLED:
-            offers = self.get_publishers_info_by_topic(self._driver)
-            why = "its driver publishes nothing" if offers else "nobody publishes it: is the driver running?"
-            self._tell(f"no image on {self._driver} for {age:.0f} s: {why}", f"no image on {self._driver}")
+            self._tell(f"no image on {self._driver} for {age:.0f} s: {self._why()}", f"no image on {self._driver}")
         self._diagnostics.add(self._name, self._problem, rate=self._images)
         self._diagnostics.publish()
         self._images = 0
+
+    def _why(self) -> str:
+        """Why there is no image."""
+        offered = {offer.topic_type for offer in self.get_publishers_info_by_topic(self._driver)}
+        if not offered:
+            kinds = self.get_topic_names_and_types()
+            seen = sorted(topic for topic, types in kinds if {*types} & {*IMAGE_TYPES} and "/diwa/" not in topic)
+            return f"nobody publishes it: is the driver running? Topics of images here: {', '.join(seen) or 'none'}"
+        if self._type in offered:
+            return "its driver publishes nothing"
+        cure = f"set robot.{self._name}.compressed" if offered & {*IMAGE_TYPES} else "name the topic of its images"
+        return f"it is a {', '.join(offered)}, not a {self._type}: {cure}"
 
     def _tell(self, problem: str, kind: str = "") -> None:
         """Tell the operator of a problem when it begins and when it is over."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
@@ -15,32 +17,54 @@ from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
 from diwa_data.errors import DiwaError
-from diwa_data.robot_config import load_robot, robot_file
+from diwa_data.robot_config import CameraConfig, load_robot, robot_file
 from diwa_data.skills import skill_name
 
 PLAY = "play"
 """The value of `skill` that records play."""
 REFUSED = 2
 """Exit status of a node that told why it cannot run."""
-DRIVERS: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
-    (
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The driver of one make of cameras."""
+
+    package: str
+    executable: str
+    topic: str
+    """Name of its images' topic, below the node's own name or namespace."""
+    serial: str
+    """Its parameter that holds the serial number of the device to open."""
+    named: bool
+    """The topic stands below the node's name, else below its namespace."""
+    settings: dict[str, Any]
+    """Its other parameters."""
+
+
+DRIVERS = {
+    "realsense": Driver(
         "realsense2_camera",
         "realsense2_camera_node",
-        "realsense",
-        "wrist",
+        "/color/image_raw",
+        "serial_no",
+        True,
         {"rgb_camera.color_profile": "640x480x30", "rgb_camera.profile": "640x480x30"}  # the latter in older drivers
         | dict.fromkeys(("enable_depth", "enable_infra1", "enable_infra2", "pointcloud.enable"), False),
     ),
-    (
+    "kinect": Driver(
         "azure_kinect_ros_driver",
         "node",
-        "kinect",
-        "k4a",
+        "/rgb/image_raw",
+        "sensor_sn",
+        False,
         {"fps": 30, "color_enabled": True, "color_format": "bgra", "color_resolution": "720P"}
         | dict.fromkeys(("depth_enabled", "point_cloud", "rgb_point_cloud"), False),
     ),
-)
-"""Package, executable, namespace, name and parameters of the camera drivers."""
+}
+"""Drivers that can be started, by the robot file's `start`."""
+SHIPPED = {"/kinect/rgb/image_raw": "kinect", "/realsense/wrist/color/image_raw": "realsense"}
+"""Topics whose driver is started without being asked for: robot files had no `start` once."""
 _AGAIN_AFTER = 1.0  # seconds
 _AGAIN: dict[str, Any] = {"respawn": True, "respawn_delay": 2.0}
 
@@ -61,9 +85,10 @@ def switch(name: str, default: str, description: str) -> DeclareLaunchArgument:
 SKILL = argument("skill", PLAY, "Skill that is demonstrated, any name; or play.")
 SEED = argument("seed", "0", "Seed of the simulated scene, the scripted operator and the policy.")
 WINDOW = switch("window", "false", "Show the simulated scene in a window.")
+ROBOT_FILE = argument("robot_file", "", "Your robot's .yaml; empty = the shipped one.")
 ROBOT = (
     argument("robot", "franka", "Which robot.", ("franka", "sim")),
-    argument("robot_file", "", "Your robot's .yaml; empty = the shipped one."),
+    ROBOT_FILE,
     switch("cameras", "true", "Start camera drivers and croppers (franka)."),
     switch("gripper", "true", "Start the adapter to the gripper's actions (franka)."),
     SEED,
@@ -94,7 +119,7 @@ def robot_parameters(robot: str) -> str:
 def robot_actions(given: Mapping[str, str], robot: str) -> list[Any]:
     """The simulated robot, or what belongs to a real one: cameras and gripper. Its arm is the lab's own to start."""
     if given["robot"] == "sim":
-        return [simulated_robot(given)]
+        return [simulated_robot(given, robot)]
     return [
         *(cameras(robot) if given["cameras"] == "true" else []),
         *(gripper(robot) if given["gripper"] == "true" else []),
@@ -160,22 +185,38 @@ def _node(package: str, name: str, parameters: list[Any], executable: str = "", 
 
 
 def cameras(robot: str) -> list[Any]:
-    """The drivers of the Franka's cameras, as far as they are installed, and what cuts their images.
+    """The drivers that a robot's file names, as far as they are installed, and what cuts the images of its cameras.
 
     All of them come back by themselves: a Kinect's driver exits when it stalls.
     """
-    actions: list[Any] = []
-    for package, executable, namespace, name, settings in DRIVERS:
-        try:
-            get_package_share_directory(package)
-        except PackageNotFoundError:
-            actions.append(LogInfo(msg=f"ERROR: {package} is not installed: install it, or start your driver yourself"))
-            continue
-        actions.append(_node(package, name, [settings], executable, namespace=namespace, **_AGAIN))
-    for camera in ("static", "gripper"):
-        settings = {"camera": camera}
-        actions.append(_node("diwa_data", f"{camera}_camera", [robot, settings], "camera_node", **_AGAIN))
-    return actions
+    drivers: dict[tuple[str, str, str], Any] = {}
+    croppers = []
+    for name, camera in load_robot(Path(robot)).cameras.items():
+        kind = camera.start or SHIPPED.get(camera.driver, "")
+        if kind:
+            drivers[kind, camera.serial, camera.driver] = driver(DRIVERS[kind], name, camera)
+        if camera.driver:  # else its recorded images are published by the robot itself
+            settings = {"camera": name}
+            croppers.append(_node("diwa_data", f"{name}_camera", [robot, settings], "camera_node", **_AGAIN))
+    devices = [(kind, serial) for kind, serial, _ in drivers]
+    for kind, serial in devices:
+        if sum(kind == other for other, _ in devices) > 1 and (not serial or devices.count((kind, serial)) > 1):
+            raise DiwaError(f"{robot}: several cameras start: {kind}; give each the serial number of its own device")
+    return [*drivers.values(), *croppers]
+
+
+def driver(of: Driver, camera: str, config: CameraConfig) -> Any:
+    """The node whose images come on the camera's topic `driver`."""
+    above = config.driver.removesuffix(of.topic)
+    namespace, _, name = above.rpartition("/") if of.named else (above, "/", f"{camera}_driver")
+    if above == config.driver or not name:
+        raise DiwaError(f"robot.{camera}.driver is {config.driver!r}, but its driver publishes /<name>{of.topic}")
+    try:
+        get_package_share_directory(of.package)
+    except PackageNotFoundError:
+        return LogInfo(msg=f"ERROR: {of.package} is not installed: install it, or start your driver yourself")
+    settings = of.settings | ({of.serial: config.serial} if config.serial else {})
+    return _node(of.package, name, [settings], of.executable, namespace=namespace, **_AGAIN)
 
 
 def gripper(robot: str) -> list[Any]:
@@ -186,7 +227,10 @@ def gripper(robot: str) -> list[Any]:
     return [_node("diwa_deploy", "gripper", [robot], **_AGAIN)]
 
 
-def simulated_robot(given: Mapping[str, str]) -> Node:
-    """The simulated robot on the real robot's topics, by the arguments SKILL, SEED and WINDOW of a launch file."""
+def simulated_robot(given: Mapping[str, str], robot: str) -> Node:
+    """The simulated robot on the real robot's topics, by the arguments SKILL, SEED and WINDOW of a launch file.
+
+    It has the cameras of the parameter file `robot`.
+    """
     skill, seed, window = skill_parameter(given["skill"]), int(number(given, "seed")), given["window"] == "true"
-    return kept_node("diwa_sim", "sim_robot", robot_parameters("sim"), skill=skill, seed=seed, window=window)
+    return kept_node("diwa_sim", "sim_robot", robot, skill=skill, seed=seed, window=window)

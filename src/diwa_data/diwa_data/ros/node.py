@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import dataclasses
 import signal
 import sys
 import threading
@@ -20,7 +19,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from diwa_data.config import from_mapping
+from diwa_data.config import from_mapping, to_mapping
 from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 
@@ -182,7 +181,7 @@ def declare(node: Node, config: Any, fixed: tuple[str, ...] = ("",)) -> None:
         why = "ages and deadlines are those of real time here"
         raise DiwaError(f"{_SIM_TIME} is true, but {why}: start {node.get_name()} without it")
     node.set_descriptor(_SIM_TIME, ParameterDescriptor(dynamic_typing=True, read_only=True))
-    for name, value in _leaves("", dataclasses.asdict(config)):
+    for name, value in _leaves("", to_mapping(config)):
         descriptor = ParameterDescriptor(dynamic_typing=True, read_only=name.startswith(fixed))
         if node.has_parameter(name):
             node.set_descriptor(name, descriptor)

@@ -25,6 +25,7 @@ from rclpy.node import Node
 
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
+from diwa_data.robot_config import CAMERAS
 from diwa_data.ros.topics import publisher, subscribe
 from diwa_data.testing.synthetic import JOINTS, READY, synthetic_image, synthetic_pose
 
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 SIZE = (40, 48)
 """Height and width of its images, pixels."""
-PARAMETERS = tuple(f"robot.{camera}.record_size:=[{SIZE[0]},{SIZE[1]}]" for camera in ("static", "gripper"))
+PARAMETERS = tuple(f"robot.{camera}.record_size:=[{SIZE[0]},{SIZE[1]}]" for camera in CAMERAS)
 """Parameters that make nodes expect them."""
 
 
@@ -221,7 +222,7 @@ class SyntheticRobot:
         if self.frames % 30 == 0:
             self._send(messages.GRIPPER_COMMAND, messages.encode_float(1.0))
         stamp = now + self.stamp_offset if self.frozen_stamp is None else self.frozen_stamp
-        for camera in ("gripper", "static"):
+        for camera in reversed(CAMERAS):
             image = messages.encode_image(synthetic_image(elapsed, *self.size), stamp, f"{camera}_camera")
             named = bytes(image).replace(b"rgb8\0", self.encoding + b"\0", 1)
             self._send(messages.image_topic(camera), memoryview(named))

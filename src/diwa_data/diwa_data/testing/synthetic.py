@@ -50,8 +50,8 @@ def record_synthetic(
     """Record one episode into `folder` and return its bag.
 
     Poses, joints and frames at `spec.record_rate`, targets at 60 Hz received 1 ms after they are issued; a gripper, if
-    the spec has one, closes half-way. `success`: time of the success mark; `skip`: numbers of static frames that are
-    lost; `noise`: the images are noise, which hardly compresses.
+    the spec has one, closes half-way. `success`: time of the success mark; `skip`: numbers of frames of the first
+    camera that are lost; `noise`: the images are noise, which hardly compresses.
     """
     recorder = EpisodeRecorder(folder, spec, storage, min_free_mb=0)
     with recorder:

@@ -14,6 +14,7 @@ from diwa_data.dataset.align import DatasetConfig, bag_ticks
 from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, folder_size, json_text, read_object
+from diwa_data.images import fitted
 from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
 from diwa_data.pose import action_sequence
 from diwa_data.recording import messages
@@ -117,19 +118,22 @@ def _motion(ticks: Sequence[Tick], bag: Bag) -> list[str]:
 def _folder_card(path: Path) -> str:
     bags = find_bags([path])
     sidecars = [Sidecar.read(bag) for bag in bags]
-    clock = [messages.image_topic(sidecar.spec.cameras[0].name) for sidecar in sidecars]
-    frames = [sidecar.topics.get(topic, TopicStatistics()) for sidecar, topic in zip(sidecars, clock, strict=True)]
-    seconds = sum(values.last - values.first for values in frames)
+    cameras = {
+        topic: [sidecar.topics.get(topic, TopicStatistics()) for sidecar in sidecars]
+        for topic in (messages.image_topic(camera.name) for camera in sidecars[0].spec.cameras)
+    }
+    seconds = sum(values.last - values.first for values in next(iter(cameras.values())))
     lines = [
         f"{len(bags)} bags in {path}: {seconds / 60:.1f} minutes, {sum(map(folder_size, bags)) / 1e6:.1f} MB",
         *_counts([sidecar.labels for sidecar in sidecars]),
         f"success marks: {sum(s.mark('success') is not None for s in sidecars)} of {len(bags)}",
     ]
-    rates = [values.rate for values in frames]
-    gaps = [values.largest_gap for values in frames]
-    worst = int(np.argmax(gaps))
-    gap = f"largest gap {gaps[worst] * 1e3:.0f} ms in {bags[worst].name}"
-    lines += [f"{clock[0]}: {min(rates):.2f} to {max(rates):.2f} Hz, {gap}"]
+    for topic, frames in cameras.items():
+        rates = [values.rate for values in frames]
+        gaps = [values.largest_gap for values in frames]
+        worst = int(np.argmax(gaps))
+        gap = f"largest gap {gaps[worst] * 1e3:.0f} ms in {bags[worst].name}"
+        lines += [f"{topic}: {min(rates):.2f} to {max(rates):.2f} Hz, {gap}"]
     lines += list(filter(None, [tell_unfinished(path), _unsealed(sidecars)]))
     return "\n".join(lines + spec_lines(sidecars[0].spec))
 
@@ -229,7 +233,7 @@ def contact_sheet(path: Path, columns: int = 12) -> np.ndarray:
     rows = []
     for images in found.values():
         images += images[-1:] * (columns - len(images))  # a camera that ended early keeps its last picture
-        rows.append(np.concatenate([_fit(image, width) for image in images], axis=1))
+        rows.append(np.concatenate([fitted(image, width=width) for image in images], axis=1))
     head = np.full((_MARGIN, columns * width, 3), 255, np.uint8)
     for column, time in enumerate(times):
         if success is not None and time >= success:
@@ -253,9 +257,3 @@ def save_contact_sheet(path: Path, out: Path) -> None:
     assert encoded
     with atomic_path(out) as temporary:
         temporary.write_bytes(data.tobytes())
-
-
-def _fit(image: np.ndarray, width: int) -> np.ndarray:
-    """Scale to `width` pixels."""
-    height = round(image.shape[0] * width / image.shape[1])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

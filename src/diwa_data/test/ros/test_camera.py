@@ -130,3 +130,17 @@ def test_a_silent_driver_is_named_and_a_killed_node_comes_back(topics, camera, i
         "the new one goes on with the next frame",
         "frames until then",
     )
+
+
+def test_a_topic_that_is_none_or_of_another_type_is_told_with_what_there_is(topics, start):
+    cameras = "robot.cameras:=[front, static, gripper]"
+    node = start("camera", "camera:=gripper", cameras, f"robot.gripper.driver:={DRIVER}x")
+    compressed = (f"robot.front.driver:={DRIVER}", "robot.front.compressed:=true")
+    other, wrong = start("camera", cameras, *compressed), start("camera", "camera:=frnt", cameras)
+    topics.publish(DRIVER, driver_message("rgb8", 0, 1.0))
+    said = node.wait_for(f"no image on {DRIVER}x for")
+    assert f"Topics of images here: {DRIVER}" in said
+    wanted = "it is a sensor_msgs/msg/Image, not a sensor_msgs/msg/CompressedImage: set robot.front.compressed"
+    assert wanted in other.wait_for(f"no image on {DRIVER} for")
+    assert wrong.wait() == 2
+    wrong.wait_for("unknown camera 'frnt'; choose one of front, static, gripper. Did you mean 'front'?")

@@ -53,16 +53,42 @@ def test_a_node_that_crashes_comes_back_and_one_that_refuses_ends_the_launch(lau
 
 def test_what_belongs_to_a_real_robot_is_started_as_far_as_it_is_installed(launching, monkeypatch):
     given = {"robot": "franka", "cameras": "true", "gripper": "true"}
-    monkeypatch.setattr(launching, "DRIVERS", (("no_driver", "node", "kinect", "k4a", {}), *launching.DRIVERS[:0]))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     robot = launching.robot_parameters("franka")
-    assert kinds(launching.robot_actions(given, robot)) == ["LogInfo", "Node", "Node", "LogInfo"]
+    assert kinds(launching.robot_actions(given, robot)) == ["LogInfo", "LogInfo", "Node", "Node", "LogInfo"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(launching, "get_package_share_directory", lambda package: "/here")
-    assert kinds(launching.robot_actions(given, robot)) == ["Node", "Node", "Node", "Node"]
+    assert kinds(launching.robot_actions(given, robot)) == ["Node"] * 5
     assert launching.robot_actions(given | {"cameras": "false", "gripper": "false"}, robot) == []
     simulated = given | {"robot": "sim", "skill": "play", "seed": "0", "window": "false"}
     assert kinds(launching.robot_actions(simulated, robot)) == ["Node"]
+
+
+def robot_of(tmp_path, cameras: str) -> str:
+    path = tmp_path / "lab.yaml"
+    path.write_text("/**: {ros__parameters: {robot: {" + cameras + "}}}")
+    return str(path)
+
+
+def test_each_camera_has_its_own_driver_where_the_file_names_one(launching, monkeypatch, tmp_path):
+    made: list = []
+    monkeypatch.setattr(launching, "get_package_share_directory", lambda package: "/here")
+    monkeypatch.setattr(launching, "_node", lambda *arguments, **options: made.append((arguments, options)) or made[-1])
+    left = "left: {start: realsense, driver: /cams/left/color/image_raw, serial: '1'}"
+    wrist = "wrist: {start: realsense, driver: /cams/wrist/color/image_raw, serial: '2'}"
+    robot = robot_of(tmp_path, f"cameras: [own, left, wrist], own: {{driver: /own}}, {left}, {wrist}")
+    drivers = [
+        (name, options["namespace"], settings[0]["serial_no"]) for (_, name, settings, *_), options in
+        launching.cameras(robot)[:2]
+    ]  # fmt: skip
+    assert drivers == [("left", "/cams", "1"), ("wrist", "/cams", "2")]
+    assert [name for (_, name, *_), _ in made[2:]] == ["own_camera", "left_camera", "wrist_camera"]
+    with pytest.raises(DiwaError, match="several cameras start: realsense; give each the serial number"):
+        launching.cameras(robot_of(tmp_path, f"cameras: [left, wrist], {left}, {wrist.replace('2', '1')}"))
+    with pytest.raises(DiwaError, match=r"robot.a.driver is '/x/raw', but its driver publishes /<name>/rgb/image_raw"):
+        launching.cameras(robot_of(tmp_path, "cameras: [a], a: {start: kinect, driver: /x/raw}"))
+    two_keys = "static: {driver: /kinect/rgb/image_raw}, gripper: {driver: /realsense/wrist/color/image_raw}"
+    assert len(launching.cameras(robot_of(tmp_path, two_keys))) == 4, "a file without start is launched as before"
 
 
 def test_arguments_are_checked(launching):

@@ -93,7 +93,7 @@ class ArmConfig:
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     """Ages at which it warns, holds and aborts."""
     max_age: float = 0.2
-    """Seconds by which a stream may be older than the static frame of its tick."""
+    """Seconds by which a stream may be older than the first camera's frame of its tick."""
     mode: ModeConfig = field(default_factory=ModeConfig)
     """Where the arm says in which mode it is."""
 

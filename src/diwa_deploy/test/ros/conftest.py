@@ -16,7 +16,7 @@ import torch
 from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
-from diwa_data.robot_config import CameraConfig, RobotConfig
+from diwa_data.robot_config import CAMERAS, CameraConfig, RobotConfig
 from diwa_data.spec import Spec
 from diwa_deploy.bundle import write_bundle
 from diwa_learning.core.checkpoint import save_checkpoint, weights_hash
@@ -51,7 +51,7 @@ def make_bundle(folder: Path, spec: Spec) -> Path:
 
 @pytest.fixture(scope="session")
 def spec() -> Spec:
-    return RobotConfig(static=SMALL, gripper=SMALL).spec
+    return RobotConfig(cameras=dict.fromkeys(CAMERAS, SMALL)).spec
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,7 @@ class EnvironmentRollouts:
         return self.model.rssm.noise(self.environments.num_envs, rng=self.rng)
 
     def _tensors(self, observed: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
-        """Images (N, 64, 64, 3) by camera, and the state (N, S) that the model knows."""
+        """Images (N, H, W, 3) by camera, and the state (N, S) that the model knows."""
         state = model_state(observed["state"], observed.get("scene_state"), self.model.config.scene_state)
         images = {camera.name: self._tensor(observed[camera.name]) for camera in self.model.spec.cameras}
         return images, self._tensor(state)

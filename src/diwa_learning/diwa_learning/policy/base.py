@@ -1,8 +1,8 @@
-"""The chain that diffusion and Gaussian policies share: an action chunk is drawn in K Gaussian steps.
+"""The chain that all policies share, and all that imitation, fine-tuning and the robot need to know of a policy.
 
-`k` counts as in the paper, from K (pure noise) down to 1 (the last step); a chain stores a^K .. a^0, so a^k stands
-at index K - k. A Gaussian policy is a chain of one step. Letters: B batch, H actions of a chunk, A action
-dimensions, F features, W trunk width.
+An action chunk is drawn in K Gaussian steps. `k` counts as in the paper, from K (pure noise) down to 1 (the last step);
+a chain stores a^K .. a^0, so a^k stands at index K - k. A Gaussian policy is a chain of one step. Letters: B batch,
+H actions of a chunk, A action dimensions, F features, W numbers in which a policy sums them up.
 """
 
 from __future__ import annotations
@@ -100,7 +100,20 @@ Path = list[tuple[int, int | None]]
 
 
 class ChainPolicy(nn.Module, ABC):
-    """A policy that refines a chunk (H, A) in `steps` Gaussian steps, given the model state's features."""
+    """A policy that draws a chunk (H, A) in `steps` Gaussian steps, given the model state's features.
+
+    A subclass is called with (feature_dim, width, steps, chunk, action_dim) and gives `loss` and `denoise`; `project`
+    and `denoiser` can make it faster. Sampling, log-probabilities, PPO and checkpoints follow from these. It has to
+    keep four rules, for which `check.py` looks:
+
+    - All randomness comes in as arguments, so that seeds repeat a run and the likelihood ratio before an update is 1.
+    - Each row of a batch is computed from that row alone.
+    - What it learns is in parameters. Buffers stay as they are made: no moving average keeps up with them.
+    - Its class reads no tensor while it is made: loading makes it without memory first (torch's device `meta`).
+    """
+
+    takes_ddim = False
+    """Whether steps of `denoiser` can lead to any lower k, without noise: what `ddim_steps` needs."""
 
     def __init__(self, steps: int, chunk: int, action_dim: int):
         super().__init__()
@@ -114,18 +127,24 @@ class ChainPolicy(nn.Module, ABC):
         """
 
     @abstractmethod
+    def denoise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Normal:
+        """Distribution of a^{k-1} given a^k: projected (B, W), chunk a^k (B, H, A), k (B,) int64 in 1..K.
+
+        Its mean is (B, H, A), its std (B, H, A) or (B, 1, 1). The std may be 0: fine-tuning raises it to the floor of
+        `Exploration`, in sampling and in log-probabilities. Below 0.055 (a log-probability above 2) there would be no
+        gradient.
+        """
+
     def project(self, features: Tensor) -> Tensor:
         """(B, F) -> (B, W): the share of the features in `denoise`, the same for every step of a chain."""
-
-    @abstractmethod
-    def denoise(self, projected: Tensor, chunk: Tensor, k: Tensor) -> Normal:
-        """Distribution of a^{k-1} given a^k: projected (B, W), chunk a^k (B, H, A), k (B,) int64 in 1..K."""
+        return features
 
     def denoiser(self, features: Tensor) -> Callable[[Tensor, int, int | None], Normal]:
         """`denoise` in the states of features (B, F), for chunks a^k (B, H, A) that share a step of a `Path`."""
         projected = self.project(features)
 
         def step(chunk: Tensor, k: int, to: int | None = None) -> Normal:
+            assert to is None, "a policy that takes_ddim has a denoiser of its own"
             return self.denoise(projected, chunk, torch.full((len(chunk),), k, device=chunk.device))
 
         return step
@@ -179,6 +198,8 @@ def require_ddim_steps(steps: int, policy: ChainPolicy) -> None:
     """Raise `DiwaError` unless `sample` takes that many steps of DDIM; a policy of one step ignores them."""
     if steps < 0 or steps > policy.steps > 1:
         raise DiwaError(f"ddim_steps is {steps}; it must lie in [0, {policy.steps}], 0 samples every step with noise")
+    if steps and policy.steps > 1 and not policy.takes_ddim:
+        raise DiwaError(f"ddim_steps is {steps}, but this policy can leave out none of its {policy.steps} steps: set 0")
 
 
 class FinetunedPolicy(ChainPolicy):
@@ -186,7 +207,7 @@ class FinetunedPolicy(ChainPolicy):
 
     def __init__(self, base: ChainPolicy, trained_steps: int):
         super().__init__(base.steps, base.chunk, base.action_dim)
-        self.trained_steps = min(trained_steps, base.steps)
+        self.trained_steps, self.takes_ddim = min(trained_steps, base.steps), base.takes_ddim
         self.base = base.requires_grad_(False)
         self.trained = copy.deepcopy(base).requires_grad_(True)
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from diwa_data.config import from_mapping
-from diwa_data.errors import DiwaError
+from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import Checkpoint, build, load_checkpoint, read_header
 from diwa_learning.policy.base import ChainPolicy, FinetunedPolicy
-from diwa_learning.policy.diffusion import DiffusionPolicy
-from diwa_learning.policy.gaussian import GaussianPolicy
+from diwa_learning.policy.registry import policy_class, require_policy_name
 from diwa_learning.world_model.model import LoadedWorldModel
 
 PREFIX = "policy."
@@ -25,8 +24,8 @@ PREFIX = "policy."
 class PolicyNetConfig:
     """Kind and sizes of a policy."""
 
-    kind: Literal["diffusion", "gaussian"] = "diffusion"
-    """`diffusion` is DiWA's; `gaussian` the unimodal one of Table S.6."""
+    kind: str = "diffusion"
+    """`diffusion` is DiWA's; `gaussian` the unimodal one of Table S.6; MODULE:CLASS is a class of your own."""
     width: int = 512
     """Units of each hidden layer."""
     denoising_steps: int = 20
@@ -35,6 +34,7 @@ class PolicyNetConfig:
     """H, actions predicted and executed at a time."""
 
     def __post_init__(self) -> None:
+        require_policy_name(self.kind)
         for name, largest in (("width", 10**6), ("denoising_steps", 1000), ("chunk", 1000)):
             if not 1 <= getattr(self, name) <= largest:
                 raise DiwaError(f"policy.net.{name} is {getattr(self, name)}; it must lie in [1, {largest}]")
@@ -51,10 +51,11 @@ class LoadedPolicy:
 
 
 def make_policy(net: PolicyNetConfig, feature_dim: int, action_dim: int) -> ChainPolicy:
-    """A policy with fresh weights."""
-    if net.kind == "gaussian":
-        return GaussianPolicy(feature_dim, net.width, net.chunk, action_dim)
-    return DiffusionPolicy(feature_dim, net.width, net.denoising_steps, net.chunk, action_dim)
+    """A policy with fresh weights. Raises `DiwaError` if its class cannot be found or made."""
+    kind, sizes = policy_class(net.kind), (feature_dim, net.width, net.denoising_steps, net.chunk, action_dim)
+    cure = "it is called with feature_dim, width, steps, chunk and action_dim (docs/extending.md)"
+    with damage_as_error(f"policy {net.kind!r} cannot be made", cure):
+        return kind(*sizes)
 
 
 def describe(net: PolicyNetConfig, skill: str, trained_steps: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class DiffusionPolicy(ChainPolicy):
     sigma_k^2 = beta_k (1 - ab_{k-1}) / (1 - ab_k), with ab = alpha_bar and ab_0 = 1 (so sigma_1 = 0).
     """
 
+    takes_ddim = True
     coefficients: Tensor
     positions: Tensor
 

@@ -13,9 +13,12 @@ STD_RANGE = (0.01, 1.0)
 
 
 class GaussianPolicy(ChainPolicy):
-    """pi(a | s) = N(tanh(f(s)), diag(std)^2); one learned std per action and dimension, independent of s."""
+    """pi(a | s) = N(tanh(f(s)), diag(std)^2); one learned std per action and dimension, independent of s.
 
-    def __init__(self, feature_dim: int, width: int, chunk: int, action_dim: int):
+    The chain has one step, whatever `steps` says.
+    """
+
+    def __init__(self, feature_dim: int, width: int, steps: int, chunk: int, action_dim: int):
         super().__init__(1, chunk, action_dim)
         self.trunk = Trunk(0, feature_dim, width, chunk * action_dim)
         self.log_std = nn.Parameter(torch.full((chunk, action_dim), math.log(0.3)))

@@ -17,6 +17,7 @@ from diwa_data.errors import DiwaError
 from diwa_learning.core.device import compiled, compute_device, cosine, set_learning_rate, step
 from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.policy.base import ChainPolicy
+from diwa_learning.policy.check import require_protocol
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
 from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
 from diwa_learning.world_model.model import WorldModel, load_world_model
@@ -80,6 +81,7 @@ def train_policy(job: PolicyJob) -> None:
     """Train a policy on the demonstrations of one skill and leave a `policy` checkpoint with its averaged weights."""
     require_run_folder(job.out)
     config, world = job.config, load_world_model(job.world_model, compute_device())
+    require_protocol(config.net, world.model.feature_dim, world.spec.action_dim)
     demonstrations, device = load_dataset(job.demonstrations, world.spec), world.model.device
     skill = require_one_skill(demonstrations.episodes, job.demonstrations)
     inputs = {"demonstrations": fingerprint(demonstrations), "skill": skill}

@@ -18,7 +18,7 @@ from diwa_data.skills import Goal, recorded_goal
 from diwa_data.spec import Spec
 from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
 from diwa_learning.world_model.model import WorldModel, vector_decoder
-from diwa_learning.world_model.networks import ImageEncoder
+from diwa_learning.world_model.networks import ImageEncoder, PerCamera
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,9 @@ class ImageClassifier(RewardClassifier):
     """
 
     def __init__(self, model: WorldModel, width: int):
-        depth, cameras = model.config.depth, list(model.encoders)
-        super().__init__(len(cameras) * 32 * depth, width)
-        self.encoders = nn.ModuleDict({name: ImageEncoder(depth) for name in cameras})
+        encoders = {each.name: ImageEncoder(model.config.depth, each.size) for each in model.spec.cameras}
+        super().__init__(sum(encoder.output_dim for encoder in encoders.values()), width)
+        self.encoders = PerCamera(encoders)
         self._model = (model,)  # in a tuple it is no part of this module: neither trained nor saved again
         if not model.decodes:
             raise DiwaError(

@@ -178,7 +178,7 @@ def filter_frame(
     executed: Tensor,
     noise: Tensor,
 ) -> FilterState:
-    """Take in frames, camera -> (N, 64, 64, 3) and the state beside them (N, S), to which `executed` (N, A) led.
+    """Take in frames, camera -> (N, H, W, 3) and the state beside them (N, S), to which `executed` (N, A) led.
 
     The target is summed up as in recordings: the hand's first position and the actions since. noise (N, C, K) Gumbel.
     """

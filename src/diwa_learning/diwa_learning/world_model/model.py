@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diwa_data.errors import DiwaError
-from diwa_data.spec import Spec
+from diwa_data.spec import Spec, require_network_size
 from diwa_learning.core.checkpoint import build, load_checkpoint
 from diwa_learning.core.device import is_half
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.networks import (
     ImageDecoder,
     ImageEncoder,
+    PerCamera,
     PrincipalComponents,
     dense,
-    require_image_size,
     to_network,
 )
 from diwa_learning.world_model.replay import Batch
@@ -71,6 +71,8 @@ def _shares(valid: Tensor) -> Tensor:
     return valid / valid.sum().clamp(min=1)
 
 
+PIXELS = 64 * 64
+"""Pixels that every camera's error counts as, so that a larger image is no more important."""
 STATE_STD_FLOOR = 0.01
 IMAGE_STD_FLOOR = 0.01
 POSITION = slice(0, 3)
@@ -93,7 +95,7 @@ class WorldModelLoss:
     kl: Tensor
     """KL(posterior || prior), nats."""
     image: Tensor
-    """Half the squared error summed over the pixels of all cameras."""
+    """Half the squared error summed over the pixels of all cameras, each as if it had 64x64."""
     robot_state: Tensor
     """Half the mean squared error of the state as it is decoded (`WorldModel.relative`); 0 without its decoder."""
     components: Tensor
@@ -117,18 +119,20 @@ class WorldModel(nn.Module):
 
     def __init__(self, config: WorldModelConfig, spec: Spec, decodes: bool = True):
         super().__init__()
-        require_image_size(spec.cameras)
+        for camera in spec.cameras:
+            require_network_size(camera)
         if config.scene_state and not spec.scene_state:
             raise DiwaError(f"robot {spec.robot!r} has no scene state: set world_model.scene_state to false")
         self.config, self.spec = config, spec
         self.state_dim = spec.state_dim + len(spec.scene_state) * config.scene_state
         self._seen = slice(0 if config.robot_state else spec.state_dim, self.state_dim)
-        names = [camera.name for camera in spec.cameras]
-        self.encoders = nn.ModuleDict({name: ImageEncoder(config.depth) for name in names})
+        sizes = {camera.name: camera.size for camera in spec.cameras}
+        encoders = {name: ImageEncoder(config.depth, size) for name, size in sizes.items()}
+        self.encoders = PerCamera(encoders)
         code_dim = 32 * config.depth
-        self.fusion = dense(code_dim * len(names), code_dim)
+        self.fusion = dense(sum(encoder.output_dim for encoder in encoders.values()), code_dim)
         # A few numbers beside hundreds: each group counts as much as those from the first update on.
-        component_dim, target_dim = config.image_components * len(names), 3 * config.target
+        component_dim, target_dim = config.image_components * len(sizes), 3 * config.target
         lag_dim = 3 * (config.target and config.robot_state)
         groups = [self._seen.stop - self._seen.start, component_dim, lag_dim, target_dim]
         self.embed_dim = code_dim + sum(groups)
@@ -138,15 +142,15 @@ class WorldModel(nn.Module):
         with torch.no_grad():
             for group in self.rssm.embed_in.weight[:, code_dim:].split(groups, dim=1):
                 group *= (code_dim / max(group.shape[1], 1)) ** 0.5
-        pixels = {camera.name: 3 * math.prod(camera.size) for camera in spec.cameras if config.image_components}
-        self.components = nn.ModuleDict(
+        pixels = {name: 3 * math.prod(size) for name, size in sizes.items() if config.image_components}
+        self.components = PerCamera(
             {name: PrincipalComponents(config.image_components, count) for name, count in pixels.items()}
         )
         self.decodes = decodes
         if decodes:
             feature_dim = self.rssm.feature_dim
             self.decoder_in = nn.Linear(feature_dim, code_dim)
-            self.decoders = nn.ModuleDict({name: ImageDecoder(config.depth) for name in names})
+            self.decoders = PerCamera({name: ImageDecoder(config.depth, size) for name, size in sizes.items()})
             self.state_decoder = vector_decoder(feature_dim, self.state_dim) if config.robot_state_weight else None
             self.component_decoder = vector_decoder(feature_dim, component_dim) if config.image_components else None
         for camera in spec.cameras:
@@ -302,7 +306,8 @@ class WorldModel(nn.Module):
         for name, image in self._reconstruct(features).items():
             with torch.autocast(features.device.type, enabled=False):
                 target = to_network(images[name])
-            loss = loss + 0.5 * (F.mse_loss(image, target, reduction="none").sum((1, 2, 3)) * weight.flatten()).sum()
+            errors = F.mse_loss(image, target, reduction="none").sum((1, 2, 3)) * (PIXELS / target[0, 0].numel())
+            loss = loss + 0.5 * (errors * weight.flatten()).sum()
         return loss
 
     def _vector_losses(self, states: State, embeds: Tensor, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from diwa_data.errors import DiwaError
-from diwa_data.spec import CameraSpec
-
-IMAGE_SIZE = (64, 64)
 
 
 def dense(inputs: int, outputs: int) -> nn.Sequential:
@@ -143,34 +139,52 @@ def _gradient(of: Literal["image", "weight"], of_output: Tensor, image: Tensor, 
 
 
 class ImageEncoder(nn.Module):
-    """Four convolutions, kernel 4, stride 2, no padding, ELU: (N, 3, 64, 64) -> (N, 32 * depth)."""
+    """Four convolutions, kernel 4, stride 2, no padding, ELU: (N, 3, H, W) -> (N, `output_dim`).
 
-    def __init__(self, depth: int):
+    An image of 64x64 becomes 32 * depth numbers, the 2x2 pixels that the last convolution leaves of it.
+    """
+
+    def __init__(self, depth: int, size: tuple[int, int]):
         super().__init__()
+        self.size = size
         channels = (3, depth, 2 * depth, 4 * depth, 8 * depth)
         self.layers = nn.Sequential()
         for inputs, outputs in itertools.pairwise(channels):
             self.layers.extend([Convolution(inputs, outputs, 4, stride=2), nn.ELU(inplace=True)])
+        self.output_dim = 8 * depth * math.prod(side // 16 - 2 for side in size)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, 64, 64) -> (N, 32 * depth)."""
-        assert image.shape[1:] == (3, *IMAGE_SIZE), image.shape
+        """(N, 3, H, W) -> (N, `output_dim`)."""
+        assert image.shape[1:] == (3, *self.size), image.shape
         return self.layers(image).flatten(1)
 
 
-class ImageDecoder(nn.Module):
-    """Four transposed convolutions, kernels 5, 5, 6, 6, stride 2, ELU between: (N, 32 * depth) -> (N, 3, 64, 64)."""
+class PerCamera(nn.ModuleDict):
+    """A module for each camera, by its name. PyTorch refuses the names of its own methods, such as `half`."""
 
-    def __init__(self, depth: int):
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        self._modules[name] = module  # type: ignore[assignment]
+
+
+class ImageDecoder(nn.Module):
+    """Four transposed convolutions, stride 2, ELU between: (N, 32 * depth) -> (N, 3, H, W).
+
+    Kernels are 5, 5, 6, 6 for images of 64x64; the first, which begins from one pixel, grows with the image.
+    """
+
+    def __init__(self, depth: int, size: tuple[int, int]):
         super().__init__()
-        channels, kernels = (32 * depth, 4 * depth, 2 * depth, depth, 3), (5, 5, 6, 6)
+        self.size = size
+        first = (size[0] // 8 - 3, size[1] // 8 - 3)
+        channels = (32 * depth, 4 * depth, 2 * depth, depth, 3)
+        kernels: tuple[int | tuple[int, int], ...] = (first, 5, 6, 6)
         self.layers = nn.Sequential()
         for inputs, outputs, kernel in zip(channels, channels[1:], kernels, strict=False):
             self.layers.extend([TransposedConvolution(inputs, outputs, kernel, stride=2), nn.ELU(inplace=True)])
         del self.layers[-1]  # pixels are unbounded
 
     def forward(self, code: Tensor) -> Tensor:
-        """(N, 32 * depth) -> (N, 3, 64, 64)."""
+        """(N, 32 * depth) -> (N, 3, H, W)."""
         first, *rest = self.layers  # on one pixel the first is a matrix product, which runs many times faster as such
         assert isinstance(first, nn.ConvTranspose2d)
         assert first.bias is not None
@@ -178,15 +192,8 @@ class ImageDecoder(nn.Module):
         image = image.contiguous(memory_format=torch.channels_last)
         for layer in rest:
             image = layer(image)
-        assert image.shape[1:] == (3, *IMAGE_SIZE), image.shape
+        assert image.shape[1:] == (3, *self.size), image.shape
         return image
-
-
-def require_image_size(cameras: tuple[CameraSpec, ...]) -> None:
-    """The convolutions fit 64x64 images only."""
-    for camera in cameras:
-        if tuple(camera.size) != IMAGE_SIZE:
-            raise DiwaError(f"camera {camera.name!r} has size {camera.size}; the world model needs {IMAGE_SIZE}")
 
 
 RANK_TOLERANCE = 1e-6

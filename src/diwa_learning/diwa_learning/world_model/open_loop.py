@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diwa_data.files import atomic_path
+from diwa_data.images import fitted
 from diwa_learning.world_model.model import POSITION, WorldModel
 from diwa_learning.world_model.networks import to_uint8
 from diwa_learning.world_model.replay import Batch
@@ -21,16 +22,18 @@ from diwa_learning.world_model.rssm import State, categorical_kl
 
 
 def draw_filmstrip(path: Path, rows: Mapping[str, np.ndarray], columns: Sequence[str] = ()) -> None:
-    """Write a PNG of `rows`, label -> (N, H, W, 3) uint8, all of one shape; `columns` are N labels on top, or none."""
-    mosaic = np.concatenate([np.concatenate(list(frames), 1) for frames in rows.values()])
-    count = len(next(iter(rows.values())))
-    height, width = mosaic.shape[0] / len(rows), mosaic.shape[1] / count
-    figure = Figure(figsize=(count + 1, len(rows) + (0.5 if columns else 0.15)), layout="constrained")
+    """Write a PNG of `rows`, label -> (N, H, W, 3) uint8, drawn equally wide; `columns` are N labels on top or none."""
+    width = max(frames.shape[2] for frames in rows.values())
+    strips = [np.concatenate([fitted(frame, width=width) for frame in frames], 1) for frames in rows.values()]
+    mosaic = np.concatenate(strips)
+    heights = np.array([len(strip) for strip in strips])
+    count, rows_high = mosaic.shape[1] // width, mosaic.shape[0] / width
+    figure = Figure(figsize=(count + 1, rows_high + (0.5 if columns else 0.15)), layout="constrained")
     axis = figure.add_subplot()
     axis.imshow(mosaic, interpolation="nearest")
     axis.xaxis.tick_top()
     axis.set_xticks((np.arange(len(columns)) + 0.5) * width - 0.5, columns)
-    axis.set_yticks((np.arange(len(rows)) + 0.5) * height - 0.5, list(rows))
+    axis.set_yticks(np.cumsum(heights) - heights / 2 - 0.5, list(rows))
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     with atomic_path(path) as temporary:

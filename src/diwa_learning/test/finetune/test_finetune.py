@@ -44,7 +44,6 @@ def rollout(tuner, reward_of=lambda actions: actions[..., 0].mean(-1), dreams=16
     return Rollout(features, features, chains, reward, always, always, always, always.long(), torch.zeros_like(reward))
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "gaussian"])
 def test_check_04_ratio_is_one_before_any_update(kind):
     """The stored chain, its denoising indices and the recomputed log-probabilities belong together."""
     tuned = tuner(kind)
@@ -95,14 +94,14 @@ def test_check_05_bc_term_brings_a_perturbed_policy_back(kind):
     assert 0 < distance().item() < 0.3 * before
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "gaussian"])
 def test_updates_raise_the_reward(kind):
     tuned = tuner(kind)
     first = rollout(tuned).reward.mean().item()
     for _ in range(20):
         measured = tuned.update(rollout(tuned), train_actor=True)
         assert abs(measured["approx_kl_before_update"]) < 1e-6
-    assert rollout(tuned).reward.mean().item() > first + 0.3
+    gain = 0.1 if "flow" in kind else 0.3  # a step of a flow is 1 / K of its way
+    assert rollout(tuned).reward.mean().item() > first + gain
 
 
 def test_bc_term_holds_the_policy():

@@ -20,7 +20,7 @@ def diffusion(seed=0, steps=K):
 
 def gaussian(seed=0):
     torch.manual_seed(seed)
-    return GaussianPolicy(FEATURES, WIDTH, H, A)
+    return GaussianPolicy(FEATURES, WIDTH, K, H, A)
 
 
 def test_check_09_schedule():

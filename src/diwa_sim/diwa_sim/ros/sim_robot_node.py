@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from rclpy.node import Node
 
+from diwa_data.errors import DiwaError
 from diwa_data.motion import is_finite
 from diwa_data.pose import Pose, rotation_distance
 from diwa_data.recording import messages
@@ -19,7 +20,6 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_data.skills import skill_name
-from diwa_data.spec import require_same
 from diwa_sim.table import CONTROL_RATE, DT, SimConfig, SimulatedPanda
 from diwa_sim.tasks import goal_labels
 
@@ -34,7 +34,7 @@ class SimRobotConfig:
     """Parameters of `sim_robot`."""
 
     robot: RobotConfig = field(default_factory=RobotConfig)
-    """Must be the simulated robot's contract: `config/robot_sim.yaml`."""
+    """Its cameras must be some of the scene's, and its scene state, if it names one, the table's."""
     skill: str = ""
     """Skill whose start the scene is put into; empty, or none of the simulated tasks = any start."""
     seed: int = 0
@@ -42,7 +42,7 @@ class SimRobotConfig:
     window: bool = False
     """Show the scene in a window of its own."""
     sim: SimConfig = field(default_factory=SimConfig)
-    """Distribution of start states."""
+    """Distribution of start states; the cameras are those of `robot`."""
 
 
 class SimRobotNode(Node):
@@ -53,8 +53,13 @@ class SimRobotNode(Node):
         self._config = read_parameters(self, SimRobotConfig)
         if self._config.skill:
             skill_name(self._config.skill)
-        self._robot = SimulatedPanda(self._config.sim)
-        require_same(self._robot.spec, self._config.robot.spec, "the parameters of the simulated robot")
+        spec = self._config.robot.spec
+        self._sim = self._config.sim.seeing(spec.cameras)
+        self._robot = SimulatedPanda(self._sim)
+        if spec.scene_state not in ((), self._robot.spec.scene_state):
+            right = ", ".join(self._robot.spec.scene_state)
+            raise DiwaError(f"robot.scene_state is {', '.join(spec.scene_state)}; the table's is {right}")
+        self._steps_per_frame = round(CONTROL_RATE / spec.record_rate)
         self._publish_on: dict[str, Callable[[memoryview], None]] = {}
         for camera in self._robot.spec.cameras:
             matrix, size = self._robot.intrinsics(camera.name, camera.record_size), camera.record_size
@@ -82,7 +87,7 @@ class SimRobotNode(Node):
         seed = int(np.random.SeedSequence((self._config.seed, self._episode)).generate_state(1)[0])
         self._robot.reset(self._config.skill, seed)
         self._target, self._gripper, self._followed = self._robot.target_pose, 1.0, False
-        labels = {"seed": seed, "sim": dataclasses.asdict(self._config.sim), "index": self._episode}
+        labels = {"seed": seed, "sim": dataclasses.asdict(self._sim), "index": self._episode}
         self._labels(messages.encode_string(json.dumps(labels | goal_labels(self._config.skill))))
         self._episode += 1
 
@@ -115,7 +120,7 @@ class SimRobotNode(Node):
     def _step(self) -> None:
         self._robot.advance(self._target, self._gripper)
         self._steps += 1
-        if self._steps % 2 == 0:
+        if self._steps % self._steps_per_frame == 0:
             self._publish()
             if self._view:
                 self._view.sync()
