@@ -1,6 +1,7 @@
 """The whole pipeline with one camera, and with three of different sizes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,12 @@ SIZES = {"top": (64, 64), "wrist": (48, 80), "side": (96, 64)}
 def test_a_demo_runs_with_the_cameras_of_its_configuration(diwa, tmp_path, cameras):
     names = [camera.partition(":")[0] for camera in cameras]
     config, out = tmp_path / "cameras.yaml", tmp_path / "demo"
-    config.write_text(TINY.read_text() + f"    sim: {{cameras: {json.dumps(cameras)}}}\n")
-    ran = diwa("demo", "--preset", "debug", "--config", config, "--play-minutes", "0.1", "--out", out)
+    few = "{play_minutes: 0.15, demonstrations: 2, rollouts: 1, curve_rollouts: 1, curve_checkpoints: 1}"
+    text = re.sub(r"demo: \{.*\}", f"demo: {few}", TINY.read_text()).replace(
+        "episode_seconds: 8.0", "episode_seconds: 4.0"
+    )
+    config.write_text(f"{text}    sim: {{cameras: {json.dumps(cameras)}}}\n")
+    ran = diwa("demo", "--preset", "debug", "--config", config, "--out", out)
     assert ran.status == 0, ran.err
     assert read_spec(out / "world_model").cameras == load_dataset(out / "play.h5", images=False).spec.cameras
     episode = load_dataset(out / "play.h5").episodes[0]

@@ -71,18 +71,15 @@ def robot_of(tmp_path, cameras: str) -> str:
 
 
 def test_each_camera_has_its_own_driver_where_the_file_names_one(launching, monkeypatch, tmp_path):
-    made: list = []
     monkeypatch.setattr(launching, "get_package_share_directory", lambda package: "/here")
-    monkeypatch.setattr(launching, "_node", lambda *arguments, **options: made.append((arguments, options)) or made[-1])
+    monkeypatch.setattr(launching, "_node", lambda *arguments, **options: (*arguments, options))
     left = "left: {start: realsense, driver: /cams/left/color/image_raw, serial: '1'}"
     wrist = "wrist: {start: realsense, driver: /cams/wrist/color/image_raw, serial: '2'}"
     robot = robot_of(tmp_path, f"cameras: [own, left, wrist], own: {{driver: /own}}, {left}, {wrist}")
-    drivers = [
-        (name, options["namespace"], settings[0]["serial_no"]) for (_, name, settings, *_), options in
-        launching.cameras(robot)[:2]
-    ]  # fmt: skip
-    assert drivers == [("left", "/cams", "1"), ("wrist", "/cams", "2")]
-    assert [name for (_, name, *_), _ in made[2:]] == ["own_camera", "left_camera", "wrist_camera"]
+    drivers, croppers = launching.cameras(robot)[:2], launching.cameras(robot)[2:]
+    opened = [(name, options["namespace"], settings[0]["serial_no"]) for _, name, settings, _, options in drivers]
+    assert opened == [("left", "/cams", "1"), ("wrist", "/cams", "2")]
+    assert [name for _, name, *_ in croppers] == ["own_camera", "left_camera", "wrist_camera"]
     with pytest.raises(DiwaError, match="several cameras start: realsense; give each the serial number"):
         launching.cameras(robot_of(tmp_path, f"cameras: [left, wrist], {left}, {wrist.replace('2', '1')}"))
     with pytest.raises(DiwaError, match=r"robot.a.driver is '/x/raw', but its driver publishes /<name>/rgb/image_raw"):
