@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from diwa_data.errors import DiwaError
 from diwa_learning.policy.base import ChainPolicy, Chains, Exploration, FinetunedPolicy, Normal
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
-from diwa_learning.policy.registry import OURS
+from diwa_learning.policy.registry import OURS, policy_class
 
 ROWS = 8
 """Random states on which a policy is tried."""
@@ -19,9 +21,19 @@ ROWS = 8
 
 def require_protocol(net: PolicyNetConfig, feature_dim: int, action_dim: int) -> None:
     """Raise `DiwaError` unless a policy of a class that is not ours keeps the protocol; torch's generator stays."""
-    if net.kind not in OURS:
+    if net.kind in OURS:
+        return
+    try:
         with torch.random.fork_rng(devices=[]):
             check_policy(lambda: make_policy(net, feature_dim, action_dim), feature_dim, net.chunk, action_dim)
+    except DiwaError:
+        raise
+    except Exception as error:  # of the code of others, which may raise anything
+        source = inspect.getfile(policy_class(net.kind))
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
+        where = f"{source}:{lines[-1]}" if lines else source
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise DiwaError(f"policy {net.kind!r} fails on random numbers ({why}) at {where}") from error
 
 
 def check_policy(make: Callable[[], ChainPolicy], feature_dim: int, chunk: int, action_dim: int) -> None:

@@ -53,7 +53,7 @@ class LoadedPolicy:
 def make_policy(net: PolicyNetConfig, feature_dim: int, action_dim: int) -> ChainPolicy:
     """A policy with fresh weights. Raises `DiwaError` if its class cannot be found or made."""
     kind, sizes = policy_class(net.kind), (feature_dim, net.width, net.denoising_steps, net.chunk, action_dim)
-    cure = "it is called with feature_dim, width, steps, chunk and action_dim (docs/extending.md)"
+    cure = "it is called with feature_dim, width, steps, chunk and action_dim, and reads no tensor meanwhile"
     with damage_as_error(f"policy {net.kind!r} cannot be made", cure):
         return kind(*sizes)
 

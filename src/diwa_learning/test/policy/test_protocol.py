@@ -219,17 +219,29 @@ def test_a_checkpoint_whose_class_is_gone_is_one_line(trained, toy_files, monkey
         load_policy(trained, Spec(), world.hash, world.model.feature_dim)
 
 
-def test_a_policy_that_breaks_the_protocol_leaves_nothing(toy_files, tmp_path, monkeypatch):
-    (tmp_path / "mixing.py").write_text(
-        "from diwa_learning.policy.gaussian import GaussianPolicy\n"
-        "class Mixing(GaussianPolicy):\n"
-        "    def project(self, features):\n"
-        "        return super().project(features - features.mean(0))\n"
-    )
+BODIES = {
+    "def project(self, features):\n        return super().project(features - features.mean(0))": (
+        "policy Theirs mixes the rows of a batch in denoise"
+    ),
+    "def project(self, features):\n        return super().project(features[:, 1:])": (
+        r"policy 'theirs:Theirs' fails on random numbers \(RuntimeError: .* shapes .*\) at .*theirs.py:4"
+    ),
+    "def __init__(self, *sizes):\n        super().__init__(*sizes)\n        self.first = float(self.log_std[0, 0])": (
+        r"policy 'theirs:Theirs' cannot be made \(.*meta.*\): .* reads no tensor meanwhile"
+    ),
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_policy_that_breaks_the_protocol_is_one_line_and_leaves_nothing(body, toy_files, tmp_path, monkeypatch):
+    base = "from diwa_learning.policy.gaussian import GaussianPolicy\nclass Theirs(GaussianPolicy):\n    "
+    (tmp_path / "theirs.py").write_text(f"{base}{body}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    config = replace(toy.POLICY, net=replace(toy.POLICY.net, kind="mixing:Mixing"))
-    with pytest.raises(DiwaError, match="policy Mixing mixes the rows of a batch in denoise"):
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    config = replace(toy.POLICY, net=replace(toy.POLICY.net, kind="theirs:Theirs"))
+    with pytest.raises(DiwaError, match=BODIES[body]) as found:
         PolicyJob(toy_files.demonstrations_path, toy_files.world_model_path, tmp_path / "out", config).run()
+    assert "\n" not in str(found.value)
     assert not (tmp_path / "out").exists()
 
 
