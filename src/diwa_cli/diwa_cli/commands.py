@@ -37,10 +37,12 @@ def calibrate(args: list[str]) -> int:
 
 def inspect(args: list[str]) -> int:
     from diwa_cli.pipeline.bundles import bundle_card, bundles_in
+    from diwa_data.lerobot.card import lerobot_card
+    from diwa_data.lerobot.folder import is_lerobot
     from diwa_data.view.inspect import inspect_path, save_contact_sheet
 
     def command(path: Positional[Path], thumbnails: OutputFile | None = None) -> None:
-        """Print a card of a bag, a dataset, a checkpoint or a skill bundle, or of a folder of bags or bundles.
+        """Print a card of a bag, a dataset, a checkpoint, a skill bundle or a LeRobot dataset, or of a folder of some.
 
         Args:
             path: What to look at.
@@ -48,8 +50,8 @@ def inspect(args: list[str]) -> int:
         """
         if thumbnails:
             save_contact_sheet(path, thumbnails)
-        bundles = bundles_in(path)
-        print("\n\n".join(map(bundle_card, bundles)) if bundles else inspect_path(path))
+        bundles, card = bundles_in(path), lerobot_card if is_lerobot(path) else inspect_path
+        print("\n\n".join(map(bundle_card, bundles)) if bundles else card(path))
         if thumbnails:
             print(f"thumbnails: {thumbnails}")
 

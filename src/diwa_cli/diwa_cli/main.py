@@ -27,6 +27,7 @@ GROUPS = {
         "recover": ("commands", "salvage truncated or unfinished bags"),
         "build-dataset": ("pipeline.ray:BuildOnRayJob", "bags -> HDF5 dataset at the control rate"),
         "import-calvin": ("diwa_data.calvin.convert:ImportCalvinJob", "CALVIN's data -> HDF5 dataset"),
+        "import-lerobot": ("diwa_data.lerobot.convert:ImportLeRobotJob", "LeRobot's format -> HDF5 dataset"),
         "export-lerobot": ("commands", "dataset -> LeRobot's format v3.0"),
         "inspect": ("commands", "card of a bag, dataset, checkpoint or bundle"),
         "view": ("commands", "an episode in the Rerun viewer"),

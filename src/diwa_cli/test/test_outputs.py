@@ -76,6 +76,7 @@ def precious(tmp_path) -> Path:
         ["run-skill", "--skill", "turn_on_led", "--video"],
         ["build-dataset", "bags", "--out"],
         ["import-calvin", "calvin", "--out"],
+        ["import-lerobot", "folder", "--out"],
         ["export-lerobot", "D.h5", "--out"],
         ["replay", "D.h5", "--out"],
         ["inspect", "bags", "--thumbnails"],

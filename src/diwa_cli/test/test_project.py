@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[2]
 MAY_IMPORT = {
     "diwa_data": {
         "numpy", "h5py", "scipy", "cv2", "rosbags", "yaml", "dacite", "rich", "openvr", "aiohttp", "cryptography",
-        "rerun", "pyarrow", "imageio_ffmpeg", "ruckig",
+        "rerun", "pyarrow", "huggingface_hub", "imageio_ffmpeg", "ruckig",
     },
     "diwa_sim": {"numpy", "scipy", "mujoco", "OpenGL", "gymnasium", "diwa_data"},
     "diwa_learning": {"numpy", "torch", "safetensors", "tensorboard", "matplotlib", "onnxruntime", "diwa_data"},

@@ -16,7 +16,8 @@ from functools import cache
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import dacite
 import yaml
@@ -27,8 +28,8 @@ from diwa_data.files import require_output_folder
 T = TypeVar("T")
 
 SECTIONS = (
-    "record", "dataset", "import_calvin", "world_model", "ensemble", "policy", "reward", "finetune", "dppo",
-    "evaluate", "evaluate_world_model", "run_skill", "demo", "sweep", "experiment", "sim",
+    "record", "dataset", "import_calvin", "import_lerobot", "world_model", "ensemble", "policy", "reward", "finetune",
+    "dppo", "evaluate", "evaluate_world_model", "run_skill", "demo", "sweep", "experiment", "sim",
 )  # fmt: skip
 
 RENAMED = {"guard": "ensemble"}
@@ -294,11 +295,20 @@ def _known(cls: Any, values: Any, where: str) -> dict[str, Any]:
         raise DiwaError(f"{where}: expected keys and values, got {values!r:.100}")
     if hasattr(cls, "gathered"):
         values = cls.gathered(values, where)
-    known, found = {f.name: f for f in dataclasses.fields(cls)}, {}
-    for key, value in values.items():
+    known, kinds = [f.name for f in dataclasses.fields(cls)], get_type_hints(cls)
+    for key in values:
         if key not in known:
             raise DiwaError(f"{where}: unknown key {key!r:.100}; known: {', '.join(known)}")
-        default = known[key].default_factory if known[key].default_factory is not dataclasses.MISSING else None
-        nested = dataclasses.is_dataclass(default) and isinstance(value, dict)
-        found[key] = _known(default, value, f"{where}.{key}") if nested else value
-    return found
+    return {key: _known_inside(kinds[key], value, f"{where}.{key}") for key, value in values.items()}
+
+
+def _known_inside(kind: Any, value: Any, where: str) -> Any:
+    """`value` with what `_known` makes of the dataclasses in this type: itself, one or None, or a list of them."""
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _known(kind, value, where)
+    inner = [each for each in get_args(kind) if dataclasses.is_dataclass(each)]
+    if not inner:
+        return value
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_known_inside(inner[0], each, f"{where}[{number}]") for number, each in enumerate(value))
+    return _known_inside(inner[0], value, where) if get_origin(kind) in (Union, UnionType) else value

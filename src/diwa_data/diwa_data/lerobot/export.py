@@ -5,8 +5,8 @@
     videos/<camera>/chunk-000/file-000.mp4         with `video`; otherwise the images are PNG in the parquet
     spec.json, README.md                           ours: the contract, and what the numbers mean
 
-An episode of T ticks gives T-1 rows: row t holds the frame and state at tick t, the action that led to tick t+1, and
-whether the skill was done there (`next.success`). The last tick has no action, so it is no row.
+An episode of T ticks gives T rows: row t holds the frame and state at tick t, the action that led to tick t+1, and
+whether the skill was done there (`next.success`). The last action holds, as in the dataset.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ def feature_table(spec: Spec, video: bool) -> dict[str, dict[str, Any]]:
 
 def episode_rows(episode: Episode, number: int, first: int, task: int, rate: float) -> dict[str, np.ndarray]:
     """The columns of an episode but for its images; `first` is the index of its first row, `rate` in Hz."""
-    ticks = np.arange(len(episode) - 1)
+    ticks = np.arange(len(episode))
     return {
-        "observation.state": episode.state[:-1],
-        "action": episode.action[:-1],
-        "next.success": episode.success[1:],
+        "observation.state": episode.state,
+        "action": episode.action,
+        "next.success": np.append(episode.success[1:], episode.success[-1]),
         "timestamp": (ticks / rate).astype(np.float32),
         "frame_index": ticks,
         "episode_index": np.full(len(ticks), number),
@@ -133,7 +133,7 @@ def _write(dataset: Dataset, folder: Path, repo_id: str, video: bool) -> Export:
     for number, episode in enumerate(dataset.episodes):
         task = tasks.index(task_text(episode))
         rows.append(episode_rows(episode, number, index, task, dataset.spec.rate))
-        index += len(episode) - 1
+        index += len(episode)
     with progress("export-lerobot", index, "frames") as bar, _Streams(folder, dataset.spec, features) as streams:
         episodes = [_write_episode(dataset, number, rows[number], streams, bar) for number in range(len(rows))]
     statistics = {key: vector_statistics(np.concatenate([row[key] for row in rows])) for key in rows[0]}
@@ -207,8 +207,8 @@ def _batches(dataset: Dataset, number: int, keys: dict[str, CameraSpec]) -> Iter
     """
     with open_episode(dataset.path, dataset.episodes[number].name) as opened:
         episode = opened.episodes[0]
-        for start in range(0, len(episode) - 1, _BATCH):
-            block = slice(start, min(start + _BATCH, len(episode) - 1))
+        for start in range(0, len(episode), _BATCH):
+            block = slice(start, start + _BATCH)
             yield {key: episode.images[camera.name][block] for key, camera in keys.items()}
 
 

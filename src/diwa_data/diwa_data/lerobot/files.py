@@ -148,12 +148,21 @@ def write_tasks(path: Path, tasks: list[str]) -> None:
 
 
 def import_arrow() -> Any:
-    """The optional package, with its parquet module. Raises `DiwaError` with the cure where it is not installed."""
+    """The optional package, with its modules. Raises `DiwaError` with the cure where it is not installed."""
     try:
+        import pyarrow.compute
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise DiwaError(f"diwa export-lerobot needs pyarrow: {how_to_install('lerobot')}") from error
+        raise DiwaError(f"LeRobot's format needs pyarrow: {how_to_install('lerobot')}") from error
     return pyarrow
+
+
+def find_ffmpeg() -> str:
+    """Path of the ffmpeg that comes with imageio-ffmpeg. Raises `DiwaError` if there is none."""
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise DiwaError(f"no ffmpeg for videos ({error}): pip install imageio-ffmpeg") from error
 
 
 def _schema(columns: dict[str, dict[str, Any]]) -> Any:
@@ -186,13 +195,9 @@ def _column(values: np.ndarray, kind: Any) -> Any:
 
 def _encoding(path: Path, size: tuple[int, int], rate: float) -> list[str]:
     """ffmpeg's command: raw rgb frames to H.264; every second one is a key frame, as in LeRobot, for random access."""
-    try:
-        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise DiwaError(f"no ffmpeg ({error}): pip install imageio-ffmpeg, or choose --no-video") from error
     source = f"-f rawvideo -pix_fmt rgb24 -video_size {size[1]}x{size[0]} -framerate {exact(rate)} -i pipe:0"
     codec = f"-c:v libx264 -pix_fmt {PIXELS} -crf 18 -preset medium -g 2 -bf 0 -threads 1 -movflags +faststart"
-    return [ffmpeg, "-loglevel", "error", "-y", *source.split(), *codec.split(), str(path)]
+    return [find_ffmpeg(), "-loglevel", "error", "-y", *source.split(), *codec.split(), str(path)]
 
 
 def exact(rate: float) -> Fraction:
@@ -275,7 +280,7 @@ dataset = LeRobotDataset("{repo_id}")  # root="this folder" before it is uploade
 base frame; leads to the next frame |
 | `next.success` | the skill is done in the next frame, by the operator's mark |
 
-The last frame of each recording has no action and is left out. `timestamp` counts control ticks. `spec.json` is the
+The last action of each episode holds: no operator chose it. `timestamp` counts control ticks. `spec.json` is the
 full contract of the recordings. Written by DiWA on ROS 2 from its HDF5 dataset.
 """
 

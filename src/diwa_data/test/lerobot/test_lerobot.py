@@ -63,7 +63,7 @@ def decoded(cell: dict) -> np.ndarray:
 
 def test_rows_by_hand(parquet, built, tmp_path):
     done = export_lerobot(built, tmp_path / "out")
-    assert (done.repo_id, done.episodes, done.frames, done.tasks) == ("local/out", 2, 36, ("open drawer", "play"))
+    assert (done.repo_id, done.episodes, done.frames, done.tasks) == ("local/out", 2, 38, ("open drawer", "play"))
     files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
     assert files == [
         "README.md",
@@ -77,16 +77,17 @@ def test_rows_by_hand(parquet, built, tmp_path):
     assert done.size == sum((tmp_path / "out" / file).stat().st_size for file in files)
     demonstration, play = load_dataset(built).episodes
     rows = parquet.read_table(tmp_path / "out/data/chunk-000/file-000.parquet").to_pylist()
-    assert len(rows) == 22 + 14
-    last = rows[21]  # the action from tick 21 to tick 22, the end
+    assert len(rows) == 23 + 15
+    last = rows[21]  # the action from tick 21 to tick 22, the last one
     assert last["action"] == demonstration.action[21].tolist()
     assert last["observation.state"] == demonstration.state[21].tolist()
     np.testing.assert_array_equal(decoded(last[GRIPPER]), demonstration.images["gripper"][21])
-    assert [row["next.success"] for row in rows[:22]] == [False] * 14 + [True] * 8
-    assert not any(row["next.success"] for row in rows[22:])
-    second = rows[23]
+    assert rows[22]["action"][:6] == [0.0] * 6
+    assert [row["next.success"] for row in rows[:23]] == [False] * 14 + [True] * 9
+    assert not any(row["next.success"] for row in rows[23:])
+    second = rows[24]
     numbers = {key: second[key] for key in ("index", "episode_index", "frame_index", "task_index")}
-    assert numbers == {"index": 23, "episode_index": 1, "frame_index": 1, "task_index": 1}
+    assert numbers == {"index": 24, "episode_index": 1, "frame_index": 1, "task_index": 1}
     assert second["timestamp"] == np.float32(1 / 7.5)
     np.testing.assert_array_equal(decoded(second[STATIC]), play.images["static"][1])
 
@@ -96,7 +97,7 @@ def test_metadata_by_hand(parquet, built, spec, tmp_path):
     meta = tmp_path / "out/meta"
     info = json.loads((meta / "info.json").read_text())
     assert (info["codebase_version"], info["fps"], info["splits"]) == ("v3.0", 7.5, {"train": "0:2"})
-    assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (2, 36, 2)
+    assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (2, 38, 2)
     assert (info["robot_type"], info["video_path"], info["chunks_size"]) == ("panda_sim", None, 1000)
     assert info["features"][STATIC] == {
         "dtype": "image",
@@ -110,34 +111,34 @@ def test_metadata_by_hand(parquet, built, spec, tmp_path):
     tasks = parquet.read_table(meta / "tasks.parquet").to_pylist()
     assert tasks == [{"task_index": 0, "task": "open drawer"}, {"task_index": 1, "task": "play"}]
     first, second = parquet.read_table(meta / "episodes/chunk-000/file-000.parquet").to_pylist()
-    assert (first["tasks"], first["length"], second["length"]) == (["open drawer"], 22, 14)
-    assert (second["dataset_from_index"], second["dataset_to_index"], second["data/file_index"]) == (22, 36, 0)
+    assert (first["tasks"], first["length"], second["length"]) == (["open drawer"], 23, 15)
+    assert (second["dataset_from_index"], second["dataset_to_index"], second["data/file_index"]) == (23, 38, 0)
     play = load_dataset(built).episodes[1]
-    np.testing.assert_allclose(second["stats/action/mean"], play.action[:-1].mean(axis=0), atol=1e-6)
-    brightest = [[[value / 255]] for value in play.images["static"][:-1].max(axis=(0, 1, 2))]
-    assert (second[f"stats/{STATIC}/max"], second[f"stats/{STATIC}/count"]) == (brightest, [14])
+    np.testing.assert_allclose(second["stats/action/mean"], play.action.mean(axis=0), atol=1e-6)
+    brightest = [[[value / 255]] for value in play.images["static"].max(axis=(0, 1, 2))]
+    assert (second[f"stats/{STATIC}/max"], second[f"stats/{STATIC}/count"]) == (brightest, [15])
     whole = json.loads((meta / "stats.json").read_text())
     assert set(whole) == set(info["features"])
-    actions = np.concatenate([episode.action[:-1] for episode in load_dataset(built).episodes])
+    actions = np.concatenate([episode.action for episode in load_dataset(built).episodes])
     np.testing.assert_allclose(whole["action"]["q90"], np.quantile(actions, 0.9, axis=0), atol=1e-6)
-    assert whole[STATIC]["count"] == whole["action"]["count"] == [36]
+    assert whole[STATIC]["count"] == whole["action"]["count"] == [38]
     assert Spec.from_json((tmp_path / "out/spec.json").read_text(), "spec.json") == spec
     assert 'LeRobotDataset("lab/drawer")' in (tmp_path / "out/README.md").read_text()
 
 
 def test_files_that_are_full_are_followed_by_new_ones(parquet, built, tmp_path, monkeypatch):
     monkeypatch.setattr(lerobot_files, "DATA_MEGABYTES", 0)
-    monkeypatch.setattr(lerobot_files, "VIDEO_SECONDS", 4.0)  # of 22 / 7.5 + 14 / 7.5 = 4.8 s
+    monkeypatch.setattr(lerobot_files, "VIDEO_SECONDS", 4.0)  # of 23 / 7.5 + 15 / 7.5 = 5.1 s
     monkeypatch.setattr(lerobot_files, "CHUNK_SIZE", 1)
     export_lerobot(built, tmp_path / "out", video=True)
     second = parquet.read_table(tmp_path / "out/meta/episodes/chunk-000/file-000.parquet").to_pylist()[1]
     assert (second["data/chunk_index"], second["data/file_index"]) == (1, 0)
     places = [second[f"videos/{STATIC}/{key}"] for key in ("chunk_index", "file_index", "from_timestamp")]
     assert places == [1, 0, 0.0]
-    assert second[f"videos/{STATIC}/to_timestamp"] == pytest.approx(14 / 7.5)
+    assert second[f"videos/{STATIC}/to_timestamp"] == pytest.approx(15 / 7.5)
     for file in ("data/chunk-001/file-000.parquet", f"videos/{GRIPPER}/chunk-001/file-000.mp4"):
         assert (tmp_path / "out" / file).is_file()
-    assert parquet.read_table(tmp_path / "out/data/chunk-001/file-000.parquet")["index"].to_pylist()[0] == 22
+    assert parquet.read_table(tmp_path / "out/data/chunk-001/file-000.parquet")["index"].to_pylist()[0] == 23
 
 
 @pytest.fixture
@@ -158,21 +159,21 @@ def equal_but_for_images(item: dict, dataset: Dataset, number: int, tick: int) -
     assert item["task"] == ["open drawer", "play"][number]
     assert item["timestamp"] == np.float32(tick / 7.5)
     np.testing.assert_array_equal(item["observation.state"], episode.state[tick])
-    final = len(episode) - 2
+    final = len(episode) - 1
     np.testing.assert_array_equal(item["action"], episode.action[[tick, min(tick + 1, final)]])
     assert item["action_is_pad"].tolist() == [False, tick == final]
-    assert bool(item["next.success"]) == episode.success[tick + 1]
+    assert bool(item["next.success"]) == episode.success[min(tick + 1, final)]
 
 
 def every_tick(dataset: Dataset) -> list[tuple[int, int]]:
-    return [(n, tick) for n, episode in enumerate(dataset.episodes) for tick in range(len(episode) - 1)]
+    return [(n, tick) for n, episode in enumerate(dataset.episodes) for tick in range(len(episode))]
 
 
 def test_lerobot_reads_exact_images(lerobot_dataset, built, tmp_path):
     export_lerobot(built, tmp_path / "out")
     read = lerobot_dataset("local/out", root=tmp_path / "out", delta_timestamps={"action": [0, 1 / 7.5]})
     dataset = load_dataset(built)
-    assert (len(read), read.num_episodes, read.fps) == (36, 2, 7.5)
+    assert (len(read), read.num_episodes, read.fps) == (38, 2, 7.5)
     for index, (number, tick) in enumerate(every_tick(dataset)):
         equal_but_for_images(read[index], dataset, number, tick)
         for name, images in dataset.episodes[number].images.items():
@@ -205,8 +206,8 @@ def test_statistics_agree_with_lerobots(lerobot_dataset, built, tmp_path):
     export_lerobot(built, tmp_path / "out")
     read = lerobot_dataset("local/out", root=tmp_path / "out")
     episodes = load_dataset(built).episodes
-    states = np.concatenate([episode.state[:-1] for episode in episodes])
-    images = np.concatenate([episode.images["static"][:-1] for episode in episodes]).transpose(0, 3, 1, 2)
+    states = np.concatenate([episode.state for episode in episodes])
+    images = np.concatenate([episode.images["static"] for episode in episodes]).transpose(0, 3, 1, 2)
     theirs = {
         "observation.state": get_feature_stats(states.astype(float), axis=0, keepdims=False),
         STATIC: get_feature_stats(images / 255, axis=(0, 2, 3), keepdims=True),
