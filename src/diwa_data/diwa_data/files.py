@@ -303,7 +303,7 @@ def require_same_settings(
 
     It names every value that differs, by its dotted path, and ends in `otherwise`. They are compared as JSON has them;
     values whose paths are in `free` may change. What `earlier` does not name, being older than the setting, was as in
-    `usual`, and a list that nobody names is as good as an empty one.
+    `usual`; a list that nobody names is as good as an empty one, a switch as one that is off.
     """
     found = _differences("", earlier, as_json(now), as_json(usual))
     changes = [f"{path} was {a!r}, is {b!r}" for path, a, b in found if path not in free]
@@ -317,7 +317,7 @@ def _differences(path: str, old: Any, new: Any, usual: Any) -> Iterator[tuple[st
         for key in dict.fromkeys([*old, *new]):
             inner = usual.get(key) if isinstance(usual, dict) else None
             yield from _differences(f"{path}.{key}".lstrip("."), old.get(key, inner), new.get(key), inner)
-    elif old != new and (old, new) != (None, []):
+    elif old != new and (old, new) not in ((None, []), (None, False)):
         yield path, old, new
 
 

@@ -25,7 +25,6 @@ from diwa_data.pose import (
     rotation_distance,
     tilt_and_yaw,
 )
-from diwa_data.robot_config import PlausibleConfig
 from diwa_data.spec import Spec
 
 LARGEST_TILT = 2.0
@@ -196,6 +195,26 @@ def limits_of_each_coordinate(limits: MotionLimits) -> tuple[np.ndarray, np.ndar
     turn = np.array([speed / stretch, acceleration, jerk])
     each = np.repeat([hand, turn], 3, axis=0)  # (6, 3)
     return each[:, 0].copy(), each[:, 1].copy(), each[:, 2].copy()
+
+
+@dataclass(frozen=True)
+class PlausibleConfig:
+    """Thresholds that a measured pose must keep to be believed. The speeds are the Panda's own limits."""
+
+    samples: int = 3
+    """Poses in a row that must agree before the first of them, or any after a wrong one, is believed."""
+    max_speed: float = 1.7
+    """Greatest speed between two samples, metres per second."""
+    max_rotation_speed: float = 2.5
+    """Greatest speed of rotation between two samples, radians per second."""
+    jitter_pos: float = 0.02
+    """Metres by which two samples may differ beyond that, whatever their times."""
+    jitter_rot: float = 0.1
+    """Radians by which two samples may differ beyond that, whatever their times."""
+    margin: float = 0.2
+    """Metres outside of the workspace up to which the hand may be measured."""
+    max_gap: float = 1.0
+    """Seconds between two samples beyond which they are not compared: the watchdog ends a skill then."""
 
 
 class BelievedPose:

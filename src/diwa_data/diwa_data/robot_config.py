@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from diwa_data.config import config_file, from_mapping, ros_parameters
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import expanded
+from diwa_data.motion import MotionLimits, PlausibleConfig
+from diwa_data.pose import Pose, rotation_distance
 from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_names, require_network_size
 
 BASE_FRAME = "panda_link0"
@@ -17,6 +22,9 @@ BASE_FRAME = "panda_link0"
 
 CAMERAS = ("static", "gripper")
 """Cameras of a robot file without a list of them: the paper's, one that looks at the scene and one on the wrist."""
+
+ADAPTED_JOINTS = "/diwa/joint_states"
+"""Joint states as the node `adapter` publishes them: the arm's own, and the gripper's width as a finger's joint."""
 
 ROBOTS = ("franka", "sim")
 """Robots with a shipped `config/robot_<name>.yaml`."""
@@ -63,23 +71,180 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
-class PlausibleConfig:
-    """Thresholds that a measured pose must keep to be believed. The speeds are the Panda's own limits."""
+class PoseTopic:
+    """Source of the measured pose: the messages of a topic, or the frames on /tf and /tf_static."""
 
-    samples: int = 3
-    """Poses in a row that must agree before the first of them, or any after a wrong one, is believed."""
-    max_speed: float = 1.7
-    """Greatest speed between two samples, metres per second."""
-    max_rotation_speed: float = 2.5
-    """Greatest speed of rotation between two samples, radians per second."""
-    jitter_pos: float = 0.02
-    """Metres by which two samples may differ beyond that, whatever their times."""
-    jitter_rot: float = 0.1
-    """Radians by which two samples may differ beyond that, whatever their times."""
-    margin: float = 0.2
-    """Metres outside of the workspace up to which the hand may be measured."""
-    max_gap: float = 1.0
-    """Seconds between two samples beyond which they are not compared: the watchdog ends a skill then."""
+    topic: str = ""
+    """PoseStamped, TransformStamped, a state message of `franka_msgs` or any other that holds a pose; empty =
+    `/diwa/current_pose`."""
+    field: str = ""
+    """Field of the message that holds the pose, such as `o_t_ee`; empty finds it. Sixteen numbers are a matrix by
+    columns."""
+    child: str = ""
+    """Frame of the hand, the point between the fingertips, if /tf says where it is in `base_frame`; then there is no
+    topic."""
+
+    def __post_init__(self) -> None:
+        if self.field and not self.topic:
+            raise DiwaError(f"pose.field is {self.field!r}, but pose.topic is empty: name the topic of the messages")
+        if self.child and self.topic:
+            raise DiwaError(f"pose: give a topic or child, a frame of /tf, not both: {self.topic!r} and {self.child!r}")
+
+
+@dataclass(frozen=True)
+class WidthTopic:
+    """Source of the gripper's width in metres: `scale` times the number in a message, plus `offset`."""
+
+    topic: str = ""
+    """JointState, Float64 or any other message that holds a number; empty = the topic of the joints."""
+    joints: tuple[str, ...] = ()
+    """Joints of a JointState whose positions are added; empty = those with `finger` in their names."""
+    field: str = ""
+    """Field of another message that holds the number, such as `position`; empty finds it."""
+    scale: float = 1.0
+    """Factor: 0.001 of millimetres; -0.10625 of a Robotiq 2F-85, whose knuckle turns by 0.8 rad over 0.085 m."""
+    offset: float = 0.0
+    """Metres added after that: 0.085 of a Robotiq 2F-85, whose knuckle is at 0 when it is open."""
+
+    def __post_init__(self) -> None:
+        if self.joints and self.field:
+            raise DiwaError(f"width: give joints or a field, not both: {', '.join(self.joints)} and {self.field!r}")
+        if not (math.isfinite(self.scale) and math.isfinite(self.offset) and self.scale):
+            raise DiwaError(
+                f"width: scale is {self.scale:g} and offset {self.offset:g}; they must be finite, scale not 0"
+            )
+
+
+FRANKA_GRIPPER = "franka_msgs/action/Grasp"
+COMMAND_TYPES = (
+    FRANKA_GRIPPER,
+    *("control_msgs/action/GripperCommand", "control_msgs/action/ParallelGripperCommand"),
+    *("std_msgs/msg/Float64", "std_msgs/msg/Float64MultiArray", "sensor_msgs/msg/JointState"),
+)
+"""Ways in which grippers are told to open and close."""
+
+
+@dataclass(frozen=True)
+class CommandTopic:
+    """The way in which the gripper is told to open and close."""
+
+    type: str = FRANKA_GRIPPER
+    """Action or message: franka_msgs/action/Grasp (with Move beside it), control_msgs/action/GripperCommand or
+    ParallelGripperCommand, std_msgs/msg/Float64 or Float64MultiArray, sensor_msgs/msg/JointState."""
+    topic: str = ""
+    """Name of the action or topic; of a Franka the namespace of its actions, empty = `/franka_gripper`. Empty of
+    Float64: your own node follows `/diwa/gripper_command` (+1 opens, -1 closes)."""
+    open: float = 0.08
+    """Position when open, in the gripper's own unit. A Franka's widths are parameters of the node `gripper`."""
+    closed: float = 0.0
+    """Position when closed: 0.8 of a Robotiq 2F-85, whose `open` is 0."""
+    effort: float = 20.0
+    """Largest effort of an action of control_msgs, in the gripper's own unit."""
+    joints: tuple[str, ...] = ()
+    """Joints that a JointState or ParallelGripperCommand names; a Float64MultiArray has a number for each."""
+
+    def __post_init__(self) -> None:
+        if self.type not in COMMAND_TYPES:
+            raise unknown("command.type", self.type, COMMAND_TYPES)
+        if not self.topic and not (self.is_franka or self.is_ours):
+            raise DiwaError(f"command.topic is empty: name the topic or action of {self.type}")
+        if not self.joints and self.type.endswith(("JointState", "ParallelGripperCommand")):
+            raise DiwaError(f"command.joints is empty: name the joints that a {self.type} moves")
+        if not all(map(math.isfinite, (self.open, self.closed, self.effort))) or self.open == self.closed:
+            raise DiwaError(
+                f"command: open is {self.open:g} and closed {self.closed:g}; they must be finite and differ"
+            )
+
+    @property
+    def is_franka(self) -> bool:
+        """The actions `grasp` and `move` of a Franka's gripper."""
+        return self.type == FRANKA_GRIPPER
+
+    @property
+    def is_action(self) -> bool:
+        """An action, whose goals block; else a topic."""
+        return "/action/" in self.type
+
+    @property
+    def is_ours(self) -> bool:
+        """The gripper's own node follows `/diwa/gripper_command`: nothing stands between."""
+        return self.type == "std_msgs/msg/Float64" and not self.topic
+
+
+@dataclass(frozen=True)
+class TargetTopic:
+    """The topic on which the arm takes its target, a PoseStamped."""
+
+    topic: str = ""
+    """Empty = `/diwa/target_pose`."""
+    frame: str = ""
+    """Frame in which the arm wants its target, if it is not `base_frame`; /tf must say where that is."""
+
+    def __post_init__(self) -> None:
+        if self.frame and not self.topic:
+            raise DiwaError(f"target.frame is {self.frame!r}, but target.topic is empty: name the arm's own topic")
+
+
+@dataclass(frozen=True)
+class TopicsConfig:
+    """Topics of an arm that are not ours; the node `adapter` stands between. What is recorded has our names."""
+
+    pose: PoseTopic = field(default_factory=PoseTopic)
+    """Measured pose of the hand."""
+    joints: str = ""
+    """JointState of the arm's joints; empty = `/joint_states`."""
+    width: WidthTopic = field(default_factory=WidthTopic)
+    """Measured width of the gripper."""
+    command: CommandTopic = field(default_factory=CommandTopic)
+    """Command to the gripper."""
+    target: TargetTopic = field(default_factory=TargetTopic)
+    """Target of the arm."""
+    rate: float = 200.0
+    """Most poses, and most joint states, that are passed on a second, Hz."""
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.rate <= 1000.0:
+            raise DiwaError(f"topics.rate is {self.rate:g} Hz; it must lie in [1, 1000]")
+
+    @property
+    def adapts_joints(self) -> bool:
+        """Joints and width are merged, and published as `/diwa/joint_states`."""
+        return bool(self.joints) or self.width != WidthTopic()
+
+    @property
+    def adapts(self) -> bool:
+        """The node `adapter` is needed."""
+        return self.adapts_joints or (self.pose, self.target) != (PoseTopic(), TargetTopic())
+
+
+@dataclass(frozen=True)
+class StartPose:
+    """Pose in which the hand should stand before a recording or a skill. Nothing moves it there by itself."""
+
+    position: tuple[float, float, float] = (0.4, 0.0, 0.3)
+    """Metres, in the base frame."""
+    quaternion: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    """x y z w; 1 0 0 0 points straight down."""
+    distance: float = 0.0
+    """Metres from it beyond which the operator is told; 0 = there is no such pose."""
+    angle: float = 0.3
+    """Radians, likewise."""
+
+    def __post_init__(self) -> None:
+        if self.distance < 0 or self.angle <= 0:
+            raise DiwaError(
+                f"start_pose: distance is {self.distance:g} and angle {self.angle:g}; they must be positive"
+            )
+        Pose.from_quaternion(np.array(self.position), self.quaternion)
+
+    def problem(self, pose: Pose) -> str:
+        """Reason why the hand at `pose` is too far from it; empty if it is not, or there is no such pose."""
+        start = Pose.from_quaternion(np.array(self.position), self.quaternion)
+        metres = float(np.linalg.norm(pose.position - start.position))
+        turned = rotation_distance(start.rotation, pose.rotation)
+        if not self.distance or (metres <= self.distance and turned <= self.angle):
+            return ""
+        return f"the hand is {metres:.3f} m and {turned:.2f} rad from robot.start_pose: move it there"
 
 
 @dataclass(frozen=True)
@@ -95,6 +260,12 @@ class RobotConfig:
     """Frame of all poses: the base of the arm. A pose in another frame is refused."""
     joints: JointConfig = field(default_factory=JointConfig)
     """Margins of the arm's joints."""
+    topics: TopicsConfig = field(default_factory=TopicsConfig)
+    """Topics of the arm and its gripper that are not ours."""
+    limits: MotionLimits = field(default_factory=MotionLimits)
+    """Bounds on targets, for every node that has none of its own in the file."""
+    start_pose: StartPose = field(default_factory=StartPose)
+    """Where the hand should stand before a recording or a skill."""
     plausible: PlausibleConfig = field(default_factory=PlausibleConfig)
     """Which measured poses are believed."""
     action: ActionSpec = field(default_factory=ActionSpec)
@@ -105,6 +276,11 @@ class RobotConfig:
     """Nominal time from a frame's arrival to the command that answers it, seconds."""
     scene_state: tuple[str, ...] = ()
     """Names of the scene state's numbers; simulated robot only."""
+
+    def __post_init__(self) -> None:
+        used = [name for name in ("width", "command") if getattr(self.topics, name) != getattr(TopicsConfig(), name)]
+        if used and not self.action.gripper:
+            raise DiwaError(f"topics.{used[0]} is given, but action.gripper is false: leave one of the two out")
 
     @classmethod
     def gathered(cls, values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -138,6 +314,11 @@ class RobotConfig:
     def spread(values: dict[str, Any]) -> dict[str, Any]:
         """The inverse of `gathered`: the plain values as a file has them."""
         return values | {"cameras": [*values["cameras"]], **values["cameras"]}
+
+    @property
+    def joint_states(self) -> str:
+        """Topic of the joint states on the graph; a bag always has them as `/joint_states`."""
+        return ADAPTED_JOINTS if self.topics.adapts_joints else "/joint_states"
 
     @property
     def spec(self) -> Spec:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from diwa_data.motion import BelievedPose, MotionLimits
+from diwa_data.motion import BelievedPose, MotionLimits, PlausibleConfig
 from diwa_data.pose import DOWN, Pose
-from diwa_data.robot_config import PlausibleConfig, load_robot
+from diwa_data.robot_config import load_robot
 
 DT = 1 / 60
 

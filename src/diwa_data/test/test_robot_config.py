@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diwa_data.config import from_mapping, to_mapping
+from diwa_data.config import config_file, from_mapping, presets, ros_parameters, to_mapping
 from diwa_data.errors import DiwaError
+from diwa_data.pose import Pose
 from diwa_data.robot_config import ROBOTS, CameraConfig, RobotConfig, load_robot, robot_file
 from diwa_data.spec import NETWORK_SIDES, CameraSpec
 
@@ -93,3 +96,67 @@ configs = st.builds(CameraConfig, driver=st.sampled_from(["", "/a"]), compressed
 def test_a_file_of_what_was_read_reads_the_same(cameras: dict[str, CameraConfig]) -> None:
     config = RobotConfig(cameras=cameras)
     assert from_mapping(RobotConfig, to_mapping(config), "file") == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"topics": {"poze": {}}}, "lab.yaml: robot.topics: unknown key 'poze'; known: pose, joints, width"),
+        ({"topics": {"pose": {"topic": "/p", "child": "tool"}}}, "pose: give a topic or child, a frame of /tf"),
+        ({"topics": {"pose": {"field": "o_t_ee"}}}, "pose.field is 'o_t_ee', but pose.topic is empty"),
+        ({"topics": {"width": {"joints": ["a"], "field": "b"}}}, "width: give joints or a field, not both: a and 'b'"),
+        ({"topics": {"width": {"scale": 0}}}, "width: scale is 0 and offset 0; they must be finite, scale not 0"),
+        ({"topics": {"width": {"offset": float("nan")}}}, "offset nan"),
+        ({"topics": {"width": {"scale": "1e-3"}}}, "'1e-3' is text to YAML"),
+        ({"topics": {"command": {"type": "std_msgs/msg/Flot64"}}}, "unknown command.type .*Did you mean 'std_msgs"),
+        ({"topics": {"command": {"type": "sensor_msgs/msg/JointState", "topic": "/g"}}}, "command.joints is empty"),
+        ({"topics": {"command": {"type": "control_msgs/action/GripperCommand"}}}, "command.topic is empty: name the"),
+        ({"topics": {"command": {"open": 0.0}}}, "command: open is 0 and closed 0; they must be finite and differ"),
+        ({"topics": {"target": {"frame": "world"}}}, "target.frame is 'world', but target.topic is empty"),
+        ({"topics": {"rate": 0.0}}, r"topics.rate is 0 Hz; it must lie in \[1, 1000\]"),
+        ({"topics": {"width": {"scale": 0.001}}, "action": {"gripper": False}}, "topics.width is given, but action"),
+        ({"start_pose": {"distance": -1.0}}, "start_pose: distance is -1 and angle 0.3; they must be positive"),
+        ({"start_pose": {"quaternion": [0, 0, 0, 0]}}, "has no direction"),
+        ({"limits": {"max_speed": -1.0}}, "limits.max_speed is -1: it must be positive"),
+        ({"limits": {"max_sped": 1.0}}, "lab.yaml: robot.limits: unknown key 'max_sped'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_arms_topics_is_one_line(values: dict[str, object], message: str) -> None:
+    with pytest.raises(DiwaError, match=message) as caught:
+        robot(**values)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_says_whether_something_must_stand_between() -> None:
+    plain, own = robot(), robot(topics={"joints": "/ur/joint_states"})
+    assert (plain.topics.adapts, plain.joint_states) == (False, "/joint_states")
+    assert (own.topics.adapts, own.joint_states) == (True, "/diwa/joint_states")
+    assert robot(topics={"command": {"type": "std_msgs/msg/Float64"}}).topics.command.is_ours
+    bare = robot(action={"gripper": False})
+    assert (bare.spec.state_dim, bare.spec.action_dim) == (9, 6)
+
+
+def test_a_start_pose_says_how_far_the_hand_is_from_it() -> None:
+    start = robot(start_pose={"position": [0.4, 0.0, 0.3], "distance": 0.05}).start_pose
+    there = Pose.from_quaternion(np.array([0.4, 0.04, 0.3]), [1, 0, 0, 0])
+    assert start.problem(there) == ""
+    assert start.problem(Pose.from_quaternion(np.array([0.4, 0.1, 0.3]), [1, 0, 0, 0])).startswith(
+        "the hand is 0.100 m and 0.00 rad from robot.start_pose"
+    )
+    assert "3.14 rad" in start.problem(Pose.from_quaternion(np.array([0.4, 0.0, 0.3]), [0, 0, 0, 1]))
+    assert robot().start_pose.problem(Pose.from_quaternion(np.array([9.0, 0, 0]), [1, 0, 0, 0])) == ""
+
+
+def test_the_template_names_every_key_with_its_default_and_loads_as_it_is() -> None:
+    path = config_file("robot_template.yaml")
+    assert load_robot(path) == RobotConfig()
+    text = path.read_text().replace("# joints: ", "joints: ").replace("# scene_state: ", "scene_state: ")
+    written = ros_parameters(text.encode(), "template")["robot"]
+    assert nested(written) >= nested(to_mapping(RobotConfig())) - nested({"gripper": to_mapping(CameraConfig())})
+    assert "robot_template" not in presets()
+
+
+def nested(values: dict[str, Any], above: str = "") -> set[str]:
+    """Dotted names of all keys."""
+    below = {name for key, each in values.items() if isinstance(each, dict) for name in nested(each, f"{above}{key}.")}
+    return {f"{above}{key}" for key in values} | below

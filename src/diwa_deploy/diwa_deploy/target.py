@@ -8,9 +8,8 @@ import numpy as np
 
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator
-from diwa_data.motion import BelievedPose, Limited, MotionLimits, lead, outside
+from diwa_data.motion import BelievedPose, Limited, MotionLimits, PlausibleConfig, lead, outside
 from diwa_data.pose import Pose, rotation_distance
-from diwa_data.robot_config import PlausibleConfig
 
 LATE = 0.1
 """Seconds of motion at full speed that a target may be ahead of its time: messages come late, and then together."""

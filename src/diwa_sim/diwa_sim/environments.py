@@ -36,8 +36,8 @@ class EnvironmentConfig:
 
 
 def seeing(config: SimConfig | CalvinConfig, spec: Spec) -> SimConfig | CalvinConfig:
-    """`config` with the cameras of `spec`, the contract of a checkpoint, if that is of our table."""
-    return config.seeing(spec.cameras) if isinstance(config, SimConfig) and spec.robot == ROBOT else config
+    """`config` with the cameras and the gripper of `spec`, the contract of a checkpoint, if that is of our table."""
+    return config.like(spec) if isinstance(config, SimConfig) and spec.robot == ROBOT else config
 
 
 def open_environment(config: SimConfig | CalvinConfig, limits: MotionLimits) -> SimulatedPanda | CalvinEnvironment:

@@ -24,7 +24,7 @@ from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot import Observation
 from diwa_data.robot_config import CAMERAS
-from diwa_data.spec import CameraSpec, Spec, require_names, require_network_size
+from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_names, require_network_size
 from diwa_sim.render import Cameras
 from diwa_sim.tasks import GOALS, SCENE_STATE, Start, StartConfig, sample_start, succeeded
 
@@ -134,6 +134,8 @@ class SimConfig:
     cameras: tuple[str, ...] = ()
     """Cameras of the scene that are recorded, each with height and width for the networks and for recordings where they
     are not 64x64 and 200x200: `static gripper side:96x128 front:64x64:240x240`. Empty = static gripper."""
+    fixed_gripper: bool = False
+    """The fingers stay closed, and nothing is told about them: an action has 6 numbers, a state 9."""
 
     def __post_init__(self) -> None:
         require_names([camera.name for camera in self.seen], "sim.cameras")
@@ -144,6 +146,10 @@ class SimConfig:
     def seen(self) -> tuple[CameraSpec, ...]:
         """The cameras that are recorded; the first is the clock."""
         return tuple(map(_camera, self.cameras or CAMERAS))
+
+    def like(self, spec: Spec) -> SimConfig:
+        """The same with the cameras and the gripper of `spec`."""
+        return replace(self.seeing(spec.cameras), fixed_gripper=not spec.action.gripper)
 
     def seeing(self, cameras: Sequence[CameraSpec]) -> SimConfig:
         """The same with these `cameras`; their crops are drivers' own and left out."""
@@ -177,7 +183,8 @@ class SimulatedPanda:
 
     def __init__(self, config: SimConfig = SimConfig(), limits: MotionLimits | None = None):
         """`limits` bound how the target follows the goals that are commanded."""
-        self.spec = Spec(robot=ROBOT, cameras=config.seen, scene_state=SCENE_STATE)
+        action = ActionSpec(gripper=not config.fixed_gripper)
+        self.spec = Spec(ROBOT, config.seen, action, action.state, scene_state=SCENE_STATE)
         self.config = config
         self.model = load_model()
         self._require_cameras()
@@ -211,7 +218,8 @@ class SimulatedPanda:
         mujoco.mj_resetData(self.model, self._data)
         qpos = self._data.qpos
         angles = self._kinematics.solve(start.hand, HOME, iterations=60)
-        qpos[self._qpos] = [*angles, FINGER_TRAVEL, FINGER_TRAVEL]
+        fingers = 0.0 if self.config.fixed_gripper else FINGER_TRAVEL
+        qpos[self._qpos] = [*angles, fingers, fingers]
         qpos[self._furniture] = [start.drawer, start.slider, start.lever, 0.0]
         x, y, yaw = start.cube
         qpos[self._cube : self._cube + 7] = [x, y, 0.025, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
@@ -269,7 +277,7 @@ class SimulatedPanda:
         """Simulate 1/60 s with the target at `target`, as it is published. Raises `DiwaError` for a NaN target."""
         if not is_finite(target):
             raise DiwaError(f"the target {target.position}, {target.quaternion} is not finite")
-        self._data.ctrl[7:] = FINGER_TRAVEL if gripper >= 0 else 0.0
+        self._data.ctrl[7:] = FINGER_TRAVEL if gripper >= 0 and not self.config.fixed_gripper else 0.0
         self.target_pose = target
         self._angles = self._kinematics.solve(target, self._angles, iterations=2)
         self._data.ctrl[:7] = self._angles

@@ -1,4 +1,4 @@
-"""The whole pipeline with one camera, and with three of different sizes."""
+"""The whole pipeline with one camera and no gripper, and with three cameras of different sizes."""
 
 import json
 import re
@@ -22,11 +22,15 @@ def test_a_demo_runs_with_the_cameras_of_its_configuration(diwa, tmp_path, camer
     text = re.sub(r"demo: \{.*\}", f"demo: {few}", TINY.read_text()).replace(
         "episode_seconds: 8.0", "episode_seconds: 4.0"
     )
-    config.write_text(f"{text}    sim: {{cameras: {json.dumps(cameras)}}}\n")
+    bare = len(names) == 1
+    settings = {"cameras": cameras, "fixed_gripper": bare}
+    config.write_text(f"{text}    sim: {json.dumps(settings)}\n")
     ran = diwa("demo", "--preset", "debug", "--config", config, "--out", out)
     assert ran.status == 0, ran.err
-    assert read_spec(out / "world_model").cameras == load_dataset(out / "play.h5", images=False).spec.cameras
-    episode = load_dataset(out / "play.h5").episodes[0]
+    spec = read_spec(out / "world_model")
+    assert (spec.action_dim, spec.state_dim) == ((6, 9) if bare else (7, 10))
+    episode = load_dataset(out / "play.h5", spec).episodes[0]
+    assert (episode.action.shape[1], episode.state.shape[1]) == (spec.action_dim, spec.state_dim)
     assert list(episode.images) == names
     wanted = SIZES if len(names) > 1 else {"side": (64, 64)}
     assert {name: images.shape[1:3] for name, images in episode.images.items()} == wanted

@@ -90,7 +90,7 @@ ROBOT = (
     argument("robot", "franka", "Which robot.", ("franka", "sim")),
     ROBOT_FILE,
     switch("cameras", "true", "Start camera drivers and croppers (franka)."),
-    switch("gripper", "true", "Start the adapter to the gripper's actions (franka)."),
+    switch("gripper", "true", "Start what tells the gripper to open and close (franka)."),
     SEED,
     WINDOW,
 )
@@ -220,10 +220,14 @@ def driver(of: Driver, camera: str, config: CameraConfig) -> Any:
 
 
 def gripper(robot: str) -> list[Any]:
-    """The adapter from `/diwa/gripper_command` to the Franka gripper's actions, if its messages are installed."""
-    if importlib.util.find_spec("franka_msgs") is None:
+    """What tells the gripper `/diwa/gripper_command` in its own way, if there is one and its messages are installed."""
+    config = load_robot(Path(robot))
+    package = config.topics.command.type.partition("/")[0]
+    if not config.action.gripper or config.topics.command.is_ours:
+        return []
+    if importlib.util.find_spec(package) is None:
         cure = "source the workspace of your arm's driver, or say gripper:=false and bring your own adapter"
-        return [LogInfo(msg=f"ERROR: no franka_msgs here, the gripper will not move: {cure}")]
+        return [LogInfo(msg=f"ERROR: no {package} here, the gripper will not move: {cure}")]
     return [_node("diwa_deploy", "gripper", [robot], **_AGAIN)]
 
 

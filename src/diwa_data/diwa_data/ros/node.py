@@ -19,7 +19,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from diwa_data.config import from_mapping, to_mapping
+from diwa_data.config import from_mapping, merged, to_mapping
 from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 
@@ -116,19 +116,20 @@ _SIM_TIME = "use_sim_time"
 _OF_ROS = (_SIM_TIME, "start_type_description_service", "qos_overrides")
 
 
-def read_parameters(node: Node, cls: type[T]) -> T:
+def read_parameters(node: Node, cls: type[T], limits: str = "") -> T:
     """The overrides given to `node` as a `cls`; its other fields are declared with their defaults, all read-only.
 
-    The node must have been made with `automatically_declare_parameters_from_overrides=True`. Raises `DiwaError` for an
-    unknown parameter, naming the known ones.
+    The node must have been made with `automatically_declare_parameters_from_overrides=True`. `limits`: dotted name of
+    its field that is as `robot.limits` where nothing else was given. Raises `DiwaError` for an unknown parameter,
+    naming the known ones.
     """
-    config = from_mapping(cls, overrides(node), source(node))
+    config = from_mapping(cls, _with_limits(overrides(node), limits), source(node))
     declare(node, config)
     return config
 
 
 def follow_parameters(
-    node: Node, cls: type[T], locked: Callable[[], str], fixed: tuple[str, ...] = ()
+    node: Node, cls: type[T], locked: Callable[[], str], fixed: tuple[str, ...] = (), limits: str = ""
 ) -> Callable[[], T]:
     """As `read_parameters`, but they may change: returns a function that reads them as they are now.
 
@@ -137,7 +138,7 @@ def follow_parameters(
     """
 
     def read(changed: Sequence[Parameter] = ()) -> T:
-        return from_mapping(cls, overrides(node, changed), source(node))
+        return from_mapping(cls, _with_limits(overrides(node, changed), limits), source(node))
 
     def check(changed: list[Parameter]) -> SetParametersResult:
         problem = locked()
@@ -163,6 +164,17 @@ def overrides(node: Node, changed: Sequence[Parameter] = ()) -> dict[str, Any]:
         for key in path:
             tree = tree.setdefault(key, {})
         tree[name] = list(parameter.value) if isinstance(parameter.value, array.array) else parameter.value
+    return given
+
+
+def _with_limits(given: dict[str, Any], name: str) -> dict[str, Any]:
+    """`given`, whose nested mapping `name` takes from `robot.limits` what it does not have."""
+    robot = given.get("robot")
+    if name and isinstance(robot, dict) and isinstance(robot.get("limits"), dict):
+        nested = robot["limits"]
+        for key in reversed(name.split(".")):
+            nested = {key: nested}
+        given = merged(nested, given)
     return given
 
 

@@ -124,7 +124,9 @@ class RecorderNode(Node):
             self.get_logger().warning(self._session.unfinished)
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
         topics = [*required, *infos, messages.CONTROLLER_POSE, messages.CONTROLLER_JOY]
-        self._matched = MatchedSubscriptions(self, topics, self._on_message)
+        topics += [messages.JOINT_STATES] if messages.JOINT_STATES not in topics else []  # of a robot without a gripper
+        elsewhere = {messages.JOINT_STATES: config.robot.joint_states}
+        self._matched = MatchedSubscriptions(self, topics, self._on_message, elsewhere)
         self._recording = publisher(self, messages.RECORDING, LATCHED)
         self._recording(messages.encode_string(""))
         self._health, self._reports = Health(self, self._matched), 0

@@ -116,7 +116,7 @@ class TeleopNode(Node):
 
     def __init__(self) -> None:
         super().__init__("teleop", automatically_declare_parameters_from_overrides=True)
-        config = read_parameters(self, TeleopNodeConfig)
+        config = read_parameters(self, TeleopNodeConfig, "teleop.limits")
         self._teleoperator = Teleoperator(config.robot.spec, config.teleop)
         scripted = config.device == "scripted"
         self._device: Controller = TopicController(self) if scripted else open_device(config.device, config.devices)
@@ -127,6 +127,7 @@ class TeleopNode(Node):
         self._known = False  # what the trigger says: until then, what the gripper holds is not dropped
         self._interventions: Counter[str] = Counter()
         self._frame, simulated = config.robot.base_frame, bool(config.robot.scene_state)
+        self._start_pose = config.robot.start_pose
         self._by_press = not simulated  # a simulated scene is put back between episodes, arm and all
         self._armed, self._released = True, False
         self._arm = Arm(self, config.teleop.limits, config.robot, config.max_pose_age, self._start_anew)
@@ -158,7 +159,9 @@ class TeleopNode(Node):
         return ""
 
     def _on_recording(self, episode: str) -> None:
-        self._recording = bool(episode)
+        begins, self._recording = bool(episode) and not self._recording, bool(episode)
+        if begins and self._arm.pose and (problem := self._start_pose.problem(self._arm.pose)):
+            self.get_logger().warn(f"{episode} begins, but {problem}")
 
     def _step(self) -> None:
         now, controller = time.time(), self._device.read()

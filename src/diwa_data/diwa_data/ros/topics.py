@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,10 @@ OnMessage = Callable[[str, str, float, bytes], None]
 """Called with topic, type, seconds received and serialised bytes."""
 
 
-def publisher(node: Node, topic: str, qos: QoSProfile | int = 10) -> Callable[[memoryview], None]:
-    """A function that publishes serialised messages on `topic`."""
+def publisher(node: Node, topic: str, qos: QoSProfile | int = 10, ours: str = "") -> Callable[[memoryview], None]:
+    """A function that publishes serialised messages on `topic`, or on one of others with the type of `ours`."""
     events = PublisherEventCallbacks(use_default_callbacks=False)
-    made = node.create_publisher(get_message(message_type(topic)), topic, qos, event_callbacks=events)
+    made = node.create_publisher(get_message(message_type(ours or topic)), topic, qos, event_callbacks=events)
     return lambda data: made.publish(bytes(data))
 
 
@@ -123,44 +124,69 @@ class TopicController:
 class MatchedSubscriptions:
     """Subscribes to every topic of a list once someone publishes it, as reliably as all its publishers offer."""
 
-    def __init__(self, node: Node, topics: Sequence[str], on_message: OnMessage):
+    def __init__(
+        self,
+        node: Node,
+        topics: Sequence[str],
+        on_message: OnMessage,
+        elsewhere: Mapping[str, str] | None = None,
+        newest: bool = False,
+    ):
+        """`elsewhere`: topics that have another name on the graph, and that name.
+
+        `newest`: old messages are not waited for, but those of latched topics.
+        """
         self._node, self._topics, self._on_message = node, list(topics), on_message
+        self._elsewhere, self._newest = elsewhere or {}, newest
         self._subscriptions: dict[str, tuple[Any, QoSProfile]] = {}
         self.lost: dict[str, int] = dict.fromkeys(topics, 0)
         """Images that the middleware says it lost, by topic."""
+        self.unknown: dict[str, str] = {}
+        """Topics of a type that is not installed here, and that type."""
 
     def update(self) -> None:
         """Subscribe to what is published now; a publisher that offers less than the others lowers the request."""
         for topic in self._topics:
-            offers = self._node.get_publishers_info_by_topic(topic)
+            offers = self._offers(topic)
             if not offers:
                 continue
-            wanted = _fitting([offer.qos_profile for offer in offers])
+            wanted = _fitting([offer.qos_profile for offer in offers], self._newest)
             if topic in self._subscriptions:
                 subscription, before = self._subscriptions[topic]
                 if _strength(wanted) >= _strength(before):
                     continue
                 self._node.destroy_subscription(subscription)
-            self._subscriptions[topic] = self._subscribe(topic, offers[0].topic_type, wanted), wanted
+            try:
+                self._subscriptions[topic] = self._subscribe(topic, offers[0].topic_type, wanted), wanted
+                self.unknown.pop(topic, None)
+            except (ModuleNotFoundError, AttributeError, ValueError):
+                self.unknown[topic] = offers[0].topic_type
 
     def rivals(self) -> dict[str, str]:
         """Topics that nodes of different names publish -> those names: what they send is mixed.
 
         A node that was killed and started again is known twice for some seconds.
         """
-        names = {topic: set(map(node_name, self._node.get_publishers_info_by_topic(topic))) for topic in self._topics}
+        names = {topic: set(map(node_name, self._offers(topic))) for topic in self._topics}
         return {topic: ", ".join(sorted(several)) for topic, several in names.items() if len(several) > 1}
 
     def describe(self, topic: str) -> str:
         """Reasons why `topic` may be silent: nobody publishes it, or who does, with offered versus requested QoS."""
         who = "; ".join(
-            f"{node_name(offer)} ({offer.topic_type}) offers {_words(offer.qos_profile)}"
-            for offer in self._node.get_publishers_info_by_topic(topic)
+            f"{node_name(offer)} ({offer.topic_type}) offers {qos_words(offer.qos_profile)}"
+            for offer in self._offers(topic)
         )
+        name = self._elsewhere.get(topic, topic)
         if not who:
-            return f"nothing on {topic}: nobody publishes it"
-        requested = _words(self._subscriptions[topic][1]) if topic in self._subscriptions else "nothing yet"
-        return f"nothing on {topic}, though {who}; requested {requested}"
+            return f"nothing on {name}: nobody publishes it"
+        if topic in self.unknown:
+            package = self.unknown[topic].partition("/")[0]
+            return f"{name} is a {self.unknown[topic]}, but {package} is not installed here: source its workspace"
+        requested = qos_words(self._subscriptions[topic][1]) if topic in self._subscriptions else "nothing yet"
+        return f"nothing on {name}, though {who}; requested {requested}"
+
+    def _offers(self, topic: str) -> list[Any]:
+        return self._node.get_publishers_info_by_topic(self._elsewhere.get(topic, topic))
 
     def _subscribe(self, topic: str, message_type: str, qos: QoSProfile) -> Any:
         def on_lost(event: Any) -> None:
@@ -170,14 +196,24 @@ class MatchedSubscriptions:
         watched = on_lost if message_type == messages.IMAGE_TYPE else None
         events = SubscriptionEventCallbacks(message_lost=watched, use_default_callbacks=False)
         callback = with_received(lambda received, data: self._on_message(topic, message_type, received, data))
+        name = self._elsewhere.get(topic, topic)
         return self._node.create_subscription(
-            get_message(message_type), topic, callback, qos, event_callbacks=events, raw=True
+            get_message(message_type), name, callback, qos, event_callbacks=events, raw=True
         )
 
 
 def node_name(offer: Any) -> str:
     """The full name of the node that publishes it."""
     return f"{offer.node_namespace.rstrip('/')}/{offer.node_name}"
+
+
+def similar_topics(node: Node, topic: str) -> str:
+    """The end of a sentence about a topic that nobody publishes: what may be meant; empty if it is published."""
+    if node.count_publishers(topic):
+        return ""
+    names = [name for name, _ in node.get_topic_names_and_types() if node.count_publishers(name)]
+    similar = get_close_matches(topic, names, n=3)
+    return f"; similar ones are {', '.join(similar)}" if similar else ""
 
 
 def other_publishers(node: Node, topic: str) -> str:
@@ -188,9 +224,11 @@ def other_publishers(node: Node, topic: str) -> str:
     return ", ".join(names)
 
 
-def _fitting(offers: Sequence[QoSProfile]) -> QoSProfile:
-    """The strongest request that every offer fulfils."""
+def _fitting(offers: Sequence[QoSProfile], newest: bool) -> QoSProfile:
+    """The strongest request that every offer fulfils; with `newest` best effort, unless they are latched."""
     reliable, latched = (all(flags) for flags in zip(*map(_strength, offers), strict=True))
+    if newest and not latched:
+        return SENSOR
     return QoSProfile(
         depth=DEPTH,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
@@ -202,5 +240,6 @@ def _strength(qos: QoSProfile) -> tuple[bool, bool]:
     return qos.reliability == ReliabilityPolicy.RELIABLE, qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
 
 
-def _words(qos: QoSProfile) -> str:
+def qos_words(qos: QoSProfile) -> str:
+    """Reliability and durability."""
     return f"{qos.reliability.name} {qos.durability.name}"

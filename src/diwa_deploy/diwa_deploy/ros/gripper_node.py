@@ -1,12 +1,9 @@
-"""`/diwa/gripper_command` -> the actions of a Franka gripper, whose goals block and hang."""
+"""`/diwa/gripper_command` -> the gripper, in the robot file's way: goals that block and hang, or a topic."""
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
-from typing import Any
 
-from rclpy.action import ActionClient
 from rclpy.node import Node
 
 from diwa_data.errors import DiwaError
@@ -14,89 +11,42 @@ from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, subscribe
-from diwa_deploy.gripper import GripperConfig, GripperWorker
+from diwa_deploy.gripper import GripperConfig
+from diwa_deploy.ros.gripper_commands import FrankaConfig, make_gripper
 
 
 @dataclass(frozen=True)
-class GripperNodeConfig:
-    """Parameters of `gripper`."""
+class GripperNodeConfig(FrankaConfig):
+    """Parameters of `gripper`; those of a Franka's count where `robot.topics.command` names nothing else."""
 
     robot: RobotConfig = field(default_factory=RobotConfig)
     """The robot's file; every node is given the same."""
-    namespace: str = "/franka_gripper"
-    """Where the actions `grasp` and `move` are."""
-    open_width: float = 0.08
-    """Metres between the fingers when open."""
-    speed: float = 0.1
-    """Metres per second."""
-    force: float = 20.0
-    """Newton with which it closes."""
     worker: GripperConfig = field(default_factory=GripperConfig)
     """Patience with goals."""
 
 
-class ActionGoal:
-    """A goal of an action server, from the moment it is sent."""
-
-    def __init__(self, client: ActionClient, goal: Any):
-        self._cancelled = self._ended = False
-        self._result: Any = None
-        self._handle: Any = None
-        client.send_goal_async(goal).add_done_callback(self._on_answer)
-
-    def done(self) -> bool:
-        """It has ended, was refused or cancelled."""
-        return self._ended or (self._result is not None and self._result.done())
-
-    def cancel(self) -> None:
-        """Ask the server to end it, also if it has not even answered yet."""
-        self._cancelled = True
-        if self._handle is not None:
-            self._handle.cancel_goal_async()
-
-    def _on_answer(self, answer: Any) -> None:
-        self._handle = answer.result()
-        if not self._handle.accepted:
-            self._ended = True
-            return
-        self._result = self._handle.get_result_async()
-        if self._cancelled:
-            self._handle.cancel_goal_async()
-
-
 class GripperNode(Node):
-    """Closes by grasping whatever is between the fingers, opens by moving to the full width."""
+    """Tells the gripper what was commanded last, and the operator if nobody hears it."""
 
     def __init__(self) -> None:
         super().__init__("gripper", automatically_declare_parameters_from_overrides=True)
-        self._config = read_parameters(self, GripperNodeConfig)
-        try:
-            self._actions = importlib.import_module("franka_msgs.action")
-        except ModuleNotFoundError as error:
-            raise DiwaError(
-                "no franka_msgs here: source the workspace of your arm's driver, which brings it"
-            ) from error
-        self._grasp = ActionClient(self, self._actions.Grasp, f"{self._config.namespace}/grasp")
-        self._move = ActionClient(self, self._actions.Move, f"{self._config.namespace}/move")
-        self._worker = GripperWorker(self._send, self._config.worker, self.get_logger().error)
-        subscribe(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
+        config = read_parameters(self, GripperNodeConfig)
+        command = config.robot.topics.command
+        if not config.robot.action.gripper:
+            raise DiwaError("robot.action.gripper is false: a robot without a gripper needs no node for it")
+        if command.is_ours:
+            raise DiwaError(f"robot.topics.command says that your gripper follows {messages.GRIPPER_COMMAND} itself")
+        self._gripper = make_gripper(self, command, config, config.worker)
+        subscribe(self, messages.GRIPPER_COMMAND, self._gripper.command, LATCHED)
         every(self, 1.0, self._look)
 
     def close(self) -> None:
         """Cancel what is under way."""
-        self._worker.close()
-
-    def _send(self, wish: bool) -> ActionGoal:
-        config = self._config
-        if wish:
-            return ActionGoal(self._move, self._actions.Move.Goal(width=config.open_width, speed=config.speed))
-        goal = self._actions.Grasp.Goal(width=0.0, speed=config.speed, force=config.force)
-        goal.epsilon.inner, goal.epsilon.outer = 0.0, config.open_width
-        return ActionGoal(self._grasp, goal)
+        self._gripper.close()
 
     def _look(self) -> None:
-        if not (self._grasp.server_is_ready() and self._move.server_is_ready()):
-            self.get_logger().warn(f"no gripper at {self._config.namespace}: is it started?", throttle_duration_sec=5.0)
+        if problem := self._gripper.problem():
+            self.get_logger().warn(problem, throttle_duration_sec=5.0)
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ class PandaArmNode(Node):
 
     def __init__(self) -> None:
         super().__init__("panda_arm", automatically_declare_parameters_from_overrides=True)
-        self._config = read_parameters(self, PandaArmConfig)
+        self._config = read_parameters(self, PandaArmConfig, "limits")
         if not self._config.hostname:
             raise DiwaError("panda_arm needs the address of the control box: -p hostname:=172.16.0.2")
         try:

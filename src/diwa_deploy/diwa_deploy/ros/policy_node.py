@@ -32,7 +32,7 @@ class PolicyNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("policy", automatically_declare_parameters_from_overrides=True)
         refuse_invalid_transitions(self)
-        self._read = follow_parameters(self, PolicyNodeConfig, self._locked, FIXED)
+        self._read = follow_parameters(self, PolicyNodeConfig, self._locked, FIXED, "arm.limits")
         self._config = self._read()
         self._robot = RosRobot(self, self._config.robot, self._config.arm)
         self._server = SkillServer(self, self._robot, self._config)

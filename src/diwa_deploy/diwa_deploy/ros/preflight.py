@@ -52,7 +52,7 @@ class Preflight(Node):
 
     def __init__(self) -> None:
         super().__init__("preflight", automatically_declare_parameters_from_overrides=True)
-        self._config = read_parameters(self, PreflightConfig)
+        self._config = read_parameters(self, PreflightConfig, "arm.limits")
         spec = self._config.robot.spec
         images = {messages.image_topic(camera.name): spec.record_rate for camera in spec.cameras}
         self._rates = images | {messages.CURRENT_POSE: spec.record_rate, messages.JOINT_STATES: spec.record_rate}

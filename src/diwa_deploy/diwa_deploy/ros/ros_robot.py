@@ -252,7 +252,8 @@ class RosRobot:
 
         events = SubscriptionEventCallbacks(use_default_callbacks=False)
         message_class, callback = get_message(message_type(topic)), with_received(on_message)
-        self._node.create_subscription(message_class, topic, callback, SENSOR, event_callbacks=events, raw=True)
+        name = self._robot.joint_states if topic == messages.JOINT_STATES else topic
+        self._node.create_subscription(message_class, name, callback, SENSOR, event_callbacks=events, raw=True)
 
     def _keep(self, topic: str, data: bytes, received: float) -> None:
         """Keep the values that are needed between ticks too. Raises `DiwaError` on impossible ones, which are left out.

@@ -172,7 +172,7 @@ class EpisodeLog:
         now = self._robot.time
         self._steps, self._gripper, self._gripper_sent = 0, 1.0, now
         self._recorder.target(self._robot.target_pose, now, now)
-        self._recorder.gripper(self._gripper, now)
+        self._tell_gripper(now)
         self._frame()
 
     def step(self, controller: ControllerState, command: Command) -> None:
@@ -182,12 +182,16 @@ class EpisodeLog:
         self._recorder.target(command.target, now, now)
         if command.gripper != self._gripper or now - self._gripper_sent >= GRIPPER_REPEAT - DT / 2:
             self._gripper, self._gripper_sent = command.gripper, now
-            self._recorder.gripper(command.gripper, now)
+            self._tell_gripper(now)
         for event in controller.events:
             self._recorder.mark(event, now)
         if self._steps % self._steps_per_frame == 0:
             self._recorder.controller(controller, now, now)
             self._frame()
+
+    def _tell_gripper(self, now: float) -> None:
+        if self._robot.spec.action.gripper:
+            self._recorder.gripper(self._gripper, now)
 
     def _frame(self) -> None:
         now = self._robot.time

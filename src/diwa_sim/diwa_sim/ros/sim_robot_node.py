@@ -34,7 +34,8 @@ class SimRobotConfig:
     """Parameters of `sim_robot`."""
 
     robot: RobotConfig = field(default_factory=RobotConfig)
-    """Its cameras must be some of the scene's, and its scene state, if it names one, the table's."""
+    """Its cameras must be some of the scene's, and its scene state, if it names one, the table's. Without a gripper in
+    its contract the fingers stay closed."""
     skill: str = ""
     """Skill whose start the scene is put into; empty, or none of the simulated tasks = any start."""
     seed: int = 0
@@ -42,7 +43,7 @@ class SimRobotConfig:
     window: bool = False
     """Show the scene in a window of its own."""
     sim: SimConfig = field(default_factory=SimConfig)
-    """Distribution of start states; the cameras are those of `robot`."""
+    """Distribution of start states; cameras and gripper are those of `robot`."""
 
 
 class SimRobotNode(Node):
@@ -54,7 +55,7 @@ class SimRobotNode(Node):
         if self._config.skill:
             skill_name(self._config.skill)
         spec = self._config.robot.spec
-        self._sim = self._config.sim.seeing(spec.cameras)
+        self._sim = self._config.sim.like(spec)
         self._robot = SimulatedPanda(self._sim)
         if spec.scene_state not in ((), self._robot.spec.scene_state):
             right = ", ".join(self._robot.spec.scene_state)
