@@ -45,7 +45,7 @@ setup(
     name="diwa_data",
     version="0.2.0",
     packages=find_packages(include=["diwa_data", "diwa_data.*"]),
-    package_data={"diwa_data": ["config/*.yaml", "lerobot/mappings/*.yaml", "teleop/*.html"]},
+    package_data={"diwa_data": ["config/*.yaml", "lerobot/mappings/*.yaml", "teleop/*.html", "view/*.html"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_data"]),
         ("share/diwa_data", ["package.xml"]),

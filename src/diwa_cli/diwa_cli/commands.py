@@ -84,19 +84,41 @@ def view(args: list[str]) -> int:
 
 
 def annotate(args: list[str]) -> int:
-    from diwa_data.recording.recover import annotate as mark
+    from diwa_data.view.annotate import Annotator, annotate_bag
 
-    def command(path: Positional[Path], success: float | None = None, never: bool = False) -> None:
-        """Show, set or take back the success mark of a recorded episode; nothing else in it changes.
+    def command(
+        path: Positional[Path],
+        success: float | None = None,
+        fail: float | None = None,
+        never: bool = False,
+        terminal: bool = False,
+        port: int = 0,
+    ) -> None:
+        """Mark recorded attempts as successes or failed: a folder of them on a page with their films, or one by flags.
 
-        Datasets that were built from it before do not notice; the next `diwa build-dataset` does.
+        Marks are kept at once, beside the messages, of which none changes; bags of other recorders get a file of marks
+        beside them. Datasets that were built before do not notice; the next `diwa build-dataset` does.
 
         Args:
-            path: A bag.
-            success: Seconds from the episode's start at which the skill was done (`diwa inspect --thumbnails`).
-            never: It was not done: take the mark back.
+            path: A bag, or a folder of bags.
+            success: Seconds from the start of one bag at which the skill was done; no page is shown.
+            fail: Seconds from its start at which it had failed; no page is shown.
+            never: Take the success mark of one bag back; no page is shown.
+            terminal: Show the films in this terminal instead, for machines without a browser.
+            port: TCP port of the page at 127.0.0.1; 0 takes any free one.
         """
-        print(mark(path, success, never))
+        if never or success is not None or fail is not None:
+            print(annotate_bag(path, success, fail, never))
+            return
+        with Annotator(path) as annotator:
+            if terminal:
+                from diwa_data.view.annotate_terminal import annotate_in_terminal
+
+                annotate_in_terminal(annotator)
+            else:
+                from diwa_data.view.annotate_page import annotate_in_browser
+
+                annotate_in_browser(annotator, port)
 
     return call(command, "annotate", args)
 

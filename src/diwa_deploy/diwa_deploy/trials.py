@@ -75,11 +75,12 @@ def read_comparison(path: Path) -> dict[str, Any]:
 
 
 class Client(Protocol):
-    """Lets go of the arm, holds it, and runs a skill on it."""
+    """Lets go of the arm, holds it, runs a skill on it, and is told by the operator how that went."""
 
     def let_go(self) -> None: ...
     def activate(self) -> None: ...
     def execute(self, skill: str, seed: int) -> Any: ...
+    def judge(self, success: bool) -> None: ...
 
 
 def run_trials(client: Client, comparison: Comparison, skill: str) -> None:
@@ -94,6 +95,7 @@ def run_trials(client: Client, comparison: Comparison, skill: str) -> None:
         if answer in ("y", "n"):
             trial = Trial(comparison.next, answer == "y", result.success, result.reason, result.steps)
             comparison.add(trial)
+            client.judge(trial.success)
 
 
 def ask(question: str) -> str:

@@ -31,14 +31,13 @@ class ReplayResult:
 
 
 def replay(dataset: Path) -> list[ReplayResult]:
-    """Run every demonstration's actions from its own start. Play is left out.
+    """Run every demonstration's actions from its own start. Play and failed attempts are left out.
 
     Raises `DiwaError` if the dataset holds no demonstration of the simulated robot, or of what is no task of it.
     """
     loaded = load_dataset(dataset, images=False)
-    demonstrations = [
-        e for e in loaded.episodes if e.attributes["source"] == "demonstration" and not e.attributes["segment"]
-    ]
+    shown = [e for e in loaded.episodes if e.attributes["source"] == "demonstration" and e.outcome != "fail"]
+    demonstrations = [episode for episode in shown if not episode.attributes["segment"]]
     if loaded.spec.robot != ROBOT or not demonstrations:
         raise DiwaError(f"{dataset} holds no demonstration of {ROBOT}: record one with 'diwa record --skill ...'")
     results: list[ReplayResult] = []

@@ -9,7 +9,7 @@ from diwa_cli.doctor import versions
 from diwa_cli.evaluation.evaluate import difference_summary, rate_summary
 from diwa_cli.pipeline.results import JudgedRun
 from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder, read_metrics
-from diwa_data.dataset.dataset import load_dataset
+from diwa_data.dataset.dataset import load_dataset, without_failures
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import folder_size
 from diwa_data.pose import Pose
@@ -21,8 +21,8 @@ UNITS = "rates and their intervals: fractions; difference: percentage points; al
 
 
 def start_region(demonstrations: Path, skill: str) -> StartRegion:
-    """Where the demonstrations of `skill` in a dataset began. Raises `DiwaError` if there are none."""
-    episodes = load_dataset(demonstrations, images=False).episodes
+    """Where the demonstrations of `skill` began that did not fail. Raises `DiwaError` if a dataset has none."""
+    episodes = without_failures(load_dataset(demonstrations, images=False)).episodes
     first = [e for e in episodes if e.attributes["skill"] == skill and not e.attributes["segment"]]
     if not first:
         shown = sorted({e.attributes["skill"] for e in episodes} - {""})

@@ -51,10 +51,12 @@ def align_bag(path: Path, parent: h5py.Group, config: DatasetConfig) -> float:
         "bag": path.name,
         "source": str(labels.get("source", "")),
         "skill": str(labels.get("skill", "")),
+        "outcome": bag.sidecar.outcome,
         "labels": json_text(labels),
         "recorded_by": bag.sidecar.version,
     }
-    kept = [each for each in segments if each.finish(math.inf if success is None else success, attributes)]
+    marks = _Marks(*(math.inf if at is None else at for at in (success, bag.sidecar.withdrawn)))
+    kept = [each for each in segments if each.finish(marks, attributes)]
     for number, segment in enumerate(kept):  # close the holes that dropped segments left
         if segment.group.name != f"{parent.name.rstrip('/')}/{number}":
             parent.move(segment.group.name, str(number))
@@ -80,6 +82,14 @@ def bag_ticks(bag: Bag, config: DatasetConfig) -> Iterator[Tick]:
         if topic != topics[0] or first <= sample.received <= last:
             clock.feed(topic, sample)
     yield from clock.advance()
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """When an attempt became a success, or one that was taken back, seconds received; infinite if it never did."""
+
+    success: float
+    withdrawn: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +126,7 @@ class _SegmentWriter:
         self._writer.add_images({camera.name: preprocess(image, camera) for camera, image in cameras.items()})
         self.ticks.append(row)
 
-    def finish(self, success: float, attributes: dict[str, Any]) -> bool:
+    def finish(self, marks: _Marks, attributes: dict[str, Any]) -> bool:
         """Complete the group without trailing flagged ticks; delete it and return False if under two ticks are left."""
         flagged = np.array([row.flagged for row in self.ticks])
         length = len(flagged) - int(np.argmin(flagged[::-1]))  # a segment begins with a good tick
@@ -130,12 +140,14 @@ class _SegmentWriter:
         rows = {
             "state": np.stack([row.state for row in ticks]),
             "action": np.concatenate([sequence.actions, hold]),
-            "success": np.array([row.received >= success for row in ticks]),
+            "success": np.array([row.received >= marks.success for row in ticks]),
             "stamp": np.array([row.stamp for row in ticks]),
             "received": np.array([row.received for row in ticks]),
         }
         rows |= {"scene_state": np.stack([row.scene for row in ticks])} if self._spec.scene_state else {}
         attributes = attributes | {"flagged": np.flatnonzero(flagged[:length]), "segment": self.number}
+        withdrawn = np.array([row.received >= marks.withdrawn for row in ticks])
+        attributes["withdrawn_tick"] = int(np.argmax(withdrawn)) if withdrawn.any() else -1
         self._writer.finish(rows, sequence.clipped, attributes)
         return True
 

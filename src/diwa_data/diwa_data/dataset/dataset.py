@@ -36,6 +36,7 @@ from diwa_data.files import require_output
 from diwa_data.manifest import warn_unsealed
 from diwa_data.recording.bag_reader import find_bags
 from diwa_data.recording.bag_writer import tell_unfinished
+from diwa_data.recording.marks import Outcome
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import ActionSpec, Spec, require_same
 
@@ -63,10 +64,16 @@ class Episode:
     scene_state: np.ndarray | None
     """(T, N) float64, simulated robot only."""
     attributes: dict[str, Any]
-    """skill, source, labels (dict), bag, flagged (tick indices), clipped, clipped_share, success_tick (-1: none)."""
+    """skill, source, outcome, labels (dict), bag, flagged (tick indices), clipped, clipped_share, success_tick and
+    withdrawn_tick (of a success that was taken back); -1: none."""
 
     def __len__(self) -> int:
         return len(self.state)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The operator's word on the attempt that it was cut from."""
+        return self.attributes.get("outcome", "success" if self.success.any() else "none")
 
     def target_position(self, spec: ActionSpec) -> np.ndarray:
         """(T, 3) float32: where the commands had put the target by each frame, metres.
@@ -220,10 +227,12 @@ def _load_episode(group: h5py.Group, arrays: dict[str, h5py.Dataset], spec: Spec
     rows = {name: stored[:] for name, stored in arrays.items() if name not in cameras}
     vectors = {name: values.astype(_VECTORS.get(name, np.float64), copy=False) for name, values in rows.items()}
     require_values(vectors, where)
+    attributes = read_attributes(group, len(vectors["action"]), where)
+    attributes["outcome"] = attributes["outcome"] or ("success" if vectors["success"].any() else "none")
     return Episode(
         name=group.name.split("/")[-1],
         images={name: arrays[name][:] for name in cameras} if images else {},
-        attributes=read_attributes(group, len(vectors["action"]), where),
+        attributes=attributes,
         **{"scene_state": None} | vectors,
     )
 
@@ -257,6 +266,20 @@ def require_one_skill(episodes: Sequence[Episode], where: object) -> str:
         found = ", ".join(skills) if any(skills) else "none"
         raise DiwaError(f"{where} must hold demonstrations of one skill, found: {found}. Build one dataset a skill")
     return skills[0]
+
+
+def without_failures(demonstrations: Dataset) -> Dataset:
+    """The demonstrations that may be imitated: all that are not marked failed. Raises `DiwaError` if none is left.
+
+    Those without a mark stay: marks came late, and recordings of others have none.
+    """
+    kept = [episode for episode in demonstrations.episodes if episode.outcome != "fail"]
+    if not kept:
+        raise DiwaError(
+            f"{demonstrations.path}: all {len(demonstrations.episodes)} demonstrations are marked failed, so there is "
+            "none to imitate: record some that succeed, or correct the marks with 'diwa annotate' and build it again"
+        )
+    return dataclasses.replace(demonstrations, episodes=kept)
 
 
 def seal_dataset(path: Path) -> None:

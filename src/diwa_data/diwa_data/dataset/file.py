@@ -23,6 +23,7 @@ import numpy as np
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import atomic_path, full_disk_as_error, json_text, parse_object, require_space
 from diwa_data.manifest import changed, file_digest, require_format, warn_unsealed
+from diwa_data.recording.marks import OUTCOMES
 from diwa_data.spec import Spec
 
 FORMAT = 1
@@ -39,12 +40,14 @@ _ATTRIBUTES: dict[str, tuple[type, Any]] = {
     "bag": (str, ""),
     "source": (str, ""),
     "skill": (str, ""),
+    "outcome": (str, ""),
     "labels": (str, "{}"),
     "segment": (int, 0),
     "flagged": (list, []),
     "clipped": (int, 0),
     "clipped_share": (float, 0.0),
     "success_tick": (int, -1),
+    "withdrawn_tick": (int, -1),
 }
 """Attribute -> its type and what stands for it in files without it."""
 
@@ -182,6 +185,7 @@ class EpisodeWriter:
         success = rows["success"]
         self.group.attrs.update(attributes)
         self.group.attrs["success_tick"] = int(np.argmax(success)) if success.any() else -1
+        self.group.attrs["outcome"] = attributes.get("outcome", "success" if success.any() else "none")
         self.group.attrs["clipped"], self.group.attrs["clipped_share"] = int(clipped.sum()), float(clipped.mean())
 
     def _write_images(self) -> None:
@@ -275,8 +279,13 @@ def read_attributes(group: h5py.Group, length: int, where: str) -> dict[str, Any
     flagged, mark = attributes["flagged"], attributes["success_tick"]
     if not all(isinstance(tick, int) and 0 <= tick < length for tick in flagged) or not -1 <= mark < length:
         raise DiwaError(f"{where}: a flagged tick or the success tick {mark} is outside of its {length} ticks: {CURE}")
+    if not -1 <= (withdrawn := attributes["withdrawn_tick"]) < length:
+        raise DiwaError(f"{where}: the withdrawn tick {withdrawn} is outside of its {length} ticks: {CURE}")
     if attributes["clipped"] < 0 or not 0 <= attributes["clipped_share"] <= 1:
         raise DiwaError(f"{where}: clipped is {attributes['clipped']}, {attributes['clipped_share']}: {CURE}")
+    if attributes["outcome"] not in ("", *OUTCOMES) or (mark >= 0 and attributes["outcome"] not in ("", "success")):
+        said = f"outcome {attributes['outcome']!r}, success tick {mark}"
+        raise DiwaError(f"{where}: {said}: an outcome is one of {', '.join(OUTCOMES)}, with a tick success: {CURE}")
     return attributes | {"labels": parse_object(attributes["labels"], f"{where}: labels", CURE)}
 
 

@@ -21,12 +21,13 @@ from diwa_data.images import require_record_size
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.recording.bag_writer import Backend, BagWriter, RosbagsBackend, Storage, next_name
+from diwa_data.recording.marks import MARKS
 from diwa_data.recording.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec
 from diwa_data.teleop.clutch import ControllerState, TeleopConfig
 from diwa_data.teleop.devices import DeviceConfig
 
-EVENTS = ("start", "stop", "success", "discard")
+EVENTS = ("start", "stop", *MARKS, "discard")
 DISCARDED = ".discarded-"
 """Finished episodes that were discarded are renamed to this and their name."""
 _DISK_CHECK_EVERY = 1.0  # seconds
@@ -48,6 +49,8 @@ class RecordConfig:
     """Longest episode, seconds; play is cut into episodes of this length."""
     storage: Storage = "mcap"
     """rosbag2 storage."""
+    keep_failed: bool = False
+    """Keep the scripted operator's failed tries too, marked as such, as NAME-failed-TRY beside the episode."""
     workers: int = 2
     """Episodes recorded at the same time (simulated robot only)."""
     seed: int = 0
@@ -111,9 +114,10 @@ class EpisodeRecorder:
         return self._bag.sidecar.topics.get(topic) if self._bag else None
 
     def event(self, name: str, received: float) -> str:
-        """Do what an operator asks for: start, stop, success or discard. Returns a line that says what was done.
+        """Do what an operator asks for: start, stop, success, fail or discard. Returns a line that says what was done.
 
-        Between two episodes `discard` sets the last finished one aside. Raises `DiwaError` if no episode can start.
+        Between two episodes `discard` sets the last finished one aside, and success or failure is marked at its end.
+        Raises `DiwaError` if no episode can start.
         """
         if name not in EVENTS:
             raise unknown("episode event", name, EVENTS)
@@ -125,11 +129,11 @@ class EpisodeRecorder:
             self.start(received, self.labels)
             return f"recording {self.episode}"
         if self._bag is None:
-            return "nothing is being recorded" + "; mark a finished episode with 'diwa annotate'" * (name == "success")
+            return self._mark_last(name) if name in MARKS else "nothing is being recorded"
         seconds, said = self.seconds(received), self.episode
-        if name == "success":
-            self.mark("success", received)
-            return f"{said}: success at {seconds:.1f} s"
+        if name in MARKS:
+            self.mark(name, received)
+            return f"{said}: {name} at {seconds:.1f} s"
         self.stop(received)
         return f"finished {said}, {seconds:.1f} s"
 
@@ -152,10 +156,11 @@ class EpisodeRecorder:
         self.write(messages.EPISODE_EVENT, received, messages.encode_string(event))
         self._require_bag().sidecar.events.append((event, received))
 
-    def stop(self, received: float) -> Path:
-        """Finish the episode and return its folder; only now does it appear."""
+    def stop(self, received: float, name: str = "") -> Path:
+        """Finish the episode and return its folder; only now does it appear, under another `name` if one is given."""
         self.mark("stop", received)
         bag, self._bag = self._require_bag(), None
+        bag.path = bag.path.with_name(name or bag.path.name)
         self.finished.append(bag.finish())
         return self.finished[-1]
 
@@ -232,6 +237,18 @@ class EpisodeRecorder:
         aside = last.with_name(f"{DISCARDED}{last.name}-{time.time_ns()}")
         os.replace(last, aside)
         return f"discarded {last.name}; it is kept as {aside.name}"
+
+    def _mark_last(self, name: str) -> str:
+        """Mark the last finished episode at its end; a success only where nothing is marked, for it is imitated."""
+        if not self.finished:
+            return "nothing is being recorded; mark a finished episode with 'diwa annotate'"
+        last = self.finished[-1]
+        sidecar = Sidecar.read(last)
+        if sidecar.outcome == name or (name == "success" and sidecar.outcome != "none"):
+            return f"{last.name} is marked {sidecar.outcome} already; correct it with 'diwa annotate {last}'"
+        sidecar.annotate(name, sidecar.mark("stop"))  # type: ignore[arg-type]
+        sidecar.write(last)
+        return f"{last.name}: {name} at its end; when it was can be mended with 'diwa annotate {last}'"
 
     def _require_bag(self) -> BagWriter:
         if self._bag is None:

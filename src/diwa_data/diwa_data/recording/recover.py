@@ -17,6 +17,7 @@ from diwa_data.files import remove
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, largest_message, unpack
 from diwa_data.recording.bag_writer import HIDDEN, BagWriter, is_running
+from diwa_data.recording.marks import MARKS, Outcome
 from diwa_data.recording.messages import decode_value
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
 
@@ -182,28 +183,38 @@ def seal_episode(bag: Path) -> None:
     sidecar.write(bag)
 
 
-def annotate(path: Path, success: float | None, never: bool = False) -> str:
-    """Mark the success of an episode `success` seconds after its start, or say that it `never` came.
+def reseal(bag: Path, sidecar: Sidecar) -> None:
+    """Write a changed sidecar into a finished episode; one that was recorded before 0.2 gets its checksums."""
+    if sidecar.files is None:
+        sidecar.seal(bag)
+    sidecar.write(bag)
 
-    With neither nothing changes. Returns a line that says how the episode is marked now. Raises `DiwaError` for a time
-    outside of the episode, and for an episode that is unfinished or damaged.
+
+def annotate(path: Path, success: float | None, never: bool = False, fail: float | None = None) -> str:
+    """Mark an episode as a success or failed, so many seconds after its start, or say that success `never` came.
+
+    With none of them nothing changes. Returns a line that says how the episode is marked now. Raises `DiwaError` for a
+    time outside of the episode, and for an episode that is unfinished or damaged.
     """
-    if success is not None and never:
-        raise DiwaError("give a time of success or --never, not both")
+    words: dict[Outcome, float | None] = {"success": success, "fail": fail}
+    given = {name: seconds for name, seconds in words.items() if seconds is not None}
+    if len(given) + never > 1:
+        raise DiwaError("give a time of success, one of failure or --never, not both")
     with Bag(path) as bag:
         clock = messages.image_topic(bag.spec.cameras[0].name)
         bag.require_topics([clock])
         sidecar, frames = bag.sidecar, bag.sidecar.topics[clock]
     start, end = sidecar.mark("start"), frames.last
     start = frames.first if start is None else start
-    if success is not None and not 0 <= success <= end - start:
-        raise DiwaError(f"success at {success:g} s is outside of {path}, which lasts {end - start:.2f} s")
-    if success is not None or never:
-        sidecar.annotations["success"] = None if success is None else start + success
-        if sidecar.files is None:
-            sidecar.seal(path)
-        sidecar.write(path)
-    mark = sidecar.mark("success")
-    said = "by annotation" if "success" in sidecar.annotations else "by the operator"
-    shown = "no success" if mark is None else f"success at {mark - start:.2f} s"
+    for name, seconds in given.items():
+        if not 0 <= seconds <= end - start:
+            raise DiwaError(f"{name} at {seconds:g} s is outside of {path}, which lasts {end - start:.2f} s")
+        sidecar.annotate(name, start + seconds)
+    if never:
+        sidecar.annotations["success"] = None
+    if given or never:
+        reseal(path, sidecar)
+    outcome, mark = sidecar.verdict
+    said = "by annotation" if sidecar.annotations.keys() & {*MARKS} else "by the operator"
+    shown = "no success" if mark is None else f"{outcome} at {mark - start:.2f} s"
     return f"{path}: {end - start:.2f} s, {shown} ({said})"

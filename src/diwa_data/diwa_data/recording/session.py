@@ -140,7 +140,7 @@ class Session:
         self._recorder.labels = labels | self._configured
 
     def event(self, name: str, received: float) -> str:
-        """An operator's event: start, stop, success or discard; returns what it did.
+        """An operator's event: start, stop, success, fail or discard; returns what it did.
 
         Raises `DiwaError` if no episode can start: required topics are silent or wrong, or the disk is nearly full.
         """

@@ -13,6 +13,7 @@ from diwa_data import __version__
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import read_object, write_json
 from diwa_data.manifest import changed, content_digest, file_digest, require_format
+from diwa_data.recording.marks import MARKS, Outcome, Verdict, verdict
 from diwa_data.recording.messages import image_topic
 from diwa_data.spec import Spec
 
@@ -72,8 +73,24 @@ class Sidecar:
     files: dict[str, str] | None = field(default_factory=dict)
     """Name of each other file of a finished bag -> its SHA-256; None if they were not taken (before 0.2)."""
 
+    @property
+    def outcome(self) -> Outcome:
+        """The operator's word on the attempt, as annotated, or else as marked while it was recorded; none without."""
+        return self.verdict.outcome
+
+    @property
+    def verdict(self) -> Verdict:
+        """The outcome, and when it was marked: the latest annotation, or the latest event that was not taken back."""
+        annotated = [(name, at) for name, at in self.annotations.items() if name in MARKS and at is not None]
+        return verdict(annotated or [event for event in self.events if event[0] not in self.annotations])
+
     def mark(self, event: str) -> float | None:
-        """When an event was first, seconds received: as annotated, or else as the operator marked it."""
+        """When an event was first, seconds received: as annotated, or else as the operator marked it.
+
+        A success or failure that the other one overruled later counts as if it had never been.
+        """
+        if event in MARKS:
+            return self.verdict.at if self.outcome == event else None
         if event in self.annotations:
             return self.annotations[event]
         return next((received for name, received in self.events if name == event), None)
@@ -82,6 +99,24 @@ class Sidecar:
     def slow_cameras(self) -> dict[str, float]:
         """Topic -> true rate, Hz, of the cameras that were too slow for the contract."""
         return slow_cameras(self.spec, {topic: seen.rate for topic, seen in self.topics.items()})
+
+    @property
+    def corrections(self) -> dict[str, float | None]:
+        """The annotations that say something: a time, or None for an event that is taken back."""
+        happened = {name for name, _ in self.events}
+        return {name: at for name, at in self.annotations.items() if at is not None or name in happened}
+
+    @property
+    def withdrawn(self) -> float | None:
+        """When a success was marked that does not stand, seconds received: whether it was one, nobody knows."""
+        if self.outcome == "success":
+            return None
+        said = [*self.events, *self.annotations.items()]
+        return min((at for name, at in said if name == "success" and at is not None), default=None)
+
+    def annotate(self, outcome: Outcome, at: float | None = None) -> None:
+        """Give the attempt a word that wins over its events, or none; `at`: seconds received. `write` keeps it."""
+        self.annotations |= {name: at if name == outcome else None for name in MARKS}
 
     def seal(self, bag: Path) -> None:
         """Take the checksums of all other files in the bag's folder; `write` keeps them."""

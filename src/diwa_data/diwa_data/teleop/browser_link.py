@@ -47,7 +47,7 @@ class BrowserMessage:
     """0..1, pulled closes the gripper."""
     buttons: tuple[Literal["menu", "mark"], ...]
     """Buttons that are down on a controller, as on a VIVE."""
-    events: tuple[Literal["start", "stop", "success", "discard"], ...]
+    events: tuple[Literal["start", "stop", "success", "fail", "discard"], ...]
     """Pressed since the last message."""
 
     def __post_init__(self) -> None:

@@ -17,7 +17,9 @@ from diwa_data.teleop.clutch import ControllerState
 DEVICES = ("vive", "webxr", "keyboard")
 """Devices that `open_device` opens."""
 LONG_PRESS = 1.5
-"""Seconds for which the menu button is held to discard an episode."""
+"""Seconds for which a button is held for its second meaning: menu discards, mark says that the attempt failed."""
+SIGNALS = ("start", "stop", "success", "fail", "lost")
+"""What a hand is told: an episode has begun, none runs any more, one was marked, the controller is lost."""
 LEAST_LEVEL = 0.5
 """Horizontal share of a unit vector that can tell where forward is: up to 60 degrees from level."""
 ROOM_AXES = Rotation.from_matrix([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -90,7 +92,7 @@ class Controller(Protocol):
         """The controller now."""
 
     def signal(self, what: str) -> None:
-        """Tell the hand `start` (an episode has begun), `stop` (none runs any more) or `lost`. Returns at once."""
+        """Tell the hand one of `SIGNALS`. Returns at once."""
 
     def close(self) -> None:
         """Give the device back."""
@@ -138,6 +140,9 @@ class Feedback:
 
         Operator events that change nothing are answered too: a start that was refused is a stop.
         """
+        for event in state.events:
+            if event in ("success", "fail"):
+                self._controller.signal(event)
         if {"start", "stop", "discard"} & set(state.events) or recording != self._recording:
             self._controller.signal("start" if recording else "stop")
         if self._valid and not state.valid:
@@ -146,7 +151,7 @@ class Feedback:
 
 
 class EpisodeButtons:
-    """Menu: start or stop on a short press, discard on a long one. Mark: success.
+    """Menu: start or stop on a short press, discard on a long one. Mark: success on a short press, fail on a long one.
 
     Buttons that are down when they are first seen were pressed in the dark: they count from their next press on.
     """
@@ -165,15 +170,15 @@ class EpisodeButtons:
         self._spent &= set(pressed)
         before = self._down
         self._down = {name: before.get(name, now) for name in pressed if name not in self._spent}
-        events = []
-        if "mark" in self._down and "mark" not in before:
-            events.append("success")
-        if "menu" in self._down and now - self._down["menu"] >= LONG_PRESS:
+        long = {name for name, since in self._down.items() if now - since >= LONG_PRESS}
+        short = before.keys() - set(pressed)
+        self._spent |= long
+        self._down = {name: since for name, since in self._down.items() if name not in long}
+        events = ["fail"] * ("mark" in long) + ["success"] * ("mark" in short)
+        if "menu" in long:
             events.append("discard")
-            self._spent.add("menu")
-            del self._down["menu"]
             self.recording = False
-        elif "menu" in before and "menu" not in pressed:
+        elif "menu" in short:
             events.append("stop" if self.recording else "start")
             self.recording = not self.recording
         return tuple(events)

@@ -24,15 +24,15 @@ from diwa_data.teleop.devices import KeyboardConfig
 
 HELP = """keys (hold to move):  w/s forward, back   a/d left, right   r/f up, down
                       j/l turn   i/k pitch   u/o roll   SPACE open or close the gripper
-episodes:             n start   m stop   y success   x discard"""
+episodes:             n start   m stop   y success   b fail   x discard"""
 
 _MOTIONS = {
     "w": (1, 0, 0, 0, 0, 0), "s": (-1, 0, 0, 0, 0, 0), "a": (0, 1, 0, 0, 0, 0), "d": (0, -1, 0, 0, 0, 0),
     "r": (0, 0, 1, 0, 0, 0), "f": (0, 0, -1, 0, 0, 0), "u": (0, 0, 0, 1, 0, 0), "o": (0, 0, 0, -1, 0, 0),
     "i": (0, 0, 0, 0, 1, 0), "k": (0, 0, 0, 0, -1, 0), "j": (0, 0, 0, 0, 0, 1), "l": (0, 0, 0, 0, 0, -1),
 }  # fmt: skip
-_BELLS = {"start": 1, "stop": 2, "lost": 3}
-_EVENTS = {"n": "start", "m": "stop", "y": "success", "x": "discard"}
+_BELLS = {"start": 1, "stop": 2, "lost": 3, "success": 1, "fail": 2}
+_EVENTS = {"n": "start", "m": "stop", "y": "success", "b": "fail", "x": "discard"}
 
 
 class Keyboard:
@@ -68,7 +68,7 @@ class Keyboard:
         return ControllerState(Pose(self._position, self._rotation), bool(held), float(self._closed), events)
 
     def signal(self, what: str) -> None:
-        """Ring the bell: once for `start`, twice for `stop`, three times for `lost`."""
+        """Ring the bell: once for `start` and `success`, twice for `stop` and `fail`, three times for `lost`."""
         os.write(self._terminal, b"\a" * _BELLS[what])
 
     def close(self) -> None:

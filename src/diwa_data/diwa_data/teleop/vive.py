@@ -20,7 +20,7 @@ _TRACKING_OK = 200
 _TRIGGER_AXIS = 1
 _BUTTONS = {"menu": 1, "grip": 2, "mark": 32}  # bits of ulButtonPressed; mark is the touchpad
 _PULSE = 3000  # microseconds, about the longest that one call makes
-_PULSES = {"start": 4, "stop": 8, "lost": 20}  # one a reading: how long the hand feels it
+_PULSES = {"start": 4, "success": 4, "stop": 8, "fail": 12, "lost": 20}  # one a reading: how long the hand feels it
 _PATIENCE = 2.5  # seconds for SteamVR to answer
 SHORTEST_BASELINE = 0.10
 """Metres that the controller must move along the robot's +x to find the yaw."""
@@ -48,7 +48,8 @@ class Vive:
 
     instructions = (
         "VIVE controller: hold the grip to move, pull the trigger to close the gripper\n"
-        "episodes: menu starts and stops, held for 1.5 s it discards the last one; touchpad marks success"
+        "episodes: menu starts and stops, held for 1.5 s it discards the last one; the touchpad marks success,\n"
+        "held for 1.5 s failure"
     )
 
     def __init__(self, config: ViveConfig, openvr: Any, clock: Callable[[], float] = time.monotonic):
@@ -89,9 +90,9 @@ class Vive:
         return ControllerState(pose, "grip" in pressed, trigger, events, alive and tracked)
 
     def signal(self, what: str) -> None:
-        """Let the controller vibrate: shortly for `start`, longer for `stop`, longest for `lost`."""
+        """Let the controller vibrate: shortly for `start` and `success`, then `stop` and `fail`, longest for `lost`."""
         self._pulses = _PULSES[what]
-        if what != "lost":
+        if what in ("start", "stop"):
             self._buttons.recording = what == "start"
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ class WebXR:
 
     def signal(self, what: str) -> None:
         """Let the browser vibrate and sound."""
-        if what != "lost":
+        if what in ("start", "stop"):
             self.link.buttons.recording = what == "start"
         asyncio.run_coroutine_threadsafe(self._send_signal(what), self._loop)
 

@@ -44,20 +44,22 @@ def record_synthetic(
     labels: dict[str, Any],
     storage: Storage = "mcap",
     success: float | None = None,
+    fail: float | None = None,
     skip: Collection[int] = (),
     noise: bool = False,
 ) -> Path:
     """Record one episode into `folder` and return its bag.
 
     Poses, joints and frames at `spec.record_rate`, targets at 60 Hz received 1 ms after they are issued; a gripper, if
-    the spec has one, closes half-way. `success`: time of the success mark; `skip`: numbers of frames of the first
-    camera that are lost; `noise`: the images are noise, which hardly compresses.
+    the spec has one, closes half-way. `success`, `fail`: times of these marks; `skip`: numbers of static frames that
+    are lost; `noise`: the images are noise, which hardly compresses.
     """
     recorder = EpisodeRecorder(folder, spec, storage, min_free_mb=0)
     with recorder:
         recorder.start(0.0, labels)
         recorder.target(synthetic_pose(0.0), 0.0, 0.0)
-        marked, closed = False, not spec.action.gripper
+        closed = not spec.action.gripper
+        marks = {name: at for name, at in (("success", success), ("fail", fail)) if at is not None}
         if spec.action.gripper:
             recorder.gripper(1.0, 0.0)
         for frame in range(round(seconds * spec.record_rate)):
@@ -72,9 +74,9 @@ def record_synthetic(
             if not closed and time >= seconds / 2:
                 closed = True
                 recorder.gripper(-1.0, time + 0.001)
-            if success is not None and not marked and time >= success:
-                marked = True
-                recorder.mark("success", time)
+            for name in [name for name, at in marks.items() if time >= at]:
+                recorder.mark(name, time)
+                del marks[name]
         return recorder.stop(seconds)
 
 

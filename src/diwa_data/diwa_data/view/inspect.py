@@ -20,6 +20,7 @@ from diwa_data.pose import action_sequence
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, find_bags, is_bag, needed_topics
 from diwa_data.recording.bag_writer import tell_unfinished
+from diwa_data.recording.marks import OUTCOMES
 from diwa_data.recording.messages import decode_value
 from diwa_data.recording.sidecar import Sidecar, TopicStatistics
 from diwa_data.spec import Spec
@@ -60,7 +61,7 @@ def _bag_card(path: Path) -> str:
         lines += [*_labels(sidecar.labels), "streams:", *_streams(sidecar.topics, bag.spec)]
         first = min((values.first for values in sidecar.topics.values()), default=0.0)
         events = ", ".join(f"{name} at {received - first:.2f} s" for name, received in sidecar.events) or "none"
-        lines += [f"events: {events}", *_annotations(sidecar, first)]
+        lines += [f"events: {events}", *_annotations(sidecar, first), f"outcome: {sidecar.outcome}"]
         missing = [topic for topic in needed_topics(bag.spec) if not bag.topics.get(topic)]
         if missing:
             lines += [f"no dataset can be built from it: no message on {', '.join(missing)}"]
@@ -79,7 +80,7 @@ def _unsealed(sidecars: Sequence[Sidecar]) -> str:
 
 
 def _annotations(sidecar: Sidecar, first: float) -> list[str]:
-    said = {name: "taken back" if at is None else f"at {at - first:.2f} s" for name, at in sidecar.annotations.items()}
+    said = {name: "taken back" if at is None else f"at {at - first:.2f} s" for name, at in sidecar.corrections.items()}
     return [f"annotated: {', '.join(f'{name} {what}' for name, what in said.items())}"] if said else []
 
 
@@ -127,6 +128,7 @@ def _folder_card(path: Path) -> str:
         f"{len(bags)} bags in {path}: {seconds / 60:.1f} minutes, {sum(map(folder_size, bags)) / 1e6:.1f} MB",
         *_counts([sidecar.labels for sidecar in sidecars]),
         f"success marks: {sum(s.mark('success') is not None for s in sidecars)} of {len(bags)}",
+        _outcomes([sidecar.outcome for sidecar in sidecars]),
     ]
     for topic, frames in cameras.items():
         rates = [values.rate for values in frames]
@@ -155,6 +157,7 @@ def _dataset_card(dataset: Dataset) -> str:
             *_counts([episode.attributes for episode in episodes]),
             f"episode length: {min(lengths):.1f} to {max(lengths):.1f} s, median {np.median(lengths):.1f} s",
             f"success marks: {sum(e.attributes['success_tick'] >= 0 for e in episodes)} of {len(episodes)}",
+            _outcomes([episode.outcome for episode in episodes]),
             f"ticks flagged {_share(flagged, ticks)}",
             f"actions clipped {_share(clipped, moves)}, idle {_share(idle, moves)}",
             f"mean |action|: position {_row(scale[:3])}, rotation {_row(scale[3:6])} of full scale",
@@ -184,6 +187,10 @@ def _labels(labels: dict[str, Any]) -> list[str]:
 def _counts(labels: Sequence[dict[str, Any]]) -> list[str]:
     counts = Counter((str(label.get("source", "")), str(label.get("skill", ""))) for label in labels)
     return [f"  {number:5} {source or 'unlabelled'} {skill}".rstrip() for (source, skill), number in counts.items()]
+
+
+def _outcomes(outcomes: Sequence[str]) -> str:
+    return "outcomes: " + ", ".join(f"{name} {outcomes.count(name)}" for name in OUTCOMES)
 
 
 def spec_lines(spec: Spec) -> list[str]:

@@ -205,7 +205,7 @@ def _log_bag(path: Path, stream: Any) -> None:
 
 
 def _log_annotations(sidecar: Sidecar, log: EpisodeLog, first: float) -> None:
-    for name, received in sidecar.annotations.items():
+    for name, received in sidecar.corrections.items():
         at = first if received is None else received
         log.at(at, at)
         log.text(f"{name}: taken back by annotation" if received is None else f"{name} (annotated)")

@@ -103,3 +103,20 @@ def test_a_bag_without_its_clock_says_so(tmp_path, spec):
     for looked in (lambda: annotate(bag, 1.0), lambda: contact_sheet(bag)):
         with pytest.raises(DiwaError, match=f"no message on {messages.image_topic('static')}"):
             looked()
+
+
+def test_failure_is_marked_and_overrules(bags, tmp_path):
+    bag = bags / "000000"
+    assert annotate(bag, None, fail=2.5).endswith("fail at 2.50 s (by annotation)")
+    assert success_ticks(bag, tmp_path / "failed.h5") == []
+    (episode,) = load_dataset(tmp_path / "failed.h5").episodes
+    assert (episode.outcome, episode.attributes["withdrawn_tick"]) == ("fail", 15)  # the operator's success, at 2 s
+    assert "annotated: success taken back, fail at 2.50 s" in inspect_path(bag)
+    assert "outcomes: success 0, fail 1, none 1" in inspect_path(bags)
+    assert "outcomes: success 0, fail 1, none 0" in inspect_path(tmp_path / "failed.h5")
+    assert annotate(bag, 1.0).endswith("success at 1.00 s (by annotation)")
+    assert "annotated: success at 1.00 s\n" in inspect_path(bag)
+    with pytest.raises(DiwaError, match="not both"):
+        annotate(bag, 1.0, fail=2.0)
+    with pytest.raises(DiwaError, match=r"fail at 2\.98 s is outside of"):
+        annotate(bag, None, fail=2.98)

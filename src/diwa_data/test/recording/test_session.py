@@ -132,7 +132,25 @@ def test_status_counts_rates_and_minutes(tmp_path, spec):
             assert part in line
 
 
-def test_the_running_episode_knows_its_numbers_and_a_mark_between_two_is_turned_down(tmp_path, spec):
+def test_a_mark_between_two_episodes_is_one_of_the_last(tmp_path, spec):
+    with open_session(tmp_path, spec) as session:
+        for second in range(0, 6, 2):
+            session.event("start", second)
+            feed(session, 30 * second, 30 * second + 5)
+            if second == 2:
+                session.event("fail", 2.5)
+            session.event("stop", second + 1)
+            if second == 2:
+                assert session.event("success", 3.5).startswith("000001 is marked fail already; correct it with")
+            else:
+                assert session.event("success", second + 1.5).startswith(f"00000{second // 2}: success at its end; ")
+        assert session.event("success", 6.0).startswith("000002 is marked success already")
+        assert session.event("fail", 6.0).startswith("000002: fail at its end; when it was can be mended with 'diwa ")
+    sidecars = [Sidecar.read(bag) for bag in find_bags([tmp_path])]
+    assert [(s.outcome, s.verdict.at) for s in sidecars] == [("success", 1.0), ("fail", 2.5), ("fail", 5.0)]
+
+
+def test_the_running_episode_knows_its_numbers_and_a_mark_before_any_is_turned_down(tmp_path, spec):
     with open_session(tmp_path, spec) as session:
         feed(session, 0, 5)
         assert (

@@ -22,6 +22,7 @@ from diwa_data.pose import Pose
 from diwa_data.teleop.clutch import ControllerState
 from diwa_data.teleop.devices import (
     LONG_PRESS,
+    SIGNALS,
     DeviceConfig,
     EpisodeButtons,
     Feedback,
@@ -33,14 +34,18 @@ from diwa_data.teleop.devices import (
 from diwa_data.teleop.vive import Vive, calibrate, find_yaw, load_yaw
 
 
-def test_menu_starts_stops_and_discards_and_mark_is_heard_once():
+def test_menu_starts_stops_and_discards_and_mark_says_success_or_failure_once():
     buttons = EpisodeButtons()
     assert buttons.update([], 0.0) == ()
     assert buttons.update(["menu"], 1.0) == ()
     assert buttons.update([], 1.2) == ("start",)
-    assert buttons.update(["mark"], 2.0) == ("success",)
+    assert buttons.update(["mark"], 2.0) == ()
     assert buttons.update(["mark"], 2.1) == ()
-    assert buttons.update([], 2.2) == ()
+    assert buttons.update([], 2.2) == ("success",)
+    assert buttons.update(["mark"], 2.3) == ()
+    assert buttons.update(["mark"], 2.3 + LONG_PRESS) == ("fail",)
+    assert buttons.update(["mark"], 6.0) == ()
+    assert buttons.update([], 6.1) == ()
     assert buttons.update(["menu"], 3.0) == ()
     assert buttons.update([], 3.1) == ("stop",)
     assert buttons.update(["menu"], 4.0) == ()
@@ -69,7 +74,8 @@ def test_presses_in_the_dark_cause_no_event():
     assert buttons.update(["menu", "mark"], 2.0) == ()
     assert buttons.update(["menu", "mark"], 2.0 + 2 * LONG_PRESS) == ()
     assert buttons.update([], 9.0) == ()
-    assert buttons.update(["mark"], 9.1) == ("success",)
+    assert buttons.update(["mark"], 9.1) == ()
+    assert buttons.update([], 9.2) == ("success",)
 
 
 @given(st.lists(st.tuples(st.sets(st.sampled_from(["menu", "mark"])), st.floats(0.0, 3.0), st.booleans()), max_size=30))
@@ -81,7 +87,7 @@ def test_starts_and_stops_alternate_whatever_is_pressed(presses):
         if lost:
             buttons.lose()
     running = False
-    for event in (event for event in events if event != "success"):
+    for event in (event for event in events if event not in ("success", "fail")):
         assert event != ("start" if running else "stop")
         running = event == "start"
 
@@ -218,11 +224,16 @@ def test_a_vive_moves_closes_and_marks(held):
     assert state.valid
     assert state.trigger == 0.8
     room.pressed = TOUCHPAD
+    assert read().events == ()
+    room.pressed = MENU
     assert read().events == ("success",)
+    room.pressed = TOUCHPAD
+    assert read().events == ("start",)
+    assert [event for _ in range(100) for event in read().events] == ["fail"]
     room.pressed = MENU
     assert read().events == ()
     room.pressed = 0
-    assert read().events == ("start",)
+    assert read().events == ("stop",)
 
 
 def test_frozen_packets_release_the_clutch_and_press_nothing(held):
@@ -250,13 +261,13 @@ def test_lost_tracking_is_not_valid(held, seen, result):
 def test_signals_are_felt_for_a_while(held):
     vive, room, read = held
     lengths = {}
-    for what in ("start", "stop", "lost"):
+    for what in SIGNALS:
         room.pulses.clear()
         vive.signal(what)
         for _ in range(60):
             read()
         lengths[what] = len(room.pulses)
-    assert 0 < lengths["start"] < lengths["stop"] < lengths["lost"] < 60
+    assert 0 < lengths["start"] == lengths["success"] < lengths["stop"] < lengths["fail"] < lengths["lost"] < 60
     assert set(room.pulses) == {2}
 
 
@@ -381,7 +392,8 @@ def test_feedback_tells_what_changed_and_answers_what_was_asked():
         (reading(valid=False), False, []),
         (reading(), False, []),
         (reading("start"), True, ["start"]),
-        (reading("success"), True, []),
+        (reading("success"), True, ["success"]),
+        (reading("success", "fail"), True, ["success", "fail"]),
         (reading(valid=False), True, ["lost"]),
         (reading(valid=False), True, []),
         (reading(), False, ["stop"]),

@@ -61,10 +61,10 @@ def test_keys_act_together_turn_close_and_mark(typed):
     np.testing.assert_allclose(state.pose.position, [0, 0.01, 0], atol=1e-9)
     np.testing.assert_allclose(state.pose.rotation.as_rotvec(), [0, 0, 0.05], atol=1e-9)
     assert (state.trigger, state.events) == (1.0, ("success",))
-    keys(" nmxé\x1b")
+    keys(" nmbxé\x1b")
     clock[0] = 0.11
     state = keyboard.read()
-    assert (state.trigger, state.events) == (0.0, ("start", "stop", "discard"))
+    assert (state.trigger, state.events) == (0.0, ("start", "stop", "fail", "discard"))
 
 
 def test_the_terminal_is_given_back_as_it_was():

@@ -119,12 +119,13 @@ def test_lost_tracking_is_not_valid(link):
 
 def test_events_are_read_once_and_controller_buttons_are_events_too(link):
     take(link, 1, events=["start"])
-    take(link, 2, events=["success", "discard"])
-    assert link.reading(2 * STEP).events == ("start", "success", "discard")
+    take(link, 2, events=["success", "fail", "discard"])
+    assert link.reading(2 * STEP).events == ("start", "success", "fail", "discard")
     assert link.reading(2 * STEP).events == ()
     take(link, 3, buttons=["menu"])
     take(link, 4, buttons=["mark"])
-    assert link.reading(4 * STEP).events == ("success", "start")
+    take(link, 5)
+    assert link.reading(5 * STEP).events == ("start", "success")
 
 
 WRONG = [

@@ -55,7 +55,7 @@ class RunSkillConfig:
     patience: float = 60.0
     """Seconds to wait for the node, its checkpoint and the streams."""
     record: bool = False
-    """Mark start and stop for a recorder."""
+    """Have a recorder start and stop, and in a comparison mark what the operator says."""
     rollouts: int = 0
     """Trials of each policy in a comparison; 0 runs the skill once."""
     policy: Literal["finetuned", "base", "both"] = "finetuned"
@@ -122,6 +122,11 @@ class RunSkill(Node):
         if not self._config.record:
             self._event(messages.encode_string("discard"))
 
+    def judge(self, success: bool) -> None:
+        """Mark what was recorded last with the operator's word; the classifier's is none."""
+        if self._config.record:
+            self._event(messages.encode_string("success" if success else "fail"))
+
     def _state(self) -> int:
         return int(self._call(self._get_state, GetState.Request(), 2.0).current_state.id)
 
@@ -158,9 +163,7 @@ class RunSkill(Node):
             raise DiwaError("policy refused the goal: it says why above")
         answer = self._result(handle)
         if self._config.record:
-            marks = ("success", "stop") if answer.result.success else ("stop",)
-            for event in marks:
-                self._event(messages.encode_string(event))
+            self._event(messages.encode_string("stop"))
         if answer.status == GoalStatus.STATUS_ABORTED:
             get_logger("run_skill").error(f"the skill was stopped: {answer.result.reason}")
         return answer.result

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from diwa_data.config import Job
-from diwa_data.dataset.dataset import Dataset, load_dataset, require_one_skill
+from diwa_data.dataset.dataset import Dataset, load_dataset, require_one_skill, without_failures
 from diwa_data.errors import DiwaError
 from diwa_learning.core.device import compute_device
 from diwa_learning.core.run import Curves, TrainingRun, require_run_folder
@@ -86,7 +86,7 @@ class FinetuneJob(Job):
     world_model: Path
     """Checkpoint folder of `diwa train-world-model`."""
     demonstrations: Path
-    """HDF5 file with demonstrations of the skill: dreams start from their frames."""
+    """HDF5 file with demonstrations of the skill: dreams start from frames of those that did not fail."""
     out: Path
     """Checkpoint folder; an interrupted training in it continues."""
     play: Path | None = None
@@ -176,7 +176,7 @@ def load(job: FinetuneJob) -> Loaded:
     for path, skill in ((job.demonstrations, shown), (job.reward, reward.skill)):
         if skill != policy.skill:
             raise DiwaError(f"{job.policy} is for {policy.skill}, but {path} is for {skill}")
-    return Loaded(world, policy, reward, ensemble, demonstrations, play)
+    return Loaded(world, policy, reward, ensemble, without_failures(demonstrations), play)
 
 
 def require_possible(job: FinetuneJob) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diwa_data.config import Job
-from diwa_data.dataset.dataset import Episode, load_dataset, require_one_skill
+from diwa_data.dataset.dataset import Dataset, Episode, load_dataset, require_one_skill, without_failures
 from diwa_data.errors import DiwaError
 from diwa_learning.core.device import compiled, compute_device, cosine, set_learning_rate, step
 from diwa_learning.core.run import TrainingRun, require_run_folder
@@ -64,7 +64,7 @@ class PolicyJob(Job):
     section: ClassVar[str] = "policy"
 
     demonstrations: Path
-    """HDF5 file with demonstrations of one skill."""
+    """HDF5 file with demonstrations of one skill; attempts that are marked failed are left out."""
     world_model: Path
     """Checkpoint folder of `diwa train-world-model`."""
     out: Path
@@ -82,14 +82,17 @@ def train_policy(job: PolicyJob) -> None:
     require_run_folder(job.out)
     config, world = job.config, load_world_model(job.world_model, compute_device())
     require_protocol(config.net, world.model.feature_dim, world.spec.action_dim)
-    demonstrations, device = load_dataset(job.demonstrations, world.spec), world.model.device
-    skill = require_one_skill(demonstrations.episodes, job.demonstrations)
+    recorded, device = load_dataset(job.demonstrations, world.spec), world.model.device
+    skill = require_one_skill(recorded.episodes, job.demonstrations)
+    demonstrations = without_failures(recorded)
     inputs = {"demonstrations": fingerprint(demonstrations), "skill": skill}
     with TrainingRun(job.out, "policy", config, world.spec, world.hash, inputs) as run:
         if run.finished:
             return
+        if said := imitated(recorded, demonstrations):
+            print(said)
         pairs = make_pairs(world.model, demonstrations.episodes, config)
-        del demonstrations  # all that is needed of them is on the device
+        del recorded, demonstrations  # all that is needed of them is on the device
         policy = make_policy(config.net, world.model.feature_dim, world.spec.action_dim).to(device)
         average, loss = copy.deepcopy(policy).requires_grad_(False), compiled(policy.loss, device)
         optimizer = torch.optim.AdamW(policy.parameters(), weight_decay=config.weight_decay, fused=True)
@@ -104,6 +107,17 @@ def train_policy(job: PolicyJob) -> None:
                 run.log(epoch, {"loss": mean, "learning_rate": rate})
         metrics = {**describe(config.net, skill, trained_steps=0), "pairs": len(pairs.actions)}
         run.finish(policy_weights(average), metrics)
+
+
+def imitated(recorded: Dataset, demonstrations: Dataset) -> str:
+    """A line about the demonstrations that are left out, and those that nobody marked; empty if all are successes."""
+    failed = len(recorded.episodes) - len(demonstrations.episodes)
+    unmarked = sum(episode.outcome == "none" for episode in demonstrations.episodes)
+    if not failed and not unmarked:
+        return ""
+    said = f"policy: {len(demonstrations.episodes)} of {len(recorded.episodes)} demonstrations are imitated"
+    said += f", {failed} are left out as failed" * bool(failed)
+    return said + f", {unmarked} without a mark among them ('diwa annotate' gives them one)" * bool(unmarked)
 
 
 @dataclass(frozen=True)

@@ -134,13 +134,16 @@ def nt_xent(embeds: Tensor, labels: Tensor, temperature: float) -> Tensor:
 def demonstration_labels(episode: Episode, rate: float, margin: float) -> np.ndarray:
     """Labels (T,) of a demonstration: success from the operator's mark on, failure `margin` s or more before it.
 
-    In between, frames are unused. The episode must have a mark.
+    In between, frames are unused. A failed attempt is all failure, or where a success in it was taken back, what lies
+    `margin` s or more before that. The episode must have a mark.
     """
-    assert episode.success.any(), f"demonstration {episode.name} has no success mark"
-    mark = int(np.argmax(episode.success))
-    labels = np.full(len(episode.success), UNUSED)
-    labels[mark:] = POSITIVE
-    labels[: max(0, mark - math.ceil(margin * rate) + 1)] = NEGATIVE
+    failed = episode.outcome == "fail"
+    assert failed or episode.success.any(), f"demonstration {episode.name} has no success mark"
+    mark = episode.attributes.get("withdrawn_tick", -1) if failed else int(np.argmax(episode.success))
+    labels = np.full(len(episode.success), NEGATIVE if mark < 0 else UNUSED)
+    if mark >= 0:
+        labels[: max(0, mark - math.ceil(margin * rate) + 1)] = NEGATIVE
+        labels[mark:] = UNUSED if failed else POSITIVE
     return labels
 
 

@@ -154,8 +154,9 @@ def make_data(
     config: RewardConfig,
     truth: Truth | None = None,
 ) -> RewardData:
-    """Encode everything, with some demonstrations and segments of play held out."""
-    unmarked = [episode.name for episode in demonstrations if not episode.success.any()]
+    """Encode everything, with some demonstrations, failed attempts and segments of play held out."""
+    failed = [episode for episode in demonstrations if episode.outcome == "fail"]
+    unmarked = [e.name for e in demonstrations if e.outcome != "fail" and not e.success.any()]
     if unmarked:
         print(f"reward: left out, no success mark in them: demonstrations {', '.join(unmarked)}")
     demonstrations = [episode for episode in demonstrations if episode.success.any()]
@@ -166,10 +167,8 @@ def make_data(
         )
     label = truth or (lambda episode: demonstration_labels(episode, model.spec.rate, config.margin))
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
-    order = rng.permutation(len(demonstrations))
-    n_held = min(max(1, round(config.held_out * len(order))), len(order) - 1)
     held, train = (
-        label_clips(model, [whole(demonstrations[i]) for i in some], label) for some in np.split(order, [n_held])
+        label_clips(model, list(map(whole, some)), label) for some in hold_out(demonstrations, config.held_out, rng)
     )
     demos, demos_held = (demonstration_items(model, clips, config, generator) for clips in (train, held))
     n_play_held = round(config.held_out * config.play_segments)
@@ -177,4 +176,19 @@ def make_data(
         play_items(model, play, segments, config, rng, truth)
         for segments in (config.play_segments - n_play_held, n_play_held)
     )
+    if failed:  # negatives, like the beginnings of demonstrations; drawn last, so that without them all is as before
+        print(f"reward: {len(failed)} failed attempts are negatives")
+        apart = [list(map(whole, some)) for some in hold_out(failed, config.held_out, rng)]
+        failed_held, failed_train = (
+            [demonstration_items(model, label_clips(model, some, label), config, generator)] if some else []
+            for some in apart
+        )
+        demos, demos_held = Items.join(demos, *failed_train), Items.join(demos_held, *failed_held)
     return RewardData(demos, demos_held, play_train, play_held, held)
+
+
+def hold_out(episodes: Sequence[Episode], share: float, rng: np.random.Generator) -> list[list[Episode]]:
+    """The held-out episodes, at least one of several, and the others, which are at least one."""
+    order = rng.permutation(len(episodes))
+    count = min(max(1, round(share * len(order))), len(order) - 1)
+    return [[episodes[i] for i in some] for some in np.split(order, [count])]

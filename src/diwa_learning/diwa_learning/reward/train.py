@@ -55,7 +55,7 @@ class RewardJob(Job):
     section: ClassVar[str] = "reward"
 
     demonstrations: Path
-    """HDF5 file with demonstrations of one skill."""
+    """HDF5 file with demonstrations of one skill; attempts that are marked failed give negatives."""
     world_model: Path
     """Checkpoint folder of `diwa train-world-model`."""
     out: Path
@@ -88,6 +88,8 @@ def train_reward(job: RewardJob, truth: Truth | None = None) -> None:
     demos, plays = load_dataset(job.demonstrations, spec), load_dataset(job.play, spec) if job.play else None
     skill = require_one_skill(demos.episodes, job.demonstrations)
     inputs = {"demonstrations": fingerprint(demos), "play": plays and fingerprint(plays), "skill": skill}
+    if failed := [episode.name for episode in demos.episodes if episode.outcome == "fail"]:
+        inputs["failed"] = ", ".join(failed)
     with TrainingRun(job.out, "reward", config, spec, world.hash, inputs) as run:
         if run.finished:
             return

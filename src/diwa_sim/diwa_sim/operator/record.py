@@ -31,7 +31,7 @@ from diwa_sim.tasks import goal_labels, require_task
 
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
-_FREE = ("episodes", "minutes", "workers", "devices")  # what may change between two runs into one folder
+_FREE = ("episodes", "minutes", "workers", "devices", "keep_failed")  # what may change between two runs into one folder
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def _record_number(index: int, out: Path, config: RecordConfig, sim: SimConfig) 
 def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int, config: RecordConfig) -> float:
     """Record episode number `index` into `recorder`; returns its length in seconds.
 
-    A demonstration that fails is discarded and done again from another start, as an operator would.
+    A demonstration that fails is done again from another start, as an operator would; what failed is discarded, or with
+    `config.keep_failed` marked and kept under a name of its own.
     """
     for attempt in range(MAX_ATTEMPTS):
         labels = put_at_start(robot, config, index, attempt)
@@ -121,6 +122,10 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
         if _perform(robot, recorder, config, np.random.default_rng((config.seed, index, attempt))):
             recorder.stop(robot.time)
             return robot.time
+        failed = f"{index:06d}-failed-{attempt}"
+        if config.keep_failed and not (recorder.folder / failed).exists():
+            recorder.mark("fail", robot.time)
+            recorder.stop(robot.time, failed)
         recorder.discard()
     raise DiwaError(f"the operator failed {MAX_ATTEMPTS} times at {config.skill}, episode {index}: change record.seed")
 

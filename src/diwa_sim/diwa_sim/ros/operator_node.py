@@ -37,12 +37,14 @@ class OperatorConfig:
     """Episodes after which the operator goes home; 0 = never."""
     episode_seconds: float = 120.0
     """Length of an episode of play, seconds."""
+    keep_failed: bool = False
+    """Have failed tries marked and kept instead of discarded."""
     seed: int = 0
     """Seed of habits and plans."""
 
 
 class OperatorNode(Node):
-    """Starts an episode, performs, stops it or discards what failed, and begins again."""
+    """Starts an episode, performs, stops it, discards or marks what failed, and begins again."""
 
     def __init__(self) -> None:
         super().__init__("operator", automatically_declare_parameters_from_overrides=True)
@@ -103,7 +105,8 @@ class OperatorNode(Node):
         if not performance.over:
             return state
         self._end(performance.good)
-        return replace(state, events=(*state.events, "stop" if performance.good else "discard"))
+        failed = ("fail", "stop") if self._config.keep_failed else ("discard",)
+        return replace(state, events=(*state.events, *(("stop",) if performance.good else failed)))
 
     def _end(self, good: bool) -> None:
         self._performance, self._recording = None, ""

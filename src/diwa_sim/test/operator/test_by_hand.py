@@ -172,7 +172,7 @@ def test_a_browser_records_an_episode(tmp_path, monkeypatch, capsys):
     assert [name for name, _ in Sidecar.read(path).events] == ["start", "success", "stop"]
     targets = [sample.value.position for sample in read_episode(path)[messages.TARGET_POSE]]
     assert targets[-1][0] - targets[0][0] > 0.05
-    assert [said.get("what") for said in browser.seen] == [None, "start", "stop"]
+    assert [said.get("what") for said in browser.seen] == [None, "start", "success", "stop"]
 
 
 def test_without_a_display_there_is_one_clear_error(tmp_path, monkeypatch):

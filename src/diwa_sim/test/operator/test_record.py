@@ -11,12 +11,12 @@ import pytest
 
 from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import read_episode
+from diwa_data.recording.bag_reader import find_bags, read_episode
 from diwa_data.recording.bag_writer import HIDDEN
-from diwa_data.recording.recorder import RecordConfig
+from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.teleop.clutch import MotionLimits, TeleopConfig
-from diwa_sim.operator.record import record
+from diwa_sim.operator.record import record, record_episode
 from diwa_sim.table import SimConfig, SimulatedPanda
 from diwa_sim.tasks import StartConfig
 
@@ -90,6 +90,22 @@ def test_an_operator_who_always_fails_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DiwaError, match="failed 8 times at open_drawer"):
         record(tmp_path, config)
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_failed_tries_are_kept_on_request_under_names_of_their_own(
+    tmp_path: Path, robot: SimulatedPanda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diwa_sim.operator.record.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("diwa_sim.operator.record._perform", lambda *_: False)  # an attempt takes seconds
+    config = RecordConfig(skill="open_drawer", keep_failed=True)
+    for _ in range(2):  # once more, as after an interruption: what was kept stays
+        with EpisodeRecorder(tmp_path, robot.spec) as recorder, pytest.raises(DiwaError, match="failed 2 times"):
+            record_episode(robot, recorder, 3, config)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000003-failed-0", "000003-failed-1"]
+    for attempt, bag in enumerate(find_bags([tmp_path])):
+        sidecar = Sidecar.read(bag)
+        assert (sidecar.outcome, sidecar.labels["attempt"]) == ("fail", attempt)
+        assert [event.value for event in read_episode(bag)[messages.EPISODE_EVENT]] == ["start", "fail", "stop"]
 
 
 def test_ctrl_c_leaves_nothing_half_written_and_a_second_run_continues(tmp_path: Path) -> None:
