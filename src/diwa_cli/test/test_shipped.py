@@ -6,7 +6,7 @@ from diwa_data.motion import MotionLimits
 from diwa_deploy.bundle import SHIPPED, installed_skills, load_bundle
 from diwa_deploy.control import SkillRunner
 from diwa_sim.table import SimConfig, SimulatedPanda
-from diwa_sim.tasks import GOALS
+from diwa_sim.tasks import PAPER_TASKS
 
 
 @pytest.fixture
@@ -16,11 +16,11 @@ def only_shipped(tmp_path, monkeypatch):
 
 
 def test_there_is_one_of_each_skill_and_they_are_small(only_shipped):
-    assert set(installed_skills()) == set(GOALS)
+    assert set(installed_skills()) == set(PAPER_TASKS)
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 12e6
 
 
-@pytest.mark.parametrize("skill", GOALS)
+@pytest.mark.parametrize("skill", PAPER_TASKS)
 def test_a_card_says_what_it_is_worth_and_how_it_came_about(skill):
     card = load_bundle(SHIPPED / skill).card
     assert card["finetuned"]["rate"] > card["base"]["rate"]

@@ -235,7 +235,8 @@ def require_same(expected: Spec, actual: Spec, where: str) -> None:
     differences = _differences("spec", dataclasses.asdict(expected), dataclasses.asdict(actual))
     if differences:
         lines = "; ".join(f"{path} is {b!r}, expected {a!r}" for path, a, b in differences)
-        raise DiwaError(f"{where} was made for another robot or recording: {lines}")
+        objects = "; sim.objects names the objects of a simulated scene" * (expected.scene_state != actual.scene_state)
+        raise DiwaError(f"{where} was made for another robot or recording: {lines}{objects}")
 
 
 def _differences(path: str, expected: Any, actual: Any) -> list[tuple[str, Any, Any]]:

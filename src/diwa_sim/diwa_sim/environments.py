@@ -49,8 +49,14 @@ def open_environment(config: SimConfig | CalvinConfig, limits: MotionLimits) -> 
 
 
 def require_task(skill: str, config: SimConfig | CalvinConfig) -> str:
-    """`skill`, if the environment of this `config` can judge it; otherwise an error that lists what it can."""
-    return (calvin_tasks if isinstance(config, CalvinConfig) else tasks).require_task(skill)
+    """`skill`, if the environment of this `config` can judge it and has what it needs.
+
+    Otherwise raises `DiwaError` that lists what it can judge, or names the object that is missing.
+    """
+    if isinstance(config, CalvinConfig):
+        return calvin_tasks.require_task(skill)
+    tasks.require_objects(skill, config.objects)
+    return skill
 
 
 class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):

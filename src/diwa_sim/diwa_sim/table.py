@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -26,7 +23,9 @@ from diwa_data.robot import Observation
 from diwa_data.robot_config import CAMERAS
 from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_names, require_network_size
 from diwa_sim.render import Cameras
-from diwa_sim.tasks import GOALS, SCENE_STATE, Start, StartConfig, sample_start, succeeded
+from diwa_sim.scene import SCENE_STATE, Layout, load_model, objects_named
+from diwa_sim.starts import Start, StartConfig
+from diwa_sim.tasks import TASKS, require_objects, sample_start, scene_objects
 
 ROBOT = "panda_sim"
 """Its name in the contract."""
@@ -96,23 +95,6 @@ class Kinematics:
         mujoco.mj_comPos(self._model, self._data)
 
 
-MESHES = "envs/assets/kitchen_franka/franka_assets/meshes/collision"
-"""Folder of the Panda's low-polygon meshes (Apache-2.0) in the package `gymnasium_robotics`."""
-
-
-def load_model() -> mujoco.MjModel:
-    """Compile the scene. Raises `DiwaError` when the package with the meshes is missing."""
-    xml = resources.files("diwa_sim").joinpath("assets/scene.xml").read_text()
-    package = importlib.util.find_spec("gymnasium_robotics")  # only located: importing it takes seconds
-    if package is None or package.origin is None:
-        raise DiwaError("the Panda's meshes are missing: pip install 'gymnasium-robotics>=1.3,<2'")
-    folder = Path(package.origin).parent / MESHES
-    files = [folder / f"{name}.stl" for name in (*(f"link{i}" for i in range(8)), "hand", "finger")]
-    if missing := [file for file in files if not file.is_file()]:
-        raise DiwaError(f"{missing[0]} is missing: pip install --force-reinstall 'gymnasium-robotics>=1.3,<2'")
-    return mujoco.MjModel.from_xml_string(xml, assets={file.name: file.read_bytes() for file in files})
-
-
 CONTROL_RATE = 60.0
 """Inverse kinematics per second, Hz: the rate of teleoperation."""
 DT = 1.0 / CONTROL_RATE
@@ -131,6 +113,9 @@ class SimConfig:
 
     start: StartConfig = field(default_factory=StartConfig)
     """Distribution of start states."""
+    objects: tuple[str, ...] = ()
+    """Objects on the table beside the cube, by name: those that tasks bring. Recordings, play and evaluation of a model
+    have the same ones."""
     cameras: tuple[str, ...] = ()
     """Cameras of the scene that are recorded, each with height and width for the networks and for recordings where they
     are not 64x64 and 200x200: `static gripper side:96x128 front:64x64:240x240`. Empty = static gripper."""
@@ -148,8 +133,9 @@ class SimConfig:
         return tuple(map(_camera, self.cameras or CAMERAS))
 
     def like(self, spec: Spec) -> SimConfig:
-        """The same with the cameras and the gripper of `spec`."""
-        return replace(self.seeing(spec.cameras), fixed_gripper=not spec.action.gripper)
+        """The same with the cameras, the gripper and the objects of `spec`."""
+        objects = objects_named(spec.scene_state) or self.objects
+        return replace(self.seeing(spec.cameras), fixed_gripper=not spec.action.gripper, objects=objects)
 
     def seeing(self, cameras: Sequence[CameraSpec]) -> SimConfig:
         """The same with these `cameras`; their crops are drivers' own and left out."""
@@ -183,10 +169,12 @@ class SimulatedPanda:
 
     def __init__(self, config: SimConfig = SimConfig(), limits: MotionLimits | None = None):
         """`limits` bound how the target follows the goals that are commanded."""
+        objects = scene_objects(config.objects)
+        names = [name for each in objects for name in each.state_names]
         action = ActionSpec(gripper=not config.fixed_gripper)
-        self.spec = Spec(ROBOT, config.seen, action, action.state, scene_state=SCENE_STATE)
+        self.spec = Spec(ROBOT, config.seen, action, action.state, scene_state=(*SCENE_STATE, *names))
         self.config = config
-        self.model = load_model()
+        self.model = load_model(objects)
         self._require_cameras()
         self._data = mujoco.MjData(self.model)
         self._kinematics = Kinematics(self.model)
@@ -196,8 +184,7 @@ class SimulatedPanda:
         joints = [self.model.joint(name) for name in JOINTS]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dof = np.array([joint.dofadr[0] for joint in joints])
-        self._furniture = [self.model.joint(name).qposadr[0] for name in SCENE_STATE[:4]]
-        self._cube = self.model.joint("cube").qposadr[0]
+        self._layout = Layout(self.model, config.objects)
         self._tcp = self.model.site("tcp").id
         self.reset("", 0)
 
@@ -207,22 +194,27 @@ class SimulatedPanda:
         An empty skill is play: all is at random, and there is nothing to succeed at. So it is with a skill that is none
         of the simulated tasks.
         """
-        task = skill if skill in GOALS else ""
-        self.place(sample_start(task, seed, self.config.start), task)
+        skill = skill if skill in TASKS else ""
+        self.place(sample_start(skill, seed, self.config.start, self.config.objects), skill)
 
     def place(self, start: Start, skill: str = "") -> None:
         """Put scene and hand exactly as in `start`, everything at rest, time at 0; `skill` will be judged.
 
-        Raises `DiwaError` if the hand would be outside of the motion limits.
+        Raises `DiwaError` if the hand would be outside of the motion limits, or the skill needs an object that is
+        not on the table.
         """
+        if skill:
+            require_objects(skill, self.config.objects)
         mujoco.mj_resetData(self.model, self._data)
         qpos = self._data.qpos
         angles = self._kinematics.solve(start.hand, HOME, iterations=60)
         fingers = 0.0 if self.config.fixed_gripper else FINGER_TRAVEL
         qpos[self._qpos] = [*angles, fingers, fingers]
-        qpos[self._furniture] = [start.drawer, start.slider, start.lever, 0.0]
-        x, y, yaw = start.cube
-        qpos[self._cube : self._cube + 7] = [x, y, 0.025, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+        qpos[self._layout.furniture] = [start.drawer, start.slider, start.lever, 0.0]
+        places = {"cube": start.cube, **start.objects}
+        for name, at in self._layout.starts.items():
+            x, y, yaw = places.get(name, (*self.model.qpos0[at : at + 2], 0.0))
+            qpos[at : at + 7] = [x, y, self.model.qpos0[at + 2], np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
         self._data.ctrl[:] = qpos[self._qpos]
         self._angles, self.target_pose = angles, self._kinematics.forward(angles)
         self._interpolator.reset(self.target_pose)
@@ -230,7 +222,7 @@ class SimulatedPanda:
         self._ticks, self._succeeded = 0, False
         mujoco.mj_forward(self.model, self._data)
         self._show_lights()
-        self._skill, self._start_state = skill, self.scene_state()
+        self._task, self._start_state = TASKS[skill] if skill else None, self.scene_state()
 
     def observe(self) -> Observation:
         """Images of all cameras, measured pose, target, gripper width and scene state now."""
@@ -285,18 +277,19 @@ class SimulatedPanda:
         mujoco.mj_kinematics(self.model, self._data)  # poses of the new state: mj_step leaves those before it
         self._ticks += 1
         self._switch()
-        if self._skill and not self._succeeded:
-            self._succeeded = succeeded(self._skill, self._start_state, self.scene_state())
+        if self._task and not self._succeeded:
+            margin = self._task.margin(self.spec.scene_state, self._start_state, self.scene_state())
+            self._succeeded = bool(margin >= 0)
 
     @property
     def judged(self) -> bool:
         """The scene was reset for a simulated task."""
-        return bool(self._skill)
+        return self._task is not None
 
     def succeeded(self) -> bool:
         """The task's oracle has been true at least once since `reset`. Raises `DiwaError` where nothing is judged."""
         if not self.judged:
-            raise DiwaError(f"the scene was reset for none of the simulated tasks: {', '.join(GOALS)}")
+            raise DiwaError(f"the scene was reset for none of the simulated tasks: {', '.join(TASKS)}")
         return self._succeeded
 
     @property
@@ -321,14 +314,22 @@ class SimulatedPanda:
         return self._data.qpos[self._qpos], self._data.qvel[self._dof]
 
     def scene_state(self) -> np.ndarray:
-        """(13,) as named by `spec.scene_state`."""
-        qpos = self._data.qpos
-        cube = qpos[self._cube : self._cube + 7]
-        return np.concatenate([qpos[self._furniture], [self._bulb, self._led], cube[:3], cube[[4, 5, 6, 3]]])
+        """(13,) and 7 an object, as named by `spec.scene_state`."""
+        qpos, layout = self._data.qpos, self._layout
+        return np.concatenate([qpos[layout.furniture], [self._bulb, self._led], qpos[layout.poses]])
+
+    @property
+    def scene_names(self) -> tuple[str, ...]:
+        """Names of the numbers of the scene state."""
+        return self.spec.scene_state
 
     def site(self, name: str) -> np.ndarray:
-        """Position (3,) of a named point of the furniture: drawer_handle, slider_knob, lever_tip, button_top."""
+        """Position (3,) of a named point: drawer_handle, slider_knob, lever_tip, button_top, or OBJECT/POINT."""
         return self._data.site(name).xpos.copy()
+
+    def body(self, name: str) -> Pose:
+        """Pose of the cube, or of an object by its name."""
+        return self._layout.pose(self._data, name)
 
     @contextmanager
     def window(self) -> Iterator[Any]:
@@ -361,7 +362,7 @@ class SimulatedPanda:
 
     def _switch(self) -> None:
         """Lever and button act on the lights."""
-        lever, button = self._data.qpos[self._furniture[2]], self._data.qpos[self._furniture[3]]
+        lever, button = self._data.qpos[self._layout.furniture[2:]]
         if abs(lever) > LEVER_SWITCHES:
             self._bulb = bool(lever > 0)
         if button > BUTTON_PRESSED and not self._pressed:

@@ -1,141 +1,331 @@
-"""Task oracles with CALVIN's meaning, over the scene state at the reset and now.
+"""What can be done at the simulated table: when it is done, where it begins, and how an operator does it.
 
-They serve evaluation and DPPO, never DiWA's training.
+Goals have CALVIN's meaning, over the scene state at the reset and now. They serve evaluation and DPPO, never DiWA's
+training. Other packages register tasks of their own as entry points in the group `diwa.tasks`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from diwa_data.errors import DiwaError, unknown
-from diwa_data.pose import Pose
-from diwa_data.skills import Goal
+from diwa_data.errors import DiwaError, damage_as_error, unknown
+from diwa_data.skills import Goal, skill_name
+from diwa_sim.scene import SCENE_STATE, SceneObject, with_objects
+from diwa_sim.starts import DRAWER_OPEN, LEVER_ON, SLIDER_LEFT, Start, StartConfig, any_start, lying
+from diwa_sim.techniques import Carry, Push, Scene, Stroke, Technique, up
 
-SCENE_STATE = (
-    "drawer", "slider", "lever", "button", "bulb", "led",
-    "cube_x", "cube_y", "cube_z", "cube_qx", "cube_qy", "cube_qz", "cube_qw",
-)  # fmt: skip
-"""Names of the scene state (13,): metres, rad (lever), 0 or 1 (lights), quaternion x y z w. Drawer grows when it
-opens, slider to the left, lever away from the robot, button when pressed."""
+GROUP = "diwa.tasks"
+"""Group of the entry points that name a `Task`."""
+Numbers = Mapping[str, Any]
+"""Name -> number of the scene state, or array of it at many times."""
 
 
-DRAWER_OPEN = 0.16
-SLIDER_LEFT = 0.22
-"""Ends of travel of drawer and slider, metres; the other ends are 0."""
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Something to do at the table."""
 
-GOALS = {
-    "open_drawer": Goal("drawer", 0.0, 0.12),
-    "close_drawer": Goal("drawer", DRAWER_OPEN, -0.12),
-    "move_slider_left": Goal("slider", 0.0, 0.15),
-    "move_slider_right": Goal("slider", SLIDER_LEFT, -0.15),
-    "turn_on_lightbulb": Goal("bulb", 0.0, 0.5),
-    "turn_off_lightbulb": Goal("bulb", 1.0, -0.5),
-    "turn_on_led": Goal("led", 0.0, 0.5),
-    "turn_off_led": Goal("led", 1.0, -0.5),
-}
-"""Task -> its goal, with CALVIN's distances."""
+    name: str
+    goal: Goal | Callable[[Numbers, Numbers], Any]
+    """By how much the scene now exceeds what makes the task done, 0 or more if it does: of the scene state at the reset
+    and now."""
+    start: Callable[[np.random.Generator, StartConfig], Start]
+    """Draws a start; `any_start` is that of play."""
+    technique: Technique
+    """How the scripted operator does it."""
+    text: str = ""
+    """It in a line."""
+    objects: tuple[SceneObject, ...] = ()
+    """Objects that it adds to the table."""
+
+    def __post_init__(self) -> None:
+        skill_name(self.name)
+        if not isinstance(self.technique, Technique) or not callable(self.start):
+            raise DiwaError(f"task {self.name!r}: technique must be a Technique, and start a function that draws one")
+        if not isinstance(self.goal, Goal) and not callable(self.goal):
+            raise DiwaError(
+                f"task {self.name!r}: goal must be a Goal, or a function of the numbers at the start and now"
+            )
+
+    def margin(self, names: Sequence[str], start: np.ndarray, now: np.ndarray) -> np.ndarray:
+        """By how much the scene states `now` (..., N) exceed the goal, having begun at `start` (N,); >= 0 is done.
+
+        `names` are those of the N numbers. Raises `DiwaError` if the goal asks for another number, or fails.
+        """
+        if isinstance(self.goal, Goal):
+            i = names.index(self.goal.quantity)
+            return self.goal.margin(now[..., i], start[i])
+        with damage_as_error(f"the goal of the task {self.name!r} fails", f"the scene state has {', '.join(names)}"):
+            return self.goal(
+                dict(zip(names, start, strict=True)), dict(zip(names, np.moveaxis(now, -1, 0), strict=True))
+            )
+
+
+class Tasks(Mapping[str, Task]):
+    """Name -> task: ours, and those that installed packages register, which are looked for when first asked for one."""
+
+    def __init__(self, ours: Sequence[Task]):
+        self._ours = {task.name: task for task in ours}
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, Task], dict[str, str]]:
+        found, broken = dict(self._ours), dict[str, str]()
+        for point in entry_points(group=GROUP):
+            try:
+                if point.name in broken or point.name in found:
+                    raise DiwaError(f"{_where(point)} has the name of another one: rename it, or uninstall its package")
+                found[point.name] = _load(point)
+            except DiwaError as error:
+                broken[point.name] = str(error)
+        theirs = broken.keys() - self._ours.keys()
+        return {name: task for name, task in found.items() if name not in theirs}, broken
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Name -> why a registered task cannot be used, in a line."""
+        return self._found[1]
+
+    @cached_property
+    def objects(self) -> dict[str, SceneObject]:
+        """Name -> object that a task brings. Raises `DiwaError` if two tasks mean different things by one name."""
+        found: dict[str, SceneObject] = {}
+        for task in self.values():
+            for each in task.objects:
+                if found.setdefault(each.name, each) != each:
+                    raise DiwaError(
+                        f"the task {task.name!r} brings another object {each.name!r} than one before: rename it"
+                    )
+        return found
+
+    def __getitem__(self, name: str) -> Task:
+        return self._found[0][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found[0])
+
+    def __len__(self) -> int:
+        return len(self._found[0])
+
+
+def _where(point: EntryPoint) -> str:
+    package = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
+    return f"the task {point.name!r}{package}"
+
+
+def _load(point: EntryPoint) -> Task:
+    with damage_as_error(f"{_where(point)} does not load", "repair it, or uninstall its package"):
+        task = point.load()
+    if not isinstance(task, Task) or task.name != point.name:
+        found = f"the task {task.name!r}" if isinstance(task, Task) else f"a {type(task).__name__}"
+        raise DiwaError(f"{_where(point)} names {found}: {point.value} must be the Task of that name")
+    return task
+
+
+def pushed(start: Numbers, now: Numbers) -> Any:
+    """The cube is 10 cm farther away, and still on the table."""
+    return np.minimum(now["cube_x"] - start["cube_x"] - 0.10, 0.02 - abs(now["cube_z"] - start["cube_z"]))
+
+
+def in_drawer(start: Numbers, now: Numbers) -> Any:
+    """The cube's centre is inside the drawer, and no higher above its floor than when it lies there."""
+    depth = now["cube_x"] - (0.57 - now["drawer"])  # behind the front's outer face
+    walls = [depth - 0.03, 0.26 - depth, 0.135 - abs(now["cube_y"] - 0.19)]
+    return np.minimum.reduce([*walls, 0.06 - now["cube_z"]])
+
+
+def stacked(start: Numbers, now: Numbers) -> Any:
+    """The cube stands on the block."""
+    aside = np.hypot(now["cube_x"] - now["block_x"], now["cube_y"] - now["block_y"])
+    return np.minimum(0.03 - aside, 0.008 - abs(now["cube_z"] - now["block_z"] - 0.045))
+
+
+def _before_the_hand(rng: np.random.Generator, config: StartConfig) -> Start:
+    return replace(any_start(rng, config), cube=lying(rng, (0.31, 0.40), (-0.13, -0.04), 0.3))
+
+
+def _beside_the_drawer(rng: np.random.Generator, config: StartConfig) -> Start:
+    return replace(any_start(rng, config, drawer=True), cube=lying(rng, (0.32, 0.40), (-0.12, -0.04), 0.3))
+
+
+def _beside_the_block(rng: np.random.Generator, config: StartConfig) -> Start:
+    cube, block = lying(rng, (0.31, 0.40), (-0.17, -0.10), 0.3), lying(rng, (0.31, 0.40), (0.0, 0.04), 0.3)
+    return replace(any_start(rng, config), cube=cube, objects={"block": block})
+
+
+def _middle_of_the_drawer(scene: Scene) -> np.ndarray:
+    return scene.site("drawer_handle") + np.array([0.22, 0.0, -0.015])
+
+
+def _on_the_block(scene: Scene) -> np.ndarray:
+    return scene.body("block").position + up(0.048)
+
+
+BLOCK = SceneObject("block", resources.files("diwa_sim").joinpath("assets/block.xml").read_text())
+"""A flat blue block."""
+
+_OURS = (
+    Task(
+        "open_drawer",
+        Goal("drawer", 0.0, 0.12),
+        partial(any_start, drawer=False),
+        Stroke("drawer", "drawer_handle", (0.07, 0, -0.018), (-0.25, 0, 0), (0, DRAWER_OPEN)),
+        "pull the drawer open",
+    ),
+    Task(
+        "close_drawer",
+        Goal("drawer", DRAWER_OPEN, -0.12),
+        partial(any_start, drawer=True),
+        Stroke("drawer", "drawer_handle", (-0.055, 0, -0.012), (0.26, 0, 0), (DRAWER_OPEN, 0)),
+        "push the drawer shut",
+    ),
+    Task(
+        "move_slider_left",
+        Goal("slider", 0.0, 0.15),
+        partial(any_start, slider=False),
+        Stroke("slider", "slider_knob", (-0.008, -0.065, 0.006), (0, 0.34, 0), (0, SLIDER_LEFT)),
+        "push the sliding door to the left",
+    ),
+    Task(
+        "move_slider_right",
+        Goal("slider", SLIDER_LEFT, -0.15),
+        partial(any_start, slider=True),
+        Stroke("slider", "slider_knob", (-0.008, 0.065, 0.006), (0, -0.34, 0), (SLIDER_LEFT, 0)),
+        "push the sliding door to the right",
+    ),
+    Task(
+        "turn_on_lightbulb",
+        Goal("bulb", 0.0, 0.5),
+        partial(any_start, bulb=False),
+        Stroke("lever", "lever_tip", (-0.055, 0, 0), (0.2, 0, 0), (-LEVER_ON, LEVER_ON)),
+        "push the lever away from the robot",
+    ),
+    Task(
+        "turn_off_lightbulb",
+        Goal("bulb", 1.0, -0.5),
+        partial(any_start, bulb=True),
+        Stroke("lever", "lever_tip", (0.055, 0, 0), (-0.2, 0, 0), (LEVER_ON, -LEVER_ON)),
+        "pull the lever towards the robot",
+    ),
+    Task(
+        "turn_on_led",
+        Goal("led", 0.0, 0.5),
+        partial(any_start, led=False),
+        Stroke("led", "button_top", (0, 0, 0.02), (0, 0, -0.05), (0, 1)),
+        "press the button while the LED is off",
+    ),
+    Task(
+        "turn_off_led",
+        Goal("led", 1.0, -0.5),
+        partial(any_start, led=True),
+        Stroke("led", "button_top", (0, 0, 0.02), (0, 0, -0.05), (1, 0)),
+        "press the button while the LED is on",
+    ),
+    Task("push_cube", pushed, _before_the_hand, Push("cube", (0.16, 0, 0)), "push the red cube 10 cm away"),
+    Task(
+        "lift_cube",
+        Goal("cube_z", 0.025, 0.05),
+        _before_the_hand,
+        Carry("cube", surplus=0.015),
+        "grasp the red cube and lift it by 5 cm",
+    ),
+    Task(
+        "put_cube_in_drawer",
+        in_drawer,
+        _beside_the_drawer,
+        Carry("cube", _middle_of_the_drawer, height=0.09, pace=1.4),
+        "put the red cube into the open drawer",
+    ),
+    Task(
+        "stack_cubes",
+        stacked,
+        _beside_the_block,
+        Carry("cube", _on_the_block, height=0.06, pace=1.25),
+        "put the red cube on the blue block (with --sim.objects block)",
+        (BLOCK,),
+    ),
+)
+TASKS = Tasks(_OURS)
+"""The simulated tasks by name."""
+PAPER_TASKS = tuple(task.name for task in _OURS[:8])
+"""Those of the paper, which everything else leaves as they are: play is made of them unless it is told of others."""
+
+
+def task(name: str) -> Task:
+    """The task `name`. Raises `DiwaError` that lists the tasks, or says why a registered one cannot be used."""
+    if name in TASKS:
+        return TASKS[name]
+    if name in TASKS.broken:
+        raise DiwaError(TASKS.broken[name])
+    raise unknown("simulated task", name, TASKS)
 
 
 def require_task(name: str) -> str:
-    """`name`, if the simulator has a task of that name; otherwise an error that lists its tasks."""
-    if name not in GOALS:
-        raise unknown("simulated task", name, GOALS)
-    return name
+    """`name`, if the simulator has a task of that name. Raises as `task` does."""
+    return task(name).name
+
+
+def scene_objects(names: Sequence[str]) -> tuple[SceneObject, ...]:
+    """The objects `names` that tasks bring. Raises `DiwaError` for an unknown one."""
+    known = TASKS.objects
+    for name in names:
+        if name not in known:
+            raise unknown("object of the scene", name, known)
+    if len(set(names)) != len(names):
+        raise DiwaError(f"sim.objects names one twice: {', '.join(names)}")
+    return tuple(known[name] for name in names)
+
+
+def require_objects(name: str, present: Sequence[str]) -> None:
+    """Raise `DiwaError` if the task `name` needs an object that is not `present` in the scene."""
+    needed = [each.name for each in task(name).objects]
+    if missing := [each for each in needed if each not in present]:
+        raise DiwaError(
+            f"the task {name!r} needs the object {missing[0]!r}, which this scene lacks: set sim.objects, "
+            f"--sim.objects {' '.join([*present, *missing])}, for recordings, play and evaluation alike"
+        )
 
 
 def goal_labels(skill: str) -> dict[str, Any]:
     """Labels that say when `skill` is done, for the success classifier; none for play and for skills of others."""
-    return GOALS[skill].label(skill) if skill in GOALS else {}
+    goal = TASKS[skill].goal if skill in TASKS else None
+    return goal.label(skill) if isinstance(goal, Goal) else {}
 
 
-def succeeded(skill: str, start: np.ndarray, now: np.ndarray) -> bool:
-    """Whether `skill` is done, given the scene states (13,) at the reset and now."""
-    return bool(GOALS[require_task(skill)].achieved(SCENE_STATE, start, now))
+def succeeded(skill: str, start: np.ndarray, now: np.ndarray, names: Sequence[str] = SCENE_STATE) -> bool:
+    """Whether `skill` is done, given the scene states (N,) at the reset and now."""
+    return bool(task(skill).margin(names, start, now) >= 0)
 
 
-def is_done(skill: str, now: np.ndarray) -> bool:
-    """Whether the scene state (13,) is one that `skill` leads to: had it begun from the far end, it would be done."""
-    goal = GOALS[require_task(skill)]
-    return bool(goal.margin(now[SCENE_STATE.index(goal.quantity)]) >= 0)
+def is_done(skill: str, start: np.ndarray, now: np.ndarray, names: Sequence[str] = SCENE_STATE) -> np.ndarray:
+    """Whether the scene states `now` (..., N) are ones that `skill` leads to: true of a light that was on already.
+
+    Where the goal is a change from no particular value, from the one at `start` (N,).
+    """
+    goal = task(skill).goal
+    if isinstance(goal, Goal):
+        return goal.margin(now[..., names.index(goal.quantity)]) >= 0
+    return task(skill).margin(names, start, now) >= 0
 
 
-LEVER_ON = 0.5
-"""End of the lever's travel, rad; the other end is -LEVER_ON."""
-HOME_POSITION = np.array([0.42, 0.0, 0.30])
-"""Centre of the hand's start positions, metres."""
-
-
-@dataclass(frozen=True)
-class StartConfig:
-    """How far the hand's start varies. Wider starts make a skill harder to imitate."""
-
-    spread_pos: tuple[float, float, float] = (0.14, 0.26, 0.12)
-    """Half widths of the box of hand positions along x, y, z; metres."""
-    spread_yaw: float = 0.5
-    """Largest turn about the vertical, rad."""
-    spread_tilt: float = 0.12
-    """Largest tilt about each horizontal axis, rad."""
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """One start state of scene and hand."""
-
-    drawer: float
-    slider: float
-    lever: float
-    led: bool
-    cube: np.ndarray
-    """x, y in metres, yaw in rad; on the table."""
-    hand: Pose
-
-    @property
-    def bulb(self) -> bool:
-        """The lever's side decides."""
-        return self.lever > 0
-
-
-def sample_start(skill: str, seed: int, config: StartConfig) -> Start:
-    """A start for `skill`, or for play when it is empty; same arguments, same start."""
+def sample_start(skill: str, seed: int, config: StartConfig, objects: Sequence[str] = ()) -> Start:
+    """A start for `skill`, or for play when it is empty, with places of all `objects`; same arguments, same start."""
     if seed < 0:
         raise DiwaError(f"seed {seed} must not be negative")
-    rng = np.random.default_rng((seed, 1 + list(GOALS).index(require_task(skill)) if skill else 0))
-    drawer, slider = _two_ends(rng, DRAWER_OPEN), _two_ends(rng, SLIDER_LEFT)
-    lever, led = rng.uniform(0.8, 1.0) * LEVER_ON * (1 if rng.random() < 0.5 else -1), rng.random() < 0.5
-    if skill in ("open_drawer", "close_drawer"):
-        drawer = _near_end(rng, DRAWER_OPEN, skill == "close_drawer")
-    elif skill in ("move_slider_left", "move_slider_right"):
-        slider = _near_end(rng, SLIDER_LEFT, skill == "move_slider_right")
-    elif skill in ("turn_on_lightbulb", "turn_off_lightbulb"):
-        lever = abs(lever) * (1 if skill == "turn_off_lightbulb" else -1)
-    elif skill in ("turn_on_led", "turn_off_led"):
-        led = skill == "turn_off_led"
-    cube = np.array([rng.uniform(0.29, 0.42), rng.uniform(-0.19, -0.02), rng.uniform(-np.pi / 4, np.pi / 4)])
-    return Start(drawer, slider, lever, bool(led), cube, _hand(rng, config))
+    rng = np.random.default_rng((seed, *_stream(require_task(skill) if skill else "")))
+    start = TASKS[skill].start(rng, config) if skill else any_start(rng, config)
+    if not isinstance(start, Start):
+        raise DiwaError(f"the start of the task {skill!r} is a {type(start).__name__}: it must draw a Start")
+    return replace(start, objects=with_objects(start, objects, seed)) if objects else start
 
 
-def _hand(rng: np.random.Generator, config: StartConfig) -> Pose:
-    position = HOME_POSITION + rng.uniform(-1, 1, 3) * config.spread_pos
-    tilt, yaw = rng.uniform(-1, 1, 2) * config.spread_tilt, rng.uniform(-1, 1) * config.spread_yaw
-    return Pose(position, Rotation.from_euler("xyz", [*tilt, yaw]) * GRIPPER_DOWN)
-
-
-def _near_end(rng: np.random.Generator, travel: float, far: bool) -> float:
-    """Within 15 % of one end of the travel."""
-    offset = rng.uniform(0, 0.15) * travel
-    return travel - offset if far else offset
-
-
-def _two_ends(rng: np.random.Generator, travel: float) -> float:
-    """Near either end, or (one in five) anywhere."""
-    if rng.random() < 0.2:
-        return rng.uniform(0, travel)
-    return _near_end(rng, travel, bool(rng.random() < 0.5))
-
-
-GRIPPER_DOWN = Rotation.from_matrix(np.diag([1.0, -1.0, -1.0]))
-"""Hand frame with its fingers pointing down and its x axis forward."""
+def _stream(skill: str) -> tuple[int, ...]:
+    """What tells the random numbers of a skill's starts from those of others."""
+    if not skill:
+        return (0,)
+    return (1 + PAPER_TASKS.index(skill),) if skill in PAPER_TASKS else tuple(skill.encode())

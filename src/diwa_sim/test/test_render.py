@@ -11,8 +11,8 @@ from diwa_data.pose import Pose
 from diwa_data.spec import CameraSpec
 from diwa_sim import render
 from diwa_sim.render import Cameras, create_context
+from diwa_sim.starts import GRIPPER_DOWN, HOME_POSITION, LEVER_ON, Start
 from diwa_sim.table import SimConfig, SimulatedPanda
-from diwa_sim.tasks import GRIPPER_DOWN, HOME_POSITION, LEVER_ON, Start
 
 
 def image(robot: SimulatedPanda, **changes: object) -> np.ndarray:

@@ -8,9 +8,11 @@ from diwa_data.motion import MotionLimits
 from diwa_data.pose import Pose, interpolate, rotation_distance
 from diwa_data.robot_config import load_robot, robot_file
 from diwa_sim import tasks
-from diwa_sim.operator.operator import up
+from diwa_sim.scene import SCENE_STATE
+from diwa_sim.starts import DRAWER_OPEN, SLIDER_LEFT, StartConfig
 from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
-from diwa_sim.tasks import DRAWER_OPEN, GOALS, SCENE_STATE, SLIDER_LEFT, StartConfig, sample_start
+from diwa_sim.tasks import PAPER_TASKS, sample_start
+from diwa_sim.techniques import up
 
 PRE_STATE = {
     "open_drawer": ("drawer", 0, 0.03),
@@ -24,7 +26,7 @@ PRE_STATE = {
 }
 
 
-@pytest.mark.parametrize("skill", GOALS)
+@pytest.mark.parametrize("skill", PAPER_TASKS)
 def test_reset_puts_the_skills_furniture_in_its_pre_state_and_varies_the_rest(
     robot: SimulatedPanda, skill: str
 ) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from diwa_data.errors import DiwaError
-from diwa_sim.tasks import GOALS, SCENE_STATE, is_done, succeeded
+from diwa_sim.tasks import PAPER_TASKS, SCENE_STATE, is_done, succeeded
 
 
 def state(**values: float) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_unknown_skill_is_refused() -> None:
 def test_a_state_is_done_if_the_skill_leads_there_from_the_far_end() -> None:
     one, other = state(drawer=0.121, slider=0.151, bulb=1, led=1), state(drawer=0.039, slider=0.069)
     led_to_one = ["open_drawer", "move_slider_left", "turn_on_lightbulb", "turn_on_led"]
-    assert [skill for skill in GOALS if is_done(skill, one)] == led_to_one
-    assert [skill for skill in GOALS if not is_done(skill, other)] == led_to_one
-    assert not is_done("open_drawer", state(drawer=0.119))
-    assert not is_done("close_drawer", state(drawer=0.041))
+    assert [skill for skill in PAPER_TASKS if is_done(skill, one, one)] == led_to_one
+    assert [skill for skill in PAPER_TASKS if not is_done(skill, other, other)] == led_to_one
+    assert not is_done("open_drawer", state(), state(drawer=0.119))
+    assert not is_done("close_drawer", state(), state(drawer=0.041))

@@ -111,7 +111,7 @@ def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) 
     def truth(episode: Episode) -> np.ndarray:
         if episode.scene_state is None:
             raise DiwaError(f"episode {episode.name} has no scene_state: only simulated recordings know the truth")
-        return np.array([is_done(tuned.skill, state) for state in episode.scene_state])
+        return is_done(tuned.skill, episode.scene_state[0], episode.scene_state)
 
     true_reward = classifiers["true labels"]
     job = RewardJob(run.demonstrations, run.world_model, true_reward, run.play, settings)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, get_type_hints
 
 from diwa_cli.evaluation.dppo import DPPOJob
@@ -29,7 +30,7 @@ from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.train import WorldModelJob
 from diwa_sim.operator.record import RecordJob
 from diwa_sim.table import SimConfig
-from diwa_sim.tasks import GOALS, require_task
+from diwa_sim.tasks import PAPER_TASKS, require_task, task
 
 ALL = "all"
 """As a skill: every one."""
@@ -73,7 +74,7 @@ class SweepConfig(Amounts):
     """Settings of `diwa sweep`."""
 
     skills: tuple[str, ...] = (ALL,)
-    """Simulated tasks to learn; `all` for every one."""
+    """Simulated tasks to learn; `all` for the paper's eight. Play includes tries at others, and what they bring."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of policy, classifier and fine-tuning."""
     alphas: tuple[float, ...] = ()
@@ -96,7 +97,7 @@ class DemoConfig(Amounts):
     """Settings of `diwa demo`."""
 
     skill: str = "open_drawer"
-    """Simulated task to learn."""
+    """Simulated task to learn. Unless it is one of the paper's eight, play includes tries at it."""
     curve_checkpoints: int = 5
     """Checkpoints on the learning curve, the policy before fine-tuning included."""
 
@@ -136,7 +137,7 @@ class Sweep:
     def skills(self) -> tuple[str, ...]:
         """Skills by name, each once. Raises `DiwaError` for an unknown one."""
         named = dict.fromkeys(self.config.skills)
-        return tuple(GOALS) if ALL in named else tuple(require_task(name) for name in named)
+        return PAPER_TASKS if ALL in named else tuple(require_task(name) for name in named)
 
     def runs(self) -> list[Run]:
         """All runs, each once. Raises `DiwaError` if there is none."""
@@ -174,15 +175,23 @@ def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
     c, section = sweep.config, sweep.source.section
     record = dataclasses.replace(section(RecordConfig, "record"), seed=seed)
     judged = dataclasses.replace(section(EvaluateConfig, "evaluate"), skill=skill, environment="table")
+    sim, others = section(SimConfig, "sim"), [name for name in sweep.skills if name not in PAPER_TASKS]
+    brought = [each.name for name in others for each in task(name).objects]
     own: dict[str, Any] = {
-        "play": dataclasses.replace(record, skill="", minutes=c.play_minutes),
-        "demonstrations": dataclasses.replace(record, skill=skill, episodes=c.demonstrations),
+        "play": dataclasses.replace(record, skill="", minutes=c.play_minutes, tasks=_each(record.tasks, others)),
+        "demonstrations": dataclasses.replace(record, skill=skill, episodes=c.demonstrations, tasks=()),
+        "sim": dataclasses.replace(sim, objects=_each(sim.objects, brought)),
         "curve": dataclasses.replace(judged, seeds="curve", rollouts=c.curve_rollouts, videos=0),
         "final": dataclasses.replace(judged, seeds="final", rollouts=c.rollouts, videos=c.videos),
     }
     others = {name: section(kind, name) for name, kind in get_type_hints(Settings).items() if name not in own}
     learned = {name: dataclasses.replace(one, seed=seed) for name, one in others.items() if hasattr(one, "seed")}
     return Settings(**own, **{**others, **learned})
+
+
+def _each(*names: Iterable[str]) -> tuple[str, ...]:
+    """All the names, each once."""
+    return tuple(dict.fromkeys(chain(*names)))
 
 
 def plan(folder: SweepFolder, sweep: Sweep) -> list[Phase]:

@@ -11,7 +11,7 @@ from diwa_learning.reward.classifier import DecodedReward
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import RSSMConfig
-from diwa_sim.tasks import GOALS, SCENE_STATE, is_done, succeeded
+from diwa_sim.tasks import PAPER_TASKS, SCENE_STATE, TASKS, is_done, succeeded
 
 scene_states = st.builds(
     lambda lengths, lights, cube: np.array([*lengths, *map(float, lights), *cube]),
@@ -32,18 +32,18 @@ def told_model() -> WorldModel:
     return model
 
 
-@pytest.mark.parametrize("skill", GOALS)
+@pytest.mark.parametrize("skill", PAPER_TASKS)
 @given(now=scene_states)
 def test_its_verdict_on_true_scene_states_is_the_oracles(told_model: WorldModel, skill: str, now: np.ndarray) -> None:
-    model, number = told_model, SCENE_STATE.index(GOALS[skill].quantity)
-    assume(abs(GOALS[skill].margin(now[number])) > 1e-5)  # what single precision tells apart
+    model, number = told_model, SCENE_STATE.index(TASKS[skill].goal.quantity)
+    assume(abs(TASKS[skill].goal.margin(now[number])) > 1e-5)  # what single precision tells apart
     model.state_decoder[-1].bias[10:] = ((torch.from_numpy(now) - model.state_mean[10:]) / model.state_std[10:]).float()
     state = model.rssm.initial(1)
     np.testing.assert_allclose(model.decode_state(state)[0, 10:], now, atol=1e-6)
     judge = DecodedReward(model.feature_dim)
-    judge.take_decoder(model, GOALS[skill])
+    judge.take_decoder(model, TASKS[skill].goal)
     verdict = bool(judge.is_success(judge.probability(state.features)))
-    assert verdict == is_done(skill, now)
+    assert verdict == is_done(skill, now, now)
     before = now.copy()
-    before[number] = GOALS[skill].before
+    before[number] = TASKS[skill].goal.before
     assert verdict == succeeded(skill, before, now)

@@ -17,7 +17,7 @@ from diwa_data.config import Source
 from diwa_data.errors import DiwaError
 from diwa_deploy.bundle import load_bundle
 from diwa_learning.core.checkpoint import weights_hash
-from diwa_sim.tasks import GOALS
+from diwa_sim.tasks import PAPER_TASKS
 
 DEMONSTRATIONS = {f"open_drawer/{name}" for name in ("bags/demonstrations", "demonstrations.h5", "replay.json")}
 LEARNED = {f"open_drawer/seed_0/{name}" for name in ("policy", "reward", "evaluation/final")}
@@ -108,7 +108,7 @@ def test_a_learning_curve_is_a_phase_of_every_run():
 
 def test_every_skill_with_the_presets_own_alpha():
     runs = Sweep(SweepConfig(seeds=(1, 1, 2)), Source("laptop")).runs()
-    assert [run.skill for run in runs[::2]] == list(GOALS)
+    assert [run.skill for run in runs[::2]] == list(PAPER_TASKS)
     assert runs[:2] == [Run("open_drawer", 1, 0.12), Run("open_drawer", 2, 0.12)]
     paper = Sweep(SweepConfig(skills=("open_drawer", "turn_on_led"), seeds=(0,)), Source("paper")).runs()
     assert [run.alpha for run in paper] == [0.10, 0.025]

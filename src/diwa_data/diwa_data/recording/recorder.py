@@ -45,6 +45,10 @@ class RecordConfig:
     """Demonstrations to record (with a skill)."""
     minutes: float = 360.0
     """Minutes of play to record (without a skill)."""
+    tasks: tuple[str, ...] = ()
+    """Simulated tasks that the scripted operator tries in play, beside the paper's eight."""
+    task_share: float = 0.5
+    """Share of play that goes to `tasks`, 0 to 1."""
     episode_seconds: float = 120.0
     """Longest episode, seconds; play is cut into episodes of this length."""
     storage: Storage = "mcap"

@@ -6,9 +6,7 @@ It knows only what an operator sees: where the furniture and the robot's hand ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
 
 import mujoco
 import numpy as np
@@ -16,121 +14,13 @@ import numpy as np
 from diwa_data import quaternions
 from diwa_data.pose import Pose
 from diwa_data.teleop.clutch import ControllerState
-from diwa_sim.table import DT, load_model
-from diwa_sim.tasks import GRIPPER_DOWN, SCENE_STATE
-
-
-class Scene(Protocol):
-    """The view of an operator; `SimulatedPanda` is one."""
-
-    @property
-    def target_pose(self) -> Pose:
-        """Commanded hand pose."""
-
-    def scene_state(self) -> np.ndarray:
-        """(13,) as named by `SCENE_STATE`."""
-
-    def site(self, name: str) -> np.ndarray:
-        """Position (3,) of a named point of the furniture."""
-
-
-@dataclass(frozen=True, eq=False)
-class Reach:
-    """Bring the hand to a place."""
-
-    goal: Callable[[], np.ndarray]
-    """Position (3,) of the point between the fingertips, base frame; looked at anew all the time."""
-    tolerance: float = 0.02
-    """Metres from the goal at which the hand goes on to the next step."""
-    until: Callable[[], bool] = lambda: False
-    """Ends the step early, once the operator sees that this is true."""
-    pace: float = 1.0
-    """Share of the operator's usual speed."""
-    closed: bool = True
-    """The trigger is pulled: fingers closed."""
-    yaw: float = 0.0
-    """Turn of the hand about the vertical, rad."""
-    timeout: float = 4.0
-    """Seconds after which the operator goes on anyway."""
-
-    @classmethod
-    def at(cls, place: np.ndarray, tolerance: float = 0.02, **options: Any) -> Reach:
-        """Reach a `place` (3,) that does not move."""
-        return cls(lambda: place, tolerance, **options)
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Hold still for some seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Press the button for an event, such as success."""
-
-    event: str
-
-
-Step = Reach | Wait | Mark
+from diwa_sim.scene import SCENE_STATE, Layout, load_model, objects_named
+from diwa_sim.starts import GRIPPER_DOWN
+from diwa_sim.table import DT
+from diwa_sim.tasks import scene_objects
+from diwa_sim.techniques import Habits, Mark, Reach, Scene, Step, Wait
 
 _DOWN = GRIPPER_DOWN.as_quat().tolist()
-
-
-@dataclass(frozen=True, eq=False)
-class Habits:
-    """How one operator moves in one episode."""
-
-    speed: float
-    """Usual speed, m/s."""
-    turn_speed: float
-    """Usual turning speed, rad/s."""
-    aim: np.ndarray
-    """Constant error of the aim (3,), metres."""
-    tilt: np.ndarray
-    """Constant error of the hand's rotation (3,), rotation vector, rad."""
-    height: float
-    """How far above a handle the hand comes in before it goes down, metres."""
-    detour: np.ndarray
-    """How far off the straight way the hand comes in, at half of it (3,), metres."""
-    hesitation: float
-    """Seconds of aiming above a handle before the hand goes down."""
-    pause: float
-    """Seconds of rest in the middle of a stroke; often none."""
-    reaction: float
-    """Seconds from seeing to acting."""
-    hold: float
-    """Seconds of holding still after a success."""
-    arm: float
-    """Metres of controller travel after which the operator re-clutches."""
-
-    @classmethod
-    def at_play(cls, rng: np.random.Generator) -> Habits:
-        """An operator at random who has nothing to prove: from as slow as in a demonstration to quick, seldom at rest.
-
-        What a policy does must occur in play, or its dreams are of motions that the world model never saw.
-        """
-        pace = rng.uniform(0.08, 0.24)
-        hesitation, pause = max(0.0, rng.uniform(-1.0, 0.8)), max(0.0, rng.uniform(-2.0, 1.2))
-        return replace(cls.draw(rng), speed=pace, hesitation=hesitation, pause=pause)
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Habits:
-        """An operator at random who demonstrates a skill."""
-        return cls(
-            speed=rng.uniform(0.07, 0.18),
-            turn_speed=rng.uniform(0.2, 0.5),
-            aim=np.clip(rng.normal(0, 1, 3), -2, 2) * [0.008, 0.018, 0.005],
-            tilt=np.clip(rng.normal(0, 1, 3), -2, 2) * [0.02, 0.02, 0.05],
-            height=rng.uniform(0.06, 0.09),
-            detour=rng.uniform([-0.06, -0.10, -0.02], [0.06, 0.10, 0.08]),
-            hesitation=rng.uniform(0.0, 1.2),
-            pause=max(0.0, rng.uniform(-1.0, 1.5)),
-            reaction=rng.uniform(0.1, 0.3),
-            hold=rng.uniform(1.1, 1.4),
-            arm=rng.uniform(0.25, 0.5),
-        )
 
 
 class ScriptedOperator:
@@ -186,6 +76,8 @@ class ScriptedOperator:
         if isinstance(step, Wait):
             return self._seconds >= step.seconds
         near = np.linalg.norm(step.goal() - self._scene.target_pose.position) < step.tolerance
+        if near and np.isfinite(step.aligned):
+            near = np.linalg.norm(self._way(step)) < step.aligned
         return bool(near) or self._seconds >= step.timeout or step.until()
 
     def _reclutch(self) -> bool:
@@ -207,9 +99,7 @@ class ScriptedOperator:
         if isinstance(self._step, Reach):
             hand = self._scene.target_pose
             velocity = _limited(self._GAIN * (self._step.goal() - hand.position), self._habits.speed * self._step.pace)
-            wanted = quaternions.product(quaternions.product(quaternions.about_z(self._step.yaw), self._tilt), _DOWN)
-            way = quaternions.as_rotvec(quaternions.difference(hand.quaternion.tolist(), wanted))
-            turn = _limited(3.0 * np.array(way), self._habits.turn_speed)
+            turn = _limited(3.0 * self._way(self._step), self._habits.turn_speed)
         change = DT / self._SMOOTHING
         self._velocity += change * (velocity - self._velocity)
         self._turn += change * (turn - self._turn)
@@ -219,10 +109,11 @@ class ScriptedOperator:
         turned = quaternions.from_rotvec((self._turn * DT).tolist())
         self._quaternion = quaternions.product(turned, self._quaternion)
 
-
-def up(metres: float) -> np.ndarray:
-    """Offset (3,) straight up."""
-    return np.array([0.0, 0.0, metres])
+    def _way(self, step: Reach) -> np.ndarray:
+        """Rotation vector (3,) from the hand to where the step wants it, rad."""
+        wanted = quaternions.product(quaternions.product(quaternions.about_z(step.yaw), self._tilt), _DOWN)
+        hand = self._scene.target_pose.quaternion.tolist()
+        return np.array(quaternions.as_rotvec(quaternions.difference(hand, wanted)))
 
 
 def _limited(vector: np.ndarray, length: float) -> np.ndarray:
@@ -232,27 +123,32 @@ def _limited(vector: np.ndarray, length: float) -> np.ndarray:
 
 
 class SceneMirror:
-    """Furniture and cube where a scene state says, without physics; `Scene` of the scripted operator."""
+    """Furniture, cube and objects where a scene state says, without physics; `Scene` of the scripted operator."""
 
-    def __init__(self, scene_state: np.ndarray, target_pose: Pose):
-        self._model = load_model()
-        self._data = mujoco.MjData(self._model)
-        self._furniture = [self._model.joint(name).qposadr[0] for name in SCENE_STATE[:4]]
-        self._cube = self._model.joint("cube").qposadr[0]
+    def __init__(self, scene_state: np.ndarray, target_pose: Pose, names: Sequence[str] = SCENE_STATE):
+        """`names` are those of the scene state, and tell which objects there are."""
+        objects = objects_named(names)
+        model = load_model(scene_objects(objects))
+        self.scene_names = tuple(names)
+        self._model, self._data, self._layout = model, mujoco.MjData(model), Layout(model, objects)
         self.update(scene_state, target_pose)
 
     def update(self, scene_state: np.ndarray, target_pose: Pose) -> None:
-        """Take the published scene state (13,), as named by `SCENE_STATE`, and the commanded hand pose."""
+        """Take the published scene state (N,) and the commanded hand pose."""
         self.target_pose = target_pose
         self._scene_state = np.array(scene_state)
-        self._data.qpos[self._furniture] = scene_state[:4]
-        self._data.qpos[self._cube : self._cube + 7] = [*scene_state[6:9], *scene_state[[12, 9, 10, 11]]]
+        self._data.qpos[self._layout.furniture] = scene_state[:4]
+        self._data.qpos[self._layout.poses] = scene_state[6:]
         mujoco.mj_kinematics(self._model, self._data)
 
     def scene_state(self) -> np.ndarray:
-        """(13,) as it was published."""
+        """(N,) as it was published."""
         return self._scene_state
 
     def site(self, name: str) -> np.ndarray:
-        """Position (3,) of a named point of the furniture: drawer_handle, slider_knob, lever_tip, button_top."""
+        """Position (3,) of a named point: drawer_handle, slider_knob, lever_tip, button_top, or OBJECT/POINT."""
         return self._data.site(name).xpos.copy()
+
+    def body(self, name: str) -> Pose:
+        """Pose of the cube, or of an object by its name."""
+        return self._layout.pose(self._data, name)

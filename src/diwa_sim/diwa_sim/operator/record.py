@@ -27,7 +27,7 @@ from diwa_data.teleop.clutch import GRIPPER_REPEAT, Command, ControllerState, Te
 from diwa_data.teleop.devices import Feedback, open_device
 from diwa_sim.operator.plans import Performance
 from diwa_sim.table import CONTROL_RATE, DT, SimConfig, SimulatedPanda, shared_robot
-from diwa_sim.tasks import goal_labels, require_task
+from diwa_sim.tasks import TASKS, goal_labels, require_objects, require_task, scene_objects
 
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
@@ -60,10 +60,8 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> lis
     kept, so a second run continues; a changed config is refused. Returns the episodes' folders.
     """
     out, sim, count = Path(out), sim or SimConfig(), config.episodes
-    if config.skill:
-        scripted = config.device == "scripted"  # it knows the simulator's tasks only, a person shows anything
-        (require_task if scripted else skill_name)(config.skill)
-    else:
+    _require_known(config, sim)
+    if not config.skill:
         count = math.ceil(config.minutes * 60 / config.episode_seconds)
     paths = [out / f"{index:06d}" for index in range(count)]
     with FolderLock(out):
@@ -72,6 +70,18 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> lis
         else:
             _record_by_hand(paths, out, config, sim)
     return [path for path in paths if path.exists()]
+
+
+def _require_known(config: RecordConfig, sim: SimConfig) -> None:
+    """Raise `DiwaError` for a task that there is none of, or whose object is not on the table."""
+    scene_objects(sim.objects)
+    if config.skill:
+        scripted = config.device == "scripted"  # it knows the simulator's tasks only, a person shows anything
+        (require_task if scripted else skill_name)(config.skill)
+    for name in (*([config.skill] if config.skill in TASKS else []), *config.tasks):
+        require_objects(name, sim.objects)
+    if not 0 <= config.task_share <= 1:
+        raise DiwaError(f"record.task_share is {config.task_share}: give a share from 0 to 1")
 
 
 def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None:
@@ -84,8 +94,12 @@ def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None
         write_json(path, settings)
         return
     earlier = read_object(path, "record into another folder")
-    known = {section: {name: earlier.get(section, {}).get(name) for name in settings[section]} for section in settings}
-    require_same_settings(out, known, settings, otherwise="record into another folder")
+    usual = {"record": dataclasses.asdict(RecordConfig()), "sim": dataclasses.asdict(SimConfig())}
+    known = {
+        section: {name: value for name, value in earlier.get(section, {}).items() if name in now}
+        for section, now in settings.items()
+    }
+    require_same_settings(out, known, settings, otherwise="record into another folder", usual=usual)
 
 
 def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: SimConfig) -> None:
@@ -152,7 +166,7 @@ def put_at_start(robot: SimulatedPanda, config: RecordConfig, index: int, attemp
 
 def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
     """One episode; False if a demonstration was not marked a success and held in time."""
-    performance = Performance(robot, config.skill, config.episode_seconds, rng)
+    performance = Performance(robot, config.skill, config.episode_seconds, rng, config.tasks, config.task_share)
     teleoperator = Teleoperator(robot.spec, config.teleop, CONTROL_RATE)
     teleoperator.reset(robot.target_pose, 1.0)
     log = EpisodeLog(robot, recorder)

@@ -15,10 +15,12 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, SENSOR, ControllerPublisher, subscribe
 from diwa_data.teleop.clutch import ControllerState
-from diwa_sim.operator.operator import Scene, SceneMirror
+from diwa_sim.operator.operator import SceneMirror
 from diwa_sim.operator.plans import Performance
+from diwa_sim.scene import objects_named
 from diwa_sim.table import DT
-from diwa_sim.tasks import require_task
+from diwa_sim.tasks import require_objects
+from diwa_sim.techniques import Scene
 
 PAUSE = 1.0
 """Seconds between two episodes, in which the scene is put back; and between two tries to start one."""
@@ -39,6 +41,10 @@ class OperatorConfig:
     """Length of an episode of play, seconds."""
     keep_failed: bool = False
     """Have failed tries marked and kept instead of discarded."""
+    tasks: tuple[str, ...] = ()
+    """Simulated tasks that are tried in play, beside the paper's eight."""
+    task_share: float = 0.5
+    """Share of play that goes to `tasks`, 0 to 1."""
     seed: int = 0
     """Seed of habits and plans."""
 
@@ -49,8 +55,8 @@ class OperatorNode(Node):
     def __init__(self) -> None:
         super().__init__("operator", automatically_declare_parameters_from_overrides=True)
         self._config = read_parameters(self, OperatorConfig)
-        if self._config.skill:
-            require_task(self._config.skill)
+        for name in (*([self._config.skill] if self._config.skill else []), *self._config.tasks):
+            require_objects(name, objects_named(self._config.robot.scene_state))
         self._scene: np.ndarray | None = None
         self._target: Pose | None = None
         self._mirror: SceneMirror | None = None
@@ -80,7 +86,7 @@ class OperatorNode(Node):
         if self._scene is None or self._target is None:
             return
         if self._mirror is None:
-            self._mirror = SceneMirror(self._scene, self._target)
+            self._mirror = SceneMirror(self._scene, self._target, self._config.robot.scene_state)
         self._mirror.update(self._scene, self._target)
         state = self._perform(self._performance) if self._performance else self._between(self._mirror)
         self._controller.publish(state, time.time())
@@ -91,7 +97,8 @@ class OperatorNode(Node):
         if self._recording:
             rng = np.random.default_rng((self._config.seed, self._tries))
             self._tries += 1
-            self._performance = Performance(scene, self._config.skill, self._config.episode_seconds, rng)
+            c = self._config
+            self._performance = Performance(scene, c.skill, c.episode_seconds, rng, c.tasks, c.task_share)
         elif time.monotonic() >= self._next:
             self._next = time.monotonic() + PAUSE
             events = ("start",)

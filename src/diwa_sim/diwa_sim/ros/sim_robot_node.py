@@ -43,7 +43,7 @@ class SimRobotConfig:
     window: bool = False
     """Show the scene in a window of its own."""
     sim: SimConfig = field(default_factory=SimConfig)
-    """Distribution of start states; cameras and gripper are those of `robot`."""
+    """Distribution of start states; cameras, gripper and objects are those of `robot`."""
 
 
 class SimRobotNode(Node):

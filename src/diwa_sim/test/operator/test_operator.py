@@ -8,10 +8,12 @@ import pytest
 from diwa_data.errors import DiwaError
 from diwa_data.teleop.clutch import Command, ControllerState, TeleopConfig, Teleoperator
 from diwa_sim.operator import plans
-from diwa_sim.operator.operator import DT, Habits, Reach, ScriptedOperator, Step, up
+from diwa_sim.operator.operator import ScriptedOperator
 from diwa_sim.operator.plans import MAX_DEMONSTRATION, demonstration, play
-from diwa_sim.table import SimulatedPanda
-from diwa_sim.tasks import GOALS, SCENE_STATE
+from diwa_sim.scene import SCENE_STATE
+from diwa_sim.table import DT, SimulatedPanda
+from diwa_sim.tasks import PAPER_TASKS, TASKS
+from diwa_sim.techniques import Habits, Manner, Reach, Step, Stroke, look, up
 
 
 def teleoperate(
@@ -33,7 +35,7 @@ def operator_for(robot: SimulatedPanda, plan: Iterator[Step], seed: int = 0, **h
     return ScriptedOperator(robot, plan, Habits(**{**vars(drawn), **habits}), rng)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("skill", GOALS)
+@pytest.mark.parametrize("skill", PAPER_TASKS)
 def test_demonstrations_succeed_in_time_and_hold_still_after_the_mark(robot: SimulatedPanda, skill: str) -> None:
     too_slow = 0  # a slow operator who misses twice: the recorder drops it and takes the next
     for seed in range(3):
@@ -64,7 +66,7 @@ def test_a_missed_handle_is_tried_again(robot: SimulatedPanda, monkeypatch: pyte
     habits = replace(Habits.draw(rng), pause=0.0)
     monkeypatch.setattr(plans, "SLIP_LOW", (0.0, 0.0, 0.08))  # far above the handle
     monkeypatch.setattr(plans, "SLIP_HIGH", (0.0, 0.0, 0.08))
-    monkeypatch.setattr(plans, "MISS_PROBABILITY", 1.0)
+    monkeypatch.setattr(Stroke, "misses", 1.0)
     reaches = []
 
     def watched() -> Iterator[Step]:
@@ -82,8 +84,8 @@ def test_an_operator_may_rest_in_the_middle_of_a_stroke(robot: SimulatedPanda) -
     robot.reset("open_drawer", 0)
     rng = np.random.default_rng(0)
     habits = replace(Habits.draw(rng), pause=0.5, aim=np.zeros(3))
-    plan = plans.apply(robot, plans.TECHNIQUES["open_drawer"], habits, np.zeros(3))
-    opened = [plans.look(robot, "drawer") for _ in teleoperate(robot, operator_for(robot, plan), seconds=9)]
+    plan = TASKS["open_drawer"].technique.attempt(robot, habits, Manner())
+    opened = [look(robot, "drawer") for _ in teleoperate(robot, operator_for(robot, plan), seconds=9)]
     still = np.abs(np.diff(opened)) < 2e-4
     resting = still & (np.array(opened[1:]) > 0.03) & (np.array(opened[1:]) < 0.14)
     assert 0.2 < resting.sum() * DT < 0.8
@@ -95,12 +97,11 @@ def test_a_blind_operator_makes_the_whole_stroke(robot: SimulatedPanda) -> None:
     for blind in (False, True):
         robot.reset("open_drawer", 0)
         habits = replace(Habits.draw(np.random.default_rng(0)), pause=0.0)
-        technique = plans.TECHNIQUES["open_drawer"]
-        plan = plans.apply(robot, technique, habits, np.array([0.0, 0.0, 0.09]), blind=blind)
+        plan = TASKS["open_drawer"].technique.attempt(robot, habits, Manner(np.array([0.0, 0.0, 0.09]), blind=blind))
         for _ in teleoperate(robot, operator_for(robot, plan), seconds=9):
             pass
         ends[blind] = robot.target_pose.position[0]
-        assert plans.look(robot, "drawer") < 0.03
+        assert look(robot, "drawer") < 0.03
     assert ends[True] < ends[False] - 0.1
 
 

@@ -17,8 +17,8 @@ from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.teleop.clutch import MotionLimits, TeleopConfig
 from diwa_sim.operator.record import record, record_episode
+from diwa_sim.starts import StartConfig
 from diwa_sim.table import SimConfig, SimulatedPanda
-from diwa_sim.tasks import StartConfig
 
 PLAY = RecordConfig(minutes=0.1, episode_seconds=3.0, workers=1, seed=7)
 

@@ -1,0 +1,416 @@
+"""How an operator does a task: steps of the hand, relative to where things are at that moment.
+
+A try comes in from above, goes down, and strokes, pushes or carries. It knows what an operator sees: where furniture,
+objects and the hand are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from diwa_data.pose import Pose
+from diwa_sim.scene import SCENE_STATE
+
+NOTICED = 0.1
+"""Metres of a stroke that moved nothing after which the operator notices."""
+CLOSING = 0.4
+"""Seconds that the fingers take to close on an object, or to let it go."""
+
+
+class Scene(Protocol):
+    """The view of an operator; `SimulatedPanda` is one."""
+
+    @property
+    def target_pose(self) -> Pose:
+        """Commanded hand pose."""
+
+    @property
+    def scene_names(self) -> tuple[str, ...]:
+        """Names of the numbers of the scene state."""
+
+    def scene_state(self) -> np.ndarray:
+        """(N,) as named by `scene_names`."""
+
+    def site(self, name: str) -> np.ndarray:
+        """Position (3,) of a named point of the furniture, or of an object: `NAME/point`."""
+
+    def body(self, name: str) -> Pose:
+        """Pose of the cube, or of an object by its name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """Bring the hand to a place."""
+
+    goal: Callable[[], np.ndarray]
+    """Position (3,) of the point between the fingertips, base frame; looked at anew all the time."""
+    tolerance: float = 0.02
+    """Metres from the goal at which the hand goes on to the next step."""
+    until: Callable[[], bool] = lambda: False
+    """Ends the step early, once the operator sees that this is true."""
+    pace: float = 1.0
+    """Share of the operator's usual speed."""
+    closed: bool = True
+    """The trigger is pulled: fingers closed."""
+    yaw: float = 0.0
+    """Turn of the hand about the vertical, rad."""
+    timeout: float = 4.0
+    """Seconds after which the operator goes on anyway."""
+    aligned: float = np.inf
+    """Largest turn that may be missing before the hand goes on to the next step, rad."""
+
+    @classmethod
+    def at(cls, place: np.ndarray, tolerance: float = 0.02, **options: Any) -> Reach:
+        """Reach a `place` (3,) that does not move."""
+        return cls(lambda: place, tolerance, **options)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Hold still for some seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Press the button for an event, such as success."""
+
+    event: str
+
+
+Step = Reach | Wait | Mark
+
+
+@dataclass(frozen=True, eq=False)
+class Habits:
+    """How one operator moves in one episode."""
+
+    speed: float
+    """Usual speed, m/s."""
+    turn_speed: float
+    """Usual turning speed, rad/s."""
+    aim: np.ndarray
+    """Constant error of the aim (3,), metres."""
+    tilt: np.ndarray
+    """Constant error of the hand's rotation (3,), rotation vector, rad."""
+    height: float
+    """How far above a handle the hand comes in before it goes down, metres."""
+    detour: np.ndarray
+    """How far off the straight way the hand comes in, at half of it (3,), metres."""
+    hesitation: float
+    """Seconds of aiming above a handle before the hand goes down."""
+    pause: float
+    """Seconds of rest in the middle of a stroke; often none."""
+    reaction: float
+    """Seconds from seeing to acting."""
+    hold: float
+    """Seconds of holding still after a success."""
+    arm: float
+    """Metres of controller travel after which the operator re-clutches."""
+
+    @classmethod
+    def at_play(cls, rng: np.random.Generator) -> Habits:
+        """An operator at random who has nothing to prove: from as slow as in a demonstration to quick, seldom at rest.
+
+        What a policy does must occur in play, or its dreams are of motions that the world model never saw.
+        """
+        pace = rng.uniform(0.08, 0.24)
+        hesitation, pause = max(0.0, rng.uniform(-1.0, 0.8)), max(0.0, rng.uniform(-2.0, 1.2))
+        return replace(cls.draw(rng), speed=pace, hesitation=hesitation, pause=pause)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Habits:
+        """An operator at random who demonstrates a skill."""
+        return cls(
+            speed=rng.uniform(0.07, 0.18),
+            turn_speed=rng.uniform(0.2, 0.5),
+            aim=np.clip(rng.normal(0, 1, 3), -2, 2) * [0.008, 0.018, 0.005],
+            tilt=np.clip(rng.normal(0, 1, 3), -2, 2) * [0.02, 0.02, 0.05],
+            height=rng.uniform(0.06, 0.09),
+            detour=rng.uniform([-0.06, -0.10, -0.02], [0.06, 0.10, 0.08]),
+            hesitation=rng.uniform(0.0, 1.2),
+            pause=max(0.0, rng.uniform(-1.0, 1.5)),
+            reaction=rng.uniform(0.1, 0.3),
+            hold=rng.uniform(1.1, 1.4),
+            arm=rng.uniform(0.25, 0.5),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Manner:
+    """How one try is made."""
+
+    slip: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """Error of the aim (3,), metres."""
+    share: float = 1.0
+    """How much of the way is done before the operator stops."""
+    closed: bool = True
+    """Fingers are closed where they should be; else they stay open throughout."""
+    pace: float = 1.0
+    """Share of the operator's usual speed."""
+    blind: bool = False
+    """The operator makes the whole movement whatever comes of it."""
+
+
+class Technique(ABC):
+    """How an operator makes a try at a task."""
+
+    misses: float = 0.6
+    """Share of demonstrations whose first try comes in too high, often misses, and is repeated."""
+
+    @abstractmethod
+    def attempt(
+        self, scene: Scene, habits: Habits, manner: Manner, margin: Callable[[], float] = lambda: -1.0
+    ) -> Iterator[Step]:
+        """The steps of one try. `margin` tells by how much the task's goal is exceeded now."""
+
+    def content(self, scene: Scene, margin: float) -> bool:
+        """The operator looks, and takes the task for done."""
+        return margin >= 0
+
+    def ready(self, scene: Scene) -> bool:
+        """There is something to do in the present state: play asks before a try."""
+        return True
+
+
+@dataclass(frozen=True)
+class Stroke(Technique):
+    """Touch a point of the furniture and move it."""
+
+    part: str
+    """The number of the scene state that it changes."""
+    site: str
+    """The furniture's point that the operator looks at."""
+    entry: tuple[float, float, float]
+    """Where the fingertips go down, from the site; metres."""
+    stroke: tuple[float, float, float]
+    """How far the fingertips move from there at most; metres."""
+    aim: tuple[float, float]
+    """Value of `part` at the start and at the end of a full stroke; the operator is content 4 % before the end."""
+
+    def progress(self, value: float) -> float:
+        """Share of a full stroke that is done where `part` has this value."""
+        begin, end = self.aim
+        return (value - begin) / (end - begin)
+
+    def content(self, scene: Scene, margin: float = 0.0) -> bool:
+        """The operator looks at `part`."""
+        return self._seen_done(look(scene, self.part))
+
+    def ready(self, scene: Scene) -> bool:
+        """A third of the way is left."""
+        return self.progress(look(scene, self.part)) < 0.7
+
+    def _seen_done(self, value: float) -> bool:
+        return self.progress(value) >= 0.96
+
+    def attempt(
+        self, scene: Scene, habits: Habits, manner: Manner, margin: Callable[[], float] = lambda: -1.0
+    ) -> Iterator[Step]:
+        """Come in above the furniture, go down and stroke."""
+        entry, closed, pace = np.array(self.entry) + habits.aim + manner.slip, manner.closed, manner.pace
+        yield from come_in(scene, lambda: scene.site(self.site) + entry, habits, pace, closed=closed)
+        begin, value = scene.site(self.site) + entry, look(scene, self.part)
+        goal = begin + self.stroke
+        end = value + manner.share * (self.aim[1] - value)
+
+        def enough() -> bool:
+            if manner.blind:
+                return False
+            now = look(scene, self.part)
+            missed = abs(now - value) < 0.01 and np.linalg.norm(scene.target_pose.position - begin) > NOTICED
+            part_done = manner.share < 1 and abs(now - value) >= abs(end - value)
+            return self._seen_done(now) or part_done or bool(missed)
+
+        yield from stroke(scene, lambda: goal, begin, float(np.linalg.norm(self.stroke)), enough, habits, pace, closed)
+
+
+@dataclass(frozen=True)
+class Push(Technique):
+    """Push an object over the table with the fingertips."""
+
+    body: str
+    """`cube`, or the name of a task's object."""
+    way: tuple[float, float, float]
+    """Direction in the base frame and how far at most, metres."""
+    behind: float = 0.065
+    """Where the fingertips go down: metres from the object's centre, against the way."""
+    height: float = 0.0
+    """Of the fingertips above the object's centre, metres."""
+    care: float = 0.5
+    """Share of the operator's usual error of aim."""
+    surplus: float = 0.01
+    """Metres beyond the goal at which the operator is content."""
+    misses: float = 0.35
+
+    def content(self, scene: Scene, margin: float) -> bool:
+        """A little beyond the goal."""
+        return margin >= self.surplus
+
+    def ready(self, scene: Scene) -> bool:
+        """The object lies where the hand gets behind it and has room in front of it."""
+        place = scene.body(self.body).position
+        return within_reach(place) and within_reach(place + 0.5 * np.array(self.way))
+
+    def attempt(
+        self, scene: Scene, habits: Habits, manner: Manner, margin: Callable[[], float] = lambda: -1.0
+    ) -> Iterator[Step]:
+        """Go down behind the object and push, following it with the eyes as it slides aside."""
+        way = np.array(self.way)
+        ahead, error = way / np.linalg.norm(way), self.care * habits.aim + manner.slip
+        entry = up(self.height) - self.behind * ahead + error
+        yield from come_in(
+            scene, lambda: scene.body(self.body).position + entry, habits, manner.pace, closed=manner.closed
+        )
+        start, begin = scene.body(self.body).position, scene.body(self.body).position + entry
+
+        def gone() -> float:
+            return float(ahead @ (scene.body(self.body).position - start))
+
+        def goal() -> np.ndarray:
+            aside = scene.body(self.body).position - start
+            return begin + self.behind * ahead + way + (aside - ahead * (ahead @ aside)) * [1, 1, 0]
+
+        def enough() -> bool:
+            if manner.blind:
+                return False
+            missed = gone() < 0.01 and np.linalg.norm(scene.target_pose.position - begin) > self.behind + 0.04
+            part_done = manner.share < 1 and gone() >= manner.share * np.linalg.norm(way)
+            return self.content(scene, margin()) or bool(missed or part_done)
+
+        length = float(np.linalg.norm(way)) + self.behind
+        yield from stroke(scene, goal, begin, length, enough, habits, manner.pace, manner.closed)
+
+
+@dataclass(frozen=True)
+class Carry(Technique):
+    """Grasp an object, lift it, and put it somewhere if a place is given."""
+
+    body: str
+    """`cube`, or the name of a task's object."""
+    to: Callable[[Scene], np.ndarray] | None = None
+    """Where the object's centre is let go (3,), base frame; None = it is held up."""
+    grip: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Where the fingertips close, from the object's centre, metres."""
+    height: float = 0.10
+    """How far it is lifted, or how far above `to` it is carried, metres."""
+    yaw: Callable[[float], float] | None = None
+    """Turn of the hand from that of the object, rad; None: the object is square, and the least turn will do."""
+    pace: float = 1.1
+    """Speed, as a share of the operator's usual one."""
+    care: float = 0.35
+    """Share of the operator's usual error of aim."""
+    surplus: float = 0.0
+    """Beyond the goal at which the operator is content, in the goal's unit."""
+    misses: float = 0.3
+
+    def content(self, scene: Scene, margin: float) -> bool:
+        """A little beyond the goal."""
+        return margin >= self.surplus
+
+    def ready(self, scene: Scene) -> bool:
+        """The object lies within reach."""
+        return within_reach(scene.body(self.body).position)
+
+    def attempt(
+        self, scene: Scene, habits: Habits, manner: Manner, margin: Callable[[], float] = lambda: -1.0
+    ) -> Iterator[Step]:
+        """Come in over the object with open fingers, go down, close them, lift, and carry it to its place."""
+        grip, pace = np.array(self.grip) + self.care * habits.aim + manner.slip, self.pace * manner.pace
+        turn, closed = self._yaw(scene.body(self.body)), manner.closed
+        over = lambda: scene.body(self.body).position + grip  # noqa: E731
+        yield from come_in(scene, over, habits, pace, closed=False, yaw=turn, aligned=0.15)
+        lying, place = scene.body(self.body).position, over()
+        yield Reach.at(place, 0.0, closed=closed, yaw=turn, timeout=CLOSING)
+        target, holding = scene.target_pose.position, {"pace": pace, "closed": closed}
+
+        def missed() -> bool:
+            risen = scene.target_pose.position[2] - target[2]
+            return not manner.blind and risen > 0.04 and scene.body(self.body).position[2] - lying[2] < 0.3 * risen
+
+        if self.to is None:
+            enough = lambda: missed() or self.content(scene, margin())  # noqa: E731
+            yield Reach.at(target + up(manner.share * self.height), 0.01, until=enough, **holding, yaw=turn)
+            return
+        put = self.to(scene) + grip
+        high = np.array([target[0], target[1], max(target[2] + 0.06, put[2] + self.height)])
+        yield Reach.at(high, 0.02, until=missed, **holding, yaw=turn)
+        if missed():
+            return
+        there = high + manner.share * (put - high) * [1, 1, 0]
+        yield Reach.at(there, 0.015, until=missed, **holding)
+        if missed() or manner.share < 1:
+            return
+        yield Reach.at(there * [1, 1, 0] + up(put[2]), 0.008, pace=0.8 * pace, closed=closed)
+        yield Reach.at(there * [1, 1, 0] + up(put[2]), 0.0, closed=False, timeout=CLOSING)
+
+    def _yaw(self, body: Pose) -> float:
+        """Turn of the hand about the vertical, rad."""
+        turn = float(body.rotation.as_euler("zyx")[0])
+        return self.yaw(turn) if self.yaw else (turn + np.pi / 4) % (np.pi / 2) - np.pi / 4
+
+
+def come_in(
+    scene: Scene, place: Callable[[], np.ndarray], habits: Habits, pace: float, **options: Any
+) -> Iterator[Step]:
+    """In an arc to above a place, then down to it; `options` are those of `Reach`."""
+    above = lambda: place() + up(habits.height)  # noqa: E731
+    via, hovering = (scene.target_pose.position + above()) / 2 + habits.detour, dict(options)
+    options.pop("aligned", None)
+    yield Reach.at(via, 0.03, pace=pace, **options)
+    yield Reach(above, 0.025, pace=pace, **hovering)
+    yield Wait(habits.hesitation)
+    yield Reach(place, 0.010, pace=0.8 * pace, **options)
+
+
+def stroke(
+    scene: Scene,
+    goal: Callable[[], np.ndarray],
+    begin: np.ndarray,
+    length: float,
+    enough: Callable[[], bool],
+    habits: Habits,
+    pace: float,
+    closed: bool,
+) -> Iterator[Step]:
+    """Move in contact from `begin` (3,) to `goal`, `length` metres, until it is enough; some rest on the way."""
+
+    def in_the_middle() -> bool:
+        gone = np.linalg.norm(scene.target_pose.position - begin)
+        return enough() or bool(gone > 0.4 * length)
+
+    if habits.pause:
+        yield Reach(goal, 0.01, in_the_middle, 0.8 * pace, closed)
+        if not enough():
+            yield Wait(habits.pause)
+    yield Reach(goal, 0.01, enough, 0.8 * pace, closed)
+
+
+def lift(scene: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
+    """Straight up, clear of the handle."""
+    yield Reach.at(scene.target_pose.position + up(habits.height + 0.03), closed=closed)
+
+
+REACH_LOW, REACH_HIGH = np.array([0.28, -0.34, 0.0]), np.array([0.50, 0.10, 0.06])
+"""Where an object can be reached, metres."""
+
+
+def within_reach(place: np.ndarray) -> bool:
+    """An object at `place` (3,) can be reached."""
+    return bool((place >= REACH_LOW).all() and (place <= REACH_HIGH).all())
+
+
+def look(scene: Scene, part: str) -> float:
+    """One number of the table's scene state, as the operator sees it."""
+    return float(scene.scene_state()[SCENE_STATE.index(part)])
+
+
+def up(metres: float) -> np.ndarray:
+    """Offset (3,) straight up."""
+    return np.array([0.0, 0.0, metres])
