@@ -19,7 +19,8 @@ from diwa_data.errors import DiwaError, damage_as_error, unknown
 from diwa_data.skills import Goal, skill_name
 from diwa_sim.scene import SCENE_STATE, SceneObject, with_objects
 from diwa_sim.starts import DRAWER_OPEN, LEVER_ON, SLIDER_LEFT, Start, StartConfig, any_start, lying
-from diwa_sim.techniques import Carry, Push, Scene, Stroke, Technique, up
+from diwa_sim.steps import Scene, up
+from diwa_sim.techniques import Carry, Push, Stroke, Technique
 
 GROUP = "diwa.tasks"
 """Group of the entry points that name a `Task`."""

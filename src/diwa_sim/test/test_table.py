@@ -10,9 +10,9 @@ from diwa_data.robot_config import load_robot, robot_file
 from diwa_sim import tasks
 from diwa_sim.scene import SCENE_STATE
 from diwa_sim.starts import DRAWER_OPEN, SLIDER_LEFT, StartConfig
+from diwa_sim.steps import up
 from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
 from diwa_sim.tasks import PAPER_TASKS, sample_start
-from diwa_sim.techniques import up
 
 PRE_STATE = {
     "open_drawer": ("drawer", 0, 0.03),
@@ -140,7 +140,8 @@ def test_the_button_toggles_once_per_press(robot: SimulatedPanda) -> None:
 
 def test_play_has_no_oracle(robot: SimulatedPanda) -> None:
     robot.reset("", 0)
-    with pytest.raises(DiwaError, match="play"):
+    assert not robot.judged
+    with pytest.raises(DiwaError, match="none of the simulated tasks"):
         robot.succeeded()
 
 
@@ -153,9 +154,15 @@ def test_a_target_that_is_not_finite_is_refused(robot: SimulatedPanda) -> None:
     assert robot.time == 0
 
 
-def test_bad_skill_and_seed_are_refused(robot: SimulatedPanda) -> None:
-    with pytest.raises(DiwaError, match="juggle"):
-        robot.reset("juggle", 0)
+def test_a_skill_that_is_no_task_begins_as_play_does(robot: SimulatedPanda) -> None:
+    robot.reset("juggle", 4)
+    assert not robot.judged
+    begun = robot.scene_state()
+    robot.reset("", 4)
+    np.testing.assert_array_equal(robot.scene_state(), begun)
+
+
+def test_a_bad_seed_is_refused(robot: SimulatedPanda) -> None:
     with pytest.raises(DiwaError, match="-1"):
         robot.reset("open_drawer", -1)
 

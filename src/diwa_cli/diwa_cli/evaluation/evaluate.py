@@ -205,8 +205,8 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
     theirs = read_object(inputs, f"delete {out} to evaluate anew") if inputs.is_file() else {}
     theirs = {"ddim_steps": 0, **theirs} if theirs else {}  # results from before there was a choice
     common = theirs.keys() & mine.keys()
-    both = ({key: each[key] for key in common} for each in (theirs, mine))
-    require_same_settings(out, *both, usual={"sim": {"objects": []}})
+    before, now = ({key: each[key] for key in common} for each in (theirs, mine))
+    require_same_settings(out, before, now, usual={"sim": {"objects": []}})
     write_json(inputs, {**theirs, **mine})
 
 

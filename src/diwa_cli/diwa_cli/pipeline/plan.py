@@ -175,10 +175,10 @@ def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
     c, section = sweep.config, sweep.source.section
     record = dataclasses.replace(section(RecordConfig, "record"), seed=seed)
     judged = dataclasses.replace(section(EvaluateConfig, "evaluate"), skill=skill, environment="table")
-    sim, others = section(SimConfig, "sim"), [name for name in sweep.skills if name not in PAPER_TASKS]
-    brought = [each.name for name in others for each in task(name).objects]
+    sim, added = section(SimConfig, "sim"), [name for name in sweep.skills if name not in PAPER_TASKS]
+    brought = [each.name for name in added for each in task(name).objects]
     own: dict[str, Any] = {
-        "play": dataclasses.replace(record, skill="", minutes=c.play_minutes, tasks=_each(record.tasks, others)),
+        "play": dataclasses.replace(record, skill="", minutes=c.play_minutes, tasks=_each(record.tasks, added)),
         "demonstrations": dataclasses.replace(record, skill=skill, episodes=c.demonstrations, tasks=()),
         "sim": dataclasses.replace(sim, objects=_each(sim.objects, brought)),
         "curve": dataclasses.replace(judged, seeds="curve", rollouts=c.curve_rollouts, videos=0),

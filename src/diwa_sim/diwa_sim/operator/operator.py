@@ -16,9 +16,9 @@ from diwa_data.pose import Pose
 from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.scene import SCENE_STATE, Layout, load_model, objects_named
 from diwa_sim.starts import GRIPPER_DOWN
+from diwa_sim.steps import Habits, Mark, Reach, Scene, Step, Wait
 from diwa_sim.table import DT
 from diwa_sim.tasks import scene_objects
-from diwa_sim.techniques import Habits, Mark, Reach, Scene, Step, Wait
 
 _DOWN = GRIPPER_DOWN.as_quat().tolist()
 

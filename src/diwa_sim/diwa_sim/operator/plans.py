@@ -13,24 +13,10 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.operator.operator import ScriptedOperator
+from diwa_sim.steps import Habits, Mark, Reach, Scene, Step, Wait, up
 from diwa_sim.table import DT
 from diwa_sim.tasks import PAPER_TASKS, TASKS, Task, task
-from diwa_sim.techniques import (
-    CLOSING,
-    REACH_HIGH,
-    REACH_LOW,
-    Habits,
-    Manner,
-    Mark,
-    Reach,
-    Scene,
-    Step,
-    Technique,
-    Wait,
-    lift,
-    up,
-    within_reach,
-)
+from diwa_sim.techniques import CLOSING, REACH_HIGH, REACH_LOW, Manner, Technique, lift, within_reach
 
 SLIP_LOW, SLIP_HIGH = (-0.02, -0.02, 0.055), (0.02, 0.02, 0.1)
 """Error of the aim of a try that comes in too high, metres: from on top of the handle to above it."""

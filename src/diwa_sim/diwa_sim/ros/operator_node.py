@@ -18,9 +18,9 @@ from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.operator.operator import SceneMirror
 from diwa_sim.operator.plans import Performance
 from diwa_sim.scene import objects_named
+from diwa_sim.steps import Scene
 from diwa_sim.table import DT
 from diwa_sim.tasks import require_objects
-from diwa_sim.techniques import Scene
 
 PAUSE = 1.0
 """Seconds between two episodes, in which the scene is put back; and between two tries to start one."""

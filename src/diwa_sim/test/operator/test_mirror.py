@@ -4,8 +4,8 @@ import numpy as np
 
 from diwa_sim.operator.operator import SceneMirror, ScriptedOperator
 from diwa_sim.operator.plans import play
+from diwa_sim.steps import Habits
 from diwa_sim.table import SimulatedPanda
-from diwa_sim.techniques import Habits
 
 
 def test_the_mirror_shows_what_the_simulator_holds():
