@@ -36,7 +36,7 @@ class EnvironmentConfig:
 
 
 def seeing(config: SimConfig | CalvinConfig, spec: Spec) -> SimConfig | CalvinConfig:
-    """`config` with the cameras and the gripper of `spec`, the contract of a checkpoint, if that is of our table."""
+    """`config` with cameras, gripper and objects of `spec`, the contract of a checkpoint, if that is of our table."""
     return config.like(spec) if isinstance(config, SimConfig) and spec.robot == ROBOT else config
 
 
@@ -49,14 +49,8 @@ def open_environment(config: SimConfig | CalvinConfig, limits: MotionLimits) -> 
 
 
 def require_task(skill: str, config: SimConfig | CalvinConfig) -> str:
-    """`skill`, if the environment of this `config` can judge it and has what it needs.
-
-    Otherwise raises `DiwaError` that lists what it can judge, or names the object that is missing.
-    """
-    if isinstance(config, CalvinConfig):
-        return calvin_tasks.require_task(skill)
-    tasks.require_objects(skill, config.objects)
-    return skill
+    """`skill`, if the environment of this `config` can judge it; otherwise an error that lists what it can."""
+    return (calvin_tasks if isinstance(config, CalvinConfig) else tasks).require_task(skill)
 
 
 class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
@@ -79,6 +73,8 @@ class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Our table unless `config` is of CALVIN's environment. Raises `DiwaError` for an unknown skill."""
         config, limits = config or SimConfig(), limits or MotionLimits()
         self.skill, self.render_mode = require_task(skill, config), render_mode
+        if isinstance(config, SimConfig):
+            tasks.require_objects(skill, config.objects)
         self._robot = open_environment(config, limits)
         self.contract = spec = self._robot.spec
         """Cameras, state, action and rate."""

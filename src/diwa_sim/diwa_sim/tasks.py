@@ -287,8 +287,8 @@ def require_objects(name: str, present: Sequence[str]) -> None:
     needed = [each.name for each in task(name).objects]
     if missing := [each for each in needed if each not in present]:
         raise DiwaError(
-            f"the task {name!r} needs the object {missing[0]!r}, which this scene lacks: set sim.objects, "
-            f"--sim.objects {' '.join([*present, *missing])}, for recordings, play and evaluation alike"
+            f"the task {name!r} needs the object {missing[0]!r}, which this scene lacks: set sim.objects "
+            f"(--sim.objects {' '.join([*present, *missing])}) for its recordings and for play alike"
         )
 
 
