@@ -11,11 +11,15 @@ import torch
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
+from diwa_data.spec import CameraSpec, Spec
 from diwa_deploy.bundle import SHIPPED, load_bundle
 from diwa_learning import onnx_agent
-from diwa_learning.agent import Agent, load_agent
+from diwa_learning.agent import Agent, NoClassifier, load_agent
 from diwa_learning.onnx_agent import OnnxAgent, in_runtime, largest_difference
-from diwa_learning.world_model.model import load_world_model
+from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
+from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.model import WorldModel, load_world_model
+from diwa_learning.world_model.rssm import RSSMConfig
 
 needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="needs the extra onnx")
 
@@ -49,6 +53,21 @@ def test_onnx_decides_as_pytorch_does(agent: Agent) -> None:
     np.testing.assert_allclose(decisions(exported, 1), decisions(agent, 1), atol=1e-4)
     assert np.abs(decisions(exported, 2) - decisions(exported, 1)).max() > 1e-3
     np.testing.assert_array_equal(decisions(exported, 1), decisions(exported, 1))
+
+
+@needs_onnx
+def test_cameras_of_other_names_and_sizes_are_exported() -> None:
+    cameras = (CameraSpec("front"), CameraSpec("values", (30, 50), size=(48, 80)), CameraSpec("side", size=(96, 64)))
+    sizes = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)
+    torch.manual_seed(0)
+    model = WorldModel(
+        WorldModelConfig(depth=2, rssm=sizes, image_components=2, component_weight=1.0), Spec("x", cameras)
+    )
+    policy = make_policy(PolicyNetConfig(width=8, denoising_steps=2), model.feature_dim, 7)
+    agent = Agent(model.eval(), policy.eval(), NoClassifier(), model.spec)
+    exported, name = in_runtime(agent, "auto", 1)
+    assert name == "ONNX Runtime"
+    np.testing.assert_allclose(decisions(exported, 1)[:, :7], decisions(agent, 1)[:, :7], atol=1e-4)
 
 
 @needs_onnx
