@@ -12,6 +12,7 @@ from diwa_data.ros.launching import argument, ends_with, launch_description
 ARGUMENTS = (
     argument("bags", None, "Bags, or folders of bags, separated by spaces."),
     argument("out", None, "HDF5 file to write; an interrupted building of it continues."),
+    argument("mapping", "", "YAML file that says which topics of another lab's bags are what; empty for our own bags."),
     argument("workers", "2", "Processes."),
 )
 
@@ -25,5 +26,6 @@ def _actions(given: dict[str, str]) -> list[ExecuteProcess]:
     bags = [expanduser(bag) for bag in shlex.split(given["bags"])]
     command = [sys.executable, "-m", "diwa_cli.main", "build-dataset", *bags]
     flags = ["--out", expanduser(given["out"]), "--workers", given["workers"]]
+    flags += ["--mapping", expanduser(given["mapping"])] if given["mapping"] else []
     name = "build_dataset"
     return [ExecuteProcess(cmd=command + flags, output="screen", name=name, on_exit=ends_with(name))]

@@ -26,6 +26,8 @@ ALL = "--help-all"
 
 OutputFile = Annotated[Path, require_output]
 """A file that a command writes: refused before its work begins where nothing may be written."""
+NewFile = Annotated[Path, require_new]
+"""A file that a command makes: nothing may be there."""
 NewFolder = Annotated[Path, require_new]
 """A folder that a command makes: nothing may be there."""
 

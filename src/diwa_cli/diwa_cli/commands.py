@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from diwa_cli.arguments import NewFolder, OutputFile, call, wait_for_enter
+from diwa_cli.arguments import NewFile, NewFolder, OutputFile, call, wait_for_enter
 
 
 def calibrate(args: list[str]) -> int:
@@ -37,17 +37,32 @@ def calibrate(args: list[str]) -> int:
 
 def inspect(args: list[str]) -> int:
     from diwa_cli.pipeline.bundles import bundle_card, bundles_in
+    from diwa_data.errors import DiwaError
+    from diwa_data.foreign.suggest import suggest_mapping as suggest_mapping_for
+    from diwa_data.foreign.suggest import write_suggestion
     from diwa_data.lerobot.card import lerobot_card
     from diwa_data.lerobot.folder import is_lerobot
     from diwa_data.view.inspect import inspect_path, save_contact_sheet
 
-    def command(path: Positional[Path], thumbnails: OutputFile | None = None) -> None:
+    def command(
+        path: Positional[Path],
+        thumbnails: OutputFile | None = None,
+        suggest_mapping: bool = False,
+        out: NewFile | None = None,
+    ) -> None:
         """Print a card of a bag, a dataset, a checkpoint, a skill bundle or a LeRobot dataset, or of a folder of some.
 
         Args:
             path: What to look at.
             thumbnails: PNG file to draw a bag's frames into, with their times.
+            suggest_mapping: Print a mapping file for `diwa build-dataset --mapping` instead, for a bag of another lab.
+            out: File to write that to; it must not exist.
         """
+        if out and not suggest_mapping:
+            raise DiwaError("--out is the file of --suggest-mapping: give both")
+        if suggest_mapping:
+            print(write_suggestion(path, out) if out else suggest_mapping_for(path), end="")
+            return
         if thumbnails:
             save_contact_sheet(path, thumbnails)
         bundles, card = bundles_in(path), lerobot_card if is_lerobot(path) else inspect_path

@@ -35,6 +35,9 @@ import torch
 from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
 from diwa_data.dataset.file import EpisodeWriter, new_file, write_digest
 from diwa_data.motion import MotionLimits
+from diwa_data.spec import CameraSpec, Spec
+from diwa_data.testing.foreign import write_foreign
+from diwa_data.testing.synthetic import record_synthetic
 from diwa_learning.core.checkpoint import load_checkpoint, save_checkpoint
 from diwa_learning.reward.classifier import RewardConfig
 from diwa_sim.table import SimConfig
@@ -76,7 +79,18 @@ def a_demo(folder: Path, request: pytest.FixtureRequest) -> None:
     write_digest(path)
 
 
-GIVEN: dict[str, Callable[[Path, pytest.FixtureRequest], None]] = {"A policy class": a_demo}
+def their_bags(folder: Path, _: pytest.FixtureRequest) -> None:
+    """`their_bags`: two attempts as another lab records them, each in a bag of its own."""
+    spec = Spec(cameras=(CameraSpec("static", (120, 160)), CameraSpec("gripper", (120, 160))))
+    for name in ("run1", "run2"):
+        bag = record_synthetic(folder.parent / "ours", spec, 3.0, {}, success=2.0)
+        write_foreign(bag, folder / "their_bags" / name)
+
+
+GIVEN: dict[str, Callable[[Path, pytest.FixtureRequest], None]] = {
+    "Bags of another lab": their_bags,
+    "A policy class": a_demo,
+}
 """Section -> what puts the files of its reader into the folder."""
 
 

@@ -36,7 +36,7 @@ ROS = {
     "diwa_interfaces", "franka_msgs", "panda_py",
 }  # fmt: skip
 ROOMS = {
-    "diwa_data": ["", "teleop", "recording", "dataset", "calvin lerobot view", "ros", "testing"],
+    "diwa_data": ["", "teleop", "recording", "foreign", "dataset", "calvin lerobot view", "ros", "testing"],
     "diwa_sim": ["", "calvin operator", "environments", "ros"],
     "diwa_learning": ["core", "world_model", "policy reward ensemble", "agent finetune", "onnx_agent", "jobs", "ros"],
     "diwa_deploy": ["", "ros"],

@@ -14,6 +14,8 @@ from diwa_data.robot import Observation
 from diwa_data.spec import MAX_RECORD_SIZE, CameraSpec, Spec
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}
+_COLOURS = ", ".join(CHANNELS)
+_PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of what holds an image's size
 _TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB}
 
@@ -79,29 +81,41 @@ def recorded_intrinsics(matrix: np.ndarray, height: int, width: int, camera: Cam
 
 
 def image_of(message: Any) -> np.ndarray:
-    """The rgb image (H, W, 3) uint8 of a deserialised sensor_msgs/Image, or CompressedImage (jpeg)."""
+    """The rgb image (H, W, 3) uint8 of a deserialised sensor_msgs/Image, or CompressedImage (jpeg or png, colour)."""
     if hasattr(message, "format"):
-        return decode_image(message.data, 0, 0, 0, "jpeg")
+        return decode_image(message.data, 0, 0, 0, _packing(message))
     return decode_image(message.data, message.height, message.width, message.step, message.encoding)
+
+
+def _packing(message: Any) -> str:
+    """jpeg or png, of a CompressedImage. Raises `DiwaError` if by its `format` it is no colour."""
+    source, _, packed = message.format.lower().rpartition(";")
+    is_colour = source.strip() in ("", *CHANNELS) or packed.rstrip().endswith(("rgb8", "bgr8"))
+    if "compresseddepth" in packed or not is_colour:
+        known = f"jpeg and png of {_COLOURS}"
+        raise DiwaError(f"compressed image of format {message.format[:60]!r} is not supported; known: {known}")
+    return "png" if bytes(message.data[:8]) == _PNG else "jpeg"
 
 
 def decode_image(
     data: bytes | memoryview | np.ndarray, height: int, width: int, step: int, encoding: str
 ) -> np.ndarray:
-    """The rgb image (height, width, 3) uint8 of a sensor_msgs/Image, or of a jpeg (then sizes are not used).
+    """The rgb image (height, width, 3) uint8 of a sensor_msgs/Image, or of a jpeg or png (then sizes are not used).
 
     `step` is the length of a row in bytes, padding included. May return a view of `data`.
     """
     raw = np.frombuffer(data, np.uint8)
-    if encoding in ("jpeg", "jpg"):
-        if max(_jpeg_size(raw.tobytes())) > MAX_RECORD_SIZE:
-            raise DiwaError(f"jpeg image of {raw.size} bytes says it has more than {MAX_RECORD_SIZE} pixels a side")
+    if encoding in _SIZES:
+        if max(_SIZES[encoding](raw.tobytes())) > MAX_RECORD_SIZE:
+            raise DiwaError(f"{encoding} image of {raw.size} bytes says it has over {MAX_RECORD_SIZE} pixels a side")
         bgr = cv2.imdecode(raw, cv2.IMREAD_COLOR)
         if bgr is None:
-            raise DiwaError(f"jpeg image of {raw.size} bytes cannot be decoded: it is damaged")
+            raise DiwaError(f"{encoding} image of {raw.size} bytes cannot be decoded: it is damaged")
         return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    if encoding.startswith("bayer"):
+        raise DiwaError(f"image encoding {encoding!r} is a Bayer pattern: debayer it (image_proc) while you record")
     if encoding not in CHANNELS:
-        raise DiwaError(f"image encoding {encoding!r} is not supported; known: {', '.join([*CHANNELS, 'jpeg'])}")
+        raise DiwaError(f"image encoding {encoding!r} is not supported; known: {_COLOURS}, jpeg, png")
     channels = CHANNELS[encoding]
     if step < width * channels or raw.size < height * step:
         wanted = f"{height} rows of {step} bytes, {width} {encoding} pixels each"
@@ -126,6 +140,16 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
         at += 1 if marker == 0xFF else 2 + length  # a marker may be preceded by any number of 0xFF
     raise DiwaError(f"jpeg image of {len(data)} bytes cannot be decoded: it is damaged")
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    """As `_jpeg_size`, of a png."""
+    if len(data) < 24 or data[:8] != _PNG:
+        raise DiwaError(f"png image of {len(data)} bytes cannot be decoded: it is damaged")
+    return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+
+
+_SIZES = {"jpeg": _jpeg_size, "jpg": _jpeg_size, "png": _png_size}
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

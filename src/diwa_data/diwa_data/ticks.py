@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 _HISTORY = 256  # messages kept per stream; far more than arrive within `max_missing` ticks
+_PATIENCE = 2.0  # seconds of messages that are kept at least while no frame comes: others' raw images are large
 
 
 class Sample(NamedTuple):
@@ -64,6 +65,7 @@ class TickClock:
         """`max_age`: seconds per stream besides `clock`, infinite for latched ones; `rate`: clock frames per second."""
         self._clock, self._max_age, self._rate = clock, dict(max_age), rate
         self._frames_per_tick, self._max_missing = frames_per_tick, max_missing
+        self._kept = _PATIENCE + (max_missing + 2) * frames_per_tick / rate
         self._history: dict[str, deque[Sample]] = {s: deque(maxlen=_HISTORY) for s in (clock, *max_age)}
         self._pending: deque[Sample] = deque()
         self._segment = -1
@@ -73,20 +75,28 @@ class TickClock:
 
     def feed(self, stream: str, sample: Sample) -> None:
         """A message of one of the streams."""
-        self._history[stream].append(sample)
+        history = self._history[stream]
+        history.append(sample)
+        _forget(history, sample.received - self._kept)
         if stream == self._clock:
             self._pending.append(sample)
+
+    def restart(self) -> None:
+        """End the segment: the next good frame begins a new one. Take the ticks that are due before."""
+        self._origin = self._last = None
+        self._last_index = self._next = self._missing = 0
 
     def advance(self) -> Iterator[Tick]:
         """The ticks due by the messages fed so far, each once."""
         while self._pending:
             frame = self._pending.popleft()
             yield from self._on_frame(frame)
-            self._forget(frame.received)
+            for history in self._history.values():
+                _forget(history, frame.received)
 
     def _on_frame(self, frame: Sample) -> Iterator[Tick]:
         if self._last is not None and frame.stamp < self._last.stamp:
-            self._restart()  # the camera's clock was set back
+            self.restart()  # the camera's clock was set back
         if self._origin is None and not self._begin(frame):
             return
         assert self._origin is not None
@@ -94,7 +104,7 @@ class TickClock:
         while self._next * self._frames_per_tick < index:
             tick = self._missing_tick(frame.received)
             if tick is None:
-                self._restart()
+                self.restart()
                 yield from self._on_frame(frame)
                 return
             yield tick
@@ -103,7 +113,7 @@ class TickClock:
             samples[self._clock] = frame
             tick = self._tick(frame.stamp, frame.received, samples, self._aged(samples, frame.stamp))
             if tick is None:
-                self._restart()
+                self.restart()
                 return
             yield tick
         self._last, self._last_index = frame, index
@@ -140,12 +150,8 @@ class TickClock:
     def _aged(self, samples: dict[str, Sample], stamp: float) -> bool:
         return any(stamp - samples[stream].stamp > age for stream, age in self._max_age.items() if stream in samples)
 
-    def _restart(self) -> None:
-        self._origin = self._last = None
-        self._last_index = self._next = self._missing = 0
 
-    def _forget(self, received: float) -> None:
-        """Drop what no later tick can ask for: everything before the last message received by `received`."""
-        for history in self._history.values():
-            while len(history) > 1 and history[1].received <= received:
-                history.popleft()
+def _forget(history: deque[Sample], received: float) -> None:
+    """Drop what no later tick can ask for: everything before the last message received by `received`."""
+    while len(history) > 1 and history[1].received <= received:
+        history.popleft()

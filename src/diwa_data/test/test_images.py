@@ -1,5 +1,7 @@
 """Decoding and preprocessing of images."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,12 +10,20 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.images import crop_for_recording, decode_image, preprocess, preprocess_observation, recorded_intrinsics
+from diwa_data.images import (
+    crop_for_recording,
+    decode_image,
+    image_of,
+    preprocess,
+    preprocess_observation,
+    recorded_intrinsics,
+)
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import CameraSpec, Spec
 
 RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+PNG = cv2.imencode(".png", RGB[..., ::-1])[1].tobytes()
 
 
 sizes = st.integers(1, 6)
@@ -41,11 +51,24 @@ def test_jpeg() -> None:
     assert np.abs(decoded.astype(int) - smooth).mean() < 5
 
 
+@pytest.mark.parametrize("text", ["png", "rgb8; png compressed bgr8", "bayer_rggb8; png compressed bgr8", ""])
+def test_png_of_a_compressed_image(text: str) -> None:
+    np.testing.assert_array_equal(image_of(SimpleNamespace(format=text, data=np.frombuffer(PNG, np.uint8))), RGB)
+
+
+@pytest.mark.parametrize(
+    "text", ["16UC1; compressedDepth png", "mono8; jpeg compressed ", "bayer_rggb8; png compressed "]
+)
+def test_compressed_images_without_colour_are_refused_by_name(text: str) -> None:
+    with pytest.raises(DiwaError, match=f"format '{text}' is not supported; known: jpeg and png of rgb8"):
+        image_of(SimpleNamespace(format=text, data=np.frombuffer(PNG, np.uint8)))
+
+
 def test_a_jpeg_that_declares_more_pixels_than_any_camera_has_is_not_decoded() -> None:
     encoded = bytearray(cv2.imencode(".jpg", RGB)[1].tobytes())
     start = encoded.index(b"\xff\xc0") + 5
     encoded[start : start + 4] = (60_000).to_bytes(2, "big") * 2
-    with pytest.raises(DiwaError, match="more than 4096 pixels a side"):
+    with pytest.raises(DiwaError, match="over 4096 pixels a side"):
         decode_image(bytes(encoded), 0, 0, 0, "jpeg")
 
 
@@ -55,6 +78,10 @@ def test_a_jpeg_that_declares_more_pixels_than_any_camera_has_is_not_decoded() -
         (RGB.tobytes(), "mono16", "'mono16' is not supported; known: rgb8"),
         (RGB.tobytes()[:-1], "rgb8", "17 bytes is too small for 2 rows of 9 bytes"),
         (b"no jpeg", "jpeg", "jpeg image of 7 bytes cannot be decoded"),
+        (b"no png", "png", "png image of 6 bytes cannot be decoded"),
+        (PNG[:30], "png", "png image of 30 bytes cannot be decoded"),
+        (PNG[:16] + b"\x7f" + PNG[17:], "png", "says it has over 4096 pixels a side"),
+        (RGB.tobytes(), "bayer_rggb8", "'bayer_rggb8' is a Bayer pattern: debayer it"),
     ],
 )
 def test_bad_images_are_refused(data: bytes, encoding: str, message: str) -> None:

@@ -113,7 +113,7 @@ class BuildOnRayJob(BuildDatasetJob):
     def run(self) -> None:
         """Build, or continue."""
         if self.ray:
-            build_dataset(self.bags, self.out, self.config, partial(build_parts_on_ray, self.ray))
+            build_dataset(self.bags, self.out, self.config, partial(build_parts_on_ray, self.ray), self.mapping)
         else:
             super().run()
 

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from diwa_data.config import Job
-from diwa_data.dataset.align import DatasetConfig, align_bag
+from diwa_data.dataset.align import DatasetConfig, align
 from diwa_data.dataset.file import (
     CURE,
     member,
@@ -33,10 +33,12 @@ from diwa_data.dataset.file import (
 from diwa_data.dataset.parts import BuildParts, build_file, build_parts
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import require_output
+from diwa_data.foreign.bag import ForeignBag
+from diwa_data.foreign.mapping import BagMapping, load_mapping, plain
 from diwa_data.manifest import warn_unsealed
-from diwa_data.recording.bag_reader import find_bags
+from diwa_data.recording.bag_reader import METADATA, Bag, find_bags
 from diwa_data.recording.bag_writer import tell_unfinished
-from diwa_data.recording.marks import Outcome
+from diwa_data.recording.marks import Outcome, marks_path
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import ActionSpec, Spec, require_same
 
@@ -109,25 +111,49 @@ class BuildDatasetJob(Job):
     """HDF5 file to write; an interrupted building of it continues."""
     config: DatasetConfig = field(default_factory=DatasetConfig)
     """How bags are aligned."""
+    mapping: Path | None = None
+    """YAML file that says which topics of another lab's bags are what (`diwa inspect BAG --suggest-mapping`)."""
 
     def run(self) -> None:
         """Build, or continue."""
-        build_dataset(self.bags, self.out, self.config)
+        build_dataset(self.bags, self.out, self.config, mapping=self.mapping)
 
 
-def build_dataset(bags: Sequence[Path], out: Path, config: DatasetConfig, build: BuildParts = build_parts) -> None:
-    """Build the dataset `out` from bags, or folders of bags, of one spec.
+def build_dataset(
+    bags: Sequence[Path],
+    out: Path,
+    config: DatasetConfig,
+    build: BuildParts = build_parts,
+    mapping: Path | None = None,
+) -> None:
+    """Build the dataset `out` from bags, or folders of bags, of one spec, or from those of others by a `mapping` file.
 
-    Finished episodes survive an interruption in `.<out>.parts` and are taken up by the next run; another config or
-    spec is refused. A dataset that is complete already is left as it is, unless the bags or config differ: an error.
-    `build` does the work on each bag, by default in processes of this machine.
+    Finished episodes survive an interruption in `.<out>.parts` and are taken up by the next run; another config, spec
+    or mapping is refused. A dataset that is complete already is left as it is, unless the bags or config differ: an
+    error. `build` does the work on each bag, by default in processes of this machine.
     """
+    mapped = None if mapping is None else load_mapping(mapping)
     paths = find_bags(bags)
     for folder in map(Path, bags):
         if left := tell_unfinished(folder):
             print(left)
-    recordings = [BagRecording(path, config) for path in paths]
-    build_file("build-dataset", "episodes", "bags", Path(out), recordings, _common_spec(paths), config, build)
+    if mapped is None:
+        recordings, spec = [BagRecording(path, config) for path in paths], _common_spec(paths)
+        build_file("build-dataset", "episodes", "bags", Path(out), recordings, spec, config, build)
+        return
+    for path in paths:
+        ForeignBag(path, mapped).close()  # what is missing in the last one is told before the first is built
+    build_file(
+        title="build-dataset",
+        unit="bags",
+        source="bags",
+        out=Path(out),
+        recordings=[ForeignRecording(path, config, mapped) for path in paths],
+        spec=mapped.spec,
+        config=config,
+        build=build,
+        more={"mapping": plain(mapped)},
+    )
 
 
 @dataclass(frozen=True)
@@ -154,7 +180,26 @@ class BagRecording:
 
     def build(self, file: h5py.File) -> float:
         """As `Recording.build`."""
-        return align_bag(self.path, file, self.config)
+        with Bag(self.path) as bag:
+            return align(bag, file, self.config)
+
+
+@dataclass(frozen=True)
+class ForeignRecording(BagRecording):
+    """A bag of others that becomes one episode, or several where it is cut or has gaps."""
+
+    mapping: BagMapping
+
+    @property
+    def key(self) -> str:
+        """Changes when the bag is recorded or annotated anew."""
+        files = [self.path / METADATA, marks_path(self.path)]
+        return f"{self.path.resolve()} {[file.stat().st_mtime_ns if file.is_file() else 0 for file in files]}"
+
+    def build(self, file: h5py.File) -> float:
+        """As `Recording.build`."""
+        with ForeignBag(self.path, self.mapping) as bag:
+            return align(bag, file, self.config)
 
 
 def load_dataset(path: Path, spec: Spec | None = None, images: bool = True) -> Dataset:

@@ -43,6 +43,7 @@ _ATTRIBUTES: dict[str, tuple[type, Any]] = {
     "outcome": (str, ""),
     "labels": (str, "{}"),
     "segment": (int, 0),
+    "derived": (str, ""),
     "flagged": (list, []),
     "clipped": (int, 0),
     "clipped_share": (float, 0.0),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,14 +122,16 @@ def build_file(
     spec: Spec,
     config: Any,
     build: BuildParts = build_parts,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Build the dataset `out` from `recordings`, `config.workers` at a time, and say which of them gave no episode.
 
-    Finished parts are taken up; those begun with another spec or config are refused. A complete `out` is left as it
+    `more` are further settings, kept with those of `config`. Finished parts are taken up; those begun with another spec
+    or settings are refused. A complete `out` is left as it
     is, unless spec, config or recordings (`source` says in a word what these are) differ: an error.
     """
     require_output(out)
-    settings = dataclasses.asdict(config)
+    settings = dataclasses.asdict(config) | dict(more or {})
     workers = settings.pop("workers")
     names = hashlib.sha256("".join(map(part_name, recordings)).encode()).hexdigest()  # attributes are small
     identity = as_json({"spec": dataclasses.asdict(spec), "config": settings, source: names})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
@@ -13,8 +14,9 @@ from rosbags.rosbag2 import Reader, ReaderError, storage_mcap, storage_sqlite3
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.recording import messages
 from diwa_data.recording.bag_writer import tell_unfinished
-from diwa_data.recording.messages import decode_value, header_stamp
+from diwa_data.recording.messages import decode_value, gripper_width, header_stamp
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
+from diwa_data.recording.source import Attempt
 from diwa_data.spec import Spec
 from diwa_data.ticks import Sample
 
@@ -41,7 +43,10 @@ def open_reader(path: Path, sealed: Collection[str] | None, largest: int) -> Rea
     reader = Reader(path)
     reader.open()
     try:
-        for storage in reader.storage.storages:  # type: ignore[attr-defined]
+        bag: Any = reader.storage
+        bag.packed = bag.metadata.compression_mode == "message"
+        bag.metadata = bag.metadata._replace(compression_mode=None)  # rosbags would unpack any number of bytes
+        for storage in bag.storages:
             if isinstance(storage, storage_mcap.McapReader):
                 _require_small_chunks(storage)
             elif storage.dbconn:
@@ -52,13 +57,16 @@ def open_reader(path: Path, sealed: Collection[str] | None, largest: int) -> Rea
     return reader
 
 
-def read_messages(reader: Reader, connections: Collection[Any], largest: int) -> Iterator[tuple[Any, int, bytes]]:
-    """(connection, nanoseconds received, bytes) of the messages on `connections`, in the order they were received."""
+def read_messages(
+    reader: Reader, connections: Collection[Any], largest: int, start: int | None = None, stop: int | None = None
+) -> Iterator[tuple[Any, int, bytes]]:
+    """(connection, nanoseconds received, bytes) of the messages on `connections`, in the order they were received.
+
+    `start` and `stop`, nanoseconds, bound what is read.
+    """
     bag: Any = reader.storage
-    packed = bag.metadata.compression_mode == "message"
-    bag.metadata = bag.metadata._replace(compression_mode=None)  # rosbags would unpack any number of bytes
-    for connection, timestamp, data in bag.messages(connections):
-        yield connection, timestamp, unpack(data, largest) if packed else data
+    for connection, timestamp, data in bag.messages(connections, start, stop):
+        yield connection, timestamp, unpack(data, largest) if bag.packed else data
 
 
 def unpack(data: bytes, largest: int) -> bytes:
@@ -134,6 +142,8 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
         found = [bag for bag in found if not any(part.startswith(".") for part in bag.relative_to(path).parts)]
         if not found:
             hint = tell_unfinished(path) if path.is_dir() else ""
+            if not hint and path.is_dir() and any(file.suffix in (".mcap", ".db3") for file in path.rglob("*")):
+                hint = f"there are storage files, for which 'ros2 bag reindex' writes {METADATA}"
             raise DiwaError(f"{path} holds no finished episode (a folder with {METADATA}){'; ' * bool(hint)}{hint}")
         bags += found
     return bags
@@ -154,6 +164,9 @@ def needed_topics(spec: Spec) -> list[str]:
 
 class Bag:
     """An open episode; a context manager. Raises `DiwaError` if it is unfinished, truncated or damaged."""
+
+    latched: Collection[str] = (messages.GRIPPER_COMMAND,)
+    derived: Collection[str] = ()
 
     def __init__(self, path: Path, sidecar: Sidecar | None = None):
         """`sidecar` is believed instead of the one in the episode's folder."""
@@ -179,6 +192,36 @@ class Bag:
         """The contract it was recorded under."""
         return self.sidecar.spec
 
+    @property
+    def streams(self) -> list[str]:
+        """Topics without which no dataset can be built; the images of the clock come first."""
+        return needed_topics(self.spec)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """One, between the first start and stop events."""
+        start, stop, success = (self.sidecar.mark(event) for event in ("start", "stop", "success"))
+        withdrawn = self.sidecar.withdrawn
+        return [
+            Attempt(
+                first=-math.inf if start is None else start,
+                last=math.inf if stop is None else stop,
+                success=math.inf if success is None else success,
+                withdrawn=math.inf if withdrawn is None else withdrawn,
+                outcome=self.sidecar.outcome,
+            )
+        ]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Those it was recorded with."""
+        return self.sidecar.labels
+
+    @property
+    def recorded_by(self) -> str:
+        """Version of the software that recorded it."""
+        return self.sidecar.version
+
     def require_topics(self, topics: Sequence[str]) -> None:
         """Raise `DiwaError` naming the topics without a message, and those there are."""
         missing = [topic for topic in topics if not self.topics.get(topic)]
@@ -199,6 +242,12 @@ class Bag:
                 received = timestamp * 1e-9
                 stamp = received if connection.topic in _HEADERLESS else header_stamp(data)
                 yield connection.topic, Sample(data, stamp, received)
+
+    def value(self, stream: str, sample: Sample) -> Any:
+        """As `Source.value`."""
+        where = f"{self.path}: {stream} at {sample.received:.3f} s"
+        value = decode_value(stream, sample.value, where)
+        return gripper_width(value, where) if stream == messages.JOINT_STATES else value
 
     def read_through(self) -> None:
         """Read every message; raises `DiwaError` on damage."""

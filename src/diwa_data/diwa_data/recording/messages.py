@@ -148,7 +148,8 @@ def decode_value(topic: str, data: bytes, where: str) -> Any:
         if message_type == IMAGE_TYPE:
             return image_of(message)
         if message_type == "geometry_msgs/msg/PoseStamped":
-            return _finite_pose(message, where)
+            p, q = message.pose.position, message.pose.orientation
+            return finite_pose(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]), where)
         if topic in (JOINT_STATES, CONTROLLER_JOY):
             return message
         return message.data
@@ -165,9 +166,8 @@ def gripper_width(joints: Any, where: str) -> float:
     return width
 
 
-def _finite_pose(message: Any, where: str) -> Pose:
-    p, q = message.pose.position, message.pose.orientation
-    position, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+def finite_pose(position: np.ndarray, quaternion: np.ndarray, where: str) -> Pose:
+    """The pose of a position (3,) and a quaternion (4,), x y z w. Raises `DiwaError` naming `where` on a NaN."""
     if not np.isfinite([*position, *quaternion]).all() or not np.linalg.norm(quaternion) > 1e-6:
         raise DiwaError(
             f"{where}: pose {position.tolist()} {quaternion.tolist()} is not finite: fix its publisher, or delete the "

@@ -153,7 +153,10 @@ class Sidecar:
         """
         path = bag / SIDECAR
         if not path.is_file():
-            raise DiwaError(f"{bag} has no {SIDECAR}: is it an episode of `diwa record`?")
+            raise DiwaError(
+                f"{bag} has no {SIDECAR}, so our recorder did not make it: bags of others need a mapping, which "
+                f"'diwa inspect {bag} --suggest-mapping' begins"
+            )
         content = read_object(path, _CURE)
         sealed = "format" in content
         if sealed:

@@ -10,10 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from diwa_data.dataset.align import DatasetConfig, bag_ticks
+from diwa_data.dataset.align import DatasetConfig, ticks_of
 from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, folder_size, json_text, read_object
+from diwa_data.foreign.bag import is_foreign
+from diwa_data.foreign.suggest import foreign_card
 from diwa_data.images import fitted
 from diwa_data.manifest import CHECKPOINT_FILES, require_sealed
 from diwa_data.pose import action_sequence
@@ -39,7 +41,7 @@ def inspect_path(path: Path) -> str:
     if path.is_file():
         return _dataset_card(load_dataset(path, images=False))
     if is_bag(path):
-        return _bag_card(path)
+        return foreign_card(path) if is_foreign(path) else _bag_card(path)
     if (path / "spec.json").is_file():
         return _checkpoint_card(path)
     return _folder_card(path)
@@ -66,7 +68,7 @@ def _bag_card(path: Path) -> str:
         if missing:
             lines += [f"no dataset can be built from it: no message on {', '.join(missing)}"]
         else:
-            lines += _motion(list(bag_ticks(bag, DatasetConfig())), bag)
+            lines += _motion(list(ticks_of(bag, DatasetConfig())), bag)
         lines += spec_lines(bag.spec)
     return "\n".join(lines)
 
@@ -159,11 +161,19 @@ def _dataset_card(dataset: Dataset) -> str:
             f"success marks: {sum(e.attributes['success_tick'] >= 0 for e in episodes)} of {len(episodes)}",
             _outcomes([episode.outcome for episode in episodes]),
             f"ticks flagged {_share(flagged, ticks)}",
+            *_derived([episode.attributes["derived"] for episode in episodes]),
             f"actions clipped {_share(clipped, moves)}, idle {_share(idle, moves)}",
             f"mean |action|: position {_row(scale[:3])}, rotation {_row(scale[3:6])} of full scale",
             *spec_lines(dataset.spec),
         ]
     )
+
+
+def _derived(found: Sequence[str]) -> list[str]:
+    """A line for each kind of command that was not recorded."""
+    counts = Counter(name for each in found for name in each.split(", ") if name)
+    said = "was not recorded: what was measured one tick later stands for it"
+    return [f"{name} of {count} of {len(found)} {said}" for name, count in counts.items()]
 
 
 def _checkpoint_card(path: Path) -> str:

@@ -143,7 +143,7 @@ def test_an_episode_of_0_1_is_read_sealed_and_then_guarded(tmp_path: Path, capsy
         ({"spec": {"cameras": [{"name": "static", "record_size": [60000, 60000]}]}}, "record_size is .*60000.* 4096"),
         ({"spec": {"cameras": [{"name": "../x"}]}}, "cameras.name is '../x'"),
         ({"spec": {"cameras": [{"name": "state"}]}}, "cameras.name is 'state'"),
-        ({"spec": {"cameras": []}}, "one entry per name"),
+        ({"spec": {"cameras": []}}, "names no cameras"),
         ({"spec": {"rate": 0}}, "spec.rate is 0"),
         ({"spec": {"rate": float("nan")}}, "spec.rate is nan"),
         ({"spec": {"state": ["colour"]}}, "spec.state is"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diwa_data.dataset.align import DatasetConfig, bag_ticks
+from diwa_data.dataset.align import DatasetConfig, ticks_of
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, find_bags
 from diwa_data.recording.recover import recover
@@ -49,7 +49,7 @@ def end(topics, recorder) -> None:
 def segments(bag: Path) -> list[int]:
     """Ticks of every segment of an episode."""
     with Bag(bag) as opened:
-        ticks = list(bag_ticks(opened, DatasetConfig()))
+        ticks = list(ticks_of(opened, DatasetConfig()))
     return [sum(tick.segment == number for tick in ticks) for number in sorted({tick.segment for tick in ticks})]
 
 

@@ -1,0 +1,185 @@
+"""A look into a bag of others: topics and rates, and which cameras, joints, frames and words there are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rosbags.rosbag2 import Reader
+
+from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.foreign.bag import LARGEST_MESSAGE
+from diwa_data.foreign.feeds import Message
+from diwa_data.foreign.transforms import Transforms
+from diwa_data.foreign.values import IMAGES, JOINTS, TRANSFORMS, message_type, number_in, pose_in, word_in
+from diwa_data.images import image_of
+from diwa_data.recording.bag_reader import open_reader, read_messages
+
+_NAME = re.compile(r"[\w/]{1,250}", re.ASCII)
+_SECONDS = 20.0  # of the bag, in which messages are decoded
+_FRAMES = 61  # of the camera that has the most, from which their rates are measured
+_LOOKS = 6  # pictures of a camera, spread over the bag
+_SMALL = (32, 24)  # pixels at which they are compared
+_MOST = 2000  # messages of a topic that are decoded
+_SKIPPED = ("rcl_interfaces/msg/Log", "rosgraph_msgs/msg/Clock", "diagnostic_msgs/msg/DiagnosticArray")
+
+
+@dataclass
+class Topic:
+    """What is known of a topic."""
+
+    name: str
+    kind: str
+    count: int
+    first: float = 0.0
+    """Seconds from the bag's start to the first message."""
+    rate: float = 0.0
+    """Messages per second in the first seconds."""
+    problem: str = ""
+    """Why it cannot be used: a camera whose images are no colour, for instance."""
+    size: tuple[int, int] = (0, 0)
+    """Height and width of a camera's images."""
+    motion: float = 0.0
+    """Mean change between pictures of a camera, spread over the bag, of 255 levels."""
+    is_pose: bool = False
+    """Its messages hold a pose."""
+    joints: dict[str, list[float]] = field(default_factory=dict)
+    """Joint -> its positions."""
+    numbers: list[float] = field(default_factory=list)
+    """The numbers in its messages."""
+    words: set[str] = field(default_factory=set)
+    """The words in its messages."""
+
+
+@dataclass
+class Survey:
+    """What is known of a bag."""
+
+    path: Path
+    seconds: float
+    topics: list[Topic]
+    """By name."""
+    transforms: Transforms
+
+    def of(self, *kinds: str) -> list[Topic]:
+        """The topics of these types."""
+        return [topic for topic in self.topics if topic.kind in kinds]
+
+
+def survey(path: Path) -> Survey:
+    """Look into the bag at `path`. Raises `DiwaError` if it is damaged."""
+    with damage_as_error(f"{path} is truncated or damaged", "leave it out, or try 'ros2 bag reindex'"):
+        reader = open_reader(path, None, LARGEST_MESSAGE)
+        try:
+            seconds = reader.duration * 1e-9
+            counts: dict[tuple[str, str], int] = {}
+            for each in reader.connections:
+                counts[each.topic, each.msgtype] = counts.get((each.topic, each.msgtype), 0) + each.msgcount
+            topics = {
+                name: Topic(name, kind, count)
+                for (name, kind), count in sorted(counts.items())
+                if count and _NAME.fullmatch(name)
+            }
+            found = Survey(path, seconds, list(topics.values()), Transforms("", ""))
+            _look_at_values(reader, found, topics)
+            _look_at_cameras(reader, found, topics)
+            return found
+        finally:
+            reader.close()
+
+
+def _look_at_values(reader: Reader, found: Survey, topics: dict[str, Topic]) -> None:
+    """Decode the first messages of everything but images."""
+    wanted = [each for each in reader.connections if each.topic in topics and each.msgtype not in IMAGES]
+    times: dict[str, list[float]] = {each.topic: [] for each in wanted}
+    if not wanted:
+        return
+    stop = reader.start_time + int(_SECONDS * 1e9)
+    for connection, at, data in read_messages(reader, wanted, LARGEST_MESSAGE, None, stop):
+        topic = topics[connection.topic]
+        times[topic.name].append(at * 1e-9)
+        if len(times[topic.name]) > _MOST or topic.problem or topic.kind in _SKIPPED:
+            continue
+        try:
+            kind = message_type(connection.msgtype, connection.msgdef, topic.name)
+            _note(topic, found, Message(found.path, topic.name, kind, data, at * 1e-9))
+        except DiwaError as error:
+            topic.problem = " ".join(str(error).split())
+    for name, each in times.items():
+        topics[name].rate = _rate(each)
+        topics[name].first = each[0] - reader.start_time * 1e-9 if each else _SECONDS
+
+
+def _rate(times: list[float]) -> float:
+    """Of messages received at these times, per second, whatever gaps are between them."""
+    period = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    return 1 / period if period > 0 else 0.0
+
+
+def _note(topic: Topic, found: Survey, message: Message) -> None:
+    """Take in what a message says."""
+    value: Any = message.decoded
+    if topic.kind == TRANSFORMS:
+        found.transforms.feed(value, topic.name.endswith("tf_static"))
+    elif topic.kind == JOINTS:
+        for name, position in zip(value.name, value.position, strict=False):
+            topic.joints.setdefault(name, []).append(float(position))
+    elif topic.kind == "std_msgs/msg/String":
+        topic.words.add(" ".join(word_in(value, "", topic.name).split())[:40])
+    else:
+        for look in (_note_number, _note_pose):
+            try:
+                look(topic, value)
+                break
+            except DiwaError:
+                continue
+
+
+def _note_number(topic: Topic, value: Any) -> None:
+    topic.numbers.append(number_in(value, "", topic.name))
+
+
+def _note_pose(topic: Topic, value: Any) -> None:
+    pose_in(value, "", topic.name)
+    topic.is_pose = True
+
+
+def _look_at_cameras(reader: Reader, found: Survey, topics: dict[str, Topic]) -> None:
+    """Decode pictures of each camera, spread over the bag."""
+    cameras = [each for each in reader.connections if each.msgtype in IMAGES and each.topic in topics]
+    pictures: dict[str, list[np.ndarray]] = {connection.topic: [] for connection in cameras}
+    times: dict[str, list[float]] = {connection.topic: [] for connection in cameras}
+    for connection, at, _ in read_messages(reader, cameras, LARGEST_MESSAGE) if cameras else ():
+        times[connection.topic].append(at * 1e-9)
+        if len(times[connection.topic]) == _FRAMES:
+            break
+    for name, each in times.items():
+        topics[name].rate = _rate(each)
+    for at in np.linspace(reader.start_time, reader.end_time, _LOOKS + 1)[:-1].astype(int).tolist():
+        due = {connection.topic for connection in cameras}
+        for connection, _, data in read_messages(reader, cameras, LARGEST_MESSAGE, at) if due else ():
+            topic = topics[connection.topic]
+            if topic.name in due and not topic.problem:
+                _note_picture(topic, pictures[topic.name], connection, data)
+            due.discard(topic.name)
+            if not due:
+                break
+    for name, small in pictures.items():
+        changes = [np.abs(one - two).mean() for one, two in pairwise(small)]
+        topics[name].motion = float(np.mean(changes)) if changes else 0.0
+
+
+def _note_picture(topic: Topic, small: list[np.ndarray], connection: Any, data: bytes) -> None:
+    try:
+        kind = message_type(connection.msgtype, connection.msgdef, topic.name)
+        image = image_of(kind.decode(data, topic.name))
+    except DiwaError as error:
+        topic.problem = " ".join(str(error).split())
+        return
+    topic.size = image.shape[:2]
+    small.append(cv2.resize(image, _SMALL, interpolation=cv2.INTER_AREA).astype(float))
