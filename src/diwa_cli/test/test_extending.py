@@ -186,7 +186,7 @@ def surroundings(folder: Path, domain: int) -> dict[str, str]:
     site.mkdir()
     quietly = f"'--quiet', '--no-index', '--no-deps', '--no-build-isolation', '--target', {str(site)!r}"
     scripts = {
-        "diwa": "from diwa_cli.main import main\nsys.exit(main())\n",
+        "diwa": "from diwa_cli.main import main\nif __name__ == '__main__':\n    sys.exit(main())\n",
         "pip": f"import runpy\nsys.argv += [{quietly}]\nrunpy.run_module('pip', run_name='__main__')\n",
     }
     for command, text in scripts.items():
