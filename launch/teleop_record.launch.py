@@ -13,6 +13,7 @@ from diwa_data.ros.launching import (
     robot_actions,
     robot_parameters,
     skill_parameter,
+    switch,
 )
 
 DEVICES = ("vive", "webxr", "keyboard", "scripted")
@@ -25,6 +26,7 @@ ARGUMENTS = (
     argument("operator", "", "Who teleoperates; goes into the labels."),
     argument("episodes", "0", "Episodes of the scripted operator; 0 = until Ctrl-C."),
     argument("episode_seconds", "120.0", "Seconds of the scripted operator's play."),
+    switch("keep_failed", "false", "Keep the scripted operator's failed tries, marked."),
     argument("min_free_mb", "1000.0", "Free disk that is kept, MB."),
 )
 
@@ -52,5 +54,6 @@ def _actions(given: dict[str, str]) -> list:
             raise DiwaError("device:=scripted sees only the simulated scene: use it with robot:=sim")
         numbers = {name: int(number(given, name)) for name in ("episodes", "seed")}
         numbers |= {"episode_seconds": number(given, "episode_seconds")}
-        actions.append(kept_node("diwa_sim", "operator", robot, skill=skill, **numbers))
+        kept = given["keep_failed"] == "true"
+        actions.append(kept_node("diwa_sim", "operator", robot, skill=skill, keep_failed=kept, **numbers))
     return actions + robot_actions(given, robot)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock
@@ -154,6 +154,15 @@ class Entry:
     at: float | None
 
 
+class Undone(NamedTuple):
+    """A mark that was taken back."""
+
+    entry: Entry
+    """The attempt as it is marked now."""
+    seconds: float
+    """Where the mark was."""
+
+
 class Annotator:
     """The attempts at or below a path; a context manager that keeps others from marking the same folder.
 
@@ -178,7 +187,7 @@ class Annotator:
         if not self.attempts:
             raise DiwaError("; ".join(self.problems))
         self._words = [attempt.verdict().outcome for attempt in self.attempts]
-        self._undo: list[tuple[int, Any]] = []
+        self._done: list[tuple[int, float, Any]] = []
         self._films: OrderedDict[int, Film] = OrderedDict()
         self._loading = [threading.Lock() for _ in self.attempts]
         self._writing = threading.RLock()
@@ -237,18 +246,18 @@ class Annotator:
         with self._writing:
             before = attempt.state()
             attempt.mark(outcome, attempt.start + min(max(seconds, 0.0), length))
-            self._undo.append((number, before))
+            self._done.append((number, seconds, before))
             return self.entry(number)
 
-    def undo(self) -> Entry | None:
-        """Take the last mark of this session back; returns how that attempt is marked now, None if there is none."""
+    def undo(self) -> Undone | None:
+        """Take the last mark of this session back; None if there is none."""
         with self._writing:
-            if not self._undo:
+            if not self._done:
                 return None
-            number, before = self._undo[-1]
+            number, seconds, before = self._done[-1]
             self.attempts[number].restore(before)
-            self._undo.pop()
-            return self.entry(number)
+            self._done.pop()
+            return Undone(self.entry(number), seconds)
 
     def next_unmarked(self, after: int = -1) -> int | None:
         """The first attempt without a mark behind `after`, or else from the beginning; None if all have one."""

@@ -166,8 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _undo(self) -> dict[str, Any]:
         self._body()
-        entry = self._annotator.undo()
-        return {"entry": entry and dataclasses.asdict(entry), "progress": self._annotator.progress()}
+        undone = self._annotator.undo()
+        told = {"entry": dataclasses.asdict(undone.entry), "seconds": undone.seconds} if undone else {"entry": None}
+        return told | {"progress": self._annotator.progress()}
 
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")

@@ -15,7 +15,7 @@ import numpy as np
 
 from diwa_data.errors import DiwaError
 from diwa_data.recording.marks import Outcome
-from diwa_data.view.annotate import Annotator, Entry
+from diwa_data.view.annotate import Annotator, Entry, Undone
 from diwa_data.view.film import Film
 
 HELP = "s success  f fail  c no mark  u undo   arrows: picture, second   SPACE play   n p next, previous   q end"
@@ -107,12 +107,12 @@ class TerminalView:
         self.playing = self.playing and following is not None
         self.said = f"{entry.name}: {_word(entry)}" + ". All are marked." * (following is None)
 
-    def _take_back(self, entry: Entry | None) -> None:
-        if entry is None:
+    def _take_back(self, undone: Undone | None) -> None:
+        if undone is None:
             self.said = "nothing to undo"
             return
-        self.open(entry.number, entry.at or 0.0, playing=False)
-        self.said = f"{entry.name}: {_word(entry)} again"
+        self.open(undone.entry.number, undone.seconds, playing=False)
+        self.said = f"{undone.entry.name}: {_word(undone.entry)} again"
 
 
 def half_blocks(image: np.ndarray, columns: int, rows: int) -> list[str]:

@@ -95,8 +95,8 @@ def test_marks_are_kept_at_once_and_undone_in_order(folder):
         annotator.mark(0, "none", 0.0)
         assert [Sidecar.read(folder / f"00000{n}").outcome for n in range(3)] == ["none", "fail", "none"]
         undone = [annotator.undo() for _ in range(4)]
-        assert [entry and (entry.number, entry.outcome, entry.at) for entry in undone] == [
-            (0, "success", 1.5), (1, "success", 1.0), (0, "none", None), None,
+        assert [one and (one.entry.number, one.entry.outcome, one.entry.at, one.seconds) for one in undone] == [
+            (0, "success", 1.5, 0.0), (1, "success", 1.0, 1.9), (0, "none", None, 1.5), None,
         ]  # fmt: skip
         assert annotator.progress() == "1 of 3 marked (1 succeeded, 0 failed)"
     assert Sidecar.read(folder / "000001").annotations == {}
@@ -224,7 +224,8 @@ def test_the_page_shows_and_marks(browser, folder):
     marked = browser.ask("/mark", {"attempt": 0, "outcome": "fail", "seconds": 1.5})[2]
     assert (marked["next"], marked["entry"]["outcome"], marked["progress"][:6]) == (2, "fail", "2 of 3")
     assert Sidecar.read(folder / "000000").outcome == "fail"
-    assert browser.ask("/undo", {})[2]["entry"]["outcome"] == "none"
+    undone = browser.ask("/undo", {})[2]
+    assert (undone["entry"]["outcome"], undone["seconds"]) == ("none", 1.5)
     assert browser.ask("/undo", {})[2]["entry"] is None
 
 
