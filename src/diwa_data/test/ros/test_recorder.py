@@ -69,6 +69,24 @@ def test_an_episode_holds_every_message_and_reads_without_ros(topics, robot, sta
     assert len(segments(bag)) == 1
 
 
+def test_an_attempt_is_marked_failed_while_it_runs_and_after_it(topics, robot, start, tmp_path):
+    recorder = start("recorder", f"folder:={tmp_path}", "skill:=pick_cup", "min_free_mb:=0.0")
+    recorder.wait_for("press start")
+    begin(topics, recorder)
+    topics.event("fail")
+    recorder.wait_for("000000: fail at ")
+    end(topics, recorder)
+    topics.event("success")
+    recorder.wait_for("000000 is marked fail already; correct it with 'diwa annotate ")
+    recorder.forget()
+    begin(topics, recorder)
+    end(topics, recorder)
+    topics.event("fail")
+    recorder.wait_for("000001: fail at its end")
+    assert recorder.stop() == 0
+    assert [Sidecar.read(bag).outcome for bag in find_bags([tmp_path])] == ["fail", "fail"]
+
+
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_kill_9_of_the_recorder_loses_the_end_of_the_running_episode(topics, robot, start, tmp_path, storage, fault):
     settings = (f"folder:={tmp_path / 'bags'}", f"storage:={storage}", "min_free_mb:=0.0")

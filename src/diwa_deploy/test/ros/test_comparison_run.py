@@ -78,3 +78,23 @@ def test_trials_are_asked_for_judged_and_continue(open_policy, bundle, arm, doma
     assert [trial["success"] for trial in trials] == [True, False, True, False]
     assert {trial["steps"] for trial in trials} == {3}
     assert arm.violations() == 0
+
+
+def test_what_is_recorded_gets_the_operators_word_and_not_the_classifiers(
+    open_policy, bundle, topics, domain, tmp_path
+):
+    from diwa_data.recording import messages
+    from diwa_data.ros.topics import LATCHED
+
+    topics.publish(messages.RECORDING, messages.encode_string("000000"), LATCHED)
+    events = topics.subscribe(messages.EPISODE_EVENT)
+    open_policy(bundle, "max_steps:=3")
+    operator = Operator(domain, "skill:=open_drawer", "rollouts:=2", "record:=true", f"out:={tmp_path / 'c.json'}")
+    for left, answer in ((2, "y"), (1, "n")):
+        operator.answer(f"{left} to go. Reset the scene", "")
+        operator.answer("stopped: max_steps. Did it succeed?", answer)
+    assert operator.close() == 0, operator.read
+    end = time.monotonic() + 5
+    while events.count("fail") < 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert [event for event in events if event != "start"] == ["stop", "success", "stop", "fail"]
