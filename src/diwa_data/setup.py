@@ -59,6 +59,7 @@ setup(
             "teleop_node = diwa_data.ros.teleop_node:main",
             "recorder_node = diwa_data.ros.recorder_node:main",
             "camera_node = diwa_data.ros.camera_node:main",
+            "adapter_node = diwa_data.ros.adapter_node:main",
         ]
     },
 )

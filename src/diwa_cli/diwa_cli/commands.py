@@ -299,9 +299,18 @@ def compare(args: list[str]) -> int:
 
 def doctor(args: list[str]) -> int:
     from diwa_cli.doctor import doctor as examine
+    from diwa_cli.doctor import examine_robot
 
-    def command() -> int:
-        """Where each package was imported from, versions, graphics, threads, free disk."""
-        return 0 if examine() else 1
+    def command(robot: str = "", seconds: float = 3.0) -> int:
+        """Say what is installed from where, and whether this machine can do what the project needs.
+
+        With --robot it checks a robot's file, and where ROS 2 is sourced the running graph against it: topics, types,
+        rates, frames, images, transforms, gripper. It only listens: nothing moves. Exit status 1 if something is wrong.
+
+        Args:
+            robot: Your robot's .yaml file, franka or sim.
+            seconds: How long it listens to the graph.
+        """
+        return 0 if (examine_robot(robot, seconds) if robot else examine()) else 1
 
     return call(command, "doctor", args)

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
+from diwa_data.robot_config import load_robot, robot_file
+from diwa_data.view.inspect import spec_lines
+from diwa_deploy.checks import check_robot
 
 LIBRARIES = ("numpy", "scipy", "h5py", "opencv-python-headless", "rosbags", "torch", "mujoco", "safetensors", "tyro")
 
@@ -39,6 +42,23 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def examine_robot(name: str, seconds: float) -> bool:
+    """Print a line for each thing that a robot's file says; whether all of them are so. Raises `DiwaError`."""
+    if not 0.5 <= seconds <= 600.0:
+        raise DiwaError(f"--seconds is {seconds:g}; it must lie between 0.5 and 600")
+    path = robot_file(name)
+    robot = load_robot(path)
+    print(f"{'file':<20} OK   {path}")
+    print(f"{'contract':<20} OK   {'; '.join(spec_lines(robot.spec)).removeprefix('spec: ')}")
+    if importlib.util.find_spec("rclpy") is None:
+        print(f"{'graph':<20} ROS 2 is not sourced here: only the file was checked")
+        return True
+    checks = list(check_robot(robot, importlib.import_module("diwa_deploy.ros.look").look(robot, seconds)))
+    for check in checks:
+        print(f"{check.name:<20} {'OK ' if check.good else 'BAD'}  {check.text}")
+    return all(check.good for check in checks)
 
 
 PACKAGES = ("diwa_data", "diwa_sim", "diwa_learning", "diwa_deploy", "diwa_cli")

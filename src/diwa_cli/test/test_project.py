@@ -33,7 +33,7 @@ MAY_IMPORT = {
 ROS = {
     "rclpy", "rosbag2_py", "rosidl_runtime_py", "rcl_interfaces", "launch", "launch_ros", "ament_index_python",
     "action_msgs", "lifecycle_msgs", "diagnostic_msgs", "sensor_msgs", "geometry_msgs", "std_msgs", "std_srvs",
-    "diwa_interfaces", "franka_msgs", "panda_py",
+    "tf2_msgs", "diwa_interfaces", "franka_msgs", "panda_py",
 }  # fmt: skip
 ROOMS = {
     "diwa_data": ["", "teleop", "recording", "foreign", "dataset", "calvin lerobot view", "ros", "testing"],
@@ -174,7 +174,7 @@ def test_nodes_leave_the_attributes_of_rclpy_alone(path):
 
 
 STAMPED = {
-    "clock.py", "teleop_node.py", "ros_robot.py", "panda_arm_node.py", "robot_topics.py", "sim_robot_node.py",
+    "clock.py", "teleop_node.py", "ros_robot.py", "panda_arm_node.py", "adapter_node.py", "sim_robot_node.py",
     "operator_node.py", "ros.py",
 }  # fmt: skip
 """Modules that may ask the wall clock: for the stamps of what they publish, and nothing else."""

@@ -22,6 +22,7 @@ from diwa_data.pose import Pose
 from diwa_data.robot import Observation, Robot
 from diwa_data.spec import Spec
 from diwa_deploy.bundle import CARD, StartRegion, find_bundle
+from diwa_deploy.checks import Check
 from diwa_learning.agent import Agent, load_agent
 from diwa_learning.onnx_agent import Runtime, in_runtime
 
@@ -186,16 +187,6 @@ class SkillRunner:
 
 NEEDED_MB = 1000.0
 """Free disk, megabytes."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """Result of one check, shown as a line."""
-
-    name: str
-    good: bool
-    text: str
-    """The finding, and the cure if it is not good."""
 
 
 def check_machine() -> Iterator[Check]:

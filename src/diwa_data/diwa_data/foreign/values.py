@@ -166,4 +166,6 @@ def _choices(value: Any) -> str:
 
 
 def _fields(value: Any) -> list[str]:
+    if hasattr(value, "get_fields_and_field_types"):  # a message of rclpy
+        return list(value.get_fields_and_field_types())
     return list(getattr(value, "__dataclass_fields__", ()))

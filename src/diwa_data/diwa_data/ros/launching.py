@@ -117,10 +117,15 @@ def robot_parameters(robot: str) -> str:
 
 
 def robot_actions(given: Mapping[str, str], robot: str) -> list[Any]:
-    """The simulated robot, or what belongs to a real one: cameras and gripper. Its arm is the lab's own to start."""
+    """The simulated robot, or what belongs to a real one: cameras, gripper, and what stands between topics of its own.
+
+    Its arm is the lab's own to start.
+    """
     if given["robot"] == "sim":
         return [simulated_robot(given, robot)]
+    adapts = load_robot(Path(robot)).topics.adapts
     return [
+        *([kept_node("diwa_data", "adapter", robot)] if adapts else []),
         *(cameras(robot) if given["cameras"] == "true" else []),
         *(gripper(robot) if given["gripper"] == "true" else []),
     ]

@@ -19,14 +19,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 import rclpy
+from geometry_msgs.msg import TransformStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+from tf2_msgs.msg import TFMessage
 
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import CAMERAS
-from diwa_data.ros.topics import publisher, subscribe
+from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_data.testing.synthetic import JOINTS, READY, synthetic_image, synthetic_pose
 
 T = TypeVar("T")
@@ -189,6 +193,8 @@ class SyntheticRobot:
         self._topics, self._qos = topics, qos
         self.silent = set(silent)
         """Topics that are left out."""
+        self.renamed: dict[str, str] = {}
+        """Topics that have another name."""
         self.stamp_offset = 0.0
         """Added to the cameras' header stamps, seconds."""
         self.frozen_stamp: float | None = None
@@ -198,6 +204,8 @@ class SyntheticRobot:
         self.encoding = b"rgb8"
         """Encoding that its cameras name, four letters."""
         self.pose: Callable[[float], Pose] = synthetic_pose
+        self.frame = messages.BASE_FRAME
+        """Frame of its poses."""
         self.frames = 0
         self._open = True
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -216,8 +224,8 @@ class SyntheticRobot:
 
     def _frame(self, now: float, elapsed: float) -> None:
         pose = self.pose(elapsed)
-        self._send(messages.CURRENT_POSE, messages.encode_pose(pose, now))
-        self._send(messages.TARGET_POSE, messages.encode_pose(pose, now))
+        self._send(messages.CURRENT_POSE, messages.encode_pose(pose, now, self.frame))
+        self._send(messages.TARGET_POSE, messages.encode_pose(pose, now, self.frame))
         self._send(messages.JOINT_STATES, messages.encode_joints(JOINTS, READY, np.zeros(9), now))
         if self.frames % 30 == 0:
             self._send(messages.GRIPPER_COMMAND, messages.encode_float(1.0))
@@ -229,4 +237,67 @@ class SyntheticRobot:
 
     def _send(self, topic: str, data: memoryview) -> None:
         if topic not in self.silent:
-            self._topics.publish(topic, data, self._qos)
+            self._topics.publish(self.renamed.get(topic, topic), data, self._qos)
+
+
+class OtherArm:
+    """An arm with topics of its own: its pose by /tf at 60 Hz, best effort, its joints and its gripper's elsewhere."""
+
+    KNUCKLE = 0.4
+    """Radians: a Robotiq that is half open, 0.0425 m."""
+
+    def __init__(self, topics: Topics, gripper: bool = True):
+        node = topics.node
+        kinds: dict[str, tuple[Any, Any]] = {
+            "/tf": (TFMessage, qos_profile_sensor_data),
+            "/tf_static": (TFMessage, LATCHED),
+            "/ur/joint_states": (JointState, qos_profile_sensor_data),
+        }
+        kinds |= {"/gripper/joint_states": (JointState, 10)} if gripper else {}
+        self._publishers = topics.call(
+            lambda: {name: node.create_publisher(kind, name, qos) for name, (kind, qos) in kinds.items()}
+        )
+        self.silent: set[str] = set()
+        """Topics that are left out."""
+        self._mount = Pose.from_quaternion(np.array([0.0, 0.0, 0.1]), [0, 0, 1, 0])
+        self._open = True
+        self._publishers["/tf_static"].publish(TFMessage(transforms=[self._link("flange", "tool0", self._mount, 0.0)]))
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._open = False
+        self._thread.join()
+
+    def _run(self) -> None:
+        begun = time.monotonic()
+        back = self._mount.rotation.inv()
+        while self._open:
+            elapsed, now = time.monotonic() - begun, time.time()
+            tool = synthetic_pose(elapsed)
+            rotation = tool.rotation * back
+            flange = Pose(tool.position - rotation.apply(self._mount.position), rotation)
+            self._send("/tf", TFMessage(transforms=[self._link("base", "flange", flange, now)]))
+            self._send("/ur/joint_states", self._state(now, shoulder=0.1, elbow=elapsed))
+            if "/gripper/joint_states" in self._publishers:
+                self._send("/gripper/joint_states", self._state(now, knuckle=self.KNUCKLE))
+            time.sleep(1 / 60)
+
+    def _send(self, topic: str, message: Any) -> None:
+        if topic not in self.silent:
+            self._publishers[topic].publish(message)
+
+    def _link(self, parent: str, child: str, pose: Pose, now: float) -> Any:
+        link = TransformStamped()
+        link.header.frame_id, link.child_frame_id = parent, child
+        link.header.stamp.sec, link.header.stamp.nanosec = int(now), int(now % 1 * 1e9)
+        for name, value in zip("xyz", pose.position.tolist(), strict=True):
+            setattr(link.transform.translation, name, value)
+        for name, value in zip("xyzw", pose.quaternion.tolist(), strict=True):
+            setattr(link.transform.rotation, name, value)
+        return link
+
+    def _state(self, now: float, **positions: float) -> Any:
+        state = JointState(name=list(positions), position=list(positions.values()))
+        state.header.stamp.sec, state.header.stamp.nanosec = int(now), int(now % 1 * 1e9)
+        return state

@@ -21,13 +21,10 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters
 from diwa_data.ros.topics import MatchedSubscriptions, node_name
 from diwa_data.spec import Spec
-from diwa_deploy.control import Check, check_bundle, check_machine
+from diwa_deploy.checks import SLOWEST, Check, clocks
+from diwa_deploy.control import check_bundle, check_machine
 from diwa_deploy.ros.ros_robot import ArmConfig
 
-SLOWEST = 0.8
-"""Share of the declared rate below which a stream is too slow."""
-CLOCKS = 0.5
-"""Seconds between a header stamp and this machine's clock from which clocks are not the same."""
 GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
 
 
@@ -87,8 +84,8 @@ class Preflight(Node):
             return Check(topic, False, f"published by {rivals}: stop all but one")
         if rate < SLOWEST * self._rates[topic]:
             return Check(topic, False, f"{rate:.1f} Hz, not {self._rates[topic]:g}: set its publisher's rate")
-        if abs(age) > CLOCKS:
-            return Check(topic, False, f"its stamps are {age:+.2f} s off this machine's clock: run chrony on both")
+        if problem := clocks(topic, age):
+            return Check(topic, False, problem)
         try:
             self._content(topic, data, spec)
         except DiwaError as error:
