@@ -224,9 +224,10 @@ class BagMapping:
     def __post_init__(self) -> None:
         if not self.robot:
             raise DiwaError("robot is missing: name the robot and table, as your robot file does, or name that file")
-        if self.source == "demonstration":
-            if not self.skill:
-                raise DiwaError("skill is missing: demonstrations show one; play (source: play) shows none")
+        if (self.source == "play") == bool(self.skill):
+            said = f"is {self.skill!r}" if self.skill else "is missing"
+            raise DiwaError(f"skill {said}: demonstrations show one (source: demonstration), play shows none")
+        if self.skill:
             skill_name(self.skill)
         if self.success.by == "events" and self.episodes.by != "events":
             raise DiwaError(f"success is by events, so episodes must be too: they are by {self.episodes.by}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from diwa_data.files import atomic_path, require_new
-from diwa_data.foreign.mapping import FORMAT, KIND, NumberMapping
+from diwa_data.foreign.mapping import FORMAT, KIND, EpisodesMapping, NumberMapping
 from diwa_data.foreign.survey import Survey, Topic, survey
 from diwa_data.foreign.values import BOOL, GRIPPER_COMMAND, IMAGES
 from diwa_data.recording.bag_reader import find_bags, is_bag
@@ -252,15 +253,23 @@ def _number_entries(found: Survey, commands: bool) -> list[tuple[str, float, flo
                 text += f"\n  inverted: {str(closes).lower()}  # true where it closes from the threshold up"
                 opens = (topic.numbers[0] >= threshold) != closes
                 initial = f"initial: {'closed' if opens else 'open'}  # until the first message"
-                text += f"\n  {'' if topic.first > _LATE else '# '}{initial}"
+                begun = min((camera.first for camera in found.of(*IMAGES)), default=math.inf)
+                text += f"\n  {'' if topic.first > begun + _LATE else '# '}{initial}"
             entries.append((text, low, high))
     return entries
 
 
 def _episode_lines(found: Survey) -> str:
-    lines = ["episodes:", "  by: bag  # each bag is one; or gripper, gaps, events"]
-    for topic in found.topics:
-        if _EVENT.search(topic.name) and (topic.words or topic.kind == BOOL):
+    lines, success = ["episodes:"], "annotate  # what is marked afterwards; or end: each episode succeeded; or events"
+    usual, spoken = EpisodesMapping(), [topic for topic in found.topics if topic.words or topic.kind == BOOL]
+    told = [topic for topic in spoken if {usual.start, usual.stop} <= topic.words]
+    if told:
+        lines += ["  by: events  # or bag: each bag is one; or gripper, gaps", f"  topic: {told[0].name}"]
+        success = "events  # or annotate: what is marked afterwards" if usual.success in told[0].words else success
+    else:
+        lines += ["  by: bag  # each bag is one; or gripper, gaps, events"]
+    for topic in spoken:
+        if topic not in told and _EVENT.search(topic.name):
             words = ", ".join(sorted(topic.words)[:20]) or "true, false"
             lines += ["  # by: events", f"  # topic: {topic.name}  # {words}", "  # start: start\n  # stop: stop"]
-    return "\n".join([*lines, "success:", "  by: annotate  # or end: each episode succeeded; or events"])
+    return "\n".join([*lines, "success:", f"  by: {success}"])

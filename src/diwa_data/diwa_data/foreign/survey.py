@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -37,7 +38,7 @@ class Topic:
     kind: str
     count: int
     first: float = 0.0
-    """Seconds from the bag's start to the first message."""
+    """When its first message was received, seconds; infinite if that was not in the first seconds of the bag."""
     rate: float = 0.0
     """Messages per second in the first seconds."""
     problem: str = ""
@@ -110,15 +111,15 @@ def _look_at_values(reader: Reader, found: Survey, topics: dict[str, Topic]) -> 
             _note(topic, found, Message(found.path, topic.name, kind, data, at * 1e-9))
         except DiwaError as error:
             topic.problem = " ".join(str(error).split())
-    for name, each in times.items():
-        topics[name].rate = _rate(each)
-        topics[name].first = each[0] - reader.start_time * 1e-9 if each else _SECONDS
+    _note_times(topics, times)
 
 
-def _rate(times: list[float]) -> float:
-    """Of messages received at these times, per second, whatever gaps are between them."""
-    period = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    return 1 / period if period > 0 else 0.0
+def _note_times(topics: dict[str, Topic], times: dict[str, list[float]]) -> None:
+    """Take in when the messages of topics were received; rates do not count the gaps between."""
+    for name, received in times.items():
+        period = float(np.median(np.diff(received))) if len(received) > 1 else 0.0
+        topics[name].rate = 1 / period if period > 0 else 0.0
+        topics[name].first = received[0] if received else math.inf
 
 
 def _note(topic: Topic, found: Survey, message: Message) -> None:
@@ -158,8 +159,7 @@ def _look_at_cameras(reader: Reader, found: Survey, topics: dict[str, Topic]) ->
         times[connection.topic].append(at * 1e-9)
         if len(times[connection.topic]) == _FRAMES:
             break
-    for name, each in times.items():
-        topics[name].rate = _rate(each)
+    _note_times(topics, times)
     for at in np.linspace(reader.start_time, reader.end_time, _LOOKS + 1)[:-1].astype(int).tolist():
         due = {connection.topic for connection in cameras}
         for connection, _, data in read_messages(reader, cameras, LARGEST_MESSAGE, at) if due else ():

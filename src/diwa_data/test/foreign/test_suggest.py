@@ -40,8 +40,6 @@ def restless(lab: Lab):
                     data=message.data[:9],
                 ),
             )
-        elif topic == messages.EPISODE_EVENT:
-            return
         yield from lab.of(topic, message)
 
     return change
@@ -61,6 +59,7 @@ def test_a_suggestion_loads_and_builds_without_an_edit(own: Path, tmp_path: Path
         pytest.approx(0.04),
     )
     assert (mapping.record_rate, mapping.rate) == (30.0, 7.5)
+    assert (mapping.episodes.by, mapping.episodes.topic, mapping.success.by) == ("events", "/episode", "annotate")
     assert "MISSING" not in text
     assert (
         "# not used: /depth/image_raw/compressedDepth (compressed image of format '16UC1; compressedDepth png'" in text
