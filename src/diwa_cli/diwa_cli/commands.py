@@ -106,6 +106,7 @@ def annotate(args: list[str]) -> int:
         success: float | None = None,
         fail: float | None = None,
         never: bool = False,
+        mapping: Path | None = None,
         terminal: bool = False,
         port: int = 0,
     ) -> None:
@@ -119,13 +120,14 @@ def annotate(args: list[str]) -> int:
             success: Seconds from the start of one bag at which the skill was done; no page is shown.
             fail: Seconds from its start at which it had failed; no page is shown.
             never: Take the success mark of one bag back; no page is shown.
+            mapping: Mapping file that cuts bags of other recorders into episodes; without one, each bag is an attempt.
             terminal: Show the films in this terminal instead, for machines without a browser.
             port: TCP port of the page at 127.0.0.1; 0 takes any free one.
         """
         if never or success is not None or fail is not None:
-            print(annotate_bag(path, success, fail, never))
+            print(annotate_bag(path, success, fail, never, mapping))
             return
-        with Annotator(path) as annotator:
+        with Annotator(path, mapping) as annotator:
             if terminal:
                 from diwa_data.view.annotate_terminal import annotate_in_terminal
 

@@ -88,9 +88,14 @@ class ForeignBag:
         """rosbag2, and the ROS distribution where the bag names it."""
         return f"rosbag2 {self._reader.ros_distro or ''}".strip()
 
-    @cached_property
+    @property
     def attempts(self) -> list[Attempt]:
         """As `Source.attempts`. Raises `DiwaError` if nothing in the bag begins or ends one."""
+        return cuts.judged(self.recorded, read_marks(self.path), self.mapping.success)
+
+    @cached_property
+    def recorded(self) -> list[Attempt]:
+        """The attempts without what was marked beside the bag."""
         mapping = self.mapping
         if mapping.episodes.by == "events":
             events, start = list(self._events()), mapping.episodes.start
@@ -115,7 +120,7 @@ class ForeignBag:
             found = cuts.by_gaps(frames, mapping.episodes.gap)
         else:
             found = [Attempt()]
-        return cuts.judged(found, read_marks(self.path), mapping.success)
+        return found
 
     def messages(self, topics: Sequence[str]) -> Iterator[tuple[str, Sample]]:
         """As `Source.messages`."""

@@ -14,28 +14,40 @@ from typing import Any, NamedTuple, Protocol
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock
+from diwa_data.foreign.attempts import judged
+from diwa_data.foreign.bag import ForeignBag, is_foreign
+from diwa_data.foreign.mapping import BagMapping, load_mapping
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import find_bags, is_bag
+from diwa_data.recording.bag_reader import Bag, find_bags, is_bag
 from diwa_data.recording.marks import MARKS, Mark, Outcome, Verdict, read_marks, verdict, write_marks
 from diwa_data.recording.recover import annotate, reseal
-from diwa_data.recording.sidecar import SIDECAR, Sidecar
+from diwa_data.recording.sidecar import Sidecar
+from diwa_data.recording.source import Attempt as Recorded
 from diwa_data.view.film import Film, film_of, foreign_film_of, foreign_span
 
 _FILMS = 4  # that are kept in memory
 
 
-def annotate_bag(path: Path, success: float | None = None, fail: float | None = None, never: bool = False) -> str:
+def annotate_bag(
+    path: Path,
+    success: float | None = None,
+    fail: float | None = None,
+    never: bool = False,
+    mapping: Path | None = None,
+) -> str:
     """Mark one bag, ours or another recorder's, at a time in seconds since its start; a line that says how it is now.
 
-    Raises `DiwaError` as `annotate` does.
+    Raises `DiwaError` as `annotate` does, and where the mapping finds several attempts.
     """
-    if (path / SIDECAR).exists() or not is_bag(path):
+    if not is_foreign(path):
         return annotate(path, success, never, fail)
     given: dict[Outcome, float | None] = {"success": success, "fail": fail, "none": 0.0 if never else None}
     words = [(outcome, at) for outcome, at in given.items() if at is not None]
     if len(words) > 1:
         raise DiwaError("give a time of success, one of failure or --never, not both")
-    with Annotator(path) as annotator:
+    with Annotator(path, mapping) as annotator:
+        if len(annotator) > 1:
+            raise DiwaError(f"{path} holds {len(annotator)} attempts: mark each on the page, without a time here")
         entry = annotator.mark(0, *words[0]) if words else annotator.entry(0)
     shown = "no mark" if entry.at is None else f"{entry.outcome} at {entry.at:.2f} s"
     return f"{path}: {entry.seconds:.2f} s, {shown}"
@@ -88,7 +100,8 @@ class OwnAttempt:
         self.about = " ".join(str(labels[key]) for key in ("source", "skill") if labels.get(key)) or "unlabelled"
 
     def film(self) -> Film:
-        return film_of(self._bag, self.start, self.end)
+        with Bag(self._bag) as bag:
+            return film_of(bag, self.start, self.end)
 
     def state(self) -> dict[str, float | None]:
         return dict(Sidecar.read(self._bag).annotations)
@@ -113,15 +126,14 @@ class OwnAttempt:
 
 
 class ForeignAttempt:
-    """A bag of another recorder, or the part of it between two times: marks lie in a file beside the bag."""
+    """A bag of another recorder: marks lie in a file beside it."""
 
     about = "a bag of another recorder"
 
-    def __init__(self, bag: Path, name: str, span: tuple[float, float] | None = None):
-        """Raises `DiwaError` if the bag or its marks are damaged. `span`: default the whole bag."""
+    def __init__(self, bag: Path, name: str, span: tuple[float, float]):
+        """`span`: its first and last time, seconds received."""
         self.name, self._bag = name, bag
-        self.start, self.end = span or foreign_span(bag)
-        read_marks(bag)
+        self.start, self.end = span
 
     def film(self) -> Film:
         return foreign_film_of(self._bag, self.start, self.end)
@@ -140,6 +152,45 @@ class ForeignAttempt:
 
     def _is_mine(self, mark: Mark) -> bool:
         return self.start <= mark.at <= self.end
+
+
+class MappedAttempt(ForeignAttempt):
+    """An episode that a mapping file cuts out of a bag of another recorder."""
+
+    def __init__(self, bag: Path, name: str, span: tuple[float, float], mapping: BagMapping, attempt: Recorded):
+        """`span`: of the bag; `attempt`: without what was marked beside it."""
+        super().__init__(bag, name, (max(span[0], attempt.first), min(span[1], attempt.last)))
+        self.about = f"{mapping.source} {mapping.skill}".strip()
+        self._mapping, self._attempt = mapping, attempt
+
+    def film(self) -> Film:
+        with ForeignBag(self._bag, self._mapping) as bag:
+            return film_of(bag, self.start, self.end)
+
+    def verdict(self) -> Verdict:
+        """As a dataset will have it: what was marked, or else what the mapping says."""
+        (found,) = judged([self._attempt], read_marks(self._bag), self._mapping.success)
+        if found.outcome == "success" and found.success_before_end is not None:
+            return Verdict("success", max(self.start, self.end - found.success_before_end))
+        at = found.success if found.outcome == "success" else verdict(self.state()).at
+        return Verdict(found.outcome, self.end if at is None and found.outcome == "fail" else at)
+
+
+def attempts_of(bag: Path, name: str, mapping: BagMapping | None) -> list[Attempt]:
+    """Those that a bag holds. Raises `DiwaError` if it or its marks are damaged, or it lacks what the mapping names."""
+    if not is_foreign(bag):
+        return [OwnAttempt(bag, name)]
+    span, marks = foreign_span(bag), read_marks(bag)
+    if mapping is None:
+        if len(marks) > 1:
+            raise DiwaError(
+                f"{bag} has marks of {len(marks)} attempts: name the mapping file that parts it (--mapping)"
+            )
+        return [ForeignAttempt(bag, name, span)]
+    with ForeignBag(bag, mapping) as opened:
+        found = opened.recorded
+    names = [f"{name} #{number}" for number in range(len(found))] if len(found) > 1 else [name]
+    return [MappedAttempt(bag, one, span, mapping, each) for one, each in zip(names, found, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -169,19 +220,20 @@ class Annotator:
     Several threads may ask for films while one marks.
     """
 
-    def __init__(self, path: Path):
-        """Raises `DiwaError` if there is no recording, all are damaged, or another process records or marks there.
+    def __init__(self, path: Path, mapping: Path | None = None):
+        """`mapping` cuts bags of other recorders into episodes; without it each is one.
 
+        Raises `DiwaError` if there is no recording, all are damaged, or another process records or marks there.
         `problems` has a line for each recording that cannot be marked.
         """
+        mapped = load_mapping(mapping) if mapping else None
         path = Path(path).absolute()
         bags, self.folder = find_bags([path]), path.parent if is_bag(path) else path
         self.attempts: list[Attempt] = []
         self.problems: list[str] = []
         for bag in bags:
-            kind = OwnAttempt if (bag / SIDECAR).exists() else ForeignAttempt
             try:
-                self.attempts.append(kind(bag, str(bag.relative_to(self.folder))))
+                self.attempts += attempts_of(bag, str(bag.relative_to(self.folder)), mapped)
             except DiwaError as error:
                 self.problems.append(str(error))
         if not self.attempts:
@@ -218,7 +270,7 @@ class Annotator:
     def times(self, number: int) -> list[float]:
         """Times of the pictures of an attempt, seconds since its start."""
         start = self._attempt(number).start
-        return [time - start for time in self.film(number).times]
+        return [max(0.0, time - start) for time in self.film(number).times]
 
     def film(self, number: int) -> Film:
         """The pictures of an attempt, kept while they may be asked for again."""
@@ -245,7 +297,7 @@ class Annotator:
             raise DiwaError(f"{seconds:g} s is outside of {attempt.name}, which lasts {length:.2f} s")
         with self._writing:
             before = attempt.state()
-            attempt.mark(outcome, attempt.start + min(max(seconds, 0.0), length))
+            attempt.mark(outcome, min(max(attempt.start + seconds, attempt.start), attempt.end))
             self._done.append((number, seconds, before))
             return self.entry(number)
 

@@ -15,10 +15,12 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
 from diwa_data.errors import DiwaError, damage_as_error
+from diwa_data.foreign.bag import LARGEST_MESSAGE
+from diwa_data.foreign.values import IMAGES
 from diwa_data.images import decode_image, image_of
 from diwa_data.recording import messages
-from diwa_data.recording.bag_reader import Bag, open_reader, read_messages
-from diwa_data.recording.messages import decode_value
+from diwa_data.recording.bag_reader import open_reader, read_messages
+from diwa_data.recording.source import Source
 
 RATE = 7.5
 """Pictures a second, at most."""
@@ -26,9 +28,6 @@ MOST = 2000
 """Pictures of one film; a longer recording has fewer a second."""
 HEIGHT = 240
 """Largest height of a picture, pixels."""
-LARGEST = 256 << 20
-"""Bytes of a foreign bag's largest message."""
-COMPRESSED = "sensor_msgs/msg/CompressedImage"
 _QUALITY = 80  # of the jpeg, percent
 _EARLY = 0.5 / 60  # seconds by which a frame may come before it is due
 _GREY = np.full((8, 8, 3), 60, np.uint8)  # of a camera that has sent nothing yet
@@ -68,19 +67,15 @@ def strip(film: Film, count: int, height: int) -> bytes:
     return _encode(np.concatenate([_resized(picture, width, height) for picture in pictures], axis=1))
 
 
-def film_of(bag: Path, start: float, end: float) -> Film:
-    """The film of one of our bags between two times, seconds received. Raises `DiwaError` as `Bag` does."""
-    with Bag(bag) as opened:
-        cameras = {messages.image_topic(camera.name): camera for camera in opened.spec.cameras}
-        opened.require_topics(list(cameras)[:1])
-
-        def frames() -> Iterator[_Frame]:
-            for topic, sample in opened.messages(list(cameras)):
-                image = partial(decode_value, topic, sample.value, f"{bag}: {topic}")
-                yield cameras[topic].name, sample.received, image
-
-        shapes = {camera.name: camera.record_size for camera in cameras.values()}
-        return _film(shapes, frames(), start, end, str(bag))
+def film_of(source: Source, start: float, end: float) -> Film:
+    """The film of an open recording between two times, seconds received. Raises `DiwaError` if it is damaged."""
+    cameras = {messages.image_topic(camera.name): camera for camera in source.spec.cameras}
+    frames = (
+        (cameras[stream].name, sample.received, partial(source.value, stream, sample))
+        for stream, sample in source.messages(list(cameras))
+    )
+    shapes = {camera.name: camera.record_size for camera in cameras.values()}
+    return _film(shapes, frames, start, end, str(source.path))
 
 
 def foreign_span(bag: Path) -> tuple[float, float]:
@@ -95,8 +90,7 @@ def foreign_film_of(bag: Path, start: float, end: float) -> Film:
     Raises `DiwaError` if there is none, or the bag is damaged.
     """
     with damage_as_error(f"{bag} is truncated or damaged", _CURE), _opened(bag) as reader:
-        kinds = (messages.IMAGE_TYPE, COMPRESSED)
-        found = [connection for connection in reader.connections if connection.msgtype in kinds and connection.msgcount]
+        found = [each for each in reader.connections if each.msgtype in IMAGES and each.msgcount]
         shapes = {each.topic: shape for each in found if (shape := _shape(reader, each))}
         if not shapes:
             topics = ", ".join(sorted(each.topic for each in found)) or "none"
@@ -104,7 +98,7 @@ def foreign_film_of(bag: Path, start: float, end: float) -> Film:
         shown = sorted((each for each in found if each.topic in shapes), key=lambda each: (-each.msgcount, each.topic))
 
         def frames() -> Iterator[_Frame]:
-            for connection, timestamp, data in read_messages(reader, shown, LARGEST):
+            for connection, timestamp, data in read_messages(reader, shown, LARGEST_MESSAGE):
                 yield connection.topic, timestamp * 1e-9, partial(_image, data, connection.msgtype)
 
         return _film({each.topic: shapes[each.topic] for each in shown}, frames(), start, end, str(bag))
@@ -112,7 +106,7 @@ def foreign_film_of(bag: Path, start: float, end: float) -> Film:
 
 @contextmanager
 def _opened(bag: Path) -> Iterator[Reader]:
-    reader = open_reader(bag, None, LARGEST)
+    reader = open_reader(bag, None, LARGEST_MESSAGE)
     try:
         yield reader
     finally:
@@ -125,7 +119,7 @@ def _image(data: bytes, message_type: str) -> np.ndarray:
 
 def _shape(reader: Reader, connection: Connection) -> Shape | None:
     """Height and width of the first image on a connection; None if it has no colours, as depth, or is none."""
-    for _, _, data in read_messages(reader, [connection], LARGEST):
+    for _, _, data in read_messages(reader, [connection], LARGEST_MESSAGE):
         try:
             height, width, _ = _image(data, connection.msgtype).shape
         except DiwaError:

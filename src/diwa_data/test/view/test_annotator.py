@@ -20,13 +20,18 @@ from urllib.parse import urlencode
 import cv2
 import numpy as np
 import pytest
+import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import build_dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 from diwa_data.recording.marks import Mark, marks_path, read_marks
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import CameraSpec
+from diwa_data.testing.foreign import MAPPING, Lab
+from diwa_data.testing.foreign import write_foreign as foreign_copy
 from diwa_data.testing.synthetic import record_synthetic, synthetic_image
 from diwa_data.view.annotate import Annotator, annotate_bag
 from diwa_data.view.annotate_page import AnnotateServer
@@ -43,7 +48,7 @@ def folder(tmp_path, spec) -> Path:
     return tmp_path / "bags"
 
 
-def write_foreign(bag: Path, seconds: float = 3.0) -> Path:
+def write_lab(bag: Path, seconds: float = 3.0) -> Path:
     """A bag as another lab may have it: a raw and a compressed camera, depth, a stamp of 2026, and nothing of ours."""
     store, begin = messages.typestore(), 1_790_000_000
     types = store.types
@@ -138,7 +143,7 @@ def test_a_damaged_recording_is_told_and_the_others_are_marked(folder):
 
 
 def test_a_foreign_bag_is_shown_and_its_marks_lie_beside_it(tmp_path):
-    bag = write_foreign(tmp_path / "run_7")
+    bag = write_lab(tmp_path / "run_7")
     stored = {path: path.read_bytes() for path in bag.rglob("*")}
     with Annotator(tmp_path) as annotator:
         film = annotator.film(0)
@@ -159,6 +164,45 @@ def test_a_foreign_bag_is_shown_and_its_marks_lie_beside_it(tmp_path):
     assert not marks_path(bag).exists()
     with pytest.raises(DiwaError, match="not both"):
         annotate_bag(bag, success=1.0, fail=1.0)
+
+
+def test_a_mapping_parts_a_foreign_bag_and_a_dataset_follows_the_marks(tmp_path, spec):
+    """The gripper opens at 1.0 and 2.2 s: two attempts, which the mapping calls successes at their ends."""
+    plain, lab = replace(spec, scene_state=()), Lab()
+    own = record_synthetic(tmp_path / "own", plain, 3.0, DEMONSTRATION)
+
+    def change(topic, message):
+        if topic == messages.JOINT_STATES:
+            at = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+            message.position = message.position.copy()
+            message.position[-2:] = 0.01 if 0.5 < at < 1.0 or 2.0 < at < 2.2 else 0.04
+        yield from lab.of(topic, message)
+
+    bag = foreign_copy(own, tmp_path / "bags" / "run1", change=change)
+    mapping, values = tmp_path / "lab.yaml", yaml.safe_load(MAPPING)
+    values |= {"episodes": {"by": "gripper", "margin": 0.3}, "success": {"by": "end", "seconds": 0.2}}
+    values["gripper_command"] = {"open_above": 0.07, "close_below": 0.05}
+    mapping.write_text(yaml.safe_dump(values))
+    with Annotator(bag, mapping) as annotator:
+        one, two = annotator.entries()
+        assert (one.name, two.name, one.outcome, two.outcome) == ("run1 #0", "run1 #1", "success", "success")
+        assert (one.at, two.at) == (pytest.approx(one.seconds - 0.2), pytest.approx(two.seconds - 0.2))
+        assert annotator.film(1).image(0).shape == (40, 96, 3)
+        assert annotator.times(1)[0] >= 0
+        assert annotator.mark(0, "fail", one.seconds).outcome == "fail"
+        assert annotator.entry(1).outcome == "success"
+        annotator.mark(1, "success", two.seconds)
+        annotator.mark(1, "fail", 0.0)
+        assert annotator.undo().entry.at == two.seconds
+    assert [mark.event for mark in read_marks(bag)] == ["fail", "success"]
+    build_dataset([bag], tmp_path / "d.h5", DatasetConfig(workers=1), mapping=mapping)
+    failed, done = load_dataset(tmp_path / "d.h5").episodes
+    assert (failed.outcome, done.outcome) == ("fail", "success")
+    assert int(done.success.sum()) <= 1  # at the very end
+    with pytest.raises(DiwaError, match=r"run1 has marks of 2 attempts: name the mapping .*--mapping"):
+        Annotator(bag)
+    with pytest.raises(DiwaError, match="run1 holds 2 attempts: mark each on the page"):
+        annotate_bag(bag, fail=1.0, mapping=mapping)
 
 
 def test_what_is_no_bag_of_images_says_what_there_is(tmp_path):
