@@ -103,6 +103,7 @@ def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None
 
 
 def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: SimConfig) -> None:
+    shared_robot(sim)  # refuses cameras that the scene does not have before anything is written
     require_same_config(out, config, sim)
     todo = [index for index, path in enumerate(paths) if not path.exists()]
     work = partial(_record_number, out=out, config=config, sim=sim)
@@ -295,8 +296,8 @@ def _record_by_hand(paths: list[Path], out: Path, config: RecordConfig, sim: Sim
         raise DiwaError(f"{left}, or delete {unfinished_episodes(out)[0]} if nobody wants it; then record on")
     count = sum(not path.exists() for path in paths)
     with closing(open_device(config.device, config.devices, "--device scripted")) as controller:
-        require_same_config(out, config, sim)
         robot = SimulatedPanda(sim)
+        require_same_config(out, config, sim)
         with robot.window() as view, EpisodeRecorder(out, robot.spec, config.storage) as recorder:
             print(controller.instructions, flush=True)
             session, pace, feedback = HandRecording(robot, recorder, config, count), RealTime(), Feedback(controller)
