@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from diwa_cli.evaluation.dppo import DPPOJob
 from diwa_cli.evaluation.evaluate import EvaluateConfig, EvaluateJob
@@ -59,6 +59,8 @@ class Amounts:
     """Demonstrations to record of each skill."""
     rollouts: int = 200
     """Start states of final evaluations, the same for all policies."""
+    starts: Literal["tuning", "final"] = "final"
+    """Range of these start states: `final` is for a result that is told, `tuning` for all that comes before."""
     curve_rollouts: int = 20
     """Start states on which each checkpoint of a learning curve is evaluated."""
     curve_checkpoints: int = 0
@@ -182,7 +184,7 @@ def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
         "demonstrations": dataclasses.replace(record, skill=skill, episodes=c.demonstrations, tasks=()),
         "sim": dataclasses.replace(sim, objects=_each(sim.objects, brought)),
         "curve": dataclasses.replace(judged, seeds="curve", rollouts=c.curve_rollouts, videos=0),
-        "final": dataclasses.replace(judged, seeds="final", rollouts=c.rollouts, videos=c.videos),
+        "final": dataclasses.replace(judged, seeds=c.starts, rollouts=c.rollouts, videos=c.videos),
     }
     others = {name: section(kind, name) for name, kind in get_type_hints(Settings).items() if name not in own}
     learned = {name: dataclasses.replace(one, seed=seed) for name, one in others.items() if hasattr(one, "seed")}

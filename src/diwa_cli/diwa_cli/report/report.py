@@ -145,7 +145,11 @@ def evaluation_setting(run: RunFolder) -> dict[str, Any] | None:
         return None
     config = found["config"]
     first = SEEDS[config["seeds"]].start
-    return {"starts": f"{first} to {first + config['rollouts'] - 1}", "max_steps": config["max_steps"]}
+    return {
+        "range": config["seeds"],
+        "starts": f"{first} to {first + config['rollouts'] - 1}",
+        "max_steps": config["max_steps"],
+    }
 
 
 def result(found: dict[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,13 @@ def test_plan_of_two_skills_and_two_alphas():
     assert found["evaluate"]["open_drawer/seed_0/alpha_2/evaluate"] == ("open_drawer/seed_0/alpha_2/finetune",)
 
 
+def test_final_evaluations_can_begin_from_the_starts_for_tuning():
+    for starts in ("tuning", "final"):
+        found = planned(SweepConfig(skills=("open_drawer",), seeds=(0,), starts=starts))
+        judged = {phase.job.config.seeds for name, phase in found.items() if name.endswith("/evaluate")}
+        assert judged == {starts}
+
+
 def test_plan_on_the_world_model_of_another_run(tmp_path):
     config = SweepConfig(skills=("open_drawer",), seeds=(0,), world_model_of=str(tmp_path / "demo"))
     (tmp_path / "run.json").write_text(json.dumps({"config": {"sweep": {"world_model_of": str(tmp_path / "demo")}}}))
