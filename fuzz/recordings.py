@@ -134,7 +134,7 @@ def _built(path: Path) -> Any:
     return _VALID
 
 
-def _metadata(content: bytes, rng: random.Random) -> bytes:
+def bent_metadata(content: bytes, rng: random.Random) -> bytes:
     """A metadata.yaml that names files elsewhere or is damaged otherwise."""
     text = content.decode()
     name = text[text.index("relative_file_paths") :].split("- ", 1)[1].split("\n", 1)[0]
@@ -154,7 +154,7 @@ TARGETS = [
     ),
     Target("mcap_sealed_anew", _file("mcap", "*.mcap"), _sealed_anew, scramble),
     Target("db3_sealed_anew", _file("sqlite3", "*.db3"), _sealed_anew, scramble),
-    Target("metadata_sealed_anew", _file("mcap", METADATA), _sealed_anew, _metadata),
+    Target("metadata_sealed_anew", _file("mcap", METADATA), _sealed_anew, bent_metadata),
     Target("mcap_recovered", _file("mcap", "*.mcap"), _recovered, scramble, cases=100),
     Target("db3_recovered", _file("sqlite3", "*.db3"), _recovered, scramble, cases=100),
     Target("messages", _one_of_each, _decoded, scramble),

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import checkpoints
 import datasets
+import foreign
 import recordings
 from harness import BAD, OUTCOMES, Case, Target, run
 
 
 def all_targets() -> dict[str, Target]:
     """Every kind of file, by name."""
-    return {target.name: target for target in (*recordings.TARGETS, *datasets.TARGETS, *checkpoints.TARGETS)}
+    return {
+        target.name: target
+        for target in (*recordings.TARGETS, *foreign.TARGETS, *datasets.TARGETS, *checkpoints.TARGETS)
+    }
 
 
 def row(name: str, cases: list[Case]) -> dict[str, str | int]:
