@@ -19,7 +19,7 @@ from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.foreign import MAPPING, STATE, Lab, franka_state, write_foreign
 from diwa_data.testing.synthetic import record_synthetic
 
-SPEC = Spec(cameras=tuple(CameraSpec(name, record_size=(40, 48), size=(16, 16)) for name in ("static", "gripper")))
+SPEC = Spec(cameras=tuple(CameraSpec(name, record_size=(40, 48), size=(48, 48)) for name in ("static", "gripper")))
 _BY_FRAMES = MAPPING.replace("parent: base", "parent: panda_link0")
 _BY_STATE = MAPPING.replace("  parent: base\n  child: tcp\n", "  topic: /franka/state\n  field: o_t_ee\n")
 _VALID = "valid"

@@ -154,3 +154,31 @@ def test_live_and_offline_agree_and_are_causal(gaps: list[tuple[str, float]], de
     for segment in {tick.segment for tick in offline}:
         indices = [tick.index for tick in offline if tick.segment == segment]
         assert indices == list(range(len(indices)))
+
+
+def test_while_no_frame_comes_only_the_last_seconds_of_other_streams_are_kept() -> None:
+    class Image(bytes):
+        alive = 0
+
+        def __init__(self, *_: object):
+            Image.alive += 1
+
+        def __del__(self) -> None:
+            Image.alive -= 1
+
+    aligner = clock()
+    aligner.feed("gripper", Sample(1.0, 0.0, 0.0))
+    for number in range(3000):
+        aligner.feed("pose", Sample(Image(9), number / RATE, number / RATE))
+    assert Image.alive < 100
+    aligner.feed("static", Sample(0.0, 100.0, 100.0))
+    assert [tick.samples["gripper"].received for tick in aligner.advance()] == [0.0]  # a latched one is never dropped
+
+
+def test_a_restart_ends_the_segment() -> None:
+    aligner = clock()
+    first = run(stream(list(range(6))), aligner)
+    aligner.restart()
+    second = run([(name, time + 6 / RATE) for name, time in stream(list(range(5)))], aligner)
+    assert [tick.segment for tick in first + second] == [0, 0, 1, 1]
+    assert second[0].stamp == pytest.approx(6 / RATE)

@@ -31,12 +31,11 @@ def by_events(events: Sequence[Event], mapping: EpisodesMapping, success: Succes
     attempts = []
     for begin, end in pairwise([*starts, len(events)]):
         inside = events[begin + 1 : end]
-        stop = next((event.received for event in inside if event.word == mapping.stop), None)
-        if stop is None and end < len(events):
-            stop = math.nextafter(events[end].received, -math.inf)
+        last = math.nextafter(events[end].received, -math.inf) if end < len(events) else math.inf
+        last = min(last, next((event.received for event in inside if event.word == mapping.stop), math.inf))
         if any(event.word == mapping.discard for event in inside):
             continue
-        attempt = Attempt(events[begin].received, math.inf if stop is None else stop)
+        attempt = Attempt(events[begin].received, last)
         marks = [
             Mark(name, e.received) for e in inside for name in ("success", "fail") if e.word == getattr(mapping, name)
         ]

@@ -18,7 +18,7 @@ from diwa_data.files import expanded, read_bytes
 from diwa_data.manifest import require_format
 from diwa_data.robot_config import load_robot, robot_file
 from diwa_data.skills import skill_name
-from diwa_data.spec import ActionSpec, CameraSpec, Spec
+from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_network_size
 
 FORMAT = 1
 """Format number of mapping files."""
@@ -293,7 +293,8 @@ def load_mapping(path: Path) -> BagMapping:
     contract = _robot_contract(values, nested, path) if str(values.get("robot", "")).endswith((".yaml", ".yml")) else {}
     mapping = from_mapping(BagMapping, values | nested | contract, where)
     try:
-        mapping.spec  # noqa: B018  (it checks rates, names and sizes)
+        for camera in mapping.spec.cameras:
+            require_network_size(camera)
     except DiwaError as error:
         raise DiwaError(f"{where}: {error}") from error
     return mapping

@@ -32,8 +32,8 @@ format: 1
 kind: bags
 robot: panda_sim
 cameras:
-  - {name: static, topic: /front/color/image_raw/compressed, record_size: [40, 48], size: [16, 16]}
-  - {name: gripper, topic: /wrist/color/image_raw/compressed, record_size: [40, 48], size: [16, 16]}
+  - {name: static, topic: /front/color/image_raw/compressed, record_size: [40, 48], size: [48, 48]}
+  - {name: gripper, topic: /wrist/color/image_raw/compressed, record_size: [40, 48], size: [48, 48]}
 pose:
   parent: base
   child: tcp

@@ -25,7 +25,8 @@ ONE = DatasetConfig(workers=1)
 
 @pytest.fixture(scope="module")
 def plain(spec: Spec) -> Spec:
-    return dataclasses.replace(spec, scene_state=())
+    cameras = tuple(dataclasses.replace(camera, size=(48, 48)) for camera in spec.cameras)
+    return dataclasses.replace(spec, cameras=cameras, scene_state=())
 
 
 @pytest.fixture(scope="module")

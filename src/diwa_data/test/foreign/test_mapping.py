@@ -102,6 +102,7 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) 
         ({"gripper_width": None, "gripper_command": None}, r"has neither, and action: \{gripper: false\}"),
         ({"action": {"gripper": False}}, "gripper_width is given, but action.gripper is false"),
         ({"cameras": [CAMERAS[0] | {"record_size": [0, 5]}]}, "record_size is"),
+        ({"cameras": [CAMERAS[0] | {"size": [50, 50]}]}, "has size 50x50; the world model takes images of 48"),
     ],
 )  # fmt: skip
 def test_values_that_make_no_sense_are_named(tmp_path: Path, changes: dict, message: str) -> None:

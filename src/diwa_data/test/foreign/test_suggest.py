@@ -16,7 +16,7 @@ from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.foreign import Lab, write_foreign
 from diwa_data.testing.synthetic import record_synthetic
 
-SPEC = Spec(cameras=(CameraSpec("static", (40, 48), size=(16, 16)), CameraSpec("gripper", (40, 48), size=(16, 16))))
+SPEC = Spec(cameras=(CameraSpec("static", (40, 48), size=(48, 48)), CameraSpec("gripper", (40, 48), size=(48, 48))))
 
 
 @pytest.fixture(scope="module")
