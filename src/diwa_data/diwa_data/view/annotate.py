@@ -39,6 +39,9 @@ def annotate_bag(
 
     Raises `DiwaError` as `annotate` does, and where the mapping finds several attempts.
     """
+    if not is_bag(path):
+        bags = find_bags([path])
+        raise DiwaError(f"{path} holds {len(bags)} bags: name one, such as {bags[0]}, or leave the time out")
     if not is_foreign(path):
         return annotate(path, success, never, fail)
     given: dict[Outcome, float | None] = {"success": success, "fail": fail, "none": 0.0 if never else None}

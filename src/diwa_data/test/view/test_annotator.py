@@ -205,6 +205,14 @@ def test_a_mapping_parts_a_foreign_bag_and_a_dataset_follows_the_marks(tmp_path,
         annotate_bag(bag, fail=1.0, mapping=mapping)
 
 
+def test_a_time_is_of_one_bag(folder):
+    with pytest.raises(DiwaError, match=r"bags holds 3 bags: name one, such as .*000000, or leave the time out"):
+        annotate_bag(folder, success=1.0)
+    with pytest.raises(DiwaError, match="nothing does not exist"):
+        annotate_bag(folder / "nothing", success=1.0)
+    assert annotate_bag(folder / "000000", fail=1.0).endswith("fail at 1.00 s (by annotation)")
+
+
 def test_what_is_no_bag_of_images_says_what_there_is(tmp_path):
     with pytest.raises(DiwaError, match="holds no finished episode"):
         Annotator(tmp_path)

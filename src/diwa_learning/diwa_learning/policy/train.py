@@ -116,7 +116,7 @@ def imitated(recorded: Dataset, demonstrations: Dataset) -> str:
     if not failed and not unmarked:
         return ""
     said = f"policy: {len(demonstrations.episodes)} of {len(recorded.episodes)} demonstrations are imitated"
-    said += f", {failed} are left out as failed" * bool(failed)
+    said += f", {failed} left out as failed" * bool(failed)
     return said + f", {unmarked} without a mark among them ('diwa annotate' gives them one)" * bool(unmarked)
 
 

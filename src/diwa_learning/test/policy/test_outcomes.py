@@ -35,7 +35,7 @@ def test_what_failed_is_left_out_aloud(mixed):
     kept = without_failures(mixed)
     assert [episode.outcome for episode in kept.episodes] == ["success", "success", "none"]
     said = imitated(mixed, kept)
-    assert said.startswith("policy: 3 of 5 demonstrations are imitated, 2 are left out as failed, 1 without a mark ")
+    assert said.startswith("policy: 3 of 5 demonstrations are imitated, 2 left out as failed, 1 without a mark ")
     good = replace(mixed, episodes=mixed.episodes[:2])
     assert imitated(good, without_failures(good)) == ""
 
