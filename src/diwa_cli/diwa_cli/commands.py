@@ -170,6 +170,8 @@ def export_lerobot(args: list[str]) -> int:
         done = export(dataset, out, repo_id, video)
         size = f"{done.size / 1e6:,.1f} MB"
         print(f"{out}: {done.episodes} episodes, {done.frames:,} frames, {size}; tasks: {', '.join(done.tasks)}")
+        if done.left_out:
+            print(f"left out, since they are imitated there: {done.left_out} failed attempts")
         print(f"load it with LeRobotDataset({done.repo_id!r}, root={str(out)!r})")
 
     return call(command, "export-lerobot", args)

@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diwa_data.dataset.dataset import Dataset, Episode, load_dataset, open_episode
+from diwa_data.dataset.dataset import Dataset, Episode, load_dataset, open_episode, without_failures
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, folder_size, require_new, write_json
 from diwa_data.lerobot.files import (
@@ -73,11 +73,14 @@ class Export:
     """Task texts."""
     size: int
     """Bytes."""
+    left_out: int = 0
+    """Failed attempts, which nobody shall imitate."""
 
 
 def export_lerobot(path: Path, out: Path, repo_id: str = "", video: bool = False) -> Export:
     """Write the dataset `path` as the folder `out`, which must not exist; an interrupted export leaves nothing.
 
+    Failed attempts are left out: LeRobot's policies imitate whatever there is.
     `repo_id` goes into the card, by default local/<out's name>. `video` keeps the images as H.264, which is lossy, and
     not as PNG. Raises `DiwaError`.
     """
@@ -86,10 +89,12 @@ def export_lerobot(path: Path, out: Path, repo_id: str = "", video: bool = False
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise DiwaError(f"--repo-id {repo_id!r} must be user/name, of letters, digits, '.', '_' and '-'")
     require_new(out)
-    dataset = load_dataset(path, images=False)
+    recorded = load_dataset(path, images=False)
+    dataset = without_failures(recorded)
     import_arrow()
     with atomic_path(out) as folder:
-        return _write(dataset, folder, repo_id, video)
+        done = _write(dataset, folder, repo_id, video)
+    return replace(done, left_out=len(recorded.episodes) - done.episodes)
 
 
 def task_text(episode: Episode) -> str:

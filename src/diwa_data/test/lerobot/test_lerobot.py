@@ -22,6 +22,7 @@ from diwa_data.lerobot import files as lerobot_files
 from diwa_data.lerobot.export import export_lerobot
 from diwa_data.lerobot.files import FrameTables, ImageStatistics, exact, vector_statistics
 from diwa_data.spec import CameraSpec, Spec
+from diwa_data.testing.synthetic import record_synthetic
 
 STATIC, GRIPPER = "observation.images.static", "observation.images.gripper"
 
@@ -90,6 +91,16 @@ def test_rows_by_hand(parquet, built, tmp_path):
     assert numbers == {"index": 24, "episode_index": 1, "frame_index": 1, "task_index": 1}
     assert second["timestamp"] == np.float32(1 / 7.5)
     np.testing.assert_array_equal(decoded(second[STATIC]), play.images["static"][1])
+
+
+def test_failed_attempts_are_left_out(parquet, spec, tmp_path):
+    for fail in (1.0, None):
+        record_synthetic(tmp_path / "bags", spec, 1.5, {"source": "demonstration", "skill": "pick_cup"}, fail=fail)
+    build_dataset([tmp_path / "bags"], tmp_path / "d.h5", DatasetConfig(workers=1))
+    done = export_lerobot(tmp_path / "d.h5", tmp_path / "out")
+    assert (done.episodes, done.left_out, done.tasks) == (1, 1, ("pick cup",))
+    (meta,) = parquet.read_table(tmp_path / "out/meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    assert (meta["episode_index"], meta["length"]) == (0, done.frames)
 
 
 def test_metadata_by_hand(parquet, built, spec, tmp_path):
