@@ -246,7 +246,8 @@ class OtherArm:
     KNUCKLE = 0.4
     """Radians: a Robotiq that is half open, 0.0425 m."""
 
-    def __init__(self, topics: Topics, gripper: bool = True):
+    def __init__(self, topics: Topics, gripper: bool = True, pose: Callable[[float], Pose] = synthetic_pose):
+        """`pose`: where the hand is, so many seconds after the beginning."""
         node = topics.node
         kinds: dict[str, tuple[Any, Any]] = {
             "/tf": (TFMessage, qos_profile_sensor_data),
@@ -257,7 +258,7 @@ class OtherArm:
         self._publishers = topics.call(
             lambda: {name: node.create_publisher(kind, name, qos) for name, (kind, qos) in kinds.items()}
         )
-        self.silent: set[str] = set()
+        self._pose, self.silent = pose, set[str]()
         """Topics that are left out."""
         self._mount = Pose.from_quaternion(np.array([0.0, 0.0, 0.1]), [0, 0, 1, 0])
         self._open = True
@@ -274,7 +275,7 @@ class OtherArm:
         back = self._mount.rotation.inv()
         while self._open:
             elapsed, now = time.monotonic() - begun, time.time()
-            tool = synthetic_pose(elapsed)
+            tool = self._pose(elapsed)
             rotation = tool.rotation * back
             flange = Pose(tool.position - rotation.apply(self._mount.position), rotation)
             self._send("/tf", TFMessage(transforms=[self._link("base", "flange", flange, now)]))

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
 from diwa_data.images import require_record_size
+from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.recording.messages import decode_value, gripper_width, header_stamp, require_frame
 from diwa_data.recording.sidecar import TopicStatistics
@@ -52,10 +53,12 @@ class Preflight(Node):
         self._config = read_parameters(self, PreflightConfig, "arm.limits")
         spec = self._config.robot.spec
         images = {messages.image_topic(camera.name): spec.record_rate for camera in spec.cameras}
-        self._rates = images | {messages.CURRENT_POSE: spec.record_rate, messages.JOINT_STATES: spec.record_rate}
+        joints = {messages.JOINT_STATES: spec.record_rate} if spec.action.gripper else {}
+        self._rates = images | {messages.CURRENT_POSE: spec.record_rate} | joints
         self._statistics = {topic: TopicStatistics() for topic in self._rates}
         self._last: dict[str, tuple[bytes, float]] = {}
-        self._matched = MatchedSubscriptions(self, list(self._rates), self._on_message)
+        elsewhere = {messages.JOINT_STATES: self._config.robot.joint_states}
+        self._matched = MatchedSubscriptions(self, list(self._rates), self._on_message, elsewhere)
         every(self, 0.2, self._matched.update)
 
     def run(self) -> list[Check]:
@@ -101,6 +104,9 @@ class Preflight(Node):
             gripper_width(value, topic)
         elif topic == messages.CURRENT_POSE:
             require_frame(data, self._config.robot.base_frame, topic)
+            assert isinstance(value, Pose)
+            if problem := self._config.robot.start_pose.problem(value):
+                raise DiwaError(problem)
 
     def _target(self) -> Check:
         topic, publishers = messages.TARGET_POSE, self.get_publishers_info_by_topic(messages.TARGET_POSE)
