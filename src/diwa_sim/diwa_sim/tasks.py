@@ -146,17 +146,23 @@ def stacked(start: Numbers, now: Numbers) -> Any:
     return np.minimum(0.03 - aside, 0.008 - abs(now["cube_z"] - now["block_z"] - 0.045))
 
 
-def _before_the_hand(rng: np.random.Generator, config: StartConfig) -> Start:
-    return replace(any_start(rng, config), cube=lying(rng, (0.31, 0.40), (-0.13, -0.04), 0.3))
+def _free_to_push(rng: np.random.Generator, config: StartConfig) -> Start:
+    """Where the hand, wide as it is, passes between lever and open drawer."""
+    return replace(any_start(rng, config), cube=lying(rng, (0.30, 0.39), (-0.13, -0.08), 0.3))
+
+
+def _free_to_grasp(rng: np.random.Generator, config: StartConfig) -> Start:
+    """Where the hand comes down clear of lever and open drawer."""
+    return replace(any_start(rng, config), cube=lying(rng, (0.30, 0.35), (-0.13, -0.045), 0.3))
 
 
 def _beside_the_drawer(rng: np.random.Generator, config: StartConfig) -> Start:
-    return replace(any_start(rng, config, drawer=True), cube=lying(rng, (0.32, 0.40), (-0.12, -0.04), 0.3))
+    return replace(any_start(rng, config, drawer=True), cube=lying(rng, (0.30, 0.35), (-0.13, -0.05), 0.3))
 
 
 def _beside_the_block(rng: np.random.Generator, config: StartConfig) -> Start:
-    cube, block = lying(rng, (0.31, 0.40), (-0.17, -0.10), 0.3), lying(rng, (0.31, 0.40), (0.0, 0.04), 0.3)
-    return replace(any_start(rng, config), cube=cube, objects={"block": block})
+    cube, block = lying(rng, (0.30, 0.36), (-0.14, -0.09), 0.3), lying(rng, (0.30, 0.345), (0.01, 0.05), 0.3)
+    return replace(any_start(rng, config, drawer=False), cube=cube, objects={"block": block})
 
 
 def _middle_of_the_drawer(scene: Scene) -> np.ndarray:
@@ -227,11 +233,11 @@ _OURS = (
         Stroke("led", "button_top", (0, 0, 0.02), (0, 0, -0.05), (1, 0)),
         "press the button while the LED is on",
     ),
-    Task("push_cube", pushed, _before_the_hand, Push("cube", (0.16, 0, 0)), "push the red cube 10 cm away"),
+    Task("push_cube", pushed, _free_to_push, Push("cube", (0.16, 0, 0)), "push the red cube 10 cm away"),
     Task(
         "lift_cube",
         Goal("cube_z", 0.025, 0.05),
-        _before_the_hand,
+        _free_to_grasp,
         Carry("cube", surplus=0.015),
         "grasp the red cube and lift it by 5 cm",
     ),

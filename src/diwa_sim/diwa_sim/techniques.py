@@ -126,6 +126,8 @@ class Push(Technique):
     """Of the fingertips above the object's centre, metres."""
     care: float = 0.5
     """Share of the operator's usual error of aim."""
+    pace: float = 1.25
+    """Speed, as a share of the operator's usual one."""
     surplus: float = 0.01
     """Metres beyond the goal at which the operator is content."""
     misses: float = 0.35
@@ -145,10 +147,9 @@ class Push(Technique):
         """Go down behind the object and push, following it with the eyes as it slides aside."""
         way = np.array(self.way)
         ahead, error = way / np.linalg.norm(way), self.care * habits.aim + manner.slip
+        pace = self.pace * manner.pace
         entry = up(self.height) - self.behind * ahead + error
-        yield from come_in(
-            scene, lambda: scene.body(self.body).position + entry, habits, manner.pace, closed=manner.closed
-        )
+        yield from come_in(scene, lambda: scene.body(self.body).position + entry, habits, pace, closed=manner.closed)
         start, begin = scene.body(self.body).position, scene.body(self.body).position + entry
 
         def gone() -> float:
@@ -166,7 +167,7 @@ class Push(Technique):
             return self.content(scene, margin()) or bool(missed or part_done)
 
         length = float(np.linalg.norm(way)) + self.behind
-        yield from stroke(scene, goal, begin, length, enough, habits, manner.pace, manner.closed)
+        yield from stroke(scene, goal, begin, length, enough, habits, pace, manner.closed)
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,11 @@ class Carry(Technique):
         yield Reach.at(place, 0.0, closed=closed, yaw=turn, timeout=CLOSING)
         target, holding = scene.target_pose.position, {"pace": pace, "closed": closed}
 
-        def missed() -> bool:
+        def lost() -> bool:
             risen = scene.target_pose.position[2] - target[2]
-            return not manner.blind and risen > 0.04 and scene.body(self.body).position[2] - lying[2] < 0.3 * risen
+            return risen > 0.04 and scene.body(self.body).position[2] - lying[2] < 0.3 * risen
+
+        missed = lambda: lost() and not manner.blind  # noqa: E731
 
         if self.to is None:
             enough = lambda: missed() or self.content(scene, margin())  # noqa: E731
@@ -222,7 +225,7 @@ class Carry(Technique):
         put = self.to(scene) + grip
         high = np.array([target[0], target[1], max(target[2] + 0.06, put[2] + self.height)])
         yield Reach.at(high, 0.02, until=missed, **holding, yaw=turn)
-        if missed():
+        if lost():  # the blindest looks before carrying it away
             return
         there = high + manner.share * (put - high) * [1, 1, 0]
         yield Reach.at(there, 0.015, until=missed, **holding)

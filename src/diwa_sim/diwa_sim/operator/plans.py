@@ -91,7 +91,7 @@ def _task(sim: Scene, habits: Habits, rng: np.random.Generator, tasks: Sequence[
     if not ready:
         yield from _roam(sim, habits, rng)
         return
-    chosen, slip = ready[rng.integers(len(ready))], _slip(rng, rng.uniform(0.0, 2.0))
+    chosen, slip = ready[rng.integers(len(ready))], _slip(rng, max(0.0, rng.uniform(-1.0, 1.5)))
     share = rng.uniform(0.15, 0.85) if rng.random() < 0.25 else 1.0
     closed, blind = bool(rng.random() < 0.9), bool(rng.random() < 0.3)
     manner = Manner(slip, share, closed, rng.uniform(0.8, 1.3), blind)
