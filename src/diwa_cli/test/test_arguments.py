@@ -2,6 +2,7 @@
 
 import io
 import shlex
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -38,6 +39,8 @@ class Config:
     """Name."""
     inner: Inner = field(default_factory=Inner)
     """Inner."""
+    shares: MutableMapping[str, float] = field(default_factory=dict)
+    """Shares."""
 
 
 @pytest.fixture
@@ -133,10 +136,11 @@ def test_unknown_presets_keys_and_files_list_what_there_is(file, tmp_path):
         Config(),
         Config(rate=0.5, size=(3, 4, 5), name="two words", inner=Inner(9, False)),
         replace(Config(), inner=Inner(gate=False)),
+        Config(shares={"c": 2.5, "a": 1.0}),
     ],
 )
 def test_a_printed_command_line_gives_the_config_again(config, file, tmp_path):
-    source = Source("paper", file("name: other"))
+    source = Source("paper", file("name: other, shares: {a: 0.5}"))
     job = Work(Path("a"), (Path("b"), Path("c")), tmp_path / "my out", "", False, config, source)
     words = shlex.split(job.command(source))
     out = str(tmp_path / "my out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -42,7 +43,9 @@ class FinetuneConfig:
     """First iterations that train the critic alone."""
     alpha_bc: float | None = None
     """Weight of KL(pi_pre || pi_theta); None = the skill's own in `alpha_bc_of`, or else 0.05; 0 = off."""
-    alpha_bc_of: dict[str, float] = field(default_factory=dict)
+    alpha_bc_of: MutableMapping[str, float] = field(
+        default_factory=dict
+    )  # as a flag, a dict has its default's keys only
     """Skill -> its weight, for skills that need another than 0.05."""
     target_kl: float | None = None
     """KL(pi_pre || pi_theta) for which alpha_BC is set anew after every iteration; None = it stays as it is."""
