@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -31,15 +31,15 @@ from diwa_data.lerobot.folder import (
     read_lerobot,
     require_files,
 )
-from diwa_data.lerobot.frames import stored_frames, tick_frames, video_frames
+from diwa_data.lerobot.frames import Cut, stored_frames, tick_frames, video_frames
 from diwa_data.lerobot.hub import download, require_repository
 from diwa_data.lerobot.mapping import OWN, LeRobotMapping, contract, load_mapping, own_mapping, shipped
 from diwa_data.lerobot.poses import Reader, Rows, require_features
 from diwa_data.lerobot.tables import numbers, read_rows
 from diwa_data.pose import action_sequence, robot_state
+from diwa_data.recording.marks import Outcome
 from diwa_data.spec import ActionSpec, CameraSpec, Spec
 
-Outcome = Literal["success", "fail", "none"]
 CLIPPED = 0.02
 """Share of clipped actions from which on larger scales are advised."""
 
@@ -120,14 +120,6 @@ class Source:
     spec: Spec
     own: bool
     """An export of ours: its images have the network's size already."""
-
-    def fitted(self, image: np.ndarray, camera: CameraSpec, feature: str, where: str) -> np.ndarray:
-        """A frame at the network's size. Raises `DiwaError` if it is not of the size that the dataset says."""
-        size = self.features[feature].image_size
-        if image.shape[:2] != size:
-            found, said = "x".join(map(str, image.shape[:2])), "x".join(map(str, size))
-            raise DiwaError(f"{where}: {feature} has frames of {found}, but meta/info.json says {said}: {CURE}")
-        return image if self.own else preprocess(crop_for_recording(image, camera), camera)
 
 
 def choose_source(folder: LeRobotFolder, name: str) -> Source:
@@ -230,23 +222,30 @@ class LeRobotPiece:
             return self.episode.length / source.fps
         writer = EpisodeWriter(file.create_group("0"), source.spec)
         with ExitStack() as stack:
-            images = {camera.name: self._images(stack, camera.feature, table, frames) for camera in cameras}
-            specs = dict(zip(images, source.spec.cameras, strict=True))
-            features = {camera.name: camera.feature for camera in cameras}
-            for _ in frames:
-                writer.add_images(
-                    {name: source.fitted(next(images[name]), specs[name], features[name], self.name) for name in images}
-                )
+            images = [
+                self._images(stack, mapped.feature, camera, table, frames)
+                for mapped, camera in zip(cameras, source.spec.cameras, strict=True)
+            ]
+            for row in zip(*images, strict=True):
+                names = (camera.name for camera in source.spec.cameras)
+                writer.add_images(dict(zip(names, row, strict=True)))
         writer.finish(vectors, clipped, self._attributes(outcome))
         return self.episode.length / source.fps
 
-    def _images(self, stack: ExitStack, feature: str, table: Any, frames: np.ndarray) -> Iterator[np.ndarray]:
-        """The frames of a camera at the ticks, as they were recorded."""
-        if feature not in self.episode.videos:
-            return stored_frames(table.column(feature).take(frames), self.path, self.name)
-        place, source = self.episode.videos[feature], self.source
-        video = video_frames(self.path / place.file, place.start, source.fps, source.spec.rate, len(frames))
-        return stack.enter_context(video)
+    def _images(
+        self, stack: ExitStack, feature: str, camera: CameraSpec, table: Any, frames: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """A camera's images at the ticks, at the network's size."""
+        source, size = self.source, self.source.features[feature].image_size
+        if feature in self.episode.videos:
+            place = self.episode.videos[feature]
+            kept = Cut(size, None, camera.size) if source.own else Cut(size, camera.crop, camera.record_size)
+            video = video_frames(self.path / place.file, place.start, source.fps, source.spec.rate, len(frames), kept)
+            recorded = stack.enter_context(video)
+        else:
+            stored = stored_frames(table.column(feature).take(frames), size, self.path, self.name)
+            recorded = stored if source.own else (crop_for_recording(image, camera) for image in stored)
+        return recorded if source.own else (preprocess(image, camera) for image in recorded)
 
     def _vectors(
         self, reader: Reader, rows: Rows, frames: np.ndarray
@@ -280,8 +279,9 @@ class LeRobotPiece:
 
     def _attributes(self, outcome: Outcome) -> dict[str, Any]:
         source = {"source": "demonstration" if self.skill else "play", "skill": self.skill}
-        labels = source | {"task": self.episode.task, "targets": self.source.mapping.action.kind}
+        labels = source | {"task": self.episode.task}
         return source | {
+            "derived": "target_pose" if self.source.mapping.action.kind == "measured" else "",
             "bag": self.name,
             "outcome": outcome,
             "labels": json_text(labels),

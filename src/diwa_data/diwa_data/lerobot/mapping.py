@@ -14,19 +14,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from diwa_data.config import from_mapping
 from diwa_data.errors import DiwaError, unknown
-from diwa_data.files import expanded, read_bytes
+from diwa_data.files import expanded
+from diwa_data.foreign.mapping import FORMAT, read_yaml, require_kind
 from diwa_data.lerobot.folder import Feature
-from diwa_data.manifest import require_format
 from diwa_data.robot_config import load_robot, robot_file
 from diwa_data.skills import skill_name
 from diwa_data.spec import ActionSpec, CameraSpec, Spec
 
-FORMAT = 1
-"""Format number of mapping files."""
 KIND = "lerobot"
 OWN = "diwa"
 """Name of the mapping that an export of ours brings along."""
@@ -257,20 +253,12 @@ def shipped() -> list[str]:
 def load_mapping(name: str) -> LeRobotMapping:
     """A shipped mapping, or that of a YAML file. Raises `DiwaError` naming the key that is wrong."""
     path = expanded(name)
-    if path.suffix in (".yaml", ".yml"):
-        text = read_bytes(path, "name a mapping file")
-    elif name in shipped():
-        text = resources.files("diwa_data").joinpath(f"lerobot/mappings/{name}.yaml").read_bytes()
-    else:
-        raise unknown("mapping", name, [OWN, *shipped()], ", or name a .yaml file")
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DiwaError(f"{name} is not YAML ({' '.join(str(error).split())[:300]})") from error
-    if not isinstance(values, dict) or values.get("kind") != KIND:
-        found = values.get("kind") if isinstance(values, dict) else values
-        raise DiwaError(f"{name}: kind is {str(found)[:60]!r}; a mapping of LeRobot datasets has kind: {KIND}")
-    require_format(values.get("format"), FORMAT, name)
+    if path.suffix not in (".yaml", ".yml"):
+        if name not in shipped():
+            raise unknown("mapping", name, [OWN, *shipped()], ", or name a .yaml file")
+        path = Path(str(resources.files("diwa_data").joinpath(f"lerobot/mappings/{name}.yaml")))
+    values = read_yaml(path)
+    require_kind(values, KIND, name)
     if str(robot := values.get("robot", "")).endswith((".yaml", ".yml")):
         values["robot"] = str(path.parent / expanded(robot))
     return from_mapping(LeRobotMapping, values, f"{name}: mapping")
