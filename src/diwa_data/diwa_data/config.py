@@ -220,8 +220,16 @@ def require_seed(seed: int) -> None:
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
-    """Name -> entry point, of all installed packages that have some in `group`."""
-    return {entry.name: entry for entry in entry_points(group=group)}
+    """Name -> entry point, of all installed packages that have some in `group`.
+
+    Raises `DiwaError` where two of them mean different things by one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=group):
+        if (other := found.setdefault(entry.name, entry)).value != entry.value:
+            both = f"{other.value} and {entry.value}"
+            raise DiwaError(f"{group} has two entry points {entry.name!r}, {both}: uninstall one of their packages")
+    return found
 
 
 def load_object(reference: str, what: str) -> Any:

@@ -277,15 +277,25 @@ def test_a_name_that_leads_to_no_policy_is_one_line(name, tmp_path, monkeypatch)
     assert "\n" not in str(found.value)
 
 
+def install(folder, package, **policies):
+    """A package with these entry points, as far as Python is concerned."""
+    about = folder / f"{package}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = [f"{name} = {value}\n" for name, value in policies.items()]
+    (about / "entry_points.txt").write_text("".join(["[diwa.policies]\n", *lines]))
+
+
 def test_a_package_names_its_policy_by_an_entry_point(flow_policy, tmp_path, monkeypatch):
-    about = tmp_path / "lab_policies-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lab_policies\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[diwa.policies]\nflow = {flow_policy}\n")
+    install(tmp_path / "one", "lab_policies", flow=flow_policy)
+    install(tmp_path / "other", "other_policies", flow="elsewhere:Flow")
     with monkeypatch.context() as patch:
-        patch.syspath_prepend(tmp_path)
+        patch.syspath_prepend(tmp_path / "one")
         assert type(made("flow")).__name__ == "FlowPolicy"
         with pytest.raises(DiwaError, match=r"choose one of diffusion, gaussian, flow, name a class .*'flow'"):
             made("flw")
+        patch.syspath_prepend(tmp_path / "other")
+        with pytest.raises(DiwaError, match=r"two entry points 'flow', elsewhere:Flow and flow_policy:FlowPolicy: un"):
+            made("flow")
     with pytest.raises(DiwaError, match=r"unknown policy 'flow'.*install the package that brings it"):
         made("flow")
