@@ -53,7 +53,7 @@ def test_a_lab_records_builds_and_runs_with_its_own_cameras(domain, tmp_path: Pa
         assert all(bag.topics[messages.camera_info_topic(name)] == 1 for name in names)
         assert bag.sidecar.slow_cameras == {}
     build_dataset([bags], tmp_path / "d.h5", DatasetConfig(workers=1))
-    (episode,) = load_dataset(tmp_path / "d.h5", spec).episodes
+    episode = load_dataset(tmp_path / "d.h5", spec).episodes[0]
     assert {name: images.shape[1:3] for name, images in episode.images.items()} == {
         camera.name: camera.size for camera in spec.cameras
     }

@@ -17,7 +17,7 @@ from diwa_data.ros.topics import LATCHED, SENSOR, ControllerPublisher, subscribe
 from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.operator.operator import SceneMirror
 from diwa_sim.operator.plans import Performance
-from diwa_sim.scene import objects_named
+from diwa_sim.scene import SCENE_STATE, objects_named
 from diwa_sim.steps import Scene
 from diwa_sim.table import DT
 from diwa_sim.tasks import require_objects
@@ -86,7 +86,8 @@ class OperatorNode(Node):
         if self._scene is None or self._target is None:
             return
         if self._mirror is None:
-            self._mirror = SceneMirror(self._scene, self._target, self._config.robot.scene_state)
+            names = self._config.robot.scene_state or SCENE_STATE  # a real robot's file has none
+            self._mirror = SceneMirror(self._scene, self._target, names)
         self._mirror.update(self._scene, self._target)
         state = self._perform(self._performance) if self._performance else self._between(self._mirror)
         self._controller.publish(state, time.time())
