@@ -314,6 +314,8 @@ def _known_inside(kind: Any, value: Any, where: str) -> Any:
     """`value` with what `_known` makes of the dataclasses in this type: itself, one or None, or a list of them."""
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _known(kind, value, where)
+    if get_origin(kind) is tuple and isinstance(value, str):  # its letters would be the list
+        raise DiwaError(f"{where} is {value!r:.100}: write a list, as in [{value:.50}]")
     inner = [each for each in get_args(kind) if dataclasses.is_dataclass(each)]
     if not inner:
         return value

@@ -231,6 +231,8 @@ class StartPose:
     """Radians, likewise."""
 
     def __post_init__(self) -> None:
+        if not np.isfinite([*self.position, *self.quaternion, self.distance, self.angle]).all():
+            raise DiwaError(f"start_pose: position {self.position} and all the rest of it must be finite")
         if self.distance < 0 or self.angle <= 0:
             raise DiwaError(
                 f"start_pose: distance is {self.distance:g} and angle {self.angle:g}; they must be positive"

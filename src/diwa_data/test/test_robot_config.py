@@ -117,6 +117,8 @@ def test_a_file_of_what_was_read_reads_the_same(cameras: dict[str, CameraConfig]
         ({"topics": {"width": {"scale": 0.001}}, "action": {"gripper": False}}, "topics.width is given, but action"),
         ({"start_pose": {"distance": -1.0}}, "start_pose: distance is -1 and angle 0.3; they must be positive"),
         ({"start_pose": {"quaternion": [0, 0, 0, 0]}}, "has no direction"),
+        ({"start_pose": {"position": [float("nan"), 0, 0]}}, "start_pose: position .* must be finite"),
+        ({"topics": {"width": {"joints": "knuckle"}}}, r"width.joints is 'knuckle': write a list, as in \[knuckle\]"),
         ({"limits": {"max_speed": -1.0}}, "limits.max_speed is -1: it must be positive"),
         ({"limits": {"max_sped": 1.0}}, "lab.yaml: robot.limits: unknown key 'max_sped'"),
     ],

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from diwa_data.motion import MotionLimits
+from diwa_data.robot_config import RobotConfig
+from diwa_data.teleop.clutch import TeleopConfig
 
 pytestmark = pytest.mark.ros
 
@@ -71,13 +73,16 @@ def test_simulated_time_is_refused_and_the_node_ends(start, tmp_path, name):
     assert "use_sim_time is true, but ages and deadlines are those of real time" in process.wait_for("[FATAL]")
 
 
+GIVEN = ("rate:=30", "limits.max_speed:=0.1")
+
+
 @pytest.fixture
-def node(domain):
+def node(domain, request):
     import rclpy
     from rclpy.node import Node
 
-    context = rclpy.Context()
-    arguments = ["--ros-args", "-p", "rate:=30", "-p", "limits.max_speed:=0.1"]
+    context, given = rclpy.Context(), getattr(request, "param", GIVEN)
+    arguments = ["--ros-args", *(word for setting in given for word in ("-p", setting))]
     rclpy.init(args=arguments, context=context, domain_id=domain)
     made = Node("followed", context=context, automatically_declare_parameters_from_overrides=True)
     yield made
@@ -116,3 +121,28 @@ def test_timers_do_not_hear_of_the_wall_clock(node):
 
     every(node, 0.1, lambda: None)
     assert [timer.clock.clock_type for timer in node.timers] == [ClockType.STEADY_TIME]
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Parameters of a node that moves the arm."""
+
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    teleop: TeleopConfig = field(default_factory=TeleopConfig)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [("robot.limits.max_speed:=0.1", "robot.limits.max_tilt:=0.5", "teleop.limits.max_tilt:=0.9")],
+    indirect=True,
+)
+def test_the_robots_limits_hold_where_a_node_has_none_of_its_own(node):
+    from rclpy.parameter import Parameter
+
+    from diwa_data.ros.node import follow_parameters
+
+    read = follow_parameters(node, Moving, lambda: "", ("robot.",), "teleop.limits")
+    assert read().teleop.limits == MotionLimits(max_speed=0.1, max_tilt=0.9)
+    assert node.get_parameter("teleop.limits.max_speed").value == 0.1, "as ros2 param dump shows it"
+    node.set_parameters([Parameter("teleop.limits.max_speed", value=0.2)])
+    assert read().teleop.limits.max_speed == 0.2
