@@ -24,6 +24,7 @@ SPEED = 2.0
 _MARKS: dict[str, Outcome] = {"s": "success", "f": "fail", "c": "none"}
 _KEYS = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 _NAMES = {"A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end", "1~": "home", "4~": "end"}
+_HELD = 0.8  # seconds in which a key for a mark that comes again is still held, and marks no second attempt
 _TICK = 0.05  # seconds between looks at the clock while it plays
 _OPEN, _CLOSE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
@@ -160,7 +161,7 @@ def annotate_in_terminal(annotator: Annotator) -> None:
 
 
 def _loop(view: TerminalView, terminal: int) -> None:
-    last, stale = time.monotonic(), True
+    last, stale, marked = time.monotonic(), True, -_HELD
     while not view.ended:
         if stale:
             _draw(view, terminal)
@@ -172,7 +173,9 @@ def _loop(view: TerminalView, terminal: int) -> None:
             if not typed:
                 return  # it was closed
             for key in keys(typed):
-                view.press(key)
+                if key not in _MARKS or now - marked > _HELD:
+                    view.press(key)
+                marked = now if key in _MARKS else marked
             stale, now = True, time.monotonic()
         last = now
 

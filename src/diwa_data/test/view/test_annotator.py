@@ -413,8 +413,9 @@ def test_a_terminal_marks_and_ctrl_c_loses_nothing(folder):
     typist.wait_for("000000  demonstration pick_cup")
     typist.type("\x1b[F")
     typist.wait_for("paused")
-    typist.type("f")
+    typist.type("fff")  # held
     typist.wait_for("000002  demonstration pick_cup")
+    typist.type("f")
     typist.type("\x03")
     typist.wait_for("2 of 3 marked (1 succeeded, 1 failed)")
     assert typist.close() == 0
