@@ -127,8 +127,8 @@ def build_file(
     """Build the dataset `out` from `recordings`, `config.workers` at a time, and say which of them gave no episode.
 
     `more` are further settings, kept with those of `config`. Finished parts are taken up; those begun with another spec
-    or settings are refused. A complete `out` is left as it
-    is, unless spec, config or recordings (`source` says in a word what these are) differ: an error.
+    or settings are refused. A complete `out` is left as it is, unless spec, settings or recordings (`source` says in a
+    word what these are) differ: an error.
     """
     require_output(out)
     settings = dataclasses.asdict(config) | dict(more or {})

@@ -17,7 +17,7 @@ from diwa_data.foreign import attempts as cuts
 from diwa_data.foreign.feeds import CLOSE, OPEN, Chain, Commands, CommandsOfWidth, Feed, Images, Message, Numbers, Poses
 from diwa_data.foreign.mapping import BagMapping, PoseMapping
 from diwa_data.foreign.transforms import Transforms
-from diwa_data.foreign.values import IMAGES, JOINTS, TRANSFORMS, MessageType, message_type, word_in
+from diwa_data.foreign.values import IMAGES, JOINTS, STRING, TRANSFORMS, MessageType, message_type, word_in
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import METADATA, open_reader, read_messages
 from diwa_data.recording.marks import read_marks
@@ -242,7 +242,7 @@ class ForeignBag:
         before = None
         for message in self._read([self.mapping.episodes.topic]):
             word = word_in(message.decoded, self.mapping.episodes.field, message.where)
-            if message.kind.name == "std_msgs/msg/String" or word != before:
+            if message.kind.name == STRING or word != before:
                 yield cuts.Event(word, message.received)
             before = word
 
@@ -264,7 +264,7 @@ class ForeignBag:
             if topic not in topics and not (command and command.initial and topic == command.topic and topic in silent):
                 raise DiwaError(f"{where} has no message{_similar(topic, topics)}")
             if key.startswith("cameras") and topics.get(topic) not in IMAGES:
-                raise DiwaError(f"{where} is a {topics[topic]}; a camera needs {' or '.join(IMAGES)}")
+                raise DiwaError(f"{where} is a {topics.get(topic)}; a camera needs {' or '.join(IMAGES)}")
             if getattr(getattr(self.mapping, key, None), "joints", ()) and topics.get(topic, JOINTS) != JOINTS:
                 raise DiwaError(f"{where} is a {topics[topic]}; joints are those of a {JOINTS}")
         used = {*self.mapping.topics.values()}

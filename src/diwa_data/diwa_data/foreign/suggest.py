@@ -20,7 +20,9 @@ _ACT = re.compile(r"open|close|grasp", re.IGNORECASE)
 _GRIPPER = re.compile(r"gripper|hand|finger|jaw", re.IGNORECASE)
 _FINGER = re.compile(r"finger|gripper|jaw", re.IGNORECASE)
 _EVENT = re.compile(r"event|episode|record|marker|annotation", re.IGNORECASE)
-_GENERIC = {"image", "image_raw", "image_rect", "image_color", "color", "colour", "rgb", "camera", "compressed", "raw"}
+_MEASURED = re.compile(r"current|measured|state|tcp|ee_|_ee|end_effector|hand|flange", re.IGNORECASE)
+_OTHER = re.compile(r"controller|headset|vr|camera|marker|object|goal|odom", re.IGNORECASE)
+_GENERIC = re.compile(r"image.*|colou?r|rgb|camera|compressed|raw", re.IGNORECASE)
 _BASES = (r"link0$", r"base_link$", r"base$", r"world$")
 _HANDS = (
     r"tcp",
@@ -36,6 +38,7 @@ _HANDS = (
 _LATE = 1.0  # seconds after which a first command is no state that is told at the start
 _TICK = 7.5  # ticks per second of the paper's data
 _MOST = 4
+_FRAMES = 300  # that are looked through
 _SHARE_OPEN, _SHARE_CLOSED = 0.9, 0.8  # of the width's range, above and below which a gripper has been opened, closed
 
 
@@ -134,10 +137,8 @@ def _left_out(found: Survey, cameras: Sequence[Topic]) -> str:
 
 
 def _camera_name(topic: str, taken: set[str]) -> str:
-    words = [re.sub(r"\W", "_", word, flags=re.ASCII) for word in topic.strip("/").split("/")]
-    name = next(
-        (word for word in words if word not in _GENERIC and word not in RESERVED and word[:1].isalpha()), "camera"
-    )
+    words = [word for word in reversed(topic.split("/")) if word[:1].isalpha() and word not in RESERVED]
+    name = next((word for word in words if not _GENERIC.fullmatch(word)), "camera")
     found, number = name[:60], 2
     while found in taken:
         found, number = f"{name[:56]}_{number}", number + 1
@@ -147,6 +148,7 @@ def _camera_name(topic: str, taken: set[str]) -> str:
 
 def _pose_lines(found: Survey) -> str:
     topics = [topic for topic in found.topics if topic.is_pose and not _COMMAND.search(topic.name)]
+    topics.sort(key=lambda topic: (bool(_OTHER.search(topic.name)), not _MEASURED.search(topic.name)))
     frames = _frames(found)
     entries = [f"  topic: {topic.name}  # {topic.kind}, {topic.rate:.1f} Hz" for topic in topics]
     entries += [f"  parent: {_quoted(frames[0])}\n  child: {_quoted(frames[1])}  # of /tf"] if frames else []
@@ -166,10 +168,9 @@ def _first(entries: Sequence[str]) -> list[str]:
 
 def _frames(found: Survey) -> tuple[str, str] | None:
     """The frames of a base and of a hand that moves in it, by their usual names."""
-    frames = found.transforms.frames
-    roots = [frame for frame in frames if all(found.transforms.chain(frame, other) for other in frames)]
+    frames = found.transforms.frames[:_FRAMES]
     for child in _by_patterns(frames, _HANDS):
-        for parent in [*_by_patterns(frames, _BASES), *roots]:
+        for parent in [*_by_patterns(frames, _BASES), *found.transforms.roots[:_FRAMES]]:
             chain = found.transforms.chain(parent, child)
             if parent != child and chain and any(link.stamp < float("inf") for links in chain for link in links):
                 return parent, child

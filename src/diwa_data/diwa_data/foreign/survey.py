@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.foreign.bag import LARGEST_MESSAGE
 from diwa_data.foreign.feeds import Message
 from diwa_data.foreign.transforms import Transforms
-from diwa_data.foreign.values import IMAGES, JOINTS, TRANSFORMS, message_type, number_in, pose_in, word_in
+from diwa_data.foreign.values import IMAGES, JOINTS, STRING, TRANSFORMS, message_type, number_in, pose_in, word_in
 from diwa_data.images import image_of
 from diwa_data.recording.bag_reader import open_reader, read_messages
 
@@ -27,6 +28,8 @@ _FRAMES = 61  # of the camera that has the most, from which their rates are meas
 _LOOKS = 6  # pictures of a camera, spread over the bag
 _SMALL = (32, 24)  # pixels at which they are compared
 _MOST = 2000  # messages of a topic that are decoded
+_ALL = 200  # of which the first are decoded each, and the others this many nanoseconds apart
+_APART = 20_000_000
 _SKIPPED = ("rcl_interfaces/msg/Log", "rosgraph_msgs/msg/Clock", "diagnostic_msgs/msg/DiagnosticArray")
 
 
@@ -38,7 +41,7 @@ class Topic:
     kind: str
     count: int
     first: float = 0.0
-    """When its first message was received, seconds; infinite if that was not in the first seconds of the bag."""
+    """When its first message was received, seconds."""
     rate: float = 0.0
     """Messages per second in the first seconds."""
     problem: str = ""
@@ -95,23 +98,38 @@ def survey(path: Path) -> Survey:
 
 
 def _look_at_values(reader: Reader, found: Survey, topics: dict[str, Topic]) -> None:
-    """Decode the first messages of everything but images."""
+    """Decode messages of the first seconds, of everything but images; of topics that begin later, the first ones."""
     wanted = [each for each in reader.connections if each.topic in topics and each.msgtype not in IMAGES]
     times: dict[str, list[float]] = {each.topic: [] for each in wanted}
-    if not wanted:
-        return
     stop = reader.start_time + int(_SECONDS * 1e9)
-    for connection, at, data in read_messages(reader, wanted, LARGEST_MESSAGE, None, stop):
-        topic = topics[connection.topic]
-        times[topic.name].append(at * 1e-9)
-        if len(times[topic.name]) > _MOST or topic.problem or topic.kind in _SKIPPED:
+    _look(reader, wanted, stop, found, topics, times)
+    late = [each for each in wanted if not times[each.topic] and each.msgcount]
+    _look(reader, late, None, found, topics, times)
+    _note_times(topics, times)
+
+
+def _look(
+    reader: Reader,
+    connections: Sequence[Any],
+    stop: int | None,
+    found: Survey,
+    topics: dict[str, Topic],
+    times: dict[str, list[float]],
+) -> None:
+    """Decode messages received before `stop`, nanoseconds, and take in what they say and when they came."""
+    last, taken = dict.fromkeys(times, 0), dict.fromkeys(times, 0)
+    for connection, at, data in read_messages(reader, connections, LARGEST_MESSAGE, None, stop) if connections else ():
+        topic, received = topics[connection.topic], times[connection.topic]
+        received.append(at * 1e-9)
+        often = len(received) > _ALL and topic.kind not in (TRANSFORMS, STRING) and at - last[topic.name] < _APART
+        if often or taken[topic.name] == _MOST or topic.problem or topic.kind in _SKIPPED:
             continue
+        last[topic.name], taken[topic.name] = at, taken[topic.name] + 1
         try:
             kind = message_type(connection.msgtype, connection.msgdef, topic.name)
             _note(topic, found, Message(found.path, topic.name, kind, data, at * 1e-9))
         except DiwaError as error:
             topic.problem = " ".join(str(error).split())
-    _note_times(topics, times)
 
 
 def _note_times(topics: dict[str, Topic], times: dict[str, list[float]]) -> None:
@@ -130,7 +148,7 @@ def _note(topic: Topic, found: Survey, message: Message) -> None:
     elif topic.kind == JOINTS:
         for name, position in zip(value.name, value.position, strict=False):
             topic.joints.setdefault(name, []).append(float(position))
-    elif topic.kind == "std_msgs/msg/String":
+    elif topic.kind == STRING:
         topic.words.add(" ".join(word_in(value, "", topic.name).split())[:40])
     else:
         for look in (_note_number, _note_pose):

@@ -60,6 +60,11 @@ class Transforms:
         return sorted({*self._links, *(link.parent for link in self._links.values())})
 
     @property
+    def roots(self) -> list[str]:
+        """Frames that hang on no other."""
+        return sorted({link.parent for link in self._links.values()} - {*self._links})
+
+    @property
     def is_known(self) -> bool:
         """The chain is complete."""
         return bool(self._used)

@@ -18,6 +18,7 @@ from diwa_data.recording.messages import finite_pose, typestore
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 JOINTS = "sensor_msgs/msg/JointState"
 TRANSFORMS = "tf2_msgs/msg/TFMessage"
+STRING = "std_msgs/msg/String"
 BOOL = "std_msgs/msg/Bool"
 GRIPPER_COMMAND = "control_msgs/msg/GripperCommand"
 _DEFINITIONS = {GRIPPER_COMMAND: "float64 position\nfloat64 max_effort\n"}

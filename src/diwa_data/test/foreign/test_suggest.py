@@ -8,6 +8,7 @@ import pytest
 from diwa_data.dataset.align import DatasetConfig
 from diwa_data.dataset.dataset import build_dataset, load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.foreign import survey
 from diwa_data.foreign.mapping import load_mapping
 from diwa_data.foreign.suggest import suggest_mapping, write_suggestion
 from diwa_data.foreign.values import BOOL
@@ -107,6 +108,7 @@ def test_alternatives_are_comments(own: Path, tmp_path: Path) -> None:
 
     def change(topic, message):
         if topic == messages.CURRENT_POSE:
+            yield "/a/vr_controller", "geometry_msgs/msg/PoseStamped", message
             yield "/arm/current_pose", "geometry_msgs/msg/PoseStamped", message
         if topic == messages.EPISODE_EVENT:
             yield "/record/running", "std_msgs/msg/Bool", lab.message("std_msgs/msg/Bool", data=message.data == "start")
@@ -116,7 +118,8 @@ def test_alternatives_are_comments(own: Path, tmp_path: Path) -> None:
             yield from lab.of(topic, message)
 
     text = suggest_mapping(write_foreign(own, tmp_path / "run1", change=change))
-    assert "  topic: /arm/current_pose" in text
+    assert "\n  topic: /arm/current_pose" in text
+    assert "\n#  topic: /a/vr_controller" in text
     assert "#  parent: base" in text
     assert "  # topic: /record/running  # true, false" in text
     assert "# target: no commanded pose was found" in text
@@ -137,3 +140,20 @@ def test_pictures_of_a_damaged_camera_are_told(own: Path, tmp_path: Path) -> Non
 
     text = suggest_mapping(write_foreign(own, tmp_path / "run1", change=change))
     assert "# not used: /front/image_raw (image encoding 'bayer_rggb8' is a Bayer pattern" in text
+
+
+def test_a_command_that_comes_late_in_the_bag_is_found(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "_SECONDS", 0.5)
+    lab = Lab()
+
+    def change(topic, message):
+        if topic == messages.GRIPPER_COMMAND and message.data < 0:
+            yield "/gripper/close", BOOL, lab.message(BOOL, data=True)
+        elif topic != messages.GRIPPER_COMMAND:
+            yield from lab.of(topic, message)
+
+    (tmp_path / "lab.yaml").write_text(suggest_mapping(write_foreign(own, tmp_path / "run1", change=change)))
+    command = load_mapping(tmp_path / "lab.yaml").gripper_command
+    assert (command.topic, command.inverted, command.initial) == ("/gripper/close", True, "open")
