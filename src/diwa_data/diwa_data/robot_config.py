@@ -287,7 +287,7 @@ class RobotConfig:
     @classmethod
     def gathered(cls, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The `values` of a file with the sections of its cameras gathered in `cameras`; `where` names it in errors."""
-        keys, listed = {each.name for each in fields(cls)}, "cameras" in values
+        keys = {each.name for each in fields(cls)}
         names = values.get("cameras", CAMERAS)
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise DiwaError(
@@ -300,6 +300,8 @@ class RobotConfig:
                 raise DiwaError(
                     f"{where}.cameras: no camera can be called {name!r}, which is another key of robot: rename it"
                 )
+            if values.get(name) == {}:  # ROS 2 puts what follows it into it
+                raise DiwaError(f"{where}.{name} is empty, which ROS 2 misreads: leave it out to take the defaults")
             camera = from_mapping(CameraConfig, values.get(name, {}), f"{where}.{name}")
             try:
                 require_network_size(camera.spec(name))
@@ -308,8 +310,8 @@ class RobotConfig:
             cameras[name] = camera
         for key, value in values.items():
             if isinstance(value, Mapping) and key not in keys and key not in cameras:
-                cure = f"is not in cameras: [{', '.join(names)}]" if listed else "needs a list cameras: that names it"
-                raise DiwaError(f"{where}: section {key!r} {cure}; other keys: {', '.join(sorted(keys))}")
+                known = f"{', '.join(sorted(keys))}, and one for each of cameras: [{', '.join(names)}]"
+                raise DiwaError(f"{where}: unknown section {key!r}; known: {known}")
         return {key: value for key, value in values.items() if key not in cameras} | {"cameras": cameras}
 
     @staticmethod

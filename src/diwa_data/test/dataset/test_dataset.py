@@ -330,3 +330,19 @@ def test_cards(recorded: Path, built: Path, tmp_path: Path, spec: Spec) -> None:
     assert "loss: 0.5" in inspect_path(checkpoint)
     with pytest.raises(DiwaError, match="does not exist"):
         inspect_path(tmp_path / "nowhere")
+
+
+def test_a_camera_that_was_slower_than_the_contract_is_told_of(tmp_path: Path, spec: Spec, capsys) -> None:
+    bag = record_synthetic(tmp_path / "bags", spec, 4.0, {}, skip=range(1, 200, 2))
+    build_dataset([tmp_path / "bags"], tmp_path / "D.h5", ONE)
+    topic = messages.image_topic(spec.cameras[0].name)
+    said = f"{topic} came at 15.0 to 15.0 Hz in 1 of 1 bags, not at the contract's 30: its frames are old or missing"
+    assert said in capsys.readouterr().out
+    assert list(Sidecar.read(bag).slow_cameras) == [topic]
+    assert f"{topic}: 15.0" in inspect_path(tmp_path / "bags")
+    slow = dataclasses.replace(spec, record_rate=15.0)
+    record_synthetic(tmp_path / "slow", slow, 4.0, {})
+    build_dataset([tmp_path / "slow"], tmp_path / "slow.h5", ONE)
+    assert "came at" not in capsys.readouterr().out, "15 Hz is what this lab has agreed on"
+    lengths = [len(load_dataset(tmp_path / name).episodes[0]) for name in ("D.h5", "slow.h5")]
+    assert lengths[0] == lengths[1] > 25
