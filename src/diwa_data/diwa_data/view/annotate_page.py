@@ -11,6 +11,7 @@ import errno
 import json
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -190,11 +191,9 @@ def _page() -> bytes:
 
 def annotate_in_browser(annotator: Annotator, port: int) -> None:
     """Serve the page until Ctrl-C."""
-    with AnnotateServer(annotator, port) as server:
+    with AnnotateServer(annotator, port) as server, suppress(KeyboardInterrupt):
         port = server.server_address[1]
         print(f"{annotator.progress()}; open {server.url} in a browser of this machine; Ctrl-C ends it")
         print(f"from another machine, ssh -L {port}:{ADDRESS}:{port} to this one, then open it there", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print(f"\n{annotator.progress()}")
+        server.serve_forever()
+    print(f"\n{annotator.progress()}")
