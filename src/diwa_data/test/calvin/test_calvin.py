@@ -25,6 +25,7 @@ from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.images import preprocess
 from diwa_data.pose import Pose, integrate, relative_action, robot_state
+from diwa_data.skills import Goal, recorded_goal
 from diwa_data.spec import CALVIN, Spec
 from diwa_data.testing.synthetic import LED_AT, robot_observation, scene_observation, write_calvin
 from diwa_data.view.inspect import inspect_path
@@ -136,7 +137,9 @@ def test_demonstrations_are_marked_where_the_task_is_done(folder: Path, tmp_path
     import_calvin(folder, out, CalvinImportConfig(skill="open_drawer", count=2, workers=1))
     for episode in load_dataset(out).episodes:
         assert episode.attributes["skill"] == "open_drawer"
-        assert episode.attributes["labels"]["instruction"] == "please open drawer"
+        labels = episode.attributes["labels"]
+        assert labels["instruction"] == "please open drawer"
+        assert recorded_goal(labels, "open_drawer", "labels") == Goal("drawer", 0.0, 0.12)
         first = round(episode.stamp[0] * 30) % 40  # frame of its episode
         wanted = next(t for t in range(40) if scene_observation(first + t)[1] - scene_observation(first)[1] >= 0.12)
         assert episode.attributes["success_tick"] == wanted
@@ -154,6 +157,16 @@ def test_marks_of_lights_and_of_tasks_never_done(folder, tmp_path, skill, length
     (episode,) = load_dataset(tmp_path / "demos.h5").episodes
     assert (len(episode), episode.attributes["success_tick"]) == (length, mark)
     assert episode.attributes["labels"]["mark"] == how
+
+
+def test_any_annotated_task_is_a_skill(tmp_path: Path) -> None:
+    folder = write_calvin(tmp_path / "data", [20], [("lift_red_block_table", 2, 12)])
+    import_calvin(folder, tmp_path / "demos.h5", CalvinImportConfig("lift_red_block_table", count=1, workers=1))
+    (episode,) = load_dataset(tmp_path / "demos.h5").episodes
+    assert (episode.attributes["skill"], episode.attributes["success_tick"]) == ("lift_red_block_table", 10)
+    assert recorded_goal(episode.attributes["labels"], "lift_red_block_table", "labels") is None
+    with pytest.raises(DiwaError, match=r"'lift_red_block'; choose one of lift_red_block_table\. Did you mean"):
+        import_calvin(folder, tmp_path / "x.h5", CalvinImportConfig("lift_red_block", workers=1))
 
 
 def test_demonstrations_overlap_last_and_the_seed_chooses(folder: Path) -> None:

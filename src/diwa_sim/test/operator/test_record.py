@@ -15,6 +15,7 @@ from diwa_data.recording.bag_reader import find_bags, read_episode
 from diwa_data.recording.bag_writer import HIDDEN
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.recording.sidecar import Sidecar
+from diwa_data.skills import Goal, recorded_goal
 from diwa_data.teleop.clutch import MotionLimits, TeleopConfig
 from diwa_sim.operator.record import record, record_episode
 from diwa_sim.starts import StartConfig
@@ -37,6 +38,7 @@ def test_demonstrations_carry_streams_events_and_what_replay_needs(
     assert [name for name, _ in sidecar.events] == ["start", "success", "stop"]
     labels = sidecar.labels
     assert (labels["source"], labels["skill"], labels["index"]) == ("demonstration", "turn_on_led", 1)
+    assert recorded_goal(labels, "turn_on_led", "labels") == Goal("led", 0.0, 0.5)
     streams = read_episode(demonstrations[1])
     robot.reset(labels["skill"], labels["seed"])
     first = robot.observe()
