@@ -245,13 +245,14 @@ def _joints(robot: RobotConfig, graph: Graph) -> Check:
 
 def _target(robot: RobotConfig, graph: Graph) -> Check:
     topic, kind = robot.topics.target.topic or messages.TARGET_POSE, messages.TYPES[messages.TARGET_POSE]
-    rivals = ", ".join(sorted({end.node for end in graph.publishers.get(topic, []) if end.name not in MOVERS}))
+    movers = sorted({end.node for end in graph.publishers.get(topic, [])})
+    rivals = [node for node in movers if node.rpartition("/")[2] not in MOVERS] or (movers[1:] and movers)
     hearers = [end for end in graph.subscribers.get(topic, []) if end.name not in LISTENERS]
     names, problem = ", ".join(sorted({end.node for end in hearers})), graph.target
     wrong = next((end for end in hearers if end.type != kind), None)
     deaf = next((end for end in hearers if "TRANSIENT_LOCAL" in end.qos), None)
     if rivals:
-        problem = f"{topic} is published by {rivals}: an arm may ignore both; stop it"
+        problem = f"{topic} is published by {', '.join(rivals)}: an arm may ignore both; only one of ours may move it"
     elif not hearers:
         similar = graph.similar(topic, [kind])
         problem = f"nobody subscribes to {topic}: start the arm's controller, or set topics.target.topic{similar}"

@@ -98,6 +98,8 @@ def test_rivals_and_requests_that_cannot_be_met() -> None:
     assert bad(robot(), graph) == {}  # one of ours
     graph.publishers[messages.TARGET_POSE] += [End("/moveit", POSE_TYPE, QOS)]
     assert bad(robot(), graph)["target"].startswith("/diwa/target_pose is published by /moveit: an arm may ignore both")
+    graph.publishers[messages.TARGET_POSE] = [End(node, POSE_TYPE, QOS) for node in ("/teleop", "/policy")]
+    assert bad(robot(), graph)["target"].startswith("/diwa/target_pose is published by /policy, /teleop: an arm may")
     graph = healthy()
     graph.subscribers[messages.TARGET_POSE] = [End("/lab/controller", POSE_TYPE, "RELIABLE TRANSIENT_LOCAL")]
     assert "but targets are RELIABLE VOLATILE: it would hear none" in bad(robot(), graph)["target"]

@@ -231,7 +231,7 @@ def gripper(robot: str) -> list[Any]:
     if not config.action.gripper or config.topics.command.is_ours:
         return []
     if importlib.util.find_spec(package) is None:
-        cure = "source the workspace of your arm's driver, or say gripper:=false and bring your own adapter"
+        cure = "source the workspace of your arm's driver, or set topics.command in the robot file, or gripper:=false"
         return [LogInfo(msg=f"ERROR: no {package} here, the gripper will not move: {cure}")]
     return [_node("diwa_deploy", "gripper", [robot], **_AGAIN)]
 

@@ -37,7 +37,7 @@ class Look(Node):
         self._ours, self._arms = {*plain}, {*self._arm.topics, *self._target.topics}
         self._taken: dict[str, float] = {}
         topics = [*cameras, *infos, *plain, *self._arm.topics, *self._target.topics]
-        self._matched = MatchedSubscriptions(self, list(dict.fromkeys(topics)), self._on_message, newest=True)
+        self._matched = MatchedSubscriptions(self, list(dict.fromkeys(topics)), self._on_message)
         every(self, 0.2, self._matched.update)
 
     def listen(self, seconds: float) -> Graph:

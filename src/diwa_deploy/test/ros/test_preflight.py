@@ -18,7 +18,8 @@ def preflight(domain):
     def run(*settings: str) -> tuple[int, list[str]]:
         from diwa_data.testing.ros import PARAMETERS, NodeProcess
 
-        process = NodeProcess("diwa_deploy.ros.preflight", domain, *PARAMETERS, *settings)
+        own = "robot.topics.command.type:=std_msgs/msg/Float64"
+        process = NodeProcess("diwa_deploy.ros.preflight", domain, *PARAMETERS, own, *settings)
         return process.wait(60), process.said
 
     return run
@@ -31,8 +32,8 @@ def lines(said: list[str], mark: str) -> list[str]:
 def test_a_robot_that_is_ready_is_green(robot, arm, bundle, preflight):
     status, said = preflight("skill:=open_drawer", f"checkpoint:={bundle}")
     assert status == 0, said
-    assert len(lines(said, "ok")) == 8
-    assert any(messages.image_topic("static") in line and " Hz, stamped" in line for line in said)
+    assert len(lines(said, "ok")) == 10
+    assert any(messages.image_topic("static") in line and " ms old" in line for line in said)
     assert any("ms a decision" in line for line in said)
 
 
@@ -45,7 +46,7 @@ def test_what_is_missing_is_red_with_its_cure(robot, topics, bundle_of, tmp_path
     status, said = preflight("skill:=open_drawer", f"checkpoint:={other}")
     assert status == 1
     red = "\n".join(lines(said, "BAD"))
-    assert "nothing on /diwa/gripper/image" in red
+    assert "nothing came on /diwa/gripper/image, though /test" in red
     assert "its stamps are +4.0" in red
     assert "spec.robot is 'another_lab', expected 'panda'" in red
     robot.stamp_offset = 0.0
