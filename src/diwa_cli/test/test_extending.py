@@ -80,11 +80,12 @@ def a_demo(folder: Path, request: pytest.FixtureRequest) -> None:
 
 
 def their_bags(folder: Path, _: pytest.FixtureRequest) -> None:
-    """`their_bags`: two attempts as another lab records them, each in a bag of its own."""
+    """`their_bags`, two attempts as another lab records them, and `their_lerobot`, a folder of its library."""
     spec = Spec(cameras=(CameraSpec("static", (120, 160)), CameraSpec("gripper", (120, 160))))
     for name in ("run1", "run2"):
         bag = record_synthetic(folder.parent / "ours", spec, 3.0, {}, success=2.0)
         write_foreign(bag, folder / "their_bags" / name)
+    shutil.copytree(Path(__file__).parents[2] / "diwa_data/test/lerobot/v30", folder / "their_lerobot")
 
 
 GIVEN: dict[str, Callable[[Path, pytest.FixtureRequest], None]] = {
