@@ -38,10 +38,11 @@ def calibrate(args: list[str]) -> int:
 def inspect(args: list[str]) -> int:
     from diwa_cli.pipeline.bundles import bundle_card, bundles_in
     from diwa_data.errors import DiwaError
-    from diwa_data.foreign.suggest import suggest_mapping as suggest_mapping_for
+    from diwa_data.foreign.suggest import suggest_mapping as suggest_bag_mapping
     from diwa_data.foreign.suggest import write_suggestion
     from diwa_data.lerobot.card import lerobot_card
     from diwa_data.lerobot.folder import is_lerobot
+    from diwa_data.lerobot.suggest import suggest_lerobot_mapping
     from diwa_data.view.inspect import inspect_path, save_contact_sheet
 
     def command(
@@ -55,13 +56,15 @@ def inspect(args: list[str]) -> int:
         Args:
             path: What to look at.
             thumbnails: PNG file to draw a bag's frames into, with their times.
-            suggest_mapping: Print a mapping file for `diwa build-dataset --mapping` instead, for a bag of another lab.
+            suggest_mapping: Print a mapping file instead, for a bag of another lab or a LeRobot dataset.
             out: File to write that to; it must not exist.
         """
         if out and not suggest_mapping:
             raise DiwaError("--out is the file of --suggest-mapping: give both")
         if suggest_mapping:
-            print(write_suggestion(path, out) if out else suggest_mapping_for(path), end="")
+            lerobot = (suggest_lerobot_mapping, "import-lerobot FOLDER")
+            suggest, then = lerobot if is_lerobot(path) else (suggest_bag_mapping, "build-dataset BAGS")
+            print(write_suggestion(path, out, suggest, then) if out else suggest(path), end="")
             return
         if thumbnails:
             save_contact_sheet(path, thumbnails)

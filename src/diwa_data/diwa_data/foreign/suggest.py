@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from diwa_data.files import atomic_path, require_new
@@ -70,13 +70,15 @@ def suggest_mapping(path: Path) -> str:
     return "\n\n".join([parts[0] + "".join(f"\n{line}" for line in missing), *parts[1:]]) + "\n"
 
 
-def write_suggestion(path: Path, out: Path) -> str:
-    """Write the suggestion to the file `out`, which must not exist; what to do next."""
-    text = suggest_mapping(path)
+def write_suggestion(
+    path: Path, out: Path, suggest: Callable[[Path], str] = suggest_mapping, command: str = "build-dataset BAGS"
+) -> str:
+    """Write what `suggest` says of `path` to the file `out`, which must not exist; what to do next, by `command`."""
+    text = suggest(path)
     require_new(out)
     with atomic_path(out) as temporary:
         temporary.write_text(text)
-    return f"{out}: check every line, then diwa build-dataset BAGS --out D.h5 --mapping {out}\n"
+    return f"{out}: check every line, then diwa {command} --out D.h5 --mapping {out}\n"
 
 
 def foreign_card(path: Path) -> str:

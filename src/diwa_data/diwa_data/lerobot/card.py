@@ -33,7 +33,7 @@ def _advice(folder: LeRobotFolder) -> str:
         return f"mappings that fit: {', '.join(fitting)}"
     if joint_only(folder.features):
         return f"it cannot be imported. {JOINTS_ONLY}"
-    return "no shipped mapping fits: write one (docs/extending.md)"
+    return "no shipped mapping fits: --suggest-mapping writes a first one"
 
 
 def _fits(folder: LeRobotFolder, name: str) -> bool:

@@ -16,6 +16,7 @@ from diwa_data.lerobot.card import lerobot_card
 from diwa_data.lerobot.convert import LeRobotImportConfig, LeRobotPiece, import_lerobot
 from diwa_data.lerobot.export import export_lerobot
 from diwa_data.lerobot.mapping import load_mapping, shipped
+from diwa_data.lerobot.suggest import suggest_lerobot_mapping
 
 pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra `lerobot`)")
 
@@ -296,3 +297,15 @@ def test_card(tmp_path):
     assert "  observation.state: float32 [8] x y z qx qy qz qw gripper" in card
     assert "  observation.images.static: video 48x64" in card
     assert "no shipped mapping fits" in card
+
+
+def test_a_suggested_mapping_imports_as_it_is(tmp_path, mapping):
+    (tmp_path / "S.yaml").write_text(suggest_lerobot_mapping(HERE / "v30"))
+    import_lerobot(HERE / "v30", tmp_path / "S.h5", str(tmp_path / "S.yaml"), ONE)
+    import_lerobot(HERE / "v30", tmp_path / "D.h5", mapping(V30), ONE)
+    suggested, ours = (load_dataset(tmp_path / name).episodes[0] for name in ("S.h5", "D.h5"))
+    for key in ("state", "action", "success"):
+        np.testing.assert_array_equal(getattr(suggested, key), getattr(ours, key))
+    motions = yaml.safe_load(suggest_lerobot_mapping(HERE / "v21"))["action"]
+    assert (motions["kind"], motions["position"]["at"]) == ("delta", ["dx", "dy", "dz"])
+    assert (motions["rotation"]["form"], motions["gripper"]["at"]) == ("euler", ["grip"])
