@@ -101,8 +101,11 @@ class Graph:
     target: str = ""
     """Reason why our target cannot be told to the arm."""
 
-    def silence(self, topic: str, types: Sequence[str] = ()) -> str:
-        """Reason why nothing of these `types` (any, if there are none) came on a topic; empty if it did."""
+    def silence(self, topic: str, types: Sequence[str] = (), shared: bool = False) -> str:
+        """Reason why nothing of these `types` (any, if there are none) came on a topic; empty if it did.
+
+        `shared`: several nodes may publish it.
+        """
         ends, stream = self.publishers.get(topic, []), self.streams.get(topic, Stream())
         names = ", ".join(sorted({end.node for end in ends}))
         wrong = next((end.type for end in ends if types and end.type not in types), "")
@@ -113,7 +116,7 @@ class Graph:
         if wrong:
             packed = {wrong, *types} == {messages.IMAGE_TYPE, COMPRESSED_TYPE}
             return f"{topic} is a {wrong}, not a {' or '.join(types)}{': set the key compressed' if packed else ''}"
-        if "," in names and topic != messages.JOINT_STATES:
+        if "," in names and not shared:
             return f"{topic} is published by {names}: what comes is mixed; stop all but one"
         if stream.last is None:
             offers = "; ".join(f"{end.node} ({end.type}) offers {end.qos}" for end in ends)
@@ -221,7 +224,8 @@ def _place(robot: RobotConfig, pose: Pose) -> Iterator[Check]:
 def _joints(robot: RobotConfig, graph: Graph) -> Check:
     topics, told = robot.topics, graph.told.get(robot.joint_states, Stream())
     of_arm = topics.joints or ("" if topics.width.topic else messages.JOINT_STATES)
-    problem = graph.silence(of_arm, [messages.TYPES[messages.JOINT_STATES]]) if of_arm else ""
+    kinds, shared = [messages.TYPES[messages.JOINT_STATES]], topics.adapts_joints
+    problem = graph.silence(of_arm, kinds, shared) if of_arm else ""
     if not problem and topics.width.topic:
         problem = graph.silence(topics.width.topic)
     sources, width = " and ".join(filter(None, [of_arm, topics.width.topic])), ""

@@ -109,6 +109,10 @@ def test_rivals_and_requests_that_cannot_be_met() -> None:
     graph.publishers[messages.CURRENT_POSE] += [End("/other", POSE_TYPE, QOS)]
     assert "is published by /lab/driver, /other: what comes is mixed" in bad(robot(), graph)["pose"]
     graph = healthy()
+    graph.publishers[messages.JOINT_STATES] += [End("/gripper_driver", JOINTS_TYPE, QOS)]
+    assert "/joint_states is published by /gripper_driver, /lab/driver" in bad(robot(), graph)["gripper width"]
+    assert "gripper width" not in bad(robot(action={"gripper": False}), graph)
+    graph = healthy()
     graph.streams.pop(FRONT)
     assert bad(robot(), graph)["camera front"].startswith(f"nothing came on {FRONT}, though /lab/driver (sensor_msgs/")
     graph.unknown = {FRONT: "its package is not installed here"}

@@ -25,6 +25,8 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability
 """Whoever subscribes later gets the last message too."""
 SENSOR = qos_profile_sensor_data
 """Best effort: fits every publisher."""
+NEWEST = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Best effort of topics that several publish at once, such as /tf."""
 MAX_AGE = 0.1
 """Seconds without a reading after which a controller counts as lost."""
 DEPTH = 300
@@ -228,7 +230,7 @@ def _fitting(offers: Sequence[QoSProfile], newest: bool) -> QoSProfile:
     """The strongest request that every offer fulfils; with `newest` best effort, unless they are latched."""
     reliable, latched = (all(flags) for flags in zip(*map(_strength, offers), strict=True))
     if newest and not latched:
-        return SENSOR
+        return NEWEST
     return QoSProfile(
         depth=DEPTH,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
