@@ -59,8 +59,8 @@ def inspect(args: list[str]) -> int:
             suggest_mapping: Print a mapping file instead, for a bag of another lab or a LeRobot dataset.
             out: File to write that to; it must not exist.
         """
-        if out and not suggest_mapping:
-            raise DiwaError("--out is the file of --suggest-mapping: give both")
+        if (out and not suggest_mapping) or (thumbnails and suggest_mapping):
+            raise DiwaError("--out is the file of --suggest-mapping, which draws no --thumbnails")
         if suggest_mapping:
             lerobot = (suggest_lerobot_mapping, "import-lerobot FOLDER")
             suggest, then = lerobot if is_lerobot(path) else (suggest_bag_mapping, "build-dataset BAGS")
