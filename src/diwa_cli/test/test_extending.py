@@ -51,7 +51,7 @@ SECTIONS = (
     "Bags of another lab",
     "A policy class",
 )
-SECONDS = 120
+SECONDS = 300
 """Time after which a block of commands is stuck."""
 
 
