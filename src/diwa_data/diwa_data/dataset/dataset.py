@@ -198,7 +198,7 @@ class ForeignRecording(BagRecording):
 
     def build(self, file: h5py.File) -> float:
         """As `Recording.build`."""
-        with ForeignBag(self.path, self.mapping) as bag:
+        with ForeignBag(self.path, self.mapping, self.config.max_age) as bag:
             return align(bag, file, self.config)
 
 

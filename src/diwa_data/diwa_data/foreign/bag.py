@@ -29,6 +29,7 @@ from diwa_data.ticks import Sample
 LARGEST_MESSAGE = 4 * MAX_RECORD_SIZE**2 + (1 << 20)
 """Bytes of a message at most: of an image of the largest size."""
 _FRAMES = 31  # from which the rate of the first camera is measured
+_SAMPLES = 5  # from which that of another stream is
 _SLOWER = 0.9  # share of the record rate below which a camera is too slow
 _APART = 1.0  # seconds by which the clocks of two streams may differ
 _LISTED = 40  # topics in an error
@@ -40,8 +41,9 @@ class ForeignBag:
     Raises `DiwaError` if it is damaged, or lacks what the mapping names.
     """
 
-    def __init__(self, path: Path, mapping: BagMapping):
-        self.path, self.mapping, self.spec = Path(path), mapping, mapping.spec
+    def __init__(self, path: Path, mapping: BagMapping, max_age: float = math.inf):
+        """`max_age`: seconds by which a stream may be older than a frame; `require_topics` refuses slower ones."""
+        self.path, self.mapping, self.spec, self._max_age = Path(path), mapping, mapping.spec, max_age
         with self._damage_as_error():
             self._reader = open_reader(self.path, None, LARGEST_MESSAGE)
         try:
@@ -131,21 +133,15 @@ class ForeignBag:
         return self._feeds[stream].value(sample)
 
     def require_topics(self, topics: Sequence[str]) -> None:
-        """Raise `DiwaError` if a stream has no sample, the first camera is too slow, or clocks or frames differ."""
+        """Raise `DiwaError` if a stream has no sample or too few, or clocks or frames differ."""
         images = [stream for stream in topics if isinstance(self._feeds[stream], Images)]
-        frames = self._first(images, _FRAMES)
-        others = self._first([stream for stream in topics if stream not in images], 2)
-        clock = [sample.stamp for sample in frames[self.streams[0]]]
-        self._require_rate(clock)
-        delay = frames[self.streams[0]][-1].received - clock[-1]
-        for stream, samples in (frames | others).items():
-            behind = samples[-1].received - samples[-1].stamp - delay
-            if behind > _APART and not self._feeds[stream].latched:
-                raise DiwaError(
-                    f"{self.path}: header stamps of {self._origin(stream)} are {behind:.1f} s behind those of "
-                    f"{self.mapping.cameras[0].topic}: their clocks differ; set stamps: received in the mapping"
-                )
-        pose, target = (self._frame(stream, others) for stream in (messages.CURRENT_POSE, messages.TARGET_POSE))
+        found = self._first(images) | self._first([stream for stream in topics if stream not in images])
+        clock = found[self.streams[0]]
+        self._require_rate([sample.stamp for sample in clock])
+        for stream, samples in found.items():
+            if not self._feeds[stream].latched:
+                self._require_fresh(stream, samples, clock[-1].received - clock[-1].stamp)
+        pose, target = (self._frame(stream, found) for stream in (messages.CURRENT_POSE, messages.TARGET_POSE))
         if pose and target and pose != target:
             raise DiwaError(
                 f"{self.path}: {self._origin(messages.TARGET_POSE)} is in the frame {target!r}, but "
@@ -156,16 +152,37 @@ class ForeignBag:
         feed = self._feeds[stream]
         return feed.frame(found[stream][0]).lstrip("/") if stream in found and isinstance(feed, Poses | Chain) else ""
 
-    def _first(self, streams: Sequence[str], count: int) -> dict[str, list[Sample]]:
-        """The first samples of each stream, `count` of the first one unless the bag ends; the very first decoded."""
+    def _require_fresh(self, stream: str, samples: Sequence[Sample], delay: float) -> None:
+        """Raise `DiwaError` if a stream is too slow, or stamped far behind frames, which take `delay` seconds."""
+        behind = samples[-1].received - samples[-1].stamp - delay
+        if behind > _APART:
+            raise DiwaError(
+                f"{self.path}: header stamps of {self._origin(stream)} are {behind:.1f} s behind those of "
+                f"{self.mapping.cameras[0].topic}: their clocks differ; set stamps: received in the mapping"
+            )
+        times = [sample.received for sample in samples]
+        period = float(np.median(np.diff(times))) if len(times) > 1 else math.inf
+        if period > self._max_age:
+            often = f"a message every {period:.2f} s" if len(times) > 1 else "one message"
+            raise DiwaError(
+                f"{self.path}: {self._origin(stream)} has {often}, and each is too old after {self._max_age:g} s: "
+                "raise --max-age, or set latched: true in the mapping if a value holds until the next one"
+            )
+
+    def _first(self, streams: Sequence[str]) -> dict[str, list[Sample]]:
+        """The first samples of each stream, so many as tell its rate, or fewer where the bag ends; one is decoded."""
         feeds = {stream: feed for stream, feed in self._make_feeds().items() if stream in streams}
         found: dict[str, list[Sample]] = {stream: [] for stream in streams}
+        enough = {stream: 1 if feed.latched else _SAMPLES for stream, feed in feeds.items()}
+        enough |= {stream: _FRAMES for stream in streams if stream == self.streams[0]}
+        waiting = {*streams}
         for stream, sample in self._samples(feeds):
             if not found[stream]:
                 feeds[stream].value(sample)
-            if len(found[stream]) < count:
+            if stream in waiting:
                 found[stream].append(sample)
-            if all(found.values()) and len(found[streams[0]]) == count:
+                waiting -= {stream} if len(found[stream]) == enough[stream] else set()
+            if not waiting:
                 break
         for stream, samples in found.items():
             if not samples:

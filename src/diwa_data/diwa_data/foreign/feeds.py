@@ -152,10 +152,8 @@ class Chain:
 class Numbers:
     """Numbers in the messages of a topic, scaled."""
 
-    latched = False
-
     def __init__(self, mapping: NumberMapping):
-        self.mapping = mapping
+        self.mapping, self.latched = mapping, mapping.latched
         self._joints: dict[str, None] = {}
 
     def take(self, message: Message) -> Iterator[Sample]:
@@ -187,25 +185,24 @@ class Numbers:
 class Commands(Numbers):
     """Commands to the gripper: +1 opens, -1 closes."""
 
-    latched = True
-    mapping: CommandMapping
+    def __init__(self, mapping: CommandMapping):
+        super().__init__(mapping)
+        self._command, self.latched = mapping, True
 
     def value(self, sample: Sample) -> float:
         """+1 or -1; a number as value is the command before the first message."""
         if isinstance(sample.value, float):
             return sample.value
-        opens = (super().value(sample) >= self.mapping.threshold) != self.mapping.inverted
+        opens = (super().value(sample) >= self._command.threshold) != self._command.inverted
         return OPEN if opens else CLOSE
 
 
 class CommandsOfWidth(Numbers):
     """Commands as the width shows them: closed from `close_below` down, open from `open_above` up, else as before."""
 
-    latched = True
-
     def __init__(self, width: NumberMapping, command: CommandMapping):
         super().__init__(width)
-        self._command, self._now = command, 0.0
+        self._command, self._now, self.latched = command, 0.0, True
 
     def take(self, message: Message) -> Iterator[Sample]:
         for sample in super().take(message):

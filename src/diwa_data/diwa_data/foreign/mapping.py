@@ -93,6 +93,8 @@ class NumberMapping:
     """Factor, such as 0.001 of millimetres."""
     offset: float = 0.0
     """Number added after that."""
+    latched: bool = False
+    """The last number holds however old it is; commands always do."""
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.scale) and self.scale != 0, "scale", self.scale, "a number other than 0")

@@ -320,6 +320,21 @@ def test_clocks_that_differ_are_told_and_receive_times_serve(own: Path, ours: Da
     np.testing.assert_array_equal(build(bag, tmp_path, stamps="received").episodes[0].action, ours.episodes[0].action)
 
 
+def test_a_stream_that_is_too_slow_is_told_and_may_be_latched(own: Path, ours: Dataset, tmp_path: Path) -> None:
+    lab = Lab()
+
+    def change(topic, message):
+        if topic != messages.JOINT_STATES or message.header.stamp.nanosec % 500_000_000 == 0:
+            yield from lab.of(topic, message)
+
+    bag = write_foreign(own, tmp_path / "run1", change=change)
+    with pytest.raises(DiwaError, match=r"/gripper/joint_states has a message every 0\.50 s, .* after 0\.2 s: raise"):
+        build(bag, tmp_path)
+    width = yaml.safe_load(MAPPING)["gripper_width"]
+    shutil.rmtree(tmp_path / ".D.h5.parts")
+    require_equal(build(bag, tmp_path, gripper_width=width | {"latched": True}), ours)
+
+
 def test_our_own_commands_point_to_a_mapping(theirs: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DiwaError, match=r"bags of others need a mapping, which 'diwa inspect .*run1 --suggest-mapping'"
