@@ -26,6 +26,7 @@ ARGUMENTS = (
     argument("operator", "", "Who teleoperates; goes into the labels."),
     argument("episodes", "0", "Episodes of the scripted operator; 0 = until Ctrl-C."),
     argument("episode_seconds", "120.0", "Seconds of the scripted operator's play."),
+    argument("tasks", "", "Simulated tasks that it tries in play beside the paper's eight, with spaces between."),
     switch("keep_failed", "false", "Keep the scripted operator's failed tries, marked."),
     argument("min_free_mb", "1000.0", "Free disk that is kept, MB."),
 )
@@ -54,6 +55,7 @@ def _actions(given: dict[str, str]) -> list:
             raise DiwaError("device:=scripted sees only the simulated scene: use it with robot:=sim")
         numbers = {name: int(number(given, name)) for name in ("episodes", "seed")}
         numbers |= {"episode_seconds": number(given, "episode_seconds")}
-        kept = given["keep_failed"] == "true"
-        actions.append(kept_node("diwa_sim", "operator", robot, skill=skill, keep_failed=kept, **numbers))
+        kept, tasks = given["keep_failed"] == "true", given["tasks"].split()
+        more = {"tasks": tasks} if tasks else {}  # ROS has no empty lists
+        actions.append(kept_node("diwa_sim", "operator", robot, skill=skill, keep_failed=kept, **numbers, **more))
     return actions + robot_actions(given, robot)

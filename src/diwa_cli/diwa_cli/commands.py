@@ -253,11 +253,17 @@ def seal(args: list[str]) -> int:
 
 
 def skills(args: list[str]) -> int:
-    from diwa_cli.pipeline.bundles import skills_table
+    def command(tasks: bool = False) -> None:
+        """List the skills that `diwa run-skill` finds by name.
 
-    def command() -> None:
-        """List the skills that `diwa run-skill` finds by name."""
-        print(skills_table())
+        Args:
+            tasks: List the simulated tasks instead, those of installed packages too.
+        """
+        if tasks:
+            from diwa_sim.tasks import tasks_table as table
+        else:
+            from diwa_cli.pipeline.bundles import skills_table as table
+        print(table())
 
     return call(command, "skills", args)
 

@@ -272,6 +272,12 @@ def task(name: str) -> Task:
     raise unknown("simulated task", name, TASKS)
 
 
+def tasks_table() -> str:
+    """A line for each task, and one for each that cannot be used."""
+    width = max(map(len, TASKS))
+    return "\n".join([*(f"{each.name:<{width}}  {each.text}" for each in TASKS.values()), *TASKS.broken.values()])
+
+
 def require_task(name: str) -> str:
     """`name`, if the simulator has a task of that name. Raises as `task` does."""
     return task(name).name
