@@ -300,6 +300,12 @@ def test_a_film_that_cannot_be_written_fails_no_run(diwa, bundle, checkpoints, t
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["policies"]["base"]["rollouts"] == 1
 
 
+def test_tasks_are_listed_with_a_line_each(diwa):
+    ran = diwa("skills", "--tasks")
+    assert ran.status == 0
+    assert "\nlift_cube           grasp the red cube and lift it by 5 cm\n" in ran.out
+
+
 def test_inspect_shows_bundles(diwa, bundle, tmp_path):
     ran = diwa("inspect", bundle.path)
     assert ran.status == 0

@@ -300,7 +300,7 @@ def require_objects(name: str, present: Sequence[str]) -> None:
     if missing := [each for each in needed if each not in present]:
         raise DiwaError(
             f"the task {name!r} needs the object {missing[0]!r}, which this scene lacks: set sim.objects "
-            f"(--sim.objects {' '.join([*present, *missing])}) for its recordings and for play alike"
+            f"(--sim.objects {' '.join([*present, *missing])}, under ROS 2 robot.scene_state) for it and for play"
         )
 
 

@@ -78,6 +78,16 @@ def test_final_evaluations_can_begin_from_the_starts_for_tuning():
         assert judged == {starts}
 
 
+def test_play_has_tries_at_tasks_beyond_the_papers_and_every_phase_has_what_they_bring():
+    found = planned(SweepConfig(skills=("open_drawer", "lift_cube", "stack_cubes"), seeds=(0,)))
+    assert found["record_play"].job.config.tasks == ("lift_cube", "stack_cubes")
+    assert found["lift_cube/record"].job.config.tasks == ()
+    scenes = {phase.job.sim.objects for phase in found.values() if hasattr(phase.job, "sim")}
+    assert scenes == {("block",)}
+    usual = planned(SweepConfig(skills=("open_drawer",), seeds=(0,)))
+    assert usual["record_play"].job.config.tasks == usual["record_play"].job.sim.objects == ()
+
+
 def test_plan_on_the_world_model_of_another_run(tmp_path):
     config = SweepConfig(skills=("open_drawer",), seeds=(0,), world_model_of=str(tmp_path / "demo"))
     (tmp_path / "run.json").write_text(json.dumps({"config": {"sweep": {"world_model_of": str(tmp_path / "demo")}}}))
