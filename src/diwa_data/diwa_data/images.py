@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,11 +65,17 @@ def crop_for_recording(image: np.ndarray, camera: CameraSpec) -> np.ndarray:
 
     Raises `DiwaError` if the crop leaves the image.
     """
+    require_crop(camera, image.shape[:2])
     top, left, height, width = camera.crop or (0, 0, *image.shape[:2])
-    if min(top, left) < 0 or top + height > image.shape[0] or left + width > image.shape[1]:
-        size = f"{image.shape[0]}x{image.shape[1]}"
-        raise DiwaError(f"camera {camera.name!r}: crop {camera.crop} does not fit into its image of {size}")
     return _resize(image[top : top + height, left : left + width], camera.record_size)
+
+
+def require_crop(camera: CameraSpec, size: Sequence[int]) -> None:
+    """Raise `DiwaError` if the camera's crop leaves an image of this height and width."""
+    top, left, height, width = camera.crop or (0, 0, *size)
+    if min(top, left) < 0 or top + height > size[0] or left + width > size[1]:
+        there = f"{size[0]}x{size[1]}"
+        raise DiwaError(f"camera {camera.name!r}: crop {camera.crop} does not fit into its image of {there}")
 
 
 def recorded_intrinsics(matrix: np.ndarray, height: int, width: int, camera: CameraSpec) -> np.ndarray:

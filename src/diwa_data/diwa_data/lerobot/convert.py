@@ -21,7 +21,7 @@ from diwa_data.dataset.file import EpisodeWriter, open_file
 from diwa_data.dataset.parts import build_file
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import json_text, read_bytes, require_output
-from diwa_data.images import crop_for_recording, preprocess
+from diwa_data.images import crop_for_recording, preprocess, require_crop
 from diwa_data.lerobot.folder import (
     CURE,
     Feature,
@@ -142,6 +142,8 @@ def choose_source(folder: LeRobotFolder, name: str) -> Source:
         mapping = load_mapping(name).with_cameras(folder.features)
         require_features(mapping, folder)
         spec = contract(mapping, folder.robot)
+        for mapped, camera in zip(mapping.cameras, spec.cameras, strict=True):
+            require_crop(camera, folder.features[mapped.feature].image_size)
     if spec.rate > folder.fps * (1 + 1e-6):
         raise DiwaError(
             f"{folder.path} has {folder.fps:g} frames per second, fewer than the contract's {spec.rate:g} ticks: set "

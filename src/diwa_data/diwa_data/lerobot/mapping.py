@@ -202,6 +202,8 @@ class LeRobotMapping:
             skill_name(name)
         if self.skill and self.skills:
             raise DiwaError("skill and skills are both given: leave one out")
+        if self.source == "play" and (self.skill or self.skills):
+            raise DiwaError("source is play, which shows no skill: leave out skill and skills, or source")
         if bool(self.state.gripper) != bool(self.action.gripper):
             raise DiwaError("a gripper needs both state.gripper and action.gripper")
         if self.state.rotation.form == "euler_difference":

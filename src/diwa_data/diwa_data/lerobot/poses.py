@@ -53,10 +53,6 @@ def require_features(mapping: LeRobotMapping, folder: LeRobotFolder) -> None:
             feature = _feature(camera.feature, f"cameras[{number}].feature", folder)
             if not feature.is_image:
                 raise DiwaError(f"cameras[{number}].feature: {feature.name} is {feature.dtype}, no video or image")
-            (top, left, height, width), size = camera.crop, feature.image_size
-            if min(top, left) < 0 or top + height > size[0] or left + width > size[1]:
-                there = f"does not fit into its image of {size[0]}x{size[1]}"
-                raise DiwaError(f"cameras[{number}].crop: crop {camera.crop} {there}")
         for key, numbers, count in mapping.numbers():
             columns(_feature(numbers.feature, f"{key}.feature", folder), numbers, key, count)
     except DiwaError as error:

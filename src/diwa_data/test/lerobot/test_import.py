@@ -157,6 +157,17 @@ def test_targets_from_the_measured_pose(mapping, tmp_path):
     assert episode.attributes["derived"] == "target_pose"
 
 
+def test_an_arm_without_a_gripper(mapping, tmp_path):
+    values = mapping(V30, state__gripper=None, action__gripper=None)
+    import_lerobot(HERE / "v30", tmp_path / "D.h5", values, ONE)
+    dataset = load_dataset(tmp_path / "D.h5")
+    assert (dataset.spec.action_dim, dataset.episodes[0].action.shape[1], dataset.episodes[0].state.shape[1]) == (
+        6,
+        6,
+        9,
+    )
+
+
 def test_large_motions_are_told(mapping, tmp_path, capsys):
     import_lerobot(HERE / "v30", tmp_path / "D.h5", mapping(V30, action__max_pos=0.004), ONE)
     assert (
@@ -187,6 +198,7 @@ def test_large_motions_are_told(mapping, tmp_path, capsys):
         ({"action__position": None}, r"action.kind is absolute, so action.position is needed"),
         ({"rate": 30.0}, r"has 15 frames per second, fewer than the contract's 30 ticks: set rate to 15 or less"),
         ({"rate": "fast"}, r"'fast' is text to YAML, not a number"),
+        ({"source": "play", "skill": "push"}, r"source is play, which shows no skill"),
         ({"skill": "Close Drawer"}, r"'Close Drawer' cannot name a skill"),
         ({"success__feature": "next.reward"}, r"success.feature: .* no feature 'next.reward'"),
         ({"cameras__0__crop": [0, 0, 100, 96]}, r"crop \(0, 0, 100, 96\) does not fit into its image of 48x64"),
@@ -272,7 +284,7 @@ def test_the_hub_without_a_network_is_one_line(tmp_path, monkeypatch):
 
 def test_a_robot_file_gives_the_contract(mapping, tmp_path):
     robot = {"name": "lab", "action": {"max_pos": 0.05}, "cameras": ["static", "wrist"]}
-    robot |= {"static": {"record_size": [100, 100]}, "wrist": {}}
+    robot |= {"static": {"record_size": [100, 100]}, "wrist": {"record_size": [200, 200]}}
     (tmp_path / "lab.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": {"robot": robot}}}))
     values = V30 | {"robot": "lab.yaml", "cameras": [{k: c[k] for k in ("name", "feature")} for c in V30["cameras"]]}
     import_lerobot(HERE / "v30", tmp_path / "D.h5", mapping(values), ONE)
