@@ -33,7 +33,7 @@ from diwa_sim.table import SimConfig
 from diwa_sim.tasks import PAPER_TASKS, require_task, task
 
 ALL = "all"
-"""As a skill: every one."""
+"""As a skill: all of the paper."""
 STAGES = (
     "record", "build", "replay", "train_world_model", "train_ensemble", "train_policy", "train_reward", "finetune",
     "evaluate_curve", "evaluate", "dppo",
