@@ -110,6 +110,14 @@ class Layout:
         body = self.bodies[name]
         return Pose.from_quaternion(data.xpos[body].copy(), data.xquat[body][[1, 2, 3, 0]])
 
+    @staticmethod
+    def point(data: mujoco.MjData, name: str) -> np.ndarray:
+        """Position (3,) of a site. Raises `DiwaError` for one that the scene does not have."""
+        try:
+            return data.site(name).xpos.copy()
+        except KeyError as error:
+            raise DiwaError(f"the scene has no point {name!r}: {' '.join(str(error.args[0]).split())}") from error
+
 
 def _arm_meshes() -> dict[str, bytes]:
     """File name -> contents."""

@@ -331,10 +331,20 @@ def sample_start(skill: str, seed: int, config: StartConfig, objects: Sequence[s
     if seed < 0:
         raise DiwaError(f"seed {seed} must not be negative")
     rng = np.random.default_rng((seed, *_stream(require_task(skill) if skill else "")))
-    start = TASKS[skill].start(rng, config) if skill else any_start(rng, config)
-    if not isinstance(start, Start):
-        raise DiwaError(f"the start of the task {skill!r} is a {type(start).__name__}: it must draw a Start")
+    start = _drawn(TASKS[skill], rng, config) if skill else any_start(rng, config)
     return replace(start, objects=with_objects(start, objects, seed)) if objects else start
+
+
+def _drawn(task: Task, rng: np.random.Generator, config: StartConfig) -> Start:
+    """A start of a task. Raises `DiwaError` if its function fails, or what it draws is no start."""
+    with damage_as_error(f"the start of the task {task.name!r} fails", "repair the function that draws it"):
+        start = task.start(rng, config)
+        if not isinstance(start, Start):
+            raise TypeError(f"it is a {type(start).__name__} and no Start")
+        places = np.array([start.cube, *start.objects.values()], float)
+        if places.shape[1:] != (3,) or not np.isfinite([start.drawer, start.slider, start.lever, *places.flat]).all():
+            raise ValueError("cube and objects have x, y and yaw, and all numbers are finite")
+        return start
 
 
 def _stream(skill: str) -> tuple[int, ...]:

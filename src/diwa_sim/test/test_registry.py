@@ -1,6 +1,8 @@
 """Tasks of other packages: found by their entry points, refused one by one where they are wrong."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,8 +147,17 @@ def test_a_new_tasks_starts_come_from_its_name() -> None:
     np.testing.assert_array_equal(again, seeds[list(TASKS).index("lift_cube")])
 
 
-def test_a_start_of_the_wrong_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Task("it", Goal("led", 0, 0.5), lambda rng, config: (0, 1), Push("cube", (0.1, 0, 0)))
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (lambda rng, config: (0, 1), "it is a tuple and no Start"),
+        (lambda rng, config: replace(any_start(rng, config), drawer=np.nan), "all numbers are finite"),
+        (lambda rng, config: replace(any_start(rng, config), cube=np.zeros(2)), "cube and objects have x, y and yaw"),
+        (lambda rng, config: rng.dice(), "no attribute 'dice'"),
+    ],
+)
+def test_a_start_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, start: Any, said: str) -> None:
+    wrong = Task("it", Goal("led", 0, 0.5), start, Push("cube", (0.1, 0, 0)))
     monkeypatch.setattr(tasks, "TASKS", Tasks([wrong]))
-    with pytest.raises(DiwaError, match="the start of the task 'it' is a tuple"):
+    with pytest.raises(DiwaError, match=f"the start of the task 'it' fails .*{said}"):
         sample_start("it", 0, StartConfig())

@@ -126,5 +126,12 @@ def test_an_object_may_have_joints_points_and_files_of_its_own() -> None:
         load_model([pot, SceneObject("pan", mjcf, pot.assets)])
 
 
+def test_a_point_or_body_that_the_scene_lacks_is_told(furnished: SimulatedPanda) -> None:
+    with pytest.raises(DiwaError, match=r"the scene has no point 'block/top': .*drawer_handle"):
+        furnished.site("block/top")
+    with pytest.raises(DiwaError, match="unknown object of the scene 'blok'; choose one of cube, block"):
+        furnished.body("blok")
+
+
 def test_every_task_says_what_it_is() -> None:
     assert all(task.text and len(task.text) < 80 for task in TASKS.values())

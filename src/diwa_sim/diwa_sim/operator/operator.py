@@ -147,7 +147,7 @@ class SceneMirror:
 
     def site(self, name: str) -> np.ndarray:
         """Position (3,) of a named point: drawer_handle, slider_knob, lever_tip, button_top, or OBJECT/POINT."""
-        return self._data.site(name).xpos.copy()
+        return self._layout.point(self._data, name)
 
     def body(self, name: str) -> Pose:
         """Pose of the cube, or of an object by its name."""
