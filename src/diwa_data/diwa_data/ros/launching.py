@@ -64,7 +64,7 @@ DRIVERS = {
 }
 """Drivers that can be started, by the robot file's `start`."""
 SHIPPED = {"/kinect/rgb/image_raw": "kinect", "/realsense/wrist/color/image_raw": "realsense"}
-"""Topics whose driver is started without being asked for: robot files had no `start` once."""
+"""Topics whose driver is started without `start`, which robot files of 0.2 and before do not have."""
 _AGAIN_AFTER = 1.0  # seconds
 _AGAIN: dict[str, Any] = {"respawn": True, "respawn_delay": 2.0}
 
