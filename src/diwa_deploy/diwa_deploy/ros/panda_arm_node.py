@@ -83,8 +83,9 @@ class PandaArmNode(Node):
         except ModuleNotFoundError as error:
             raise DiwaError("no panda_py here: pip install panda-python (its libfranka must fit the arm)") from error
         self._panda = self._panda_py.Panda(self._config.hostname)
-        self._gripper = self._panda_py.libfranka.Gripper(self._config.hostname)
-        self._width = float(self._gripper.read_once().width)
+        has_gripper = self._config.robot.action.gripper
+        self._gripper: Any = self._panda_py.libfranka.Gripper(self._config.hostname) if has_gripper else None
+        self._width = float(self._gripper.read_once().width) if self._gripper else 0.0
         self._pose = publisher(self, messages.CURRENT_POSE)
         self._joints = publisher(self, messages.JOINT_STATES)
         self._mode = self.create_publisher(Int8, MODE, 10)
@@ -93,7 +94,8 @@ class PandaArmNode(Node):
         self._start()
         subscribe(self, messages.TARGET_POSE, self._on_target, 1, self._config.robot.base_frame)
         every(self, 0.5, self._look_around)
-        subscribe(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
+        if has_gripper:
+            subscribe(self, messages.GRIPPER_COMMAND, self._worker.command, LATCHED)
         self.create_service(Trigger, "~/recover", self._recover)
         every(self, 1.0 / self._config.rate, self._report)
         self._open = True
@@ -143,14 +145,14 @@ class PandaArmNode(Node):
         if self._margin.level == "warn":
             self.get_logger().warn(self._margin.reason, throttle_duration_sec=1.0)
         self._pose(messages.encode_pose(pose, now, self._config.robot.base_frame))
-        fingers = [self._width / 2] * 2
-        positions, velocities = np.array([*state.q, *fingers]), np.array([*state.dq, 0.0, 0.0])
-        self._joints(messages.encode_joints(JOINTS, positions, velocities, now))
+        fingers = [self._width / 2] * 2 if self._gripper else []
+        positions, velocities = np.array([*state.q, *fingers]), np.array([*state.dq, *(0.0 for _ in fingers)])
+        self._joints(messages.encode_joints(JOINTS[: len(positions)], positions, velocities, now))
         self._mode.publish(Int8(data=int(state.robot_mode.value)))
 
     def _read_width(self) -> None:
         """Reading the gripper blocks: not in the executor."""
-        while self._open:
+        while self._open and self._gripper:
             self._width = float(self._gripper.read_once().width)
             time.sleep(0.05)
 

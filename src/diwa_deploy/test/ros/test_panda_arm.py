@@ -49,12 +49,13 @@ libfranka = types.SimpleNamespace(Gripper=Gripper)
 
 
 @pytest.fixture
-def node(domain, tmp_path, monkeypatch):
+def node(domain, tmp_path, monkeypatch, request):
     from diwa_data.testing.ros import NodeProcess
 
     (tmp_path / "panda_py.py").write_text(IMITATION)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    process = NodeProcess("diwa_deploy.ros.panda_arm_node", domain, "hostname:=10.0.0.2", "worker.patience:=1.0")
+    settings = ("hostname:=10.0.0.2", "worker.patience:=1.0", *getattr(request, "param", ()))
+    process = NodeProcess("diwa_deploy.ros.panda_arm_node", domain, *settings)
     process.wait_for("started")
     yield process
     if process.running:
@@ -74,6 +75,14 @@ def test_it_follows_the_target_and_says_where_it_is(topics, node):
     assert len(poses) > 30
     assert node.stop() == 0
     assert node.said[-1] == "stopped"
+
+
+@pytest.mark.parametrize("node", [("robot.action.gripper:=false",)], indirect=True)
+def test_an_arm_without_a_gripper_says_its_joints_alone(topics, node):
+    joints = topics.subscribe(messages.JOINT_STATES)
+    time.sleep(1.0)
+    assert joints[-1].name == [f"panda_joint{number}" for number in range(1, 8)]
+    assert node.stop() == 0
 
 
 def send(topics, position: list[float], frame: str = messages.BASE_FRAME) -> None:
