@@ -36,7 +36,6 @@ def calibrate(args: list[str]) -> int:
 
 
 def inspect(args: list[str]) -> int:
-    from diwa_cli.pipeline.bundles import bundle_card, bundles_in
     from diwa_data.errors import DiwaError
     from diwa_data.foreign.suggest import suggest_mapping as suggest_bag_mapping
     from diwa_data.foreign.suggest import write_suggestion
@@ -68,12 +67,20 @@ def inspect(args: list[str]) -> int:
             return
         if thumbnails:
             save_contact_sheet(path, thumbnails)
-        bundles, card = bundles_in(path), lerobot_card if is_lerobot(path) else inspect_path
-        print("\n\n".join(map(bundle_card, bundles)) if bundles else card(path))
+        print(_bundle_cards(path) or (lerobot_card if is_lerobot(path) else inspect_path)(path))
         if thumbnails:
             print(f"thumbnails: {thumbnails}")
 
     return call(command, "inspect", args)
+
+
+def _bundle_cards(path: Path) -> str:
+    """Cards of the skill bundles at `path`; empty if there are none, which is seen without the seconds of torch."""
+    if not any(any(path.glob(pattern)) for pattern in ("card.json", "*/card.json")):
+        return ""
+    from diwa_cli.pipeline.bundles import bundle_card, bundles_in
+
+    return "\n\n".join(map(bundle_card, bundles_in(path)))
 
 
 def view(args: list[str]) -> int:
