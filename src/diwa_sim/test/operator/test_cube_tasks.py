@@ -58,10 +58,10 @@ def test_goals_judge_the_change_since_the_reset(task: str, begun: dict, done: di
 
 
 def perform(
-    robot: SimulatedPanda, skill: str, seed: int, **play: object
+    robot: SimulatedPanda, skill: str, seed: int, tasks: tuple[str, ...] = ()
 ) -> tuple[Performance, np.ndarray, list[float]]:
     """A performance through the real clutch: it, the scene states (T, N) and the gripper's widths when closed."""
-    performance = Performance(robot, skill, 30.0, np.random.default_rng((7, seed)), **play)  # type: ignore[arg-type]
+    performance = Performance(robot, skill, 30.0, np.random.default_rng((7, seed)), tasks, 1.0)
     teleoperator = Teleoperator(robot.spec, TeleopConfig())
     teleoperator.reset(robot.target_pose, 1.0)
     states, held = [], []
