@@ -213,7 +213,7 @@ def similar_topics(node: Node, topic: str) -> str:
     """The end of a sentence about a topic that nobody publishes: what may be meant; empty if it is published."""
     if node.count_publishers(topic):
         return ""
-    names = [name for name, _ in node.get_topic_names_and_types() if node.count_publishers(name)]
+    names = [name for name, _ in node.get_topic_names_and_types() if other_publishers(node, name)]
     similar = get_close_matches(topic, names, n=3)
     return f"; similar ones are {', '.join(similar)}" if similar else ""
 
