@@ -99,7 +99,7 @@ def test_frames_are_those_of_the_ticks_in_every_episode(mapping, tmp_path):
 def test_round_trip(video, recorded, tmp_path):
     build_dataset([recorded], tmp_path / "D.h5", DatasetConfig(workers=1))
     export_lerobot(tmp_path / "D.h5", tmp_path / "out", video=video)
-    import_lerobot(tmp_path / "out", tmp_path / "again.h5", "", LeRobotImportConfig(workers=2))
+    import_lerobot(tmp_path / "out", tmp_path / "again.h5", "", LeRobotImportConfig(workers=1 + video))
     ours, again = load_dataset(tmp_path / "D.h5"), load_dataset(tmp_path / "again.h5")
     assert again.spec == ours.spec
     for before, after in zip(ours.episodes, again.episodes, strict=True):
