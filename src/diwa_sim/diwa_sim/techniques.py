@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,6 +44,8 @@ class Technique(ABC):
 
     misses: float = 0.6
     """Share of demonstrations whose first try comes in too high, often misses, and is repeated."""
+    grasps: ClassVar[bool] = False
+    """Fingers that open and close are needed."""
 
     @abstractmethod
     def attempt(
@@ -123,13 +125,13 @@ class Push(Technique):
     behind: float = 0.065
     """Where the fingertips go down: metres from the object's centre, against the way."""
     height: float = 0.0
-    """Of the fingertips above the object's centre, metres."""
+    """How far the fingertips are above the object's centre, metres."""
     care: float = 0.5
     """Share of the operator's usual error of aim."""
     pace: float = 1.25
     """Speed, as a share of the operator's usual one."""
     surplus: float = 0.01
-    """Metres beyond the goal at which the operator is content."""
+    """By how much the goal must be exceeded for the operator to be content, in its unit."""
     misses: float = 0.35
 
     def content(self, scene: Scene, margin: float) -> bool:
@@ -189,8 +191,9 @@ class Carry(Technique):
     care: float = 0.35
     """Share of the operator's usual error of aim."""
     surplus: float = 0.0
-    """Beyond the goal at which the operator is content, in the goal's unit."""
+    """By how much the goal must be exceeded for the operator to be content, in its unit."""
     misses: float = 0.3
+    grasps: ClassVar[bool] = True
 
     def content(self, scene: Scene, margin: float) -> bool:
         """A little beyond the goal."""

@@ -80,6 +80,8 @@ def _require_known(config: RecordConfig, sim: SimConfig) -> None:
         (require_task if scripted else skill_name)(config.skill)
     for name in (*([config.skill] if config.skill in TASKS else []), *config.tasks):
         require_objects(name, sim.objects)
+        if sim.fixed_gripper and TASKS[name].technique.grasps:
+            raise DiwaError(f"the task {name!r} needs fingers that open and close: leave sim.fixed_gripper out")
     if not 0 <= config.task_share <= 1:
         raise DiwaError(f"record.task_share is {config.task_share}: give a share from 0 to 1")
 

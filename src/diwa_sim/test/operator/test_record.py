@@ -86,6 +86,19 @@ def test_bad_requests_are_refused_before_anything_is_written(tmp_path: Path) -> 
     assert not (tmp_path / "a").exists()
 
 
+def test_tasks_that_the_scene_is_not_made_for_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for config, sim, said in (
+        (RecordConfig(skill="lift_cube"), SimConfig(fixed_gripper=True), "'lift_cube' needs fingers"),
+        (RecordConfig(tasks=("stack_cubes",)), SimConfig(), "'stack_cubes' needs the object 'block'"),
+        (RecordConfig(tasks=("fly",)), SimConfig(), "unknown simulated task 'fly'"),
+        (RecordConfig(tasks=("lift_cube",), task_share=float("nan")), SimConfig(), "task_share is nan"),
+        (RecordConfig(), SimConfig(objects=("cup",)), "unknown object of the scene 'cup'"),
+    ):
+        with pytest.raises(DiwaError, match=said):
+            record(tmp_path / "a", config, sim)
+    assert not (tmp_path / "a").exists()
+
+
 def test_an_operator_who_always_fails_is_an_error(tmp_path: Path) -> None:
     caged = MotionLimits(workspace_low=(0.2, -0.5, 0.2))  # no handle is that high up
     config = RecordConfig(skill="open_drawer", episodes=1, workers=1, teleop=TeleopConfig(limits=caged))
