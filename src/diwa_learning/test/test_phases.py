@@ -244,4 +244,5 @@ def test_presets_hold_only_known_keys(preset):
     if preset == "paper":
         plain = FinetuneConfig()
         assert policy == PolicyConfig()
-        assert tuning == replace(plain, dream=replace(plain.dream, precision="auto"))
+        of_skills = {"open_drawer": 0.1, "close_drawer": 0.025, "turn_on_led": 0.025}
+        assert tuning == replace(plain, dream=replace(plain.dream, precision="auto"), alpha_bc_of=of_skills)

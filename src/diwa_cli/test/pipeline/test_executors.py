@@ -165,7 +165,7 @@ def test_a_dataset_built_on_ray_is_the_same(local_ray, tmp_path):
     spec = Spec(cameras=(CameraSpec("static", (40, 48)),))
     bags = [record_synthetic(tmp_path / "bags", spec, 2.0, {"source": "play", "skill": ""}) for _ in range(2)]
     for out, ray in (("here.h5", ""), ("ray.h5", "local")):
-        BuildOnRayJob(tuple(bags), tmp_path / out, DatasetConfig(workers=1), ray).run()
+        BuildOnRayJob(tuple(bags), tmp_path / out, DatasetConfig(workers=1), ray=ray).run()
     here, there = (load_dataset(tmp_path / name).episodes for name in ("here.h5", "ray.h5"))
     assert [episode.name for episode in here] == [episode.name for episode in there] == ["000000", "000001"]
     assert all((one.action == two.action).all() for one, two in zip(here, there, strict=True))
