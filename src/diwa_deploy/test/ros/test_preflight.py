@@ -39,6 +39,8 @@ def test_a_robot_that_is_ready_is_green(robot, arm, bundle, preflight):
 
 def test_what_is_missing_is_red_with_its_cure(robot, topics, bundle_of, tmp_path, preflight):
     other = bundle_of(tmp_path, RobotConfig(name="another_lab").spec)
+    while robot.frames < 2:  # its publishers are there
+        time.sleep(0.02)
     robot.silent |= {messages.image_topic("gripper")}
     robot.stamp_offset = -4.0
     robot.size = (20, 20)
