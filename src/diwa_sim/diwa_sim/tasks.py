@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from diwa_data.config import load_object
 from diwa_data.errors import DiwaError, damage_as_error, unknown
 from diwa_data.skills import Goal, skill_name
 from diwa_sim.scene import SCENE_STATE, SceneObject, with_objects
@@ -120,8 +121,7 @@ def _where(point: EntryPoint) -> str:
 
 
 def _load(point: EntryPoint) -> Task:
-    with damage_as_error(f"{_where(point)} does not load", "repair it, or uninstall its package"):
-        task = point.load()
+    task = load_object(point.value, _where(point))
     if not isinstance(task, Task) or task.name != point.name:
         found = f"the task {task.name!r}" if isinstance(task, Task) else f"a {type(task).__name__}"
         raise DiwaError(f"{_where(point)} names {found}: {point.value} must be the Task of that name")

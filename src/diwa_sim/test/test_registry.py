@@ -64,8 +64,8 @@ def test_an_installed_task_stands_beside_ours(site: Path) -> None:
 @pytest.mark.parametrize(
     ("points", "said"),
     [
-        ("nudge = lab_two:NOTHING", "the task 'nudge' of lab_two 0.3 does not load"),
-        ("nudge = lab_gone:NUDGE", r"No module named 'lab_gone'\): repair it, or uninstall its package"),
+        ("nudge = lab_two:NOTHING", "the task 'nudge' of lab_two 0.3: module 'lab_two' has no attribute 'NOTHING'"),
+        ("nudge = lab_gone:NUDGE", "lab_two 0.3: there is no module lab_gone: install the package that brings it"),
         ("nudge = lab_two:NO_TASK", "names a int: lab_two:NO_TASK must be the Task of that name"),
         ("shove = lab_two:NUDGE", "the task 'shove' of lab_two 0.3 names the task 'nudge'"),
     ],
