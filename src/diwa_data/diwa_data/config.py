@@ -297,16 +297,22 @@ def _to_float(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def require_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
+    """Raise `DiwaError` naming a key of `values` that is no field of the dataclass `cls`, and those that are."""
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise DiwaError(f"{where}: unknown key {key!r:.100}; known: {', '.join(known)}")
+
+
 def _known(cls: Any, values: Any, where: str) -> dict[str, Any]:
     """`values`, gathered as fields of `cls` where they need it. Raises `DiwaError` for those that are none."""
     if not isinstance(values, dict):
         raise DiwaError(f"{where}: expected keys and values, got {values!r:.100}")
     if hasattr(cls, "gathered"):
         values = cls.gathered(values, where)
-    known, kinds = [f.name for f in dataclasses.fields(cls)], get_type_hints(cls)
-    for key in values:
-        if key not in known:
-            raise DiwaError(f"{where}: unknown key {key!r:.100}; known: {', '.join(known)}")
+    require_keys(cls, values, where)
+    kinds = get_type_hints(cls)
     return {key: _known_inside(kinds[key], value, f"{where}.{key}") for key, value in values.items()}
 
 

@@ -247,7 +247,7 @@ def read_object(path: Path, cure: str) -> dict[str, Any]:
 def read_bytes(path: Path, cure: str) -> bytes:
     """The bytes of a file. Raises `DiwaError`, which ends in `cure`, if it is missing or too large to be ours."""
     if not path.is_file():
-        raise DiwaError(f"{path} is missing: {cure}")
+        raise DiwaError(f"{path} is {'a folder, not a file' if path.is_dir() else 'missing'}: {cure}")
     if path.stat().st_size > _LARGEST:
         raise DiwaError(f"{path} has {path.stat().st_size / 1e6:.0f} MB, at most {_LARGEST / 1e6:.0f} are read: {cure}")
     return path.read_bytes()

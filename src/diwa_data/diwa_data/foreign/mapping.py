@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from diwa_data.config import from_mapping
+from diwa_data.config import from_mapping, require_keys
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded, read_bytes
 from diwa_data.manifest import require_format
@@ -282,6 +282,7 @@ def load_mapping(path: Path) -> BagMapping:
     """Read a mapping file of bags. Raises `DiwaError` naming the key that is missing, misspelt or wrong."""
     where, values = str(path), read_yaml(path)
     require_kind(values, KIND, where)
+    require_keys(BagMapping, values, where)
     nested: dict[str, Any] = {}
     for key, section in _SECTIONS.items():
         if key in values:

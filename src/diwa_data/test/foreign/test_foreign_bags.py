@@ -249,6 +249,10 @@ BAD = {
         {"pose": {"topik": "/x"}},
         r"lab\.yaml: pose: unknown key 'topik'; known: topic, field, parent, child, latched",
     ),
+    "misspelt list of cameras": (
+        {"cameras": None, "camera": []},
+        r"lab\.yaml: unknown key 'camera'; known: cameras, pose",
+    ),
     "misspelt section": ({"camera": []}, r"lab\.yaml: unknown key 'camera'; known: cameras, pose"),
     "misspelt camera key": (
         {"cameras": [{"name": "a", "topik": "/x"}]},
