@@ -76,7 +76,7 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) 
     (tmp_path / "lab.yaml").write_text(text)
     with pytest.raises(DiwaError, match=message):
         load_mapping(tmp_path / "lab.yaml")
-    with pytest.raises(DiwaError, match=r"is a folder, not a file: write it as docs/formats\.md says"):
+    with pytest.raises(DiwaError, match=r"is missing: write it as docs/formats\.md says"):
         load_mapping(tmp_path / "nowhere.yaml")
     with pytest.raises(DiwaError, match=r"is a folder, not a file: write it as docs/formats\.md says"):
         load_mapping(tmp_path)
