@@ -59,7 +59,7 @@ class End:
 
 @dataclass
 class Stream:
-    """What came on a topic."""
+    """The messages that came on a topic."""
 
     statistics: TopicStatistics = field(default_factory=TopicStatistics)
     last: Any = None
@@ -91,9 +91,9 @@ class Graph:
     services: dict[str, list[str]] = field(default_factory=dict)
     """Service -> its types."""
     streams: dict[str, Stream] = field(default_factory=dict)
-    """What came on the robot's topics."""
+    """The messages that came on the robot's topics."""
     told: dict[str, Stream] = field(default_factory=dict)
-    """What that is on our topics, serialised."""
+    """Their form on our topics, serialised."""
     unused: dict[str, str] = field(default_factory=dict)
     """Our topics of which nothing was told though messages came, and why."""
     unknown: dict[str, str] = field(default_factory=dict)

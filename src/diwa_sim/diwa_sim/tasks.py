@@ -1,4 +1,4 @@
-"""What can be done at the simulated table: when it is done, where it begins, and how an operator does it.
+"""Tasks at the simulated table: when one is done, where it begins, and how an operator does it.
 
 Goals have CALVIN's meaning, over the scene state at the reset and now. They serve evaluation and DPPO, never DiWA's
 training. Other packages register tasks of their own as entry points in the group `diwa.tasks`.
@@ -348,7 +348,7 @@ def _drawn(task: Task, rng: np.random.Generator, config: StartConfig) -> Start:
 
 
 def _stream(skill: str) -> tuple[int, ...]:
-    """What tells the random numbers of a skill's starts from those of others."""
+    """A number that tells the random numbers of a skill's starts from those of others."""
     if not skill:
         return (0,)
     return (1 + PAPER_TASKS.index(skill),) if skill in PAPER_TASKS else tuple(skill.encode())

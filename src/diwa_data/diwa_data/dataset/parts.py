@@ -158,7 +158,7 @@ def _require_identical(out: Path, identity: dict[str, Any]) -> None:
 
 
 def _of_today(identity: dict[str, Any], where: Path) -> dict[str, Any]:
-    """What is stored, with the fields of a spec that earlier versions did not have."""
+    """The stored identity, with the fields of a spec that earlier versions did not have."""
     return identity | {"spec": as_json(dataclasses.asdict(Spec.from_plain(identity.get("spec"), f"{where}: spec")))}
 
 

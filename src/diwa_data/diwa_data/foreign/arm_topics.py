@@ -59,7 +59,7 @@ class ArmTopics:
         return [*pose, *([self._joints.ours] if self._joints else [])]
 
     def take(self, topic: str, message: Any, received: float, now: float) -> Iterator[Told]:
-        """What a message of `topic` is on our topics; `received` is monotonic, `now` the time of day, seconds.
+        """The form of a message of `topic` on our topics; `received` is monotonic, `now` the time of day, seconds.
 
         Raises `DiwaError` if the message does not hold what it should, or that is not finite.
         """

@@ -302,7 +302,7 @@ class ForeignBag:
 
 
 def _similar(topic: str, topics: dict[str, str]) -> str:
-    """What there is instead of a topic, the most similar first."""
+    """Topics that there are instead of one, the most similar first."""
     near = get_close_matches(topic, topics, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     listed = [f"{name} ({kind})" for name, kind in sorted(topics.items())][:_LISTED]

@@ -62,10 +62,10 @@ class Feed(Protocol):
         """The samples that a message gives: one, or none."""
 
     def value(self, sample: Sample) -> Any:
-        """What a sample says, as `Source.value`."""
+        """The value of a sample, as `Source.value`."""
 
     def missing(self) -> str:
-        """What would have to be in the messages for a sample, and what there was, after all were taken."""
+        """A line on what the messages lack for a sample, and what they held, after all were taken."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_network_size
 FORMAT = 1
 """Format number of mapping files."""
 KIND = "bags"
-"""What the `kind` of a mapping file of bags says."""
+"""The `kind` of a mapping file of bags."""
 _CURE = "write it as docs/formats.md says, or let 'diwa inspect BAG --suggest-mapping' write one"
 
 
@@ -328,7 +328,7 @@ def _section(section: Any, values: Any, where: str) -> Any:
 
 
 def _robot_contract(values: dict[str, Any], nested: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What a robot file says, in place of keys of the mapping, which may not be given beside it."""
+    """The contract in a robot file, in place of keys of the mapping, which may not be given beside it."""
     robot = expanded(values["robot"])
     spec = load_robot(robot_file(str(robot if robot.is_absolute() else path.parent / robot))).spec
     taken = {"robot": spec.robot, "action": spec.action, "inference_delay": spec.inference_delay}

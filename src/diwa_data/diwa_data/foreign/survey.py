@@ -35,7 +35,7 @@ _SKIPPED = ("rcl_interfaces/msg/Log", "rosgraph_msgs/msg/Clock", "diagnostic_msg
 
 @dataclass
 class Topic:
-    """What is known of a topic."""
+    """Findings on a topic."""
 
     name: str
     kind: str
@@ -62,7 +62,7 @@ class Topic:
 
 @dataclass
 class Survey:
-    """What is known of a bag."""
+    """Findings on a bag."""
 
     path: Path
     seconds: float

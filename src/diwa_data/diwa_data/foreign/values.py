@@ -1,4 +1,4 @@
-"""What messages of others say: poses and numbers, of types that only the bag defines too."""
+"""Values in messages of others: poses and numbers, of types that only the bag defines too."""
 
 from __future__ import annotations
 

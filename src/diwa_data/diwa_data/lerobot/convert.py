@@ -79,7 +79,7 @@ class ImportLeRobotJob(Job):
 
 @dataclass(frozen=True)
 class _Settings:
-    """What decides about the result, kept with it."""
+    """Settings that decide about the result, kept with it."""
 
     mapping: LeRobotMapping
     count: int

@@ -43,7 +43,7 @@ class Cut:
     crop: tuple[int, int, int, int] | None
     """Top, left, height, width; None keeps all."""
     size: tuple[int, int]
-    """What that is resized to, by the mean over each pixel's area."""
+    """Size to which that is resized, by the mean over each pixel's area."""
 
 
 @contextmanager

@@ -47,9 +47,9 @@ class Numbers:
     at: tuple[int | str, ...] = ()
     """Which of its numbers, by index or by name; all of them unless given."""
     scale: float = 1.0
-    """What a unit of them is in metres, of a gripper's width too; in radians of Euler angles and axis-angle."""
+    """Metres in a unit of them, or of a gripper's width; radians in one of Euler angles and axis-angle."""
     offset: float = 0.0
-    """What is added after scaling, metres."""
+    """Number that is added after scaling, metres."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RotationMapping(Numbers):
 
 @dataclass(frozen=True)
 class GripperCommand:
-    """What opens and closes the gripper: the nearest of these values counts."""
+    """Values that open and close the gripper: the nearest of these values counts."""
 
     feature: str
     """Name of the feature."""
@@ -173,7 +173,7 @@ class SuccessMapping:
 
 @dataclass(frozen=True)
 class LeRobotMapping:
-    """What of a dataset becomes what of ours."""
+    """How the features of a dataset become images, states and actions of ours."""
 
     format: int
     kind: str
@@ -189,7 +189,7 @@ class LeRobotMapping:
     rate: float = 7.5
     """Control ticks per second, Hz: at most the dataset's frames per second."""
     source: Literal["demonstration", "play"] = "demonstration"
-    """What the episodes are."""
+    """Kind of the episodes."""
     skill: str = ""
     """Skill of all demonstrations."""
     skills: dict[str, str] = field(default_factory=dict)

@@ -74,7 +74,7 @@ class Source(Protocol):
         """(stream, sample) in the order received; values are still serialised."""
 
     def value(self, stream: str, sample: Sample) -> Any:
-        """What its message says: an image (H, W, 3), a `Pose`, a width in metres, a command, the scene state.
+        """The value in its message: an image (H, W, 3), a `Pose`, a width in metres, a command, the scene state.
 
         Raises `DiwaError` on a damaged message, and on numbers that are not finite.
         """

@@ -225,7 +225,7 @@ def driver(of: Driver, camera: str, config: CameraConfig) -> Any:
 
 
 def gripper(robot: str) -> list[Any]:
-    """What tells the gripper `/diwa/gripper_command` in its own way, if there is one and its messages are installed."""
+    """The node that tells the gripper `/diwa/gripper_command` its own way, if it has one and its messages are there."""
     config = load_robot(Path(robot))
     package = config.topics.command.type.partition("/")[0]
     if not config.action.gripper or config.topics.command.is_ours:

@@ -19,7 +19,7 @@ DEVICES = ("vive", "webxr", "keyboard")
 LONG_PRESS = 1.5
 """Seconds for which a button is held for its second meaning: menu discards, mark says that the attempt failed."""
 SIGNALS = ("start", "stop", "success", "fail", "lost")
-"""What a hand is told: an episode has begun, none runs any more, one was marked, the controller is lost."""
+"""Signals to a hand: an episode has begun, none runs any more, one was marked, the controller is lost."""
 LEAST_LEVEL = 0.5
 """Horizontal share of a unit vector that can tell where forward is: up to 60 degrees from level."""
 ROOM_AXES = Rotation.from_matrix([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

@@ -85,7 +85,7 @@ class Lab:
         return self.message(kind, header=header, child_frame_id=child, transform=values)
 
     def of(self, topic: str, message: Any) -> Iterator[Written]:
-        """What is recorded in place of one of our messages."""
+        """The message that is recorded in place of one of our messages."""
         if topic.endswith("/image"):
             camera = {"static": "front", "gripper": "wrist"}.get(name := topic.split("/")[-2], name)
             yield self.image(f"/{camera}/color/image_raw/compressed", message)

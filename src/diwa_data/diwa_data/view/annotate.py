@@ -122,7 +122,7 @@ class OwnAttempt:
         self._write(put_back)
 
     def _write(self, change: Callable[[Sidecar], None]) -> None:
-        """What others wrote since is kept: the sidecar is read anew."""
+        """The sidecar is read anew, which keeps what others wrote since."""
         sidecar = Sidecar.read(self._bag)
         change(sidecar)
         reseal(self._bag, sidecar)

@@ -30,7 +30,7 @@ _OPEN, _CLOSE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 class TerminalView:
-    """What is seen and typed, without the terminal: `press` a key, `play` some time, `lines` to show."""
+    """The view that is seen and typed at, without the terminal: `press` a key, `play` some time, `lines` to show."""
 
     def __init__(self, annotator: Annotator):
         """Opens the first attempt without a mark."""
