@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError, damage_as_error, unknown
 from diwa_data.pose import Pose
@@ -86,6 +87,15 @@ def load_model(objects: Sequence[SceneObject] = ()) -> mujoco.MjModel:
     names = ", ".join(each.name for each in objects)
     with damage_as_error(f"MuJoCo does not add {names or 'nothing'} to the scene", "repair the objects' MJCF"):
         return mujoco.MjModel.from_xml_string(xml, assets=assets)
+
+
+def move_camera(model: mujoco.MjModel, name: str, by: Sequence[float]) -> None:
+    """Move a camera that is fixed to the scene by metres along x, y, z, then radians about them: `by` (6,)."""
+    camera, turned = model.camera(name), np.empty(4)
+    turn = Rotation.from_rotvec(by[3:]).as_quat()
+    camera.pos += np.asarray(by[:3])
+    mujoco.mju_mulQuat(turned, turn[[3, 0, 1, 2]], camera.quat)
+    camera.quat[:] = turned
 
 
 class Layout:

@@ -23,7 +23,7 @@ from diwa_data.robot import Observation
 from diwa_data.robot_config import CAMERAS
 from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_names, require_network_size
 from diwa_sim.render import Cameras
-from diwa_sim.scene import SCENE_STATE, Layout, load_model, objects_named
+from diwa_sim.scene import SCENE_STATE, Layout, load_model, move_camera, objects_named
 from diwa_sim.starts import Start, StartConfig
 from diwa_sim.tasks import TASKS, require_objects, sample_start, scene_objects
 
@@ -121,8 +121,13 @@ class SimConfig:
     are not 64x64 and 200x200: `static gripper side:96x128 front:64x64:240x240`. Empty = static gripper."""
     fixed_gripper: bool = False
     """The fingers stay closed, and nothing is told about them: an action has 6 numbers, a state 9."""
+    static_moved: tuple[float, float, float, float, float, float] = (0.0,) * 6
+    """Metres along x, y, z of the base, then radians about them, by which the camera `static` stands elsewhere than
+    usual. The contract does not say so: what was trained before cannot know it."""
 
     def __post_init__(self) -> None:
+        if not np.isfinite(self.static_moved).all():
+            raise DiwaError(f"sim.static_moved is {self.static_moved}: give finite metres and radians")
         require_names([camera.name for camera in self.seen], "sim.cameras")
         for camera in self.seen:
             require_network_size(camera, "sim.cameras: ")
@@ -175,6 +180,7 @@ class SimulatedPanda:
         self.spec = Spec(ROBOT, config.seen, action, action.state, scene_state=(*SCENE_STATE, *names))
         self.config = config
         self.model = load_model(objects)
+        move_camera(self.model, "static", config.static_moved)
         self._require_cameras()
         self._data = mujoco.MjData(self.model)
         self._kinematics = Kinematics(self.model)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
@@ -146,3 +147,17 @@ def test_intrinsics_say_where_the_bulb_is_seen(robot: SimulatedPanda) -> None:
     rows, columns = np.nonzero(np.abs(lit - dark)[..., :2].sum(axis=2) > 250)
     assert abs(np.median(rows) - y / depth) < 4
     assert abs(np.median(columns) - x / depth) < 4
+
+
+def test_a_moved_static_camera_sees_elsewhere_and_the_contract_does_not_say_so() -> None:
+    usual, moved = (SimulatedPanda(SimConfig(static_moved=by)) for by in ((0.0,) * 6, (0.0, 0.05, 0.0, 0.0, 0.0, 0.1)))
+    assert moved.spec == usual.spec
+    seen = [robot.observe() for robot in (usual, moved)]
+    assert np.array_equal(seen[0].images["gripper"], seen[1].images["gripper"])
+    assert not np.array_equal(seen[0].images["static"], seen[1].images["static"])
+    before, after = (robot.model.camera("static") for robot in (usual, moved))
+    assert after.pos - before.pos == pytest.approx([0.0, 0.05, 0.0])
+    one, other = (Rotation.from_quat(camera.quat[[1, 2, 3, 0]]) for camera in (before, after))
+    assert (other * one.inv()).as_rotvec() == pytest.approx([0.0, 0.0, 0.1])
+    with pytest.raises(DiwaError, match=r"sim\.static_moved"):
+        SimConfig(static_moved=(0.0, 0.0, float("nan"), 0.0, 0.0, 0.0))
