@@ -25,15 +25,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
-from diwa_data.dataset.file import EpisodeWriter, new_file, write_digest
+from diwa_data.dataset.dataset import save_dataset
 from diwa_data.motion import MotionLimits
 from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.foreign import write_foreign
@@ -65,18 +64,9 @@ def a_demo(folder: Path, request: pytest.FixtureRequest) -> None:
     reward = demo / "open_drawer/seed_0/reward"
     save_checkpoint(reward, "reward", doubting.weights, config, doubting.spec, about, key)
     setting = Setting("open_drawer", networks.world_model, networks.reward, 16, MotionLimits(), SimConfig())
-    path, spec = demo / "open_drawer/demonstrations.h5", doubting.spec
-    with new_file(path) as file:
-        file.attrs["spec"] = spec.to_json()
-        for number, episode in enumerate(tape_rollouts(networks.policy, [1, 2], setting)):
-            writer = EpisodeWriter(file.create_group(f"episodes/{number:06d}"), spec)
-            for row in range(len(episode)):
-                writer.add_images({name: images[row] for name, images in episode.images.items()})
-            names = ("state", "action", "success", "stamp", "received", "scene_state")
-            rows = {name: getattr(episode, name) for name in names}
-            shown = {"source": "demonstration", "skill": "open_drawer", "labels": "{}"}
-            writer.finish(rows, np.zeros(len(episode) - 1, bool), shown)
-    write_digest(path)
+    shown = {"source": "demonstration", "skill": "open_drawer"}
+    episodes = [replace(episode, attributes=shown) for episode in tape_rollouts(networks.policy, [1, 2], setting)]
+    save_dataset(demo / "open_drawer/demonstrations.h5", doubting.spec, episodes)
 
 
 def their_bags(folder: Path, _: pytest.FixtureRequest) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from diwa_cli.evaluation.rollouts import RolloutJob, RolloutResult, Setting, run_jobs
+from diwa_cli.evaluation.tapes import TapeFile
 from diwa_cli.figures import success_bars
 from diwa_cli.run_folder import write_text
 from diwa_cli.statistics import SEEDS, SuccessRate, paired_difference
@@ -41,6 +42,9 @@ class EvaluateConfig(EnvironmentConfig):
     """Deterministic steps (DDIM) that a chunk is sampled in; 0 takes all of the policy's, with noise (DDPM)."""
     videos: int = 6
     """Start states, counted from the first, whose rollouts are filmed."""
+    tapes: bool = False
+    """Keep every rollout, images included, in the dataset rollouts.h5 (about 0.5 MB each at 72 ticks); each then goes
+    on to 8 ticks after its limit. Results stay the same; rollouts that are there without a tape are run again."""
     workers: int = 2
     """Processes; each uses one thread."""
     limits: MotionLimits = field(default_factory=MotionLimits)
@@ -81,7 +85,7 @@ class EvaluateJob(Job):
     reward: Path
     """Checkpoint folder of the classifier, shown in the videos; the simulator's oracle decides."""
     out: Path
-    """Folder for evaluation.json, success.svg and videos; an interrupted evaluation in it continues."""
+    """Folder for evaluation.json, success.svg, videos and tapes; an interrupted evaluation in it continues."""
     curve: int = 0
     """Checkpoints of the last policy's fine-tuning to evaluate, evenly from the first policy to the last: its learning
     curve, by iteration, in place of the policies themselves; 0 = none."""
@@ -112,22 +116,33 @@ def evaluate(
 ) -> Evaluation:
     """Roll out every policy (name -> checkpoint) on the same starts; writes evaluation.json, success.svg and videos.
 
-    Finished rollouts are kept in `out/rollouts.jsonl`: an interrupted evaluation continues, and more rollouts or
-    more policies can be added. Raises `DiwaError` if `out` holds results of other checkpoints or settings.
+    Finished rollouts are kept in `out/rollouts.jsonl` (with tapes, whole in `out/rollouts.h5`): an interrupted
+    evaluation continues, and more rollouts, more policies or tapes can be added. Raises `DiwaError` if `out` holds
+    results of other checkpoints or settings.
     """
     environment = config.chosen(sim)
     require_task(config.skill, environment)
     setting = Setting(
         config.skill, world_model, reward, config.max_steps, config.limits, environment, config.ddim_steps
     )
-    jobs = [
-        RolloutJob(name, path, seed, out / "videos" / f"{name}_{seed}.mp4" if index < config.videos else None)
-        for index, seed in enumerate(start_seeds(config))
-        for name, path in policies.items()
-    ]
+    seeds = start_seeds(config)
     with FolderLock(out):
         _claim(out, policies, config.seeds, setting)
+        tapes = TapeFile(out / "rollouts.h5") if config.tapes else None
+        jobs = [
+            RolloutJob(
+                name,
+                path,
+                seed,
+                video=out / "videos" / f"{name}_{seed}.mp4" if index < config.videos else None,
+                tape=tapes.missing(name, seed) if tapes else None,
+            )
+            for index, seed in enumerate(seeds)
+            for name, path in policies.items()
+        ]
         done = run_jobs(jobs, setting, out / "rollouts.jsonl", config.workers, f"evaluation, {config.seeds} seeds")
+        if tapes:
+            tapes.join()
         result = Evaluation({name: [rollout for rollout in done if rollout.policy == name] for name in policies})
         write_json(out / "evaluation.json", summary(result, config))
         write_text(out / "success.svg", success_bars({name: result.rate(name) for name in policies}))

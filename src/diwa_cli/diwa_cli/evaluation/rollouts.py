@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diwa_cli.evaluation.tapes import EXTRA_TICKS, Tape
 from diwa_cli.video import Film
-from diwa_data.dataset.dataset import Episode
+from diwa_data.dataset.dataset import Episode, save_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, full_disk_as_error, parse_json, read_bytes
-from diwa_data.images import Frame, preprocess_observation
 from diwa_data.motion import MotionLimits, SafetyFilter
-from diwa_data.pose import Pose, action_sequence
 from diwa_data.processes import run_unordered
 from diwa_data.progress import progress
-from diwa_data.robot import Environment, Observation
+from diwa_data.robot import Observation
 from diwa_deploy.control import ControlResult, Tick, control_loop
 from diwa_learning.agent import Agent, load_agent
 from diwa_learning.core.checkpoint import read_spec
@@ -43,6 +42,8 @@ class RolloutJob:
     """Seed of the environment's start state and of all sampling of the agent."""
     video: Path | None = None
     """Where to write an mp4; None for nowhere."""
+    tape: Path | None = None
+    """Where to write the whole rollout as a dataset; None for nowhere."""
 
 
 @dataclass(frozen=True)
@@ -87,22 +88,46 @@ class Runner:
         self._environment = open_environment(where, setting.limits)
         self._agents: dict[Path, Agent] = {}
 
-    def until_success(self, job: RolloutJob) -> RolloutResult:
-        """Run the job's policy from its start until the oracle is true or time is up."""
-        environment = self._environment
-        environment.reset(self._setting.skill, job.seed)
-        film = Film(environment) if job.video else None
-        found = self._run(job.checkpoint, job.seed, film, lambda: "oracle" if environment.succeeded() else None)
+    def roll_out(self, job: RolloutJob) -> RolloutResult:
+        """Run the job's policy from its start until the oracle is true or time is up.
+
+        With a tape it goes on for `EXTRA_TICKS` beyond the time, ended by nothing; the result is the same.
+        """
+        setting, environment = self._setting, self._environment
+        environment.reset(setting.skill, job.seed)
+        film, tape = Film(environment) if job.video else None, Tape(environment) if job.tape else None
+        judged: list[bool] = []  # by the oracle, after each command
+
+        def keep(observation: Observation, tick: Tick) -> None:
+            if film:
+                film(observation, tick)
+            if tape:
+                tape(observation, tick)
+
+        def stop() -> str | None:
+            judged.append(environment.succeeded())
+            return "oracle" if judged[-1] and not tape else None
+
+        steps = setting.max_steps + (EXTRA_TICKS if tape else 0)
+        found = self._run(job.checkpoint, job.seed, steps, keep, stop)
+        in_time = judged[: setting.max_steps]
+        success = any(in_time)
+        counted = ControlResult(found.reason, found.ticks[: in_time.index(True) + 1 if success else len(in_time)])
         if job.video and film:
             film.write(job.video)
-        median, slowest = latency(found)
+        if job.tape and tape:
+            outcome = "success" if success else "fail"
+            about = {"source": "rollout", "skill": setting.skill, "policy": job.policy, "seed": job.seed}
+            episode = tape.episode(f"{job.seed}", {**about, "outcome": outcome})
+            save_dataset(job.tape, environment.spec, [episode])
+        median, slowest = latency(counted)
         return RolloutResult(
             policy=job.policy,
             seed=job.seed,
-            success=environment.succeeded(),
-            steps=found.steps,
-            probabilities=[round(float(tick.success_probability), 3) for tick in found.ticks],
-            interventions=dict(found.interventions),
+            success=success,
+            steps=counted.steps,
+            probabilities=[round(float(tick.success_probability), 3) for tick in counted.ticks],
+            interventions=dict(counted.interventions),
             latency_ms=(round(median, 2), round(slowest, 2)),
         )
 
@@ -110,7 +135,7 @@ class Runner:
         """A whole rollout, not ended by success."""
         self._environment.reset(self._setting.skill, seed)
         tape = Tape(self._environment)
-        self._run(checkpoint, seed, tape, None)
+        self._run(checkpoint, seed, self._setting.max_steps, tape, None)
         return tape.episode(f"{seed}")
 
     def close(self) -> None:
@@ -121,6 +146,7 @@ class Runner:
         self,
         checkpoint: Path,
         seed: int,
+        max_steps: int,
         on_tick: Callable[[Observation, Tick], None] | None,
         stop: Callable[[], str | None] | None,
     ) -> ControlResult:
@@ -130,7 +156,7 @@ class Runner:
                 setting.world_model, checkpoint, setting.reward, spec, setting.ddim_steps
             )
         agent, safety = self._agents[checkpoint], SafetyFilter(setting.limits, spec)
-        return control_loop(self._environment, agent, safety, setting.max_steps, seed, on_tick=on_tick, stop=stop)
+        return control_loop(self._environment, agent, safety, max_steps, seed, on_tick=on_tick, stop=stop)
 
 
 def latency(result: ControlResult) -> tuple[float, float]:
@@ -152,57 +178,39 @@ def tape_rollouts(checkpoint: Path, seeds: Sequence[int], setting: Setting) -> l
     return episodes
 
 
-class Tape:
-    """Keeps a rollout's frames, targets and the oracle's verdicts."""
-
-    def __init__(self, environment: Environment):
-        self._environment = environment
-        self._ticks: list[tuple[Frame, Pose, float]] = []
-        self._success = [environment.succeeded()]
-
-    def __call__(self, observation: Observation, tick: Tick) -> None:
-        """Take one control tick, after its command."""
-        spec = self._environment.spec
-        frame, gripper = preprocess_observation(observation, spec), spec.action.gripper_command(tick.action)
-        self._ticks.append((frame, observation.target, gripper))
-        self._success.append(self._environment.succeeded())
-
-    def episode(self, name: str) -> Episode:
-        """All frames including the last state, whose action holds."""
-        spec, last = self._environment.spec, self._environment.observe()
-        seen, targets, grippers = zip(*self._ticks, strict=True)
-        frames = [*seen, preprocess_observation(last, spec)]
-        opened = np.array([spec.action.gripper_open, *grippers])
-        actions = action_sequence([*targets, last.target], opened, spec.action).actions
-        time = np.arange(len(frames)) / spec.rate
-        scenes = [frame.scene_state for frame in frames if frame.scene_state is not None]
-        return Episode(
-            name,
-            {name: np.stack([frame.images[name] for frame in frames]) for name in frames[0].images},
-            np.stack([frame.state for frame in frames]),
-            np.stack([*actions, spec.action.null]),
-            np.logical_or.accumulate(self._success),
-            stamp=time,
-            received=time,
-            scene_state=np.stack(scenes) if scenes else None,
-            attributes={},
-        )
-
-
 def run_jobs(jobs: Sequence[RolloutJob], setting: Setting, kept: Path, workers: int, title: str) -> list[RolloutResult]:
-    """Results of all `jobs`, in their order; those already in the file `kept`, which gets each, are not run again."""
+    """Results of all `jobs`, in their order; those already in the file `kept`, which gets each, are not run again.
+
+    Those without the tape that their job wants are; `DiwaError` if they end otherwise than before.
+    """
     done = {(rollout.policy, rollout.seed): rollout for rollout in read_rollouts(kept)}
     missing = [job for job in jobs if (job.policy, job.seed) not in done]
+    again = [dataclasses.replace(job, video=None) for job in jobs if job.tape and (job.policy, job.seed) in done]
+    left, tapes = [*missing, *again], {(job.policy, job.seed): job.tape for job in again}
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with progress(title, len(jobs), "rollouts", len(jobs) - len(missing)) as bar, kept.open("a") as file:
-        for rollout in _roll_out(missing, setting, workers):
-            done[rollout.policy, rollout.seed] = rollout
-            with full_disk_as_error(kept):
-                file.write(json.dumps(dataclasses.asdict(rollout)) + "\n")
-                file.flush()
+    with progress(title, len(jobs), "rollouts", len(jobs) - len(left)) as bar, kept.open("a") as file:
+        for rollout in _roll_out(left, setting, workers):
+            key = (rollout.policy, rollout.seed)
+            if key not in done:
+                with full_disk_as_error(kept):
+                    file.write(json.dumps(dataclasses.asdict(rollout)) + "\n")
+                    file.flush()
+            _require_repeated(done.setdefault(key, rollout), rollout, kept, tapes.get(key))
             wins = [one.success for one in done.values() if one.policy == rollout.policy]
             bar.advance(note=f"{rollout.policy}: {sum(wins)} of {len(wins)}")
     return [done[job.policy, job.seed] for job in jobs]
+
+
+def _require_repeated(kept: RolloutResult, again: RolloutResult, where: Path, tape: Path | None) -> None:
+    """Raise `DiwaError`, and delete its tape, unless a rollout that was run again ended as the one that is kept."""
+    one, other = (f"{'success' if r.success else 'failure'} after {r.steps} ticks" for r in (kept, again))
+    if one != other:
+        if tape:
+            tape.unlink(missing_ok=True)
+        raise DiwaError(
+            f"{where}: {kept.policy} from seed {kept.seed} was a {one}, run again for its tape it is a {other}: on "
+            "another machine or version than then, evaluate into another folder"
+        )
 
 
 def read_rollouts(kept: Path) -> list[RolloutResult]:
@@ -227,7 +235,7 @@ def _roll_out(jobs: Sequence[RolloutJob], setting: Setting, workers: int) -> Ite
     one_thread = functools.partial(torch.set_num_threads, 1)
     one_thread()
     try:
-        yield from run_unordered(functools.partial(_until_success, setting), jobs, workers, died, one_thread)
+        yield from run_unordered(functools.partial(_one, setting), jobs, workers, died, one_thread)
     finally:
         torch.set_num_threads(threads)
         if _runner.cache_info().currsize:
@@ -241,5 +249,5 @@ def _runner(setting: Setting) -> Runner:
     return Runner(setting)
 
 
-def _until_success(setting: Setting, job: RolloutJob) -> RolloutResult:
-    return _runner(setting).until_success(job)
+def _one(setting: Setting, job: RolloutJob) -> RolloutResult:
+    return _runner(setting).roll_out(job)

@@ -3,17 +3,21 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, start_seeds, text
 from diwa_cli.evaluation.rollouts import Setting, read_rollouts, tape_rollouts
+from diwa_cli.evaluation.tapes import EXTRA_TICKS
 from diwa_cli.statistics import SEEDS
+from diwa_data.dataset.dataset import load_dataset, save_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.motion import MotionLimits
 from diwa_data.spec import Spec
-from diwa_sim.table import SimConfig
+from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.tasks import SCENE_STATE
 
 CONFIG = EvaluateConfig(rollouts=2, max_steps=3, videos=1, workers=1)
 
@@ -106,6 +110,92 @@ def test_a_taped_rollout_is_an_episode_as_the_dataset_holds_them(checkpoints):
     np.testing.assert_array_equal(one.images["gripper"], again.images["gripper"])
     travelled = np.linalg.norm(np.diff(one.state[:, :3], axis=0), axis=1)
     assert (travelled > 1e-4).all(), "frames follow one another"
+
+
+@pytest.fixture(scope="module")
+def taped(checkpoints, tmp_path_factory):
+    """The folder of the same evaluation as `first`, with tapes."""
+    out = tmp_path_factory.mktemp("taped")
+    return run(checkpoints, out, dataclasses.replace(CONFIG, tapes=True)), out
+
+
+def test_tapes_are_a_dataset_and_change_no_result(first, taped):
+    evaluation, out = taped
+    assert results(evaluation) == results(first[0])
+    tapes = load_dataset(out / "rollouts.h5", Spec(robot="panda_sim", scene_state=SCENE_STATE)).episodes
+    whose = [(tape.attributes["policy"], tape.attributes["seed"]) for tape in tapes]
+    assert whose == [(name, seed) for name in ("other_policy", "policy") for seed in SEEDS["final"][:2]]
+    rows = {(row.policy, row.seed): row for rows in evaluation.rollouts.values() for row in rows}
+    for key, tape in zip(whose, tapes, strict=True):
+        assert len(tape) == CONFIG.max_steps + EXTRA_TICKS + 1
+        assert tape.scene_state.shape == (len(tape), len(SCENE_STATE))
+        about = {name: tape.attributes[name] for name in ("source", "skill", "outcome", "success_tick")}
+        assert about == {"source": "rollout", "skill": "open_drawer", "outcome": "fail", "success_tick": -1}
+        probabilities = tape.attributes["probabilities"]
+        assert len(probabilities) == len(tape) - 1
+        np.testing.assert_allclose(probabilities[: CONFIG.max_steps], rows[key].probabilities, atol=0.0006)
+    assert not list(out.glob(".*"))
+
+
+def test_tapes_can_be_added_and_an_interruption_loses_none(first, checkpoints, taped, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(first[1], out)
+    rows = (out / "rollouts.jsonl").read_text()
+    config, written = dataclasses.replace(CONFIG, tapes=True), []
+
+    def interrupted(path, spec, episodes):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        save_dataset(path, spec, episodes)
+
+    monkeypatch.setattr("diwa_cli.evaluation.rollouts.save_dataset", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoints, out, config)
+    assert not (out / "rollouts.h5").exists()
+    assert [path.is_file() for path in written] == [True, True]
+    monkeypatch.setattr("diwa_cli.evaluation.rollouts.save_dataset", lambda *all: written.append(save_dataset(*all)))
+    run(checkpoints, out, config)
+    assert len(written) == 4, "what was there is not run again"
+    assert (out / "rollouts.jsonl").read_text() == rows
+    one, other = (load_dataset(folder / "rollouts.h5").episodes for folder in (out, taped[1]))
+    for mine, theirs in zip(one, other, strict=True):
+        np.testing.assert_array_equal(mine.images["static"], theirs.images["static"])
+        assert mine.attributes == theirs.attributes
+    run(checkpoints, out, dataclasses.replace(config, rollouts=3))
+    assert (len(written), len(load_dataset(out / "rollouts.h5").episodes)) == (6, 6)
+
+
+def test_a_tape_that_contradicts_its_row_is_refused_and_deleted(first, checkpoints, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(first[1], out)
+    rows = (out / "rollouts.jsonl").read_text()
+    (out / "rollouts.jsonl").write_text(rows.replace('"success": false', '"success": true', 1))
+    config = dataclasses.replace(CONFIG, tapes=True)
+    with pytest.raises(DiwaError, match=r"policy from seed 8000000000 was a success after 3 ticks, .* it is a failure"):
+        run(checkpoints, out, config)
+    assert not list(out.rglob("*.h5"))
+    (out / "rollouts.jsonl").write_text(rows)
+    (out / "rollouts.h5").write_text("mine")
+    with pytest.raises(DiwaError, match=r"rollouts\.h5 cannot be read as a dataset"):
+        run(checkpoints, out, config)
+    assert (out / "rollouts.h5").read_text() == "mine"
+
+
+def test_a_taped_success_goes_on_and_is_counted_when_it_came(checkpoints, tmp_path, monkeypatch):
+    """The oracle is true after the second command, and in another rollout after the time is up."""
+    for when, limit, success, steps in ((2, 3, True, 2), (5, 3, False, 3)):
+        monkeypatch.setattr(SimulatedPanda, "succeeded", lambda panda, when=when: panda.time >= when / 7.5 - 1e-9)
+        config = EvaluateConfig(rollouts=1, max_steps=limit, videos=0, workers=1, tapes=True)
+        plain, out = tmp_path / f"plain{when}", tmp_path / f"taped{when}"
+        one = run(checkpoints, plain, dataclasses.replace(config, tapes=False), ["policy"])
+        other = run(checkpoints, out, config, ["policy"])
+        assert results(one) == results(other)
+        (row,), (tape,) = other.rollouts["policy"], load_dataset(out / "rollouts.h5").episodes
+        assert (row.success, row.steps, len(row.probabilities)) == (success, steps, steps)
+        assert len(tape) == limit + EXTRA_TICKS + 1
+        assert tape.success.tolist() == [False] * when + [True] * (len(tape) - when)
+        assert (tape.attributes["success_tick"], tape.outcome) == (when, "success" if success else "fail")
 
 
 def test_ranges_of_seeds_are_disjoint_and_above_the_recorders():

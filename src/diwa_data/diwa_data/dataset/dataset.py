@@ -17,11 +17,15 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
+from diwa_data import __version__
 from diwa_data.config import Job
 from diwa_data.dataset.align import DatasetConfig, align
 from diwa_data.dataset.file import (
     CURE,
+    FORMAT,
+    EpisodeWriter,
     member,
+    new_file,
     open_file,
     read_attributes,
     read_spec,
@@ -29,10 +33,11 @@ from diwa_data.dataset.file import (
     require_rows,
     require_values,
     write_checksum,
+    write_digest,
 )
 from diwa_data.dataset.parts import BuildParts, build_file, build_parts
 from diwa_data.errors import DiwaError, damage_as_error
-from diwa_data.files import require_output
+from diwa_data.files import atomic_path, json_text, require_output
 from diwa_data.foreign.bag import ForeignBag
 from diwa_data.foreign.mapping import BagMapping, load_mapping, plain
 from diwa_data.manifest import warn_unsealed
@@ -280,6 +285,26 @@ def _load_episode(group: h5py.Group, arrays: dict[str, h5py.Dataset], spec: Spec
         attributes=attributes,
         **{"scene_state": None} | vectors,
     )
+
+
+def save_dataset(path: Path, spec: Spec, episodes: Sequence[Episode]) -> None:
+    """Write episodes, images included, as `load_dataset` reads them; the file appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        with new_file(temporary) as file:
+            file.attrs.update({"format": FORMAT, "spec": spec.to_json(), "version": __version__})
+            for number, episode in enumerate(episodes):
+                _write_episode(file.create_group(f"episodes/{number:06d}"), episode, spec)
+        write_digest(temporary)
+
+
+def _write_episode(group: h5py.Group, episode: Episode, spec: Spec) -> None:
+    writer = EpisodeWriter(group, spec)
+    for row in range(len(episode)):
+        writer.add_images({name: images[row] for name, images in episode.images.items()})
+    rows = {name: getattr(episode, name) for name in (*_VECTORS, "scene_state")}
+    attributes = episode.attributes | {"labels": json_text(episode.attributes.get("labels", {}))}
+    clipped = np.arange(len(episode) - 1) < attributes.get("clipped", 0)  # how many were is all that is kept of it
+    writer.finish({name: values for name, values in rows.items() if values is not None}, clipped, attributes)
 
 
 def _common_spec(paths: list[Path]) -> Spec:

@@ -24,7 +24,7 @@ from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import atomic_path, full_disk_as_error, json_text, parse_object, require_space
 from diwa_data.manifest import changed, file_digest, require_format, warn_unsealed
 from diwa_data.recording.marks import OUTCOMES
-from diwa_data.spec import Spec
+from diwa_data.spec import Spec, require_same
 
 FORMAT = 1
 """Format number of datasets; those without one were written before 0.2."""
@@ -140,18 +140,30 @@ def write_checksum(path: Path) -> None:
 
 def copy_episodes(source: Path, names: Sequence[str], out: Path) -> None:
     """Make the dataset `out` of some episodes of another, in this order; it appears whole or not at all."""
-    with open_file(source) as file, full_disk_as_error(out), atomic_path(out) as temporary:
+    with open_file(source) as file:
         missing = [name for name in names if name not in file["episodes"]]
         if missing or not names:
             raise DiwaError(
                 f"{source} has no episodes {', '.join(missing) or 'that were named'}: it has {len(file['episodes'])}"
             )
+    join_episodes([(source, name) for name in names], out)
+
+
+def join_episodes(episodes: Sequence[tuple[Path, str]], out: Path) -> None:
+    """Make the dataset `out` of episodes of others, a file and a name each, in this order; whole or not at all.
+
+    `out` may be one of the files. Raises `DiwaError` if they are of several contracts.
+    """
+    with full_disk_as_error(out), atomic_path(out) as temporary:
         with new_file(temporary) as copy:
-            copy.attrs.update({**file.attrs, "format": FORMAT})
-            episodes = copy.create_group("episodes")
-            for number, name in enumerate(names):
-                member(file["episodes"], name, h5py.Group, str(source))
-                file.copy(f"episodes/{name}", episodes, f"{number:06d}")
+            group = copy.create_group("episodes")
+            for number, (source, name) in enumerate(episodes):
+                with open_file(source) as file:
+                    if number == 0:
+                        copy.attrs.update({**file.attrs, "format": FORMAT})
+                    require_same(read_spec(copy, out), read_spec(file, source), str(source))
+                    member(file["episodes"], name, h5py.Group, str(source))
+                    file.copy(f"episodes/{name}", group, f"{number:06d}")
         write_digest(temporary)
 
 
@@ -284,9 +296,10 @@ def read_attributes(group: h5py.Group, length: int, where: str) -> dict[str, Any
         raise DiwaError(f"{where}: the withdrawn tick {withdrawn} is outside of its {length} ticks: {CURE}")
     if attributes["clipped"] < 0 or not 0 <= attributes["clipped_share"] <= 1:
         raise DiwaError(f"{where}: clipped is {attributes['clipped']}, {attributes['clipped_share']}: {CURE}")
-    if attributes["outcome"] not in ("", *OUTCOMES) or (mark >= 0 and attributes["outcome"] not in ("", "success")):
+    if attributes["outcome"] not in ("", *OUTCOMES) or (mark >= 0 and attributes["outcome"] == "none"):
         said = f"outcome {attributes['outcome']!r}, success tick {mark}"
-        raise DiwaError(f"{where}: {said}: an outcome is one of {', '.join(OUTCOMES)}, with a tick success: {CURE}")
+        rule = f"an outcome is one of {', '.join(OUTCOMES)}, with a tick success, or fail if that was too late"
+        raise DiwaError(f"{where}: {said}: {rule}: {CURE}")
     return attributes | {"labels": parse_object(attributes["labels"], f"{where}: labels", CURE)}
 
 
