@@ -20,7 +20,7 @@ ARGUMENTS = (
     argument("checkpoint", "", "Its bundle; empty = the installed one."),
     *ROBOT,
     argument("max_steps", "72", "Control ticks (7.5 a second) at most."),
-    argument("success_ticks", "3", "Ticks to be sure of a success; 0 = never."),
+    argument("success_ticks", "-1", "Ticks to be sure of a success; -1 = as trained, 0 = never."),
     argument("threads", "1", "Threads of a decision; more pay only on idle cores."),
     argument("runtime", "auto", "What computes decisions; auto = onnx if installed.", ("auto", "torch", "onnx")),
     argument("ddim_steps", "0", "Deterministic steps to sample a chunk in; 0 = all, with noise."),

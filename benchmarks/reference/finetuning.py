@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diwa_learning.policy.diffusion import cosine_betas, sinusoid
 
-CHUNK, ACTION = 4, 7
+CHUNK, ACTION, SURE = 4, 7, 3
 
 
 class PlainPolicy(nn.Module):
@@ -96,12 +96,13 @@ def rollout(
     horizon: int,
     trained_steps: int,
 ) -> PlainRollout:
-    """One iteration of dreams with binary reward, std floor 0.1 and noise clamped at 3."""
+    """One iteration of dreams, binary reward for being sure 3 states running, std floor 0.1, noise clamped at 3."""
     drawn = {"generator": rng, "device": rng.device}
     bank_h, bank_z = starts
     kept: dict[str, list[Tensor]] = {name: [] for name in PlainRollout.__dataclass_fields__}
     first = (torch.rand(dreams, **drawn) * len(bank_h)).long()
     h, z, age = bank_h[first], bank_z[first], torch.zeros(dreams, device=bank_h.device)
+    sure_for = torch.zeros_like(age)
     for t in range(chunks):
         features = torch.cat([h, z], 1)
         noise = torch.randn(dreams, base.steps + 1, CHUNK, ACTION, **drawn)
@@ -110,19 +111,23 @@ def rollout(
             part, ks = trained if k <= trained_steps else base, torch.full((dreams,), k, device=h.device)
             mean, std = part.denoise(features, chain[-1], ks)
             chain.append(mean + std.clamp_min(0.1) * noise[:, base.steps - k + 1].clamp(-3, 3))
+        success = torch.zeros(dreams, dtype=torch.bool, device=h.device)
         for step in range(CHUNK):
             action = chain[-1][:, step].clamp(-1, 1)
             action = torch.cat([action[:, :6], torch.where(action[:, 6:] >= 0, 1.0, -1.0)], 1)
             h, z = prior(h, z, action, -torch.log(-torch.log(torch.rand(dreams, *prior.shape, **drawn))))
-        after, age = torch.cat([h, z], 1), age + 1
-        success = classifier.probability(after) > classifier.threshold
+            after = torch.cat([h, z], 1)
+            sure = classifier.probability(after) > classifier.threshold
+            sure_for = torch.where(sure, sure_for + 1, torch.zeros_like(sure_for))
+            success |= sure_for >= SURE
+        age = age + 1
         done = success | (age >= horizon) | (t == chunks - 1)
         rows = (features, after, torch.stack(chain, 1), success.float(), success, done)
         for name, value in zip(kept, rows, strict=True):
             kept[name].append(value)
         fresh = (torch.rand(dreams, **drawn) * len(bank_h)).long()
         h, z = torch.where(done[:, None], bank_h[fresh], h), torch.where(done[:, None], bank_z[fresh], z)
-        age = age * ~done
+        age, sure_for = age * ~done, sure_for * ~done
     return PlainRollout(**{name: torch.stack(values, 1) for name, values in kept.items()})
 
 

@@ -100,7 +100,10 @@ def test_version(diwa):
         (["report", "."], ". holds no run"),
         (["run-skill", "--skill", "open_drawer", "--video", "a.h5"], "a.h5 is no .mp4 file"),
         (["run-skill", "--skill", "open_drawer", "--max-steps", "0"], "max_steps is 0; it must be 1 or more"),
-        (["run-skill", "--skill", "open_drawer", "--success-ticks", "-1"], "success_ticks is -1; it must be 0 or more"),
+        (
+            ["run-skill", "--skill", "open_drawer", "--success-ticks", "-2"],
+            "success_ticks is -2; it must be -1 or more",
+        ),
         (["run-skill", "--skill", "open_drawer", "--seed", "9" * 20], "it must be 0 or more and have at most 63 bits"),
         (["run-skill", "--skill", "open_drawer", "--seed", "-1"], "seed is -1; it must be 0 or more"),
         (["evaluate", *EVALUATE, "--max-steps", "0"], "max_steps is 0; it must be 1 or more"),

@@ -25,6 +25,7 @@ from diwa_deploy.bundle import CARD, StartRegion, find_bundle
 from diwa_deploy.checks import Check
 from diwa_learning.agent import Agent, load_agent
 from diwa_learning.onnx_agent import Runtime, in_runtime
+from diwa_learning.reward.done import run_length
 
 OPEN_WIDTH = 0.07
 """Metres between fingers that count as open where the last command is not known; else the gripper is kept closed."""
@@ -79,8 +80,8 @@ def control_loop(
 ) -> ControlResult:
     """Run the agent for at most `max_steps` ticks.
 
-    Ends with `success` after `success_ticks` ticks in a row at or above the classifier's threshold (with 0 never), or
-    with the reason that `stop` returns or the robot raises. After every command `on_tick` gets its observation and
+    Ends with `success` once the classifier has been sure for `success_ticks` ticks running (with 0 never), or with the
+    reason that `stop` returns or the robot raises. After every command `on_tick` gets its observation and
     record, then `stop` is asked.
     """
     ticks: list[Tick] = []
@@ -92,7 +93,7 @@ def control_loop(
             1.0 if width is None or width > OPEN_WIDTH else -1.0
         )  # what it holds is not dropped by an action of NaN
         executed = safety.reset(first.target, gripper)
-        sure = 0
+        running = 0
         while len(ticks) < max_steps:
             observation, started = robot.observe(), time.perf_counter()
             executed = safety.executed(observation.target) if ticks else executed
@@ -104,8 +105,8 @@ def control_loop(
             ticks.append(Tick(command.action, decision.success_probability, command.interventions, latency))
             if on_tick:
                 on_tick(observation, ticks[-1])
-            sure = sure + 1 if decision.success_probability >= agent.success_threshold else 0
-            if 0 < success_ticks <= sure:
+            running = run_length(decision.success_probability > agent.success_threshold, running)
+            if 0 < success_ticks <= running:
                 return ControlResult("success", ticks)
             if stop and (reason := stop()):
                 return ControlResult(reason, ticks)
@@ -114,6 +115,8 @@ def control_loop(
     return ControlResult("max_steps", ticks)
 
 
+AS_TRAINED = -1
+"""Success ticks that stand for those that the classifier was made with."""
 THREADS = 1
 """Threads of a decision. Several wait for each other at every layer: one that is kept off its core delays them all."""
 
@@ -176,13 +179,14 @@ class SkillRunner:
         robot: Robot,
         max_steps: int,
         seed: int,
-        success_ticks: int,
+        success_ticks: int = AS_TRAINED,
         on_tick: Callable[[Observation, Tick], None] | None = None,
     ) -> ControlResult:
-        """Run the skill once; as `control_loop`."""
-        safety = SafetyFilter(self.limits, self._spec)
+        """Run the skill once; as `control_loop`, with `AS_TRAINED` success ticks as many as the classifier's own."""
+        safety, own = SafetyFilter(self.limits, self._spec), self._agent.success_ticks
+        ticks = own if success_ticks == AS_TRAINED else success_ticks
         with deciding_threads(self._threads):
-            return control_loop(robot, self._agent, safety, max_steps, seed, success_ticks, on_tick)
+            return control_loop(robot, self._agent, safety, max_steps, seed, ticks, on_tick)
 
 
 NEEDED_MB = 1000.0

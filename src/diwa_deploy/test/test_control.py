@@ -84,6 +84,10 @@ def test_success_needs_consecutive_ticks():
     assert (result.reason, result.steps) == ("success", 6)
 
 
+def test_success_takes_more_than_the_threshold_itself():
+    assert loop(ListAgent([FORWARD], [0.8] * 4), 4, success_ticks=3).reason == "max_steps"
+
+
 def test_without_a_rule_the_classifier_ends_nothing():
     assert loop(ListAgent([FORWARD], [1.0] * 5), 5).reason == "max_steps"
 

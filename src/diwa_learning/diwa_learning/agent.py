@@ -55,7 +55,7 @@ class Agent:
         require_ddim_steps(ddim_steps, policy)
         self.ddim_steps = ddim_steps
         self.world_model, self.policy, self.reward, self.spec = world_model, policy, reward, spec
-        self.success_threshold = float(reward.threshold)
+        self.success_threshold, self.success_ticks = float(reward.threshold), reward.success_ticks
         self.reset(0)
 
     def reset(self, seed: int) -> None:

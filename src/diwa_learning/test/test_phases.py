@@ -14,6 +14,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.core.device import cosine
+from diwa_learning.finetune.start_states import StartConfig
 from diwa_learning.finetune.train import FinetuneConfig
 from diwa_learning.policy import train as policy_phase
 from diwa_learning.policy.checkpoint import PolicyNetConfig, load_policy
@@ -245,4 +246,5 @@ def test_presets_hold_only_known_keys(preset):
         plain = FinetuneConfig()
         assert policy == PolicyConfig()
         of_skills = {"open_drawer": 0.1, "close_drawer": 0.025, "turn_on_led": 0.025}
-        assert tuning == replace(plain, dream=replace(plain.dream, precision="auto"), alpha_bc_of=of_skills)
+        dream = replace(plain.dream, precision="auto", starts=StartConfig(context=1))
+        assert tuning == replace(plain, dream=dream, alpha_bc_of=of_skills)

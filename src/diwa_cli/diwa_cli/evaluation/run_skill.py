@@ -16,7 +16,7 @@ from diwa_data.files import require_output, write_json
 from diwa_data.motion import MotionLimits
 from diwa_data.robot import Environment
 from diwa_deploy.bundle import Bundle, find_bundle
-from diwa_deploy.control import ControlResult, SkillRunner
+from diwa_deploy.control import AS_TRAINED, ControlResult, SkillRunner
 from diwa_learning.core.checkpoint import read_spec
 from diwa_sim.environments import EnvironmentConfig, open_environment, seeing
 from diwa_sim.replay import replay, success_shares
@@ -29,8 +29,8 @@ class RunSkillConfig(EnvironmentConfig):
 
     max_steps: int = 72
     """Control ticks after which the robot stops (7.5 a second; 30 in CALVIN)."""
-    success_ticks: int = 3
-    """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
+    success_ticks: int = AS_TRAINED
+    """Ticks running that the classifier must be sure of success; -1 = as it was trained, 0 lets it end nothing."""
     seed: int = 0
     """Seed of the start state and of the agent's sampling."""
     limits: MotionLimits = field(default_factory=MotionLimits)
@@ -38,7 +38,7 @@ class RunSkillConfig(EnvironmentConfig):
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "max_steps")
-        require_at_least(self, 0, "success_ticks")
+        require_at_least(self, AS_TRAINED, "success_ticks")
         require_seed(self.seed)
 
 

@@ -31,7 +31,7 @@ from diwa_learning.core.checkpoint import Checkpoint, is_finished, load_checkpoi
 from diwa_learning.finetune.selection import before, scores
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.reward.classifier import RewardConfig
-from diwa_learning.reward.train import CHUNK, RewardJob, dreamt_success, load_reward, train_reward
+from diwa_learning.reward.train import RewardJob, dreamt_success, load_reward, train_reward
 from diwa_learning.world_model.latents import embed_clips, whole
 from diwa_learning.world_model.model import load_world_model
 from diwa_sim.table import SimConfig
@@ -139,7 +139,7 @@ def dream_verdicts(run: RunFolder, reward: Path, taped: Sequence[Episode], dream
     context = loaded.checkpoint.config_as(RewardConfig).context
     clips = embed_clips(world.model, [whole(episode) for episode in taped])
     generator = torch.Generator().manual_seed(0)
-    dreamt = dreamt_success(world.model, loaded.classifier, clips, context, CHUNK, dreams, generator).numpy()
+    dreamt = dreamt_success(world.model, loaded.classifier, clips, context, dreams, generator).numpy()
     true = np.array([episode.success.any() for episode in taped])
     return {
         "true_success": float(true.mean()),

@@ -24,7 +24,7 @@ from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.robot_config import RobotConfig
 from diwa_deploy.bundle import StartRegion
-from diwa_deploy.control import THREADS, ControlResult, SkillRunner, Stopped, Tick
+from diwa_deploy.control import AS_TRAINED, THREADS, ControlResult, SkillRunner, Stopped, Tick
 from diwa_deploy.ros.ros_robot import ArmConfig, RosRobot
 from diwa_interfaces.action import ExecuteSkill
 from diwa_learning.onnx_agent import Runtime
@@ -53,8 +53,8 @@ class PolicyNodeConfig:
     """Which of the bundle's policies; with both a goal names one, as in `open_drawer/base`."""
     max_steps: int = 72
     """Control ticks after which a goal that names none ends."""
-    success_ticks: int = 3
-    """Consecutive ticks that the classifier must be sure; 0 lets it end nothing."""
+    success_ticks: int = AS_TRAINED
+    """Ticks running that the classifier must be sure of success; -1 = as it was trained, 0 lets it end nothing."""
     threads: int = THREADS
     """Threads of a decision; more are faster only on cores that nothing else uses, and much slower on busy ones."""
     ddim_steps: int = 0
@@ -71,6 +71,7 @@ class PolicyNodeConfig:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "threads")
         require_at_least(self, 0, "ddim_steps")
+        require_at_least(self, AS_TRAINED, "success_ticks")
 
 
 class SkillServer:

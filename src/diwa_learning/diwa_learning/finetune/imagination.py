@@ -19,6 +19,7 @@ from diwa_learning.ensemble.disagreement import Ensemble
 from diwa_learning.finetune.start_states import StartConfig
 from diwa_learning.policy.base import ChainPolicy, Exploration
 from diwa_learning.reward.classifier import SuccessClassifier
+from diwa_learning.reward.done import run_lengths
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import RSSM, State
 
@@ -34,7 +35,8 @@ class DreamConfig:
     horizon: int = 18
     """Chunks after which a dream is cut: 18 chunks of 4 actions are 72 actions, 9.6 s."""
     reward: Literal["binary", "probability"] = "binary"
-    """`binary`: 1 above the classifier's threshold, which ends the dream; `probability`: that, and it goes on."""
+    """`binary`: 1 for the chunk in which the skill is done, which ends the dream; `probability`: its states' mean
+    probability of success, and the dream goes on."""
     penalty: float = 0.0
     """Taken off a chunk's reward for each standard deviation by which the ensemble deviates after it; 0 = off."""
     precision: Precision = "float32"
@@ -63,7 +65,7 @@ class Rollout:
     done: Tensor
     """(N, T) bool: succeeded, or cut at the horizon or at the iteration's end."""
     success: Tensor
-    """(N, T) bool: the classifier called the state after the chunk a success."""
+    """(N, T) bool: the skill was done at one of the chunk's ticks (`reward/done.py`)."""
     age: Tensor
     """(N, T) int64: chunks since the dream's start, 1 for its first."""
     deviation: Tensor
@@ -124,7 +126,11 @@ class Step:
     state: State
     """(N, ...) after it."""
     probability: Tensor
-    """(N,) of success after it."""
+    """(N,) of success, mean over its H states."""
+    done: Tensor
+    """(N,) bool: the skill was done at one of its ticks."""
+    run_length: Tensor
+    """(N,) int64: ticks running that the classifier has been sure after it."""
     deviation: Tensor
     """(N,) of the ensemble after it; 0 without one."""
 
@@ -152,19 +158,19 @@ class Dream:
         """Dream one iteration with `policy`."""
         config, rng = self.config, self.rng
         state, age = self._draw_starts(), torch.zeros(config.dreams, dtype=torch.int64, device=rng.device)
-        chunks = []
+        running, chunks = torch.zeros_like(age), []
         for t in range(config.chunks):
             noise = policy.draw_noise(config.dreams, rng)
             gumbel = self._rssm.noise(policy.chunk, config.dreams, rng=rng)
-            step, age = self._step(policy, state, noise, gumbel), age + 1
-            success = self.classifier.is_success(step.probability)
+            step, age = self._step(policy, state, running, noise, gumbel), age + 1
+            success = step.done.clone()  # a compiled step overwrites its results
             terminated = success if config.reward == "binary" else torch.zeros_like(success)
             done = terminated | (age >= config.horizon) | (t == config.chunks - 1)
-            reward = success.float() if config.reward == "binary" else step.probability
+            reward = success.float() if config.reward == "binary" else step.probability.clone()
             chunk = Rollout(
                 features=state.features,
                 next_features=step.state.features,
-                chains=step.chains.clone(),  # a compiled step overwrites its results
+                chains=step.chains.clone(),
                 reward=reward - config.penalty * step.deviation.clamp_min(0),
                 terminated=terminated,
                 done=done,
@@ -173,24 +179,28 @@ class Dream:
                 deviation=step.deviation.clone(),
             )
             chunks.append(chunk)
-            state, age = self._restart(step.state, done), age * ~done
+            state, age, running = self._restart(step.state, done), age * ~done, step.run_length * ~done
         return Rollout.stack(chunks)
 
-    def step(self, policy: ChainPolicy, state: State, noise: Tensor, gumbel: Tensor) -> Step:
-        """One chunk of every dream: states (N, ...), noise (N, K+1, H, A), gumbel (H, N, C, K)."""
+    def step(self, policy: ChainPolicy, state: State, running: Tensor, noise: Tensor, gumbel: Tensor) -> Step:
+        """One chunk of every dream: states (N, ...), run lengths (N,), noise (N, K+1, H, A), gumbel (H, N, C, K)."""
         sample = policy.explore(state.features, noise, self.config.exploration)
-        after = self.imagine(state, sample.actions, gumbel)
-        probability = self.classifier.probability(after.features)
-        deviation = self.ensemble.deviation(after.h) if self.ensemble else torch.zeros_like(probability)
-        return Step(sample.chains, after, probability, deviation)
+        states = self.imagine(state, sample.actions, gumbel)
+        probability = self.classifier.probability(states.features)  # (N, H)
+        lengths = run_lengths(self.classifier.is_success(probability), running)
+        done, after, mean = (lengths >= self.classifier.success_ticks).any(1), states[:, -1], probability.mean(1)
+        deviation = self.ensemble.deviation(after.h) if self.ensemble else torch.zeros_like(mean)
+        return Step(sample.chains, after, mean, done, lengths[:, -1], deviation)
 
     def imagine(self, state: State, actions: Tensor, gumbel: Tensor) -> State:
-        """The states (N, ...) after chunks of raw actions (N, H, A), each executed and followed by one prior step."""
+        """The states (N, H, ...) after each of H raw actions (N, H, A), all executed by a prior step."""
+        states = []
         for raw, noise in zip(actions.unbind(1), gumbel, strict=True):
             action = self.model.executed(state, self.model.spec.action.executed(raw))
             with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._half):
                 state = self._rssm.imagine_step(state, action, noise)
-        return state
+            states.append(state)
+        return State.stack(states, 1)
 
     def _draw_starts(self) -> State:
         """A start (N, ...) for every dream."""

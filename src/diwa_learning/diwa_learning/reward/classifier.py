@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diwa_data.config import require_at_least
 from diwa_data.dataset.dataset import Dataset, Episode
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.skills import Goal, recorded_goal
 from diwa_data.spec import Spec
+from diwa_learning.reward.done import SUCCESS_TICKS
 from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
 from diwa_learning.world_model.model import WorldModel, vector_decoder
 from diwa_learning.world_model.networks import ImageEncoder, PerCamera
@@ -62,10 +64,16 @@ class RewardConfig:
     """Precision on held-out imagined latents at which the threshold has the best recall."""
     lowest_threshold: float = 0.5
     """Least threshold: a dream that goes on until something passes finds what few recorded frames show."""
+    success_ticks: int = SUCCESS_TICKS
+    """Control ticks running that the classifier must be sure before the skill counts as done, here and wherever the
+    classifier is used."""
     save_every: int = 10
     """Epochs between saves of the resumable state."""
     seed: int = 0
     """Seed of weights, latents and batches."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "success_ticks", "context")
 
 
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
@@ -75,6 +83,8 @@ class SuccessClassifier(nn.Module):
     """Decides from model states whether the skill is done."""
 
     threshold: Tensor
+    success_ticks = SUCCESS_TICKS
+    """Ticks running that it must be sure before the skill counts as done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +95,7 @@ class SuccessClassifier(nn.Module):
         raise NotImplementedError
 
     def is_success(self, probability: Tensor) -> Tensor:
-        """Whether a probability (...) is above the threshold."""
+        """Whether it is sure: a probability (...) is above the threshold."""
         return probability > self.threshold
 
 

@@ -33,12 +33,13 @@ from diwa_learning.reward.classifier import (
     score_at,
 )
 from diwa_learning.reward.data import Items, RewardData, Truth, make_data, screen_play
+from diwa_learning.reward.done import run_lengths
 from diwa_learning.world_model.latents import Clips, imagined_states
 from diwa_learning.world_model.model import LoadedWorldModel, WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint
 
-CHUNK, DREAM_SAMPLES = 4, 8
-"""Actions between looks at the reward in the report's dreams, and dreams per held-out demonstration."""
+DREAM_SAMPLES = 8
+"""Dreams of each held-out demonstration in the report."""
 LOWEST_RECALL = 0.7
 """Recall on held-out imagined latents below which a warning is printed. A policy fine-tuned at 0.55 got worse, at 0.79
 better (docs/laptop.md)."""
@@ -211,7 +212,7 @@ def dreams(model: WorldModel, classifier: SuccessClassifier, demos: Clips, confi
     generator = torch.Generator().manual_seed(config.seed)
     beginnings = demos.cut(range(len(demos.valid)), [0] * len(demos.valid), config.context + config.horizon)
     return {
-        name: float(dreamt_success(model, classifier, clips, config.context, CHUNK, DREAM_SAMPLES, generator).mean())
+        name: float(dreamt_success(model, classifier, clips, config.context, DREAM_SAMPLES, generator).mean())
         for name, clips in (("idle", idle(beginnings, model, config.context)), ("demonstrated", demos))
     }
 
@@ -222,19 +223,19 @@ def dreamt_success(
     classifier: SuccessClassifier,
     clips: Clips,
     context: int,
-    chunk: int,
     samples: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Share of each clip's (N,) dreams under its own actions that are called a success after any chunk.
+    """Share of each clip's (N,) dreams under its own actions in which the skill is done (`reward/done.py`).
 
-    The first `context` frames are filtered.
+    The first `context` frames are filtered, and not judged.
     """
     found = []
     for _ in range(samples):
         noise = model.rssm.noise(*clips.valid.shape, rng=generator)
-        success = classifier.is_success(classifier.probability(imagined_states(model, clips, noise, context).features))
-        found.append((success & clips.valid)[:, context - 1 + chunk :: chunk].any(dim=1))
+        sure = classifier.is_success(classifier.probability(imagined_states(model, clips, noise, context).features))
+        lengths = run_lengths((sure & clips.valid)[:, context:], sure.new_zeros(len(sure), dtype=torch.int64))
+        found.append((lengths >= classifier.success_ticks).any(dim=1))
     return torch.stack(found).float().mean(dim=0)
 
 
@@ -272,4 +273,5 @@ def load_reward(path: Path, world: LoadedWorldModel) -> LoadedReward:
         return DecodedReward(model.feature_dim) if config.kind == "decoder" else make_trained(config, model)
 
     classifier = build(make, checkpoint.weights, path)
+    classifier.success_ticks = config.success_ticks
     return LoadedReward(classifier.eval().requires_grad_(False), checkpoint.skill, checkpoint)

@@ -11,6 +11,7 @@ from diwa_learning.finetune.imagination import Dream, DreamConfig, Rollout
 from diwa_learning.finetune.start_states import StartConfig, start_states
 from diwa_learning.policy.base import Exploration
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
+from diwa_learning.reward.classifier import SuccessClassifier
 
 QUIET = Exploration(std_floor=0.0)
 
@@ -45,7 +46,7 @@ def test_check_07_idle_dreams_earn_nothing_and_demonstrated_ones_the_recall(toy_
 
 def test_moving_right_succeeds_where_standing_still_does_not(toy_files, setting):
     model, classifier = setting
-    config = StartConfig(count=40, first_share=1.0, play_share=0.0)
+    config = StartConfig(count=40, context=1, first_share=1.0, play_share=0.0)
     starts = start_states(model, classifier, toy_files.demonstrations.episodes, [], config, seed=0)
     rates = {}
     for name, action in (("still", STILL), ("right", RIGHT)):
@@ -73,11 +74,48 @@ def test_a_dream_goes_on_from_its_own_state_or_from_a_start(setting):
     assert rollout.next_features[rollout.done].abs().min(dim=-1).values.shape[0] >= 8
 
 
-def test_probability_reward_never_ends_a_dream(setting):
-    rollout = dream(setting, reward="probability").rollout(ConstantPolicy(RIGHT))
+def test_probability_reward_is_the_mean_of_a_chunk_and_never_ends_a_dream(setting):
+    mdp = dream(setting, reward="probability")
+    seen = []
+    probability = mdp.classifier.probability
+    mdp.classifier.probability = lambda features: seen.append(probability(features)) or seen[-1]
+    rollout = mdp.rollout(ConstantPolicy(RIGHT))
+    del mdp.classifier.probability
     assert not rollout.terminated.any()
-    with torch.no_grad():
-        assert torch.allclose(rollout.reward, setting[1].probability(rollout.next_features), atol=1e-6)
+    assert [each.shape for each in seen] == [(8, 4)] * 12
+    assert torch.equal(rollout.reward, torch.stack([each.mean(1) for each in seen], 1))
+    assert torch.equal(probability(rollout.next_features), torch.stack([each[:, -1] for each in seen], 1))
+
+
+class Script(SuccessClassifier):
+    """Sure, or not, as a list says of every tick of every dream (N, ticks)."""
+
+    def __init__(self, sure):
+        super().__init__()
+        self.chunks = iter(torch.tensor(sure).float().split(4, dim=1))
+
+    def probability(self, features):
+        return next(self.chunks)
+
+
+def test_a_dream_is_done_when_three_states_running_are_sure_across_chunks(setting):
+    """Dream 0: two at a chunk's end, one at the next one's beginning, then a new dream whose run begins at 0.
+
+    Dream 1: never three running. Dream 2: cut at the horizon with two, which do not count for the next one.
+    """
+    sure = [
+        [0, 0, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0],
+    ]
+    model = setting[0]
+    config = DreamConfig(dreams=3, chunks=3, horizon=2, exploration=QUIET)
+    mdp = Dream(model, Script(sure), model.rssm.initial(3), config, torch.Generator().manual_seed(0))
+    rollout = mdp.rollout(ConstantPolicy(STILL))
+    assert rollout.terminated.int().tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert rollout.done.int().tolist() == [[0, 1, 1], [0, 1, 1], [0, 1, 1]]
+    assert torch.equal(rollout.reward, rollout.terminated.float())
+    assert torch.equal(rollout.success, rollout.terminated)
 
 
 def test_dreams_execute_what_the_robot_would(setting):
@@ -126,7 +164,7 @@ def test_bfloat16_dreams_stay_close_and_keep_float32_states(setting):
     for precision in ("float32", "bfloat16"):
         mdp = dream(setting, precision=precision)
         gumbel = setting[0].rssm.noise(4, 8, rng=mdp.rng)
-        state = mdp.imagine(setting[0].rssm.initial(8), torch.tensor(RIGHT).expand(8, 4, 7), gumbel)
+        state = mdp.imagine(setting[0].rssm.initial(8), torch.tensor(RIGHT).expand(8, 4, 7), gumbel)[:, -1]
         assert state.h.dtype == state.z.dtype == torch.float32
         ends[precision] = state.h
     assert not torch.equal(ends["float32"], ends["bfloat16"])

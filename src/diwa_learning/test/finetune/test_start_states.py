@@ -13,9 +13,9 @@ from diwa_learning.world_model.latents import Segment, embed_clips, filtered_sta
 def test_frames_come_evenly_from_all_or_from_the_first_ones(toy_files):
     episodes = toy_files.demonstrations.episodes
     rng = np.random.default_rng(0)
-    some = draw_frames(episodes, 200, rng, 1, 4)
-    assert {index for _, index in some} == {1, 2, 3}
-    assert draw_frames([episodes[0]], 3, rng, first=len(episodes[0])) == []
+    some = draw_frames(episodes, 200, rng, 3)
+    assert {index for _, index in some} == {0, 1, 2}
+    assert draw_frames(episodes, 3, rng, 0) == []
     anywhere = draw_frames(episodes, 400, rng)
     assert all(0 <= index < len(episode) for episode, index in anywhere)
     assert len({id(episode) for episode, _ in anywhere}) == len(episodes)
@@ -46,6 +46,26 @@ def test_a_start_is_filtered_from_its_context(toy_files):
     for row, part in enumerate(parts):
         alone = filtered_states(model, embed_clips(model, [part]), noise[row : row + 1, : len(part)])
         torch.testing.assert_close(found.features[row], alone.features[0, -1])
+
+
+def test_segments_have_every_length_up_to_the_longest(toy_files, toy_reward, monkeypatch):
+    """Half of them begin with a demonstration, the others end anywhere; none leaves its episode."""
+    drawn = []
+    monkeypatch.setattr(
+        "diwa_learning.finetune.start_states.last_states",
+        lambda model, parts, noise: drawn.extend(parts) or last_states(model, parts, noise),
+    )
+    model, demos = toy_files.world.model, toy_files.demonstrations.episodes
+    config = StartConfig(count=400, context=3, first_frames=2, play_share=0.0)
+    start_states(model, toy_reward.classifier, demos, [], config, seed=0)
+    counts = np.bincount([len(part) for part in drawn], minlength=4)
+    assert counts[0] == 0
+    assert (counts[1:] > 100).all()
+    assert {part.start for part in drawn[:200]} == {0, 1}
+    assert all(0 <= part.start < part.stop <= len(part.episode) for part in drawn)
+    drawn.clear()
+    start_states(model, toy_reward.classifier, demos, [], StartConfig(count=50, context=1), seed=0)
+    assert {len(part) for part in drawn} == {1}
 
 
 def test_a_seed_fixes_the_bank(toy_files, toy_reward):
