@@ -15,7 +15,7 @@ import rclpy
 from policy_client import PolicyClient, running_skill
 
 from diwa_cli.statistics import SuccessRate, paired_difference
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.recording import messages
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_deploy.bundle import load_bundle

@@ -17,7 +17,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diwa_data.interpolator import Interpolator
-from diwa_data.motion import MotionLimits, SafetyFilter, limit_goal, use_of_limits
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import SafetyFilter, limit_goal, use_of_limits
 from diwa_data.pose import DOWN, Pose
 from diwa_data.spec import Spec
 from diwa_data.teleop.clutch import ControllerState, TeleopConfig, Teleoperator

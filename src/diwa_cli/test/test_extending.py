@@ -33,7 +33,7 @@ import torch
 
 from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
 from diwa_data.dataset.dataset import save_dataset
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.foreign import write_foreign
 from diwa_data.testing.synthetic import record_synthetic

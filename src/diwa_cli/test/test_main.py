@@ -12,7 +12,7 @@ import pytest
 
 from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
 from diwa_cli.main import COMMANDS
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_deploy.bundle import SHIPPED, find_bundle, write_bundle, write_card
 from diwa_deploy.control import check_bundle
 from diwa_learning.world_model.model import load_world_model

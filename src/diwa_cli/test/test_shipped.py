@@ -2,7 +2,7 @@
 
 import pytest
 
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_deploy.bundle import SHIPPED, installed_skills, load_bundle
 from diwa_deploy.control import SkillRunner
 from diwa_sim.table import SimConfig, SimulatedPanda

@@ -17,9 +17,9 @@ import numpy as np
 from ruckig import ControlInterface, InputParameter, Result, Ruckig, RuckigError, Synchronization, Trajectory
 
 from diwa_data.errors import DiwaError
+from diwa_data.limits import MotionLimits
 from diwa_data.motion import (
     Limited,
-    MotionLimits,
     is_finite,
     lead_of,
     limit_goal,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
+from diwa_data.limits import MotionLimits
 from diwa_data.pose import (
     ExecutedActions,
     Pose,
@@ -30,56 +31,6 @@ from diwa_data.spec import Spec
 LARGEST_TILT = 2.0
 """Radians: the direction of a tilt is lost upside down, and near it a small change turns the hand far."""
 _TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True)
-class MotionLimits:
-    """Bounds on the published target's place and motion, in the base frame. Speeds and their changes are norms."""
-
-    workspace_low: tuple[float, float, float] = (0.20, -0.50, 0.0)
-    """Lower corner of the box that the hand stays in, metres."""
-    workspace_high: tuple[float, float, float] = (0.80, 0.50, 0.80)
-    """Upper corner of that box, metres."""
-    max_speed: float = 0.52
-    """Metres per second."""
-    max_rotation_speed: float = 1.30
-    """Radians per second."""
-    max_acceleration: float = 4.0
-    """Metres per second squared."""
-    max_rotation_acceleration: float = 12.0
-    """Radians per second squared."""
-    max_jerk: float = 200.0
-    """Metres per second cubed."""
-    max_rotation_jerk: float = 600.0
-    """Radians per second cubed."""
-    max_lead_pos: float = 0.05
-    """Metres that the target may be ahead of the measured position: it brakes to stay within."""
-    max_lead_rot: float = 0.3
-    """Radians that the target may be ahead of the measured rotation: it brakes to stay within."""
-    max_tilt: float = 1.2
-    """Radians between the hand's approach axis (its z) and straight down: the limit on pitch and roll."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not np.isfinite(value).all():
-                raise DiwaError(f"limits.{field.name} is {value}: it must be finite")
-            if field.name.startswith("max_") and value <= 0:
-                raise DiwaError(f"limits.{field.name} is {value:g}: it must be positive")
-        if not np.less(self.workspace_low, self.workspace_high).all():
-            raise DiwaError(
-                f"limits.workspace_low {self.workspace_low} must be below workspace_high {self.workspace_high}"
-            )
-
-    def within(self, spec: Spec) -> MotionLimits:
-        """These limits, with speeds at which a tick's motion along an axis fits into one action of `spec`."""
-        speed = math.sqrt(3) * spec.action.max_pos * spec.rate
-        rotation_speed = math.sqrt(3) * spec.action.max_rot * spec.rate
-        return replace(
-            self,
-            max_speed=min(self.max_speed, speed),
-            max_rotation_speed=min(self.max_rotation_speed, rotation_speed),
-        )
 
 
 class Limited(NamedTuple):

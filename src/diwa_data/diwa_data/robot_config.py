@@ -13,7 +13,8 @@ import numpy as np
 from diwa_data.config import config_file, from_mapping, ros_parameters
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.files import expanded
-from diwa_data.motion import MotionLimits, PlausibleConfig
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import PlausibleConfig
 from diwa_data.pose import Pose, rotation_distance
 from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_names, require_network_size
 
@@ -335,6 +336,7 @@ class RobotConfig:
             record_rate=self.record_rate,
             inference_delay=self.inference_delay,
             scene_state=self.scene_state,
+            limits=self.limits,
         )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from diwa_data.config import from_mapping
 from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import parse_json
+from diwa_data.limits import MotionLimits, widest
 
 MAX_RECORD_SIZE = 4096
 """Largest height and width of recorded images, pixels."""
@@ -153,6 +154,9 @@ class Spec:
     """Nominal time from a frame's arrival to the command that answers it, seconds."""
     scene_state: tuple[str, ...] = ()
     """Names of the scene state's numbers; simulated robots only."""
+    limits: MotionLimits | None = None
+    """Motion limits in force while recording: dreams keep them too. None where they are not known: in recordings of
+    others, and in older ones of ours."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "record_rate"):
@@ -230,13 +234,29 @@ def require_network_size(camera: CameraSpec, where: str = "") -> None:
         )
 
 
-def require_same(expected: Spec, actual: Spec, where: str) -> None:
-    """Raise `DiwaError` naming every field of `actual` (found in `where`) that differs from `expected`."""
+def require_same(expected: Spec, actual: Spec, where: str, limits: bool = False) -> None:
+    """Raise `DiwaError` naming every field of `actual` (found in `where`) that differs from `expected`.
+
+    The motion limits may, unless `limits` is true: whoever narrows them for a first motion, or recorded on some days
+    with others, has the same robot. `MotionLimits.compared` says how they differ.
+    """
+    actual = actual if limits else dataclasses.replace(actual, limits=expected.limits)
     differences = _differences("spec", dataclasses.asdict(expected), dataclasses.asdict(actual))
     if differences:
         lines = "; ".join(f"{path} is {b!r}, expected {a!r}" for path, a, b in differences)
         objects = "; sim.objects names the objects of a simulated scene" * (expected.scene_state != actual.scene_state)
         raise DiwaError(f"{where} was made for another robot or recording: {lines}{objects}")
+
+
+def under_all_limits(specs: Sequence[Spec], where: str) -> Spec:
+    """The contract of recordings that are used together: the first one's, with the widest limits of all.
+
+    Says so where `where`, what they are, differ in their limits.
+    """
+    known = {spec.limits for spec in specs if spec.limits}
+    if len(known) > 1:
+        print(f"{where} were recorded under {len(known)} different motion limits: the widest count")
+    return dataclasses.replace(specs[0], limits=widest(known))
 
 
 def _differences(path: str, expected: Any, actual: Any) -> list[tuple[str, Any, Any]]:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from diwa_data import clock
+from diwa_data.ros import clock
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 0.0, 3600.0])

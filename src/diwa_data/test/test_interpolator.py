@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator, way
-from diwa_data.motion import LARGEST_TILT, MotionLimits, lead, limit_goal, use_of_limits
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import LARGEST_TILT, lead, limit_goal, use_of_limits
 from diwa_data.pose import DOWN, Pose, quaternion_of, rotation_distance
 
 TICK, RATE = 1 / 7.5, 60.0
@@ -276,7 +277,7 @@ def test_no_choice_of_limits_makes_them_break(scales, max_tilt, seed) -> None:
 
 
 def test_one_that_lives_to_the_end_of_the_process_is_no_news() -> None:
-    code = "from diwa_data.interpolator import Interpolator; from diwa_data.motion import MotionLimits; "
+    code = "from diwa_data.interpolator import Interpolator; from diwa_data.limits import MotionLimits; "
     code += (
         "import ctypes; kept = Interpolator(MotionLimits(), 60.0); ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))"
     )

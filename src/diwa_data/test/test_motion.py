@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits, lead, limit_goal, outside, use_of_limits
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import lead, limit_goal, outside, use_of_limits
 from diwa_data.pose import DOWN, Pose, quaternion_of, rotation_distance, tilt_and_yaw
 from diwa_data.spec import Spec
 

@@ -13,7 +13,8 @@ from diwa_data.dataset.dataset import build_dataset, load_dataset
 from diwa_data.images import preprocess_observation
 from diwa_data.lerobot.export import feature_table
 from diwa_data.lerobot.files import dataset_card
-from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import SafetyFilter
 from diwa_data.pose import Pose, action_sequence, robot_state
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, needed_topics

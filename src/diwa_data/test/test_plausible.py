@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from diwa_data.motion import BelievedPose, MotionLimits, PlausibleConfig
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import BelievedPose, PlausibleConfig
 from diwa_data.pose import DOWN, Pose
 from diwa_data.robot_config import load_robot
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.interpolator import Interpolator
-from diwa_data.motion import MotionLimits, SafetyFilter, outside, use_of_limits
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import SafetyFilter, outside, use_of_limits
 from diwa_data.pose import Pose, action_sequence
 from diwa_data.spec import Spec
 

@@ -65,7 +65,7 @@ class Stream:
     last: Any = None
     """The last message: an object, or serialised if it is one of ours."""
     received: float = 0.0
-    """When it came, by the clock of `diwa_data.clock`, seconds."""
+    """When it came, by the clock of `diwa_data.ros.clock`, seconds."""
     problem: str = ""
     """Reason why it could not be used."""
 

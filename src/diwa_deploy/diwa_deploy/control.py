@@ -17,7 +17,8 @@ import torch
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import free_mb
-from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import SafetyFilter
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation, Robot
 from diwa_data.spec import Spec
@@ -163,6 +164,11 @@ class SkillRunner:
         """Limits of speed and place, in force from the next run on."""
         self._spec, self._threads = spec, threads
 
+    @property
+    def about_limits(self) -> str:
+        """As `MotionLimits.compared`, of those in force and those of the recordings that the skill was learned from."""
+        return self.limits.compared(self._agent.world_model.spec.limits)
+
     def warm_up(self) -> float:
         """Decide on black images a few times; returns the seconds of the last decision."""
         images = {camera.name: np.zeros((*camera.record_size, 3), np.uint8) for camera in self._spec.cameras}
@@ -205,10 +211,11 @@ def check_machine() -> Iterator[Check]:
 def check_bundle(skill: str, checkpoint: Path | None, spec: Spec, limits: MotionLimits) -> Check:
     """The bundle loads for this robot, and decides within half a tick."""
     try:
-        seconds = SkillRunner(skill, checkpoint, spec, limits).warm_up()
+        runner = SkillRunner(skill, checkpoint, spec, limits)
+        seconds = runner.warm_up()
     except DiwaError as error:
         return Check(skill, False, str(error))
     found = f"{1e3 * seconds:.0f} ms a decision"
     if seconds > spec.tick / 2:
         return Check(skill, False, f"{found}, a tick is {1e3 * spec.tick:.0f} ms: end what else runs here")
-    return Check(skill, True, found)
+    return Check(skill, True, f"{found}; {runner.about_limits}" if runner.about_limits else found)

@@ -8,7 +8,8 @@ import numpy as np
 
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator
-from diwa_data.motion import BelievedPose, Limited, MotionLimits, PlausibleConfig, lead, outside
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import BelievedPose, Limited, PlausibleConfig, lead, outside
 from diwa_data.pose import Pose, rotation_distance
 
 LATE = 0.1

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits, use_of_limits
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import use_of_limits
 from diwa_data.pose import DOWN, Pose
 from diwa_deploy.target import ArmedTarget
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import SafetyFilter
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
@@ -94,6 +94,18 @@ def test_a_robot_of_another_contract_and_a_policy_that_is_not_there_are_refused(
     assert "max_pos" in check.text
     with pytest.raises(DiwaError, match="holds no policy 'base': write the bundle with its base policy too"):
         SkillRunner(SKILL, SHIPPED / SKILL, spec, MotionLimits(), policy="base")
+
+
+def test_other_limits_than_those_of_the_recordings_are_told_of_and_refused_by_nobody(runner, spec: Spec) -> None:
+    assert runner.about_limits == "", "the shipped skills do not know theirs"
+    model, slow = runner._agent.world_model, MotionLimits(max_speed=0.1)
+    model.spec = dataclasses.replace(spec, limits=MotionLimits())
+    try:
+        assert runner.about_limits == ""
+        runner.limits = slow
+        assert runner.about_limits == slow.compared(MotionLimits()) != ""
+    finally:
+        model.spec, runner.limits = spec, MotionLimits()
 
 
 def test_the_machine_is_checked_for_space(monkeypatch) -> None:

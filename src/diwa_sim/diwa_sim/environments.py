@@ -14,7 +14,8 @@ from gymnasium.spaces import Box, Dict
 
 from diwa_data.calvin import tasks as calvin_tasks
 from diwa_data.images import preprocess_observation
-from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import SafetyFilter
 from diwa_data.spec import Spec
 from diwa_sim import tasks
 from diwa_sim.calvin import CalvinConfig, CalvinEnvironment

@@ -16,7 +16,8 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.interpolator import Interpolator
-from diwa_data.motion import MotionLimits, is_finite
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import is_finite
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot import Observation
@@ -177,14 +178,15 @@ class SimulatedPanda:
         objects = scene_objects(config.objects)
         names = [name for each in objects for name in each.state_names]
         action = ActionSpec(gripper=not config.fixed_gripper)
-        self.spec = Spec(ROBOT, config.seen, action, action.state, scene_state=(*SCENE_STATE, *names))
+        scene_state, limits = (*SCENE_STATE, *names), limits or MotionLimits()
+        self.spec = Spec(ROBOT, config.seen, action, action.state, scene_state=scene_state, limits=limits)
         self.config = config
         self.model = load_model(objects)
         move_camera(self.model, "static", config.static_moved)
         self._require_cameras()
         self._data = mujoco.MjData(self.model)
         self._kinematics = Kinematics(self.model)
-        self._interpolator = Interpolator((limits or MotionLimits()).within(self.spec), CONTROL_RATE)
+        self._interpolator = Interpolator(limits.within(self.spec), CONTROL_RATE)
         self._substeps = round(1.0 / CONTROL_RATE / self.model.opt.timestep)
         self._cameras: dict[tuple[int, int], Cameras] = {}  # by size, made when needed: physics needs no OpenGL
         joints = [self.model.joint(name) for name in JOINTS]

@@ -4,7 +4,7 @@ from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.pose import Pose, interpolate, rotation_distance
 from diwa_data.robot_config import load_robot, robot_file
 from diwa_sim import tasks

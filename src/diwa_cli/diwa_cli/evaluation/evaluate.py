@@ -20,8 +20,8 @@ from diwa_data import __version__
 from diwa_data.config import Job, require_at_least
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, read_object, require_ours, require_same_settings, write_json
-from diwa_data.motion import MotionLimits
-from diwa_learning.core.checkpoint import is_finished, read_header, weights_hash
+from diwa_data.limits import MotionLimits
+from diwa_learning.core.checkpoint import is_finished, read_header, read_spec, weights_hash
 from diwa_sim.environments import EnvironmentConfig, require_task
 from diwa_sim.table import SimConfig
 
@@ -126,6 +126,8 @@ def evaluate(
         config.skill, world_model, reward, config.max_steps, config.limits, environment, config.ddim_steps
     )
     seeds = start_seeds(config)
+    if differing := config.limits.compared(read_spec(world_model).limits):
+        print(differing)
     with FolderLock(out):
         _claim(out, policies, config.seeds, setting)
         tapes = TapeFile(out / "rollouts.h5") if config.tapes else None

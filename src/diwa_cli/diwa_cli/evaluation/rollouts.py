@@ -18,7 +18,8 @@ from diwa_cli.video import Film
 from diwa_data.dataset.dataset import Episode, save_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.files import atomic_path, full_disk_as_error, parse_json, read_bytes
-from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import SafetyFilter
 from diwa_data.processes import run_unordered
 from diwa_data.progress import progress
 from diwa_data.robot import Observation

@@ -13,7 +13,7 @@ from diwa_cli.video import Film
 from diwa_data.config import Job, require_at_least, require_seed
 from diwa_data.errors import DiwaError
 from diwa_data.files import require_output, write_json
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.robot import Environment
 from diwa_deploy.bundle import Bundle, find_bundle
 from diwa_deploy.control import AS_TRAINED, ControlResult, SkillRunner
@@ -70,6 +70,8 @@ class RunSkillJob(Job):
         robot = open_environment(seeing(config.chosen(self.sim), read_spec(bundle.world_model)), config.limits)
         try:
             runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)
+            if runner.about_limits:
+                print(runner.about_limits)
             robot.reset(bundle.skill, config.seed)
             film = Film(robot) if video else None
             result = runner.run(robot, config.max_steps, config.seed, config.success_ticks, film)

@@ -19,7 +19,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from diwa_cli.evaluation.dppo import checkpoints_by_steps, first_to_reach, parallel_environments, text
 from diwa_cli.statistics import DPPO_SEEDS, SEEDS, SuccessRate
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits, SafetyFilter
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import SafetyFilter
 from diwa_data.spec import Spec
 from diwa_learning.agent import Agent, NoClassifier
 from diwa_learning.core.checkpoint import load_checkpoint

@@ -14,7 +14,7 @@ from diwa_cli.evaluation.tapes import EXTRA_TICKS
 from diwa_cli.statistics import SEEDS
 from diwa_data.dataset.dataset import load_dataset, save_dataset
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.spec import Spec
 from diwa_sim.table import SimConfig, SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE

@@ -45,7 +45,7 @@ from diwa_data.recording.bag_reader import METADATA, Bag, find_bags
 from diwa_data.recording.bag_writer import tell_unfinished
 from diwa_data.recording.marks import Outcome, marks_path
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
-from diwa_data.spec import ActionSpec, Spec, require_same
+from diwa_data.spec import ActionSpec, Spec, require_same, under_all_limits
 
 _VECTORS = {"state": np.float32, "action": np.float32, "success": np.bool_, "stamp": np.float64, "received": np.float64}
 
@@ -308,7 +308,7 @@ def _write_episode(group: h5py.Group, episode: Episode, spec: Spec) -> None:
 
 
 def _common_spec(paths: list[Path]) -> Spec:
-    """The spec all bags share; raises naming the first that differs from the first bag's."""
+    """The spec all bags share, with the widest of their limits; raises naming the first that differs otherwise."""
     sidecars = [Sidecar.read(path) for path in paths]
     for path, sidecar in zip(paths, sidecars, strict=True):
         require_same(sidecars[0].spec, sidecar.spec, str(path))
@@ -316,7 +316,7 @@ def _common_spec(paths: list[Path]) -> Spec:
     if unsealed:
         warn_unsealed(f"{len(unsealed)} of {len(paths)} episodes ({unsealed[0]}, ...) are")
     _tell_slow(sidecars)
-    return sidecars[0].spec
+    return under_all_limits([sidecar.spec for sidecar in sidecars], "the bags")
 
 
 def _tell_slow(sidecars: Sequence[Sidecar]) -> None:

@@ -316,7 +316,7 @@ def contract(mapping: LeRobotMapping, robot: str) -> Spec:
     for key, ours, usual, given in _overlap(mapping, theirs):
         if ours not in (usual, given):
             raise DiwaError(f"{key} is {ours} in the mapping and {given} in {mapping.robot}: leave it out")
-    return theirs
+    return dataclasses.replace(theirs, limits=None)  # nobody knows those in force while it was recorded
 
 
 def _gripper(spec: Spec) -> str:

@@ -10,12 +10,12 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from rosidl_runtime_py.utilities import get_message
 
-from diwa_data import clock
 from diwa_data.errors import DiwaError
 from diwa_data.foreign.arm_topics import ArmTarget, ArmTopics
 from diwa_data.recording import messages
 from diwa_data.recording.messages import decode_value, header_stamp, require_frame
 from diwa_data.robot_config import RobotConfig
+from diwa_data.ros import clock
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
 from diwa_data.ros.topics import MatchedSubscriptions, node_name, other_publishers, publisher, similar_topics
 

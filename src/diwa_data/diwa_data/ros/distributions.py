@@ -8,7 +8,7 @@ from typing import Any
 
 from rclpy.subscription import Subscription
 
-from diwa_data import clock
+from diwa_data.ros import clock
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks

@@ -12,7 +12,6 @@ from typing import Any
 import rosbag2_py
 from rclpy.node import Node
 
-from diwa_data import clock
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
 from diwa_data.recording import messages
@@ -20,6 +19,7 @@ from diwa_data.recording.bag_reader import needed_topics
 from diwa_data.recording.bag_writer import Storage
 from diwa_data.recording.session import Session, Status
 from diwa_data.robot_config import RobotConfig
+from diwa_data.ros import clock
 from diwa_data.ros.distributions import close_writer, topic_metadata
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, MatchedSubscriptions, publisher, subscribe

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 
 from rclpy.node import Node
 
-from diwa_data import clock
 from diwa_data.errors import DiwaError
-from diwa_data.motion import BelievedPose, MotionLimits
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import BelievedPose
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
+from diwa_data.ros import clock
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
 from diwa_data.ros.topics import (
     LATCHED,
@@ -118,6 +119,10 @@ class TeleopNode(Node):
         super().__init__("teleop", automatically_declare_parameters_from_overrides=True)
         config = read_parameters(self, TeleopNodeConfig, "teleop.limits")
         self._teleoperator = Teleoperator(config.robot.spec, config.teleop)
+        if config.teleop.limits != config.robot.limits:
+            self.get_logger().warning(
+                "teleop.limits are not robot.limits, which recordings are labelled with: write them under robot alone"
+            )
         scripted = config.device == "scripted"
         self._device: Controller = TopicController(self) if scripted else open_device(config.device, config.devices)
         self._raw = None if scripted else ControllerPublisher(self)

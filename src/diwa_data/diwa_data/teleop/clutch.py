@@ -10,7 +10,8 @@ import numpy as np
 from diwa_data import quaternions
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import Interpolator
-from diwa_data.motion import MotionLimits, is_finite
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import is_finite
 from diwa_data.pose import Pose
 from diwa_data.spec import Spec
 

@@ -204,7 +204,7 @@ def _outcomes(outcomes: Sequence[str]) -> str:
 
 
 def spec_lines(spec: Spec) -> list[str]:
-    """The contract's cameras, rates and action scale, in a line."""
+    """The contract's cameras, rates and action scale in a line, the motion limits in another."""
     cameras = ", ".join(
         f"{c.name} {c.record_size[0]}x{c.record_size[1]} -> {c.size[0]}x{c.size[1]}" for c in spec.cameras
     )
@@ -212,7 +212,8 @@ def spec_lines(spec: Spec) -> list[str]:
     gripper = "" if action.gripper else ", no gripper"
     return [
         f"spec: {spec.robot}; {cameras}; {spec.record_rate:g} -> {spec.rate:g} Hz; "
-        f"action {action.max_pos:g} m, {action.max_rot:g} rad, {action.frame} frame, {action.rotation}{gripper}"
+        f"action {action.max_pos:g} m, {action.max_rot:g} rad, {action.frame} frame, {action.rotation}{gripper}",
+        f"recorded within: {spec.limits.description if spec.limits else 'limits that are not known'}",
     ]
 
 

@@ -21,6 +21,7 @@ from diwa_data.dataset.file import copy_episodes, write_checksum, write_digest
 from diwa_data.dataset.parts import build_part
 from diwa_data.errors import DiwaError
 from diwa_data.images import preprocess
+from diwa_data.limits import MotionLimits
 from diwa_data.pose import Pose, relative_action, robot_state
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag
@@ -227,6 +228,17 @@ def test_nan_and_wrong_shapes_in_a_dataset(built: Path, tmp_path: Path) -> None:
     write_checksum(damaged)
     with pytest.raises(DiwaError, match=r"episode 000000: state has shape \(23, 9\), its spec says \(23, 10\)"):
         load_dataset(damaged)
+
+
+def test_bags_of_other_days_have_the_widest_limits_of_all(tmp_path: Path, spec: Spec, capsys) -> None:
+    for day, limits in enumerate((MotionLimits(max_speed=0.1), None, MotionLimits(max_tilt=0.5))):
+        record_synthetic(tmp_path / f"day{day}", dataclasses.replace(spec, limits=limits), 1.0, {})
+    bags = sorted(tmp_path.iterdir())
+    build_dataset(bags, tmp_path / "D.h5", ONE)
+    assert load_dataset(tmp_path / "D.h5").spec == dataclasses.replace(spec, limits=MotionLimits())
+    assert "recorded under 2 different motion limits: the widest count" in capsys.readouterr().out
+    build_dataset(bags[:2], tmp_path / "E.h5", ONE)
+    assert load_dataset(tmp_path / "E.h5").spec.limits == MotionLimits(max_speed=0.1)
 
 
 def test_some_episodes_make_a_dataset_of_their_own(built: Path, tmp_path: Path) -> None:

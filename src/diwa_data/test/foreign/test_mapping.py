@@ -1,6 +1,7 @@
 """Mapping files: what they may say, and contracts that come from a robot file."""
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def write(folder: Path, **changes) -> Path:
 def test_a_robot_file_gives_the_contract(tmp_path: Path) -> None:
     (tmp_path / "arm.yaml").write_text(ROBOT)
     mapping = load_mapping(write(tmp_path, robot="arm.yaml", cameras=CAMERAS))
-    assert mapping.spec == load_robot(tmp_path / "arm.yaml").spec
+    assert mapping.spec == replace(load_robot(tmp_path / "arm.yaml").spec, limits=None)  # nobody knows them
     assert [camera.topic for camera in mapping.cameras] == ["/a", "/b"]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.robot_config import RobotConfig
 from diwa_data.teleop.clutch import TeleopConfig
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits, use_of_limits
+from diwa_data.limits import MotionLimits
+from diwa_data.motion import use_of_limits
 from diwa_data.pose import Pose, rotation_distance
 from diwa_data.spec import Spec
 from diwa_data.teleop.clutch import Clutch, Command, ControllerState, TeleopConfig, Teleoperator

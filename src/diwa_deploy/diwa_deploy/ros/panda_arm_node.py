@@ -13,12 +13,12 @@ from rclpy.node import Node
 from std_msgs.msg import Int8
 from std_srvs.srv import Trigger
 
-from diwa_data import clock
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
+from diwa_data.ros import clock
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, node_name, publisher, subscribe
 from diwa_deploy.gripper import GripperConfig, GripperWorker

@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
+from diwa_data.limits import WIDER
 from diwa_data.ros.node import Diagnostics, every, follow_parameters, run_node
 from diwa_deploy.control import SkillRunner
 from diwa_deploy.ros.ros_robot import RosRobot
@@ -111,6 +112,9 @@ class PolicyNode(LifecycleNode):
         """Let the loaded skill run by `config`."""
         for runner in self._server.runners.values():
             runner.limits = config.arm.limits
+        for line in {runner.about_limits for runner in self._server.runners.values()} - {""}:
+            log = self.get_logger()
+            (log.warning if line.startswith(WIDER) else log.info)(line)
         self._robot.configure(config.arm)
         self._config = self._server.config = config
 

@@ -16,14 +16,14 @@ from typing import Any
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
 
-from diwa_data import clock
 from diwa_data.errors import DiwaError
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.recording.messages import decode_value, gripper_width, header_stamp, require_frame
 from diwa_data.robot import Observation
 from diwa_data.robot_config import RobotConfig
+from diwa_data.ros import clock
 from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received
 from diwa_data.ros.topics import LATCHED, SENSOR, message_type, other_publishers, publisher
 from diwa_data.teleop.clutch import GRIPPER_REPEAT

@@ -16,13 +16,13 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from diwa_data import clock
 from diwa_data.config import require_at_least
 from diwa_data.errors import DiwaError
 from diwa_data.interpolator import way
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.robot_config import RobotConfig
+from diwa_data.ros import clock
 from diwa_deploy.bundle import StartRegion
 from diwa_deploy.control import AS_TRAINED, THREADS, ControlResult, SkillRunner, Stopped, Tick
 from diwa_deploy.ros.ros_robot import ArmConfig, RosRobot

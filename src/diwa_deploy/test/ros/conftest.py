@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import CAMERAS, CameraConfig, RobotConfig

@@ -249,7 +249,7 @@ class TrainingRun:
         header = checkpoint.read_header(self.out)
         if header["phase"] != self.phase:
             raise DiwaError(f"{self.out} holds a {header['phase']} run, not {self.phase}: choose another folder")
-        require_same(checkpoint.read_spec(self.out), self.spec, "the data for this run")
+        require_same(checkpoint.read_spec(self.out), self.spec, "the data for this run", limits=True)
         mine = {"world_model": self.world_model_hash, "inputs": self.inputs, "config": dataclasses.asdict(self.config)}
         usual = {"config": dataclasses.asdict(type(self.config)())}
         require_same_settings(self.out, {key: header.get(key) for key in mine}, mine, usual=usual)

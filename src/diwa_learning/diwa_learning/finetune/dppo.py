@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diwa_data.motion import MotionLimits
+from diwa_data.limits import MotionLimits
 from diwa_data.robot import VectorEnvironment
 from diwa_data.spec import require_same
 from diwa_learning.core.device import compute_device

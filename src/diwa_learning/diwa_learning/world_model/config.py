@@ -30,7 +30,7 @@ class WorldModelConfig:
     target: bool = False
     """The model also sees, and sums up in imagination, where the executed actions have put the commanded position."""
     max_lead: float = 0.05
-    """Metres by which that position may lead the hand: `max_lead_pos` of the limits in force while recording."""
+    """Metres by which that position may lead the hand, where recordings do not say `max_lead_pos` of their limits."""
     imagined_steps: int = 0
     """Robot states and components are also decoded after 1 to this many imagined steps, begun as many frames apart."""
     beta: float = 0.3

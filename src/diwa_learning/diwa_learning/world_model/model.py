@@ -124,6 +124,7 @@ class WorldModel(nn.Module):
         if config.scene_state and not spec.scene_state:
             raise DiwaError(f"robot {spec.robot!r} has no scene state: set world_model.scene_state to false")
         self.config, self.spec = config, spec
+        self.max_lead = spec.limits.max_lead_pos if spec.limits else config.max_lead
         self.state_dim = spec.state_dim + len(spec.scene_state) * config.scene_state
         self._seen = slice(0 if config.robot_state else spec.state_dim, self.state_dim)
         sizes = {camera.name: camera.size for camera in spec.cameras}
@@ -203,7 +204,7 @@ class WorldModel(nn.Module):
     def _lag(self, state: Tensor, target: Tensor) -> Tensor:
         """Hand of normalised states (..., S) less the commanded position (..., 3) in metres, in units of `max_lead`."""
         hand = state[..., POSITION] * self.state_std[POSITION] + self.state_mean[POSITION]
-        return (hand - target) / self.config.max_lead
+        return (hand - target) / self.max_lead
 
     def embed(self, images: Mapping[str, Tensor], state: Tensor, target: Tensor) -> Tensor:
         """Frames -> embedding (B, ..., E).
@@ -244,7 +245,7 @@ class WorldModel(nn.Module):
         robot = decoded * self.state_std + self.state_mean
         if not self.config.target:
             return robot
-        hand = self.target_place(state) + decoded[..., POSITION] * self.config.max_lead
+        hand = self.target_place(state) + decoded[..., POSITION] * self.max_lead
         return torch.cat([hand, robot[..., POSITION.stop :]], -1)
 
     def target_place(self, state: State) -> Tensor:
@@ -262,7 +263,7 @@ class WorldModel(nn.Module):
         step, target = self.spec.action.max_pos, self.target_place(state)
         hand = self.decode_state(state)[..., POSITION]
         lead = target + step * action[..., :3] - hand
-        lead = lead * (self.config.max_lead / lead.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+        lead = lead * (self.max_lead / lead.norm(dim=-1, keepdim=True)).clamp(max=1.0)
         moved = ((hand + lead - target) / step).clamp(-1.0, 1.0)
         return torch.cat([moved, action[..., 3:]], -1)
 

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diwa_data.config import Job
 from diwa_data.dataset.dataset import Dataset, load_dataset
 from diwa_data.errors import DiwaError
+from diwa_data.spec import under_all_limits
 from diwa_learning.core.device import (
     ALONE,
     Processes,
@@ -95,7 +96,8 @@ def train_world_model(job: WorldModelJob) -> None:
     loaded = load_datasets(job.datasets)
     if config.scene_state:
         require_scene_state(loaded)
-    spec, inputs = loaded[0].spec, {"datasets": [fingerprint(dataset) for dataset in loaded]}
+    spec = under_all_limits([dataset.spec for dataset in loaded], "the datasets")
+    inputs = {"datasets": [fingerprint(dataset) for dataset in loaded]}
     with processes() as group, TrainingRun(out, "world_model", config, spec, inputs=inputs, processes=group) as run:
         if run.finished:
             return

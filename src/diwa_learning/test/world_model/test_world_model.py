@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from diwa_data.errors import DiwaError
+from diwa_data.limits import MotionLimits
 from diwa_data.spec import Spec
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
@@ -184,6 +185,12 @@ def test_a_target_leads_the_hand_by_no_more_than_the_robot_allows(tiny_config):
     torch.testing.assert_close(model.executed(start, -action)[0], -action[0])
     untold = told_model(tiny_config, target=False)
     assert torch.equal(untold.executed(untold.rssm.initial(3), action), action)
+
+
+def test_the_lead_is_that_of_the_recordings_where_they_say_it(tiny_config):
+    config = replace(tiny_config, max_lead=0.03)
+    assert WorldModel(config, Spec()).max_lead == 0.03
+    assert WorldModel(config, Spec(limits=MotionLimits(max_lead_pos=0.02))).max_lead == 0.02
 
 
 def test_a_hand_is_decoded_by_its_distance_from_the_target(tiny_config, random_frames):

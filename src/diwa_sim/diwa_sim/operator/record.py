@@ -23,6 +23,7 @@ from diwa_data.recording import messages
 from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished, unfinished_episodes
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.skills import skill_name
+from diwa_data.spec import Spec
 from diwa_data.teleop.clutch import GRIPPER_REPEAT, Command, ControllerState, Teleoperator
 from diwa_data.teleop.devices import Feedback, open_device
 from diwa_sim.operator.plans import Performance
@@ -123,8 +124,12 @@ def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: Si
 
 def _record_number(index: int, out: Path, config: RecordConfig, sim: SimConfig) -> float:
     robot = shared_robot(sim)
-    with EpisodeRecorder(out, robot.spec, config.storage) as recorder:
+    with EpisodeRecorder(out, _contract(robot, config), config.storage) as recorder:
         return record_episode(robot, recorder, index, config)
+
+
+def _contract(robot: SimulatedPanda, config: RecordConfig) -> Spec:
+    return replace(robot.spec, limits=config.teleop.limits)
 
 
 def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int, config: RecordConfig) -> float:
@@ -300,7 +305,7 @@ def _record_by_hand(paths: list[Path], out: Path, config: RecordConfig, sim: Sim
     with closing(open_device(config.device, config.devices, "--device scripted")) as controller:
         robot = SimulatedPanda(sim)
         require_same_config(out, config, sim)
-        with robot.window() as view, EpisodeRecorder(out, robot.spec, config.storage) as recorder:
+        with robot.window() as view, EpisodeRecorder(out, _contract(robot, config), config.storage) as recorder:
             print(controller.instructions, flush=True)
             session, pace, feedback = HandRecording(robot, recorder, config, count), RealTime(), Feedback(controller)
             print(f"{count} episodes of {config.skill or 'play'} to record: start the first when you are ready")

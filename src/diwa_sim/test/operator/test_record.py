@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 
 from diwa_data.errors import DiwaError
+from diwa_data.limits import MotionLimits
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import find_bags, read_episode
 from diwa_data.recording.bag_writer import HIDDEN
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.skills import Goal, recorded_goal
-from diwa_data.teleop.clutch import MotionLimits, TeleopConfig
+from diwa_data.teleop.clutch import TeleopConfig
 from diwa_sim.operator.record import record, record_episode
 from diwa_sim.starts import StartConfig
 from diwa_sim.table import SimConfig, SimulatedPanda
 
-PLAY = RecordConfig(minutes=0.1, episode_seconds=3.0, workers=1, seed=7)
+LIMITS = MotionLimits(max_tilt=1.1)
+PLAY = RecordConfig(minutes=0.1, episode_seconds=3.0, workers=1, seed=7, teleop=TeleopConfig(limits=LIMITS))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,8 @@ def test_an_episode_depends_on_its_number_only_and_a_second_run_continues(tmp_pa
         for topic in (messages.SCENE_STATE, messages.image_topic("static"), messages.image_topic("gripper")):
             assert len(one[topic]) == len(two[topic]) == 91
             assert all(np.array_equal(a.value, b.value) for a, b in zip(one[topic], two[topic], strict=True))
-    assert Sidecar.read(again[0]).labels["source"] == "play"
+    sidecar = Sidecar.read(again[0])
+    assert (sidecar.labels["source"], sidecar.spec.limits) == ("play", LIMITS)
 
 
 def test_a_changed_config_is_refused_by_name(tmp_path: Path) -> None:
