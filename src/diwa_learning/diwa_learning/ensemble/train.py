@@ -1,4 +1,4 @@
-"""Training of an ensemble of priors on filtered recordings, and its disagreement on held-out ones."""
+"""Training of an ensemble of dynamics on filtered recordings, and its disagreement on held-out ones."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import build, load_checkpoint
 from diwa_learning.core.device import compute_device, set_learning_rate, step
 from diwa_learning.core.run import TrainingRun, require_run_folder
-from diwa_learning.ensemble.disagreement import Ensemble, EnsembleConfig
-from diwa_learning.world_model.latents import draw_segments, embed_clips, imagined_states, whole
+from diwa_learning.ensemble.disagreement import Ensemble, EnsembleConfig, Transitions
+from diwa_learning.world_model.latents import (
+    Clips,
+    draw_segments,
+    embed_clips,
+    filtered_states,
+    imagined_states,
+    whole,
+)
 from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint, split_held_out
-from diwa_learning.world_model.rssm import categorical_kl, shift_actions
+from diwa_learning.world_model.rssm import State
 
 CLIPS = 16
 """Recordings filtered or imagined at a time."""
@@ -38,7 +45,7 @@ class LoadedEnsemble:
 
 @dataclass(frozen=True)
 class EnsembleJob(Job):
-    """Train an ensemble of a world model's priors, which disagree where its dreams are guesses."""
+    """Train an ensemble of dynamics on a world model's states, which disagree where its dreams are guesses."""
 
     command_name: ClassVar[str] = "train-ensemble"
     section: ClassVar[str] = "ensemble"
@@ -73,16 +80,17 @@ def train_ensemble(job: EnsembleJob) -> None:
         if run.finished:
             return
         training, held_out = split_held_out(loaded, config.held_out, run.rng)
-        h, target = filtered_frames(world.model, training)
-        ensemble = Ensemble(config, world.model.rssm.config).to(world.model.device)
+        inputs_of, embeds, ends = filtered_transitions(world.model, training)
+        ensemble = Ensemble(config, world.model.rssm).to(world.model.device)
+        ensemble.set_statistics(embeds)
         optimizer = torch.optim.Adam(ensemble.members.parameters(), config.learning_rate, fused=True)
-        resamples = torch.randint(len(h), (config.members, len(h)), device=h.device)
+        resamples = [resample_episodes(ends, run.rng).to(embeds.device) for _ in range(config.members)]
         run.track(guard=ensemble, adam=optimizer)
         for update in run.steps(config.updates):
             set_learning_rate(optimizer, config.learning_rate * (1 - update / config.updates))
-            drawn = torch.randint(len(h), (config.members, config.batch_size), device=h.device)
-            rows = resamples.gather(1, drawn)
-            loss = categorical_kl(target[rows], ensemble.logits(h[rows])).mean(-1)  # (M,)
+            drawn = torch.rand(config.members, config.batch_size, device=embeds.device)
+            rows = torch.stack([own[(share * len(own)).long()] for own, share in zip(resamples, drawn, strict=True)])
+            loss = ensemble.loss(inputs_of[rows], embeds[rows])  # (M,)
             step(optimizer, loss.sum())  # no member's gradient reaches another
             run.watch(loss=loss.mean())
             if update % config.log_every == 0:
@@ -91,15 +99,24 @@ def train_ensemble(job: EnsembleJob) -> None:
 
 
 @torch.no_grad()
-def filtered_frames(model: WorldModel, episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
-    """h (B, D) of every frame and the logits (B, C, K) of its posterior."""
-    states, posteriors = [], []
+def filtered_transitions(model: WorldModel, episodes: Sequence[Episode]) -> tuple[Tensor, Tensor, list[int]]:
+    """`Transitions.inputs` (B, I) of filtered recordings, the embedding (B, E) after each, and where those of each
+    episode end."""
+    inputs, embeds, counts = [], [], []
     for clips in embed_clips(model, [whole(episode) for episode in episodes]).split(CLIPS):
-        previous = shift_actions(clips.actions, model.null_action)
-        observed = model.rssm.observe(clips.embeds, previous, torch.zeros_like(clips.valid))
-        states.append(observed.states.h[clips.valid])
-        posteriors.append(observed.posterior_logits[clips.valid])
-    return torch.cat(states), torch.cat(posteriors)
+        later = clips.valid[:, 1:]
+        states = filtered_states(model, clips, model.rssm.noise(*clips.valid.shape))
+        inputs.append(Transitions.within(states, clips.actions, later).inputs)
+        embeds.append(clips.embeds[:, 1:][later])
+        counts += later.sum(1).tolist()
+    return torch.cat(inputs), torch.cat(embeds), np.cumsum(counts).tolist()
+
+
+def resample_episodes(ends: Sequence[int], rng: np.random.Generator) -> Tensor:
+    """Rows (B,) of as many episodes as there are, drawn with replacement; rows of each end before `ends`."""
+    rows = np.split(np.arange(ends[-1]), ends[:-1])
+    drawn = np.concatenate([rows[number] for number in rng.integers(len(rows), size=len(rows))])
+    return torch.from_numpy(drawn if len(drawn) else np.arange(ends[-1]))
 
 
 @torch.no_grad()
@@ -112,9 +129,9 @@ def calibrate(
     found = []
     for clips in embed_clips(model, segments).split(CLIPS):
         noise = model.rssm.noise(*clips.valid.shape, rng=generator)
-        h = imagined_states(model, clips, noise, config.context).h
-        imagined = h[:, config.context :][clips.valid[:, config.context :]]
-        found.append(ensemble.disagreement(imagined))
+        found.append(
+            imagined_disagreement(ensemble, imagined_states(model, clips, noise, config.context), clips, config.context)
+        )
     disagreement = torch.cat(found)
     if len(disagreement) < 2:
         raise DiwaError(
@@ -125,9 +142,23 @@ def calibrate(
     return {"mean": float(ensemble.mean), "std": float(ensemble.std)}
 
 
+def imagined_disagreement(ensemble: Ensemble, states: State, clips: Clips, context: int) -> Tensor:
+    """Disagreement (B,) over what `imagined_states` imagined after the first `context` frames of clips."""
+    chosen = clips.valid[:, 1:].clone()
+    chosen[:, : context - 1] = False
+    return ensemble.disagreement(Transitions.within(states, clips.actions, chosen))
+
+
 def load_ensemble(path: Path, model: WorldModel, world_model_hash: str) -> LoadedEnsemble:
     """The ensemble of a checkpoint; `DiwaError` when it is of another phase, spec or world model."""
     checkpoint = load_checkpoint(path, "ensemble", model.spec, world_model_hash)
     config = checkpoint.config_as(EnsembleConfig)
-    ensemble = build(lambda: Ensemble(config, model.rssm.config), checkpoint.weights, path)
+    if (first := checkpoint.weights.get("members.0.weight")) is not None and first.shape[
+        -1
+    ] == model.rssm.config.recurrent:
+        raise DiwaError(
+            f"{path} is of an earlier version, whose members shared the world model's dynamics: train it anew in "
+            "another folder with `diwa train-ensemble`, which takes a minute"
+        )
+    ensemble = build(lambda: Ensemble(config, model.rssm), checkpoint.weights, path)
     return LoadedEnsemble(ensemble.to(model.device).eval().requires_grad_(False), checkpoint.hash)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diwa_learning.core.device import Precision, compiled, is_half
-from diwa_learning.ensemble.disagreement import Ensemble
+from diwa_learning.ensemble.disagreement import Ensemble, Transitions
 from diwa_learning.finetune.start_states import StartConfig
 from diwa_learning.policy.base import ChainPolicy, Exploration
 from diwa_learning.reward.classifier import SuccessClassifier
@@ -69,7 +69,7 @@ class Rollout:
     age: Tensor
     """(N, T) int64: chunks since the dream's start, 1 for its first."""
     deviation: Tensor
-    """(N, T) ensemble disagreement after the chunk, standard deviations (`Ensemble.deviation`); 0 without one."""
+    """(N, T) ensemble disagreement over the chunk's last step, in standard deviations (`Ensemble.deviation`), or 0."""
 
     @staticmethod
     def stack(chunks: Sequence[Rollout]) -> Rollout:
@@ -132,7 +132,7 @@ class Step:
     run_length: Tensor
     """(N,) int64: ticks running that the classifier has been sure after it."""
     deviation: Tensor
-    """(N,) of the ensemble after it; 0 without one."""
+    """(N,) of the ensemble over its last step; 0 without one."""
 
 
 class Dream:
@@ -189,8 +189,17 @@ class Dream:
         probability = self.classifier.probability(states.features)  # (N, H)
         lengths = run_lengths(self.classifier.is_success(probability), running)
         done, after, mean = (lengths >= self.classifier.success_ticks).any(1), states[:, -1], probability.mean(1)
-        deviation = self.ensemble.deviation(after.h) if self.ensemble else torch.zeros_like(mean)
-        return Step(sample.chains, after, mean, done, lengths[:, -1], deviation)
+        before = states[:, -2] if policy.chunk > 1 else state
+        return Step(
+            sample.chains, after, mean, done, lengths[:, -1], self.deviation(before, sample.actions[:, -1], after)
+        )
+
+    def deviation(self, before: State, raw: Tensor, after: State) -> Tensor:
+        """The ensemble's (N,) over the step from `before` (N, ...) to `after` by a raw action (N, A); 0 without one."""
+        if self.ensemble is None:
+            return torch.zeros_like(before.h[:, 0])
+        action = self.model.executed(before, self.model.spec.action.executed(raw))
+        return self.ensemble.deviation(Transitions(before, action, after.target))
 
     def imagine(self, state: State, actions: Tensor, gumbel: Tensor) -> State:
         """The states (N, H, ...) after each of H raw actions (N, H, A), all executed by a prior step."""

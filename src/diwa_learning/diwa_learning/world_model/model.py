@@ -229,6 +229,10 @@ class WorldModel(nn.Module):
         assert embed.shape == (*leading, self.embed_dim), embed.shape
         return embed
 
+    def seen_components(self, embeds: Tensor) -> Tensor:
+        """The images' principal components (..., K) that embeddings (..., E) hold, those of all cameras."""
+        return embeds[..., self._components].float()
+
     def decode(self, features: Tensor) -> dict[str, Tensor]:
         """Features (B, ..., F) -> camera -> (B, ..., H, W, 3) float32 in [-0.5, 0.5]."""
         leading = features.shape[:-1]
@@ -320,7 +324,7 @@ class WorldModel(nn.Module):
         losses = [draws.weight.new_zeros(()) for _ in range(2)]
         if self.state_decoder is None and self.component_decoder is None:
             return losses[0], losses[1]
-        seen = (self.relative(batch.state, batch.target), embeds[..., self._components].detach().float())
+        seen = (self.relative(batch.state, batch.target), self.seen_components(embeds).detach())
         looks = [(states, seen, draws.weight)]
         starts, steps = draws.imagined_noise.shape[1:3]
         if starts:

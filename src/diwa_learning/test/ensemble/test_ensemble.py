@@ -1,55 +1,70 @@
 """The ensemble: disagreement by hand, its training on the toy task, and what it takes from dreams."""
 
 import json
-import math
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import toy
 
 from diwa_data.errors import DiwaError
-from diwa_learning.core.checkpoint import load_checkpoint, read_header, seal_checkpoint
+from diwa_learning.core.checkpoint import load_checkpoint, read_header, save_checkpoint, seal_checkpoint
 from diwa_learning.ensemble import train as module
-from diwa_learning.ensemble.disagreement import Ensemble, EnsembleConfig
-from diwa_learning.ensemble.train import EnsembleJob, load_ensemble
+from diwa_learning.ensemble.disagreement import Ensemble, EnsembleConfig, Transitions
+from diwa_learning.ensemble.train import EnsembleJob, filtered_transitions, load_ensemble, resample_episodes
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.start_states import start_states
 from diwa_learning.finetune.train import FinetuneJob
 from diwa_learning.policy.checkpoint import load_policy
-from diwa_learning.world_model.rssm import RSSMConfig
+from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
+from diwa_learning.world_model.rssm import RSSM, RSSMConfig, State
 
-SIZES = RSSMConfig(recurrent=3, categoricals=2, classes=2, hidden=4)
+SIZES = RSSM(RSSMConfig(recurrent=3, categoricals=2, classes=2, hidden=4), embed_dim=5, action_dim=7, target_dim=3)
 CONFIG = EnsembleConfig(
     members=3, width=16, updates=200, batch_size=64, stretches=40, horizon=12, context=2, save_every=90
 )
 
 
-def that_says(*probabilities):
-    """An ensemble whose members give both categoricals these probabilities of class 0, whatever h is."""
-    ensemble = Ensemble(EnsembleConfig(members=len(probabilities), width=4), SIZES).requires_grad_(False)
-    last = ensemble.members[3]
-    torch.nn.init.zeros_(last.weight)
-    for member, p in enumerate(probabilities):
-        last.bias.data[member] = torch.tensor([p, 1 - p, p, 1 - p]).log()
+def that_says(*values):
+    """An ensemble whose members predict these numbers for all of the embedding, whatever they see."""
+    ensemble = Ensemble(EnsembleConfig(members=len(values), width=4), SIZES).requires_grad_(False)
+    torch.nn.init.zeros_(ensemble.members[3].weight)
+    ensemble.members[3].bias.copy_(torch.tensor(values)[:, None].expand(-1, 5))
     return ensemble
 
 
+def steps(count):
+    """Some transitions of that model."""
+    return Transitions(
+        State(torch.randn(count, 3), torch.zeros(count, 4), torch.zeros(count, 3)),
+        torch.zeros(count, 7),
+        torch.ones(count, 3),
+    )
+
+
 def test_disagreement_by_hand():
-    h = torch.randn(5, 3)
-    assert that_says(0.3, 0.3).disagreement(h) == pytest.approx([0.0] * 5, abs=1e-6)
-    assert that_says(1 - 1e-7, 1e-7).disagreement(h) == pytest.approx([math.log(2)] * 5, abs=1e-4)
-    between = math.log(2) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25)  # entropy of the mean 0.5, less that of each
-    assert that_says(0.25, 0.75).disagreement(h) == pytest.approx([between] * 5, abs=1e-6)
+    assert that_says(0.3, 0.3).disagreement(steps(5)) == pytest.approx([0.0] * 5, abs=1e-6)
+    assert that_says(1.0, 2.0, 6.0).disagreement(steps(5)) == pytest.approx([(4 + 1 + 9) / 3] * 5)
+
+
+def test_embeddings_count_in_their_standard_deviations():
+    ensemble = that_says(0.0, 1.0)
+    embeds = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 0.0, 0.0, 0.0]])
+    ensemble.set_statistics(embeds)
+    inputs = torch.zeros(2, 2, SIZES.feature_dim + 7 + 27)
+    found = ensemble.loss(inputs, embeds.expand(2, 2, 5))
+    assert found[0] == pytest.approx(2 * 0.5 / 10)
+    assert found[1] == pytest.approx(((-(0.5**0.5) - 1) ** 2 + (0.5**0.5 - 1) ** 2 + 8) / 10)
 
 
 def test_deviation_is_in_standard_deviations():
-    ensemble = that_says(0.25, 0.75)
-    once = ensemble.disagreement(torch.zeros(1, 3))
+    ensemble = that_says(0.0, 0.4)
+    once = ensemble.disagreement(steps(1))
     ensemble.mean.copy_(once[0] - 0.06)
     ensemble.std.fill_(0.02)
-    assert ensemble.deviation(torch.zeros(1, 3)) == pytest.approx([3.0])
+    assert ensemble.deviation(steps(1)) == pytest.approx([3.0])
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +85,59 @@ def ensemble(ensemble_path, toy_files):
     return load_ensemble(ensemble_path, world.model, world.hash).ensemble
 
 
-def test_it_learns_the_prior_and_disagrees_where_nothing_was_recorded(ensemble, ensemble_path, toy_files):
+def test_it_learns_the_next_embedding_and_disagrees_where_nothing_was_recorded(ensemble, ensemble_path, toy_files):
     losses = [value for _, value in load_checkpoint(ensemble_path, "ensemble").metrics["history"]["loss"]]
     assert losses[-1] < 0.7 * losses[0]
-    h = torch.rand(500, toy_files.world.model.rssm.config.recurrent) * 2 - 1
-    assert ensemble.deviation(h).mean() > 2
+    rssm = toy_files.world.model.rssm
+    known = rssm.initial(500)
+    strange = State(torch.rand_like(known.h) * 2 - 1, known.z, known.target)
+    actions = torch.rand(500, rssm.action_dim) * 2 - 1
+    assert ensemble.deviation(Transitions(strange, actions, known.target)).mean() > 2
     assert ensemble.std > 0
+
+
+def test_an_action_that_was_never_recorded_is_strange_where_the_state_is_known(ensemble, toy_files):
+    """A member of the prior's form, that sees the next h alone, could not tell: h is the world model's own guess."""
+    model = toy_files.world.model
+    inputs, _, ends = filtered_transitions(model, toy_files.play.episodes[:4])
+    assert (len(ends), ends[-1]) == (4, len(inputs))
+    known = Transitions(State(inputs[:, :32], inputs[:, 32:64], inputs[:, 71:]), inputs[:, 64:71], inputs[:, 71:])
+    assert torch.equal(known.inputs, inputs)
+    other = replace(known, action=torch.tensor([0.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0]).expand_as(known.action))
+    assert ensemble.disagreement(other).mean() > 1.3 * ensemble.disagreement(known).mean()
+
+
+def test_transitions_are_those_whose_next_frame_is_chosen(toy_files):
+    model = toy_files.world.model
+    clips = embed_clips(model, [whole(episode) for episode in toy_files.demonstrations.episodes[:3]])
+    states = filtered_states(model, clips, model.rssm.noise(*clips.valid.shape))
+    found = Transitions.within(states, clips.actions, clips.valid[:, 1:])
+    assert len(found.action) == sum(len(episode) - 1 for episode in toy_files.demonstrations.episodes[:3])
+    first = len(toy_files.demonstrations.episodes[0])
+    assert torch.equal(found.state.h[: first - 1], states.h[0, : first - 1])
+    assert torch.equal(found.action[0], clips.actions[0, 0])
+
+
+def test_a_resample_holds_whole_episodes():
+    drawn = resample_episodes([3, 5, 9], np.random.default_rng(1)).tolist()
+    episodes = [[0, 1, 2], [3, 4], [5, 6, 7, 8]]
+    while drawn:
+        (head,) = (one for one in episodes if drawn[: len(one)] == one)
+        drawn = drawn[len(head) :]
+    draws = {tuple(resample_episodes([3, 5, 9], np.random.default_rng(seed)).tolist()) for seed in range(20)}
+    assert len(draws) > 5
+
+
+def test_an_ensemble_of_priors_is_refused_with_the_cure(ensemble_path, toy_files, tmp_path):
+    """So versions made them before members had dynamics of their own."""
+    earlier = shutil.copytree(ensemble_path, tmp_path / "earlier")
+    checkpoint = load_checkpoint(earlier, "ensemble")
+    first = "members.0.weight"
+    weights = checkpoint.weights | {first: checkpoint.weights[first][..., :32].contiguous()}
+    world = toy_files.world
+    save_checkpoint(earlier, "ensemble", weights, CONFIG, world.spec, {}, world.hash)
+    with pytest.raises(DiwaError, match="shared the world model's dynamics: train it anew"):
+        load_ensemble(earlier, world.model, world.hash)
 
 
 def test_a_killed_training_continues_to_the_same_bits(ensemble_path, toy_files, tmp_path, monkeypatch):
@@ -124,13 +186,26 @@ def test_a_dream_pays_for_deviation_and_not_for_less_than_usual(ensemble, toy_fi
 
     guarded, free = dreamt(config, ensemble), dreamt(replace(config, penalty=0.0), None)
     assert torch.equal(guarded.chains, free.chains)
-    h = guarded.next_features[..., : world.model.rssm.config.recurrent]
-    expected = ensemble.deviation(h.flatten(0, 1)).view(16, 4)
-    torch.testing.assert_close(guarded.deviation, expected, atol=1e-3, rtol=1e-3)
+    expected = guarded.deviation
     assert (expected < 0).any()
     assert (expected > 0).any()
     torch.testing.assert_close(guarded.reward, free.reward - 0.5 * guarded.deviation.clamp_min(0))
     assert not free.deviation.any()
+
+
+def test_a_dream_deviates_over_the_last_step_of_its_chunk(ensemble, toy_files, toy_reward):
+    world, policy = toy_files.world, toy.ConstantPolicy(toy.RIGHT)
+    clips = embed_clips(world.model, [whole(episode) for episode in toy_files.demonstrations.episodes[:6]])
+    starts = filtered_states(world.model, clips, world.model.rssm.noise(*clips.valid.shape))[:, 3]
+    config, rng = DreamConfig(dreams=6, chunks=4, horizon=4), torch.Generator().manual_seed(0)
+    dream = Dream(world.model, toy_reward.classifier, starts, config, rng, ensemble)
+    noise, gumbel = policy.draw_noise(6, rng), world.model.rssm.noise(4, 6, rng=rng)
+    found = dream.step(policy, starts, torch.zeros(6, dtype=torch.int64), noise, gumbel)
+    actions = policy.explore(starts.features, noise, config.exploration).actions
+    states, executed = dream.imagine(starts, actions, gumbel), world.model.spec.action.executed(actions[:, 3])
+    expected = ensemble.deviation(Transitions(states[:, 2], executed, states[:, 3].target))
+    torch.testing.assert_close(found.deviation, expected)
+    assert found.deviation.std() > 0
 
 
 def test_a_run_logs_the_deviation_it_pays_for(ensemble_path, toy_files, toy_policy_path, toy_reward_path, tmp_path):
