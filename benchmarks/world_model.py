@@ -70,7 +70,7 @@ def random_batch(config: WorldModelConfig, spec: Spec = SPEC) -> Batch:
     shape = (config.batch_size, config.sequence_length)
     images = {c.name: torch.randint(0, 255, (*shape, *c.size, 3), dtype=torch.uint8) for c in spec.cameras}
     state, actions = torch.randn(*shape, spec.state_dim), torch.rand(*shape, spec.action_dim) * 2 - 1
-    return Batch(images, state, state[..., :3], actions, valid=torch.ones(shape, dtype=torch.bool))
+    return Batch(images, state, state[..., :9], actions, valid=torch.ones(shape, dtype=torch.bool))
 
 
 def plain() -> Work:

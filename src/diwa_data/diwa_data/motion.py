@@ -15,13 +15,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError
-from diwa_data.limits import MotionLimits
+from diwa_data.limits import MotionLimits, limited_goal, near
 from diwa_data.pose import (
     ExecutedActions,
     Pose,
     integrate,
-    interpolate,
-    quaternion_of,
     relative_action,
     rotation_distance,
     tilt_and_yaw,
@@ -47,18 +45,14 @@ def is_finite(pose: Pose) -> bool:
 
 def limit_goal(goal: Pose, limits: MotionLimits) -> Limited:
     """The nearest pose inside the box whose approach axis is at most `max_tilt` away from straight down."""
-    limited, interventions = goal, []
-    inside = np.clip(goal.position, limits.workspace_low, limits.workspace_high)
-    if not np.array_equal(inside, goal.position):
-        limited = Pose.from_unit(inside, goal.quaternion)
-        interventions.append("workspace")
-    angles = tilt_and_yaw(goal.quaternion.tolist())
-    tilt = math.hypot(angles[0], angles[1])
-    if tilt > limits.max_tilt + _TOLERANCE:
-        angles[:2] *= limits.max_tilt / tilt
-        limited = Pose.from_quaternion(limited.position, quaternion_of(angles.tolist()))
-        interventions.append("tilt")
-    return Limited(limited, tuple(interventions))
+    x, y, _, _ = goal.quaternion.tolist()
+    tilt = math.acos(max(-1.0, min(1.0, 2 * (x * x + y * y) - 1)))
+    beyond = {"workspace": metres_outside(goal.position, limits) > 0, "tilt": tilt > limits.max_tilt + _TOLERANCE}
+    if not any(beyond.values()):  # nearly always, and asked for at every step of the interpolator
+        return Limited(goal, ())
+    position, rotation = limited_goal(np, goal.position, goal.rotation.as_matrix(), limits)
+    quaternion = Rotation.from_matrix(rotation).as_quat() if beyond["tilt"] else goal.quaternion
+    return Limited(Pose.from_unit(position, quaternion), tuple(name for name in beyond if beyond[name]))
 
 
 def outside(pose: Pose, limits: MotionLimits) -> str:
@@ -296,7 +290,9 @@ class SafetyFilter:
         ahead = lead(self._goal, target, self._limits)
         if ahead <= 1.0 + STEP_TOLERANCE:
             return self._goal, ()
-        return interpolate(target, self._goal, 1.0 / ahead), ("windup",)
+        both = [(pose.position, pose.rotation.as_matrix()) for pose in (self._goal, target)]
+        position, rotation = near(np, *both[0], *both[1], self._limits)
+        return Pose(position, Rotation.from_matrix(rotation)), ("windup",)
 
     def _command(self, start: Pose, goal: Pose, interventions: tuple[str, ...]) -> SafeCommand:
         self._goal = goal

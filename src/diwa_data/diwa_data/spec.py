@@ -31,7 +31,7 @@ MAX_CAMERAS = 4
 """Most cameras of one robot."""
 NETWORK_SIDES = (48, 64, 80, 96, 112, 128)
 """Heights and widths of images that the world model's convolutions neither crop nor pad, pixels."""
-RESERVED = ("state", "action", "success", "stamp", "received", "scene_state", "executed")
+RESERVED = ("state", "action", "success", "stamp", "received", "scene_state", "executed", "target")
 """Names of a dataset's rows and of an environment's observations that no camera can have."""
 _STATE_PARTS = {"position": 3, "rotation_6d": 6, "gripper_width": 1}
 STATE = tuple(_STATE_PARTS)

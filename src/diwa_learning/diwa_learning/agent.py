@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from diwa_data.images import preprocess_observation
+from diwa_data.pose import robot_state
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec, require_same
 from diwa_learning.policy.base import ChainPolicy, require_ddim_steps
 from diwa_learning.policy.checkpoint import load_policy
 from diwa_learning.reward.classifier import SuccessClassifier
 from diwa_learning.reward.train import load_reward
-from diwa_learning.world_model.latents import FilterState, begin_filter, filter_frame
+from diwa_learning.world_model.latents import filter_frame
 from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.replay import model_state
 from diwa_learning.world_model.rssm import State
@@ -60,7 +61,8 @@ class Agent:
 
     def reset(self, seed: int) -> None:
         """Begin a skill: zero state, empty queue."""
-        self._filtered: FilterState | None = None
+        self.state = self.world_model.rssm.initial(1)
+        """(1, ...) the world model's; the zero state before the first observation."""
         self._rng = torch.Generator().manual_seed(seed)
         self._queue: deque[np.ndarray] = deque()
 
@@ -81,24 +83,25 @@ class Agent:
         images = {name: torch.from_numpy(image)[None] for name, image in frame.images.items()}
         state = torch.from_numpy(model_state(frame.state, frame.scene_state, self.world_model.config.scene_state))[None]
         action = torch.from_numpy(np.asarray(executed, np.float32))[None]
-        filtered = begin_filter(self.world_model, state) if self._filtered is None else self._filtered
-        self._filtered = self.advance(filtered, images, state, action, noise)
+        target = torch.from_numpy(robot_state(observation.target, None))[None]
+        self.state = self.advance(self.state, images, state, target, action, noise)
         return self.state.features
 
     def advance(
-        self, before: FilterState, images: Mapping[str, Tensor], state: Tensor, executed: Tensor, noise: Tensor
-    ) -> FilterState:
+        self,
+        before: State,
+        images: Mapping[str, Tensor],
+        state: Tensor,
+        target: Tensor,
+        executed: Tensor,
+        noise: Tensor,
+    ) -> State:
         """`filter_frame` of this agent's world model."""
-        return filter_frame(self.world_model, before, images, state, executed, noise)
+        return filter_frame(self.world_model, before, images, state, target, executed, noise)
 
     def sample(self, features: Tensor, noise: Tensor) -> Tensor:
         """A chunk (1, H, A), not yet clipped, from features (1, F) and the policy's noise."""
         return self.policy.sample(features, noise, self.ddim_steps).actions
-
-    @property
-    def state(self) -> State:
-        """(1, ...) the world model's; the zero state before the first observation."""
-        return self.world_model.rssm.initial(1) if self._filtered is None else self._filtered.state
 
 
 def load_agent(world_model: Path, policy: Path, reward: Path | None, spec: Spec, ddim_steps: int = 0) -> Agent:

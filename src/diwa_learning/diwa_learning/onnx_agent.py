@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from diwa_data.errors import DiwaError
 from diwa_learning.agent import Agent
-from diwa_learning.world_model.latents import FilterState, begin_filter, filter_frame
+from diwa_learning.world_model.latents import filter_frame
 from diwa_learning.world_model.rssm import State
 
 Runtime = Literal["auto", "torch", "onnx"]
@@ -34,20 +34,25 @@ class OnnxAgent(Agent):
 
     def __init__(self, agent: Agent, threads: int):
         self._cameras = [camera.name for camera in agent.spec.cameras]
-        filtered, inputs = _random_step(agent, torch.Generator().manual_seed(0))
+        before, inputs = _random_step(agent, torch.Generator().manual_seed(0))
         images, *others = inputs
         frames = [images[name] for name in self._cameras]
         noise = agent.policy.draw_noise(1)
-        self._filter = _session(_Filter(agent), [*_parts(filtered), *frames, *others], threads)
-        self._chunk = _session(_Chunk(agent), [filtered.state.features, noise], threads)
+        self._filter = _session(_Filter(agent), [*before.parts(), *frames, *others], threads)
+        self._chunk = _session(_Chunk(agent), [before.features, noise], threads)
         super().__init__(agent.world_model, agent.policy, agent.reward, agent.spec, agent.ddim_steps)
 
     def advance(
-        self, before: FilterState, images: Mapping[str, Tensor], state: Tensor, executed: Tensor, noise: Tensor
-    ) -> FilterState:
+        self,
+        before: State,
+        images: Mapping[str, Tensor],
+        state: Tensor,
+        target: Tensor,
+        executed: Tensor,
+        noise: Tensor,
+    ) -> State:
         frames = [images[name] for name in self._cameras]
-        h, z, target, place = _run(self._filter, [*_parts(before), *frames, state, executed, noise])
-        return FilterState(State(h, z, target), place)
+        return State(*_run(self._filter, [*before.parts(), *frames, state, target, executed, noise]))
 
     def sample(self, features: Tensor, noise: Tensor) -> Tensor:
         return _run(self._chunk, [features, noise])[0]
@@ -83,26 +88,22 @@ def largest_difference(agent: Agent, other: Agent) -> float:
         before, inputs = _random_step(agent, rng)
         noise = agent.policy.draw_noise(1, rng)
         filtered = [each.advance(before, *inputs) for each in (agent, other)]
-        chunks = [each.sample(filtered[0].state.features, noise) for each in (agent, other)]
-        pairs = zip([*_parts(filtered[0]), chunks[0]], [*_parts(filtered[1]), chunks[1]], strict=True)
+        chunks = [each.sample(filtered[0].features, noise) for each in (agent, other)]
+        pairs = zip([*filtered[0].parts(), chunks[0]], [*filtered[1].parts(), chunks[1]], strict=True)
         differences += [(a - b).abs().max() for a, b in pairs if a.numel()]
     return float(torch.stack(differences).max())
 
 
-def _random_step(agent: Agent, rng: torch.Generator) -> tuple[FilterState, tuple[Any, ...]]:
-    """A state of the filter and what it takes in: images, robot state, executed action, noise."""
+def _random_step(agent: Agent, rng: torch.Generator) -> tuple[State, tuple[Any, ...]]:
+    """A model state and what a filter takes in after it: images, robot state, target, executed action, noise."""
     model, spec = agent.world_model, agent.spec
     images = {c.name: torch.randint(256, (1, *c.size, 3), generator=rng).to(torch.uint8) for c in spec.cameras}
     state = model.state_mean + model.state_std * torch.randn(1, model.state_dim, generator=rng)
     action = torch.rand(1, spec.action_dim, generator=rng) * 2 - 1
-    begun = begin_filter(model, state)
-    h = torch.rand(begun.state.h.shape, generator=rng) * 2 - 1
+    begun = model.rssm.initial(1)
+    h = torch.rand(begun.h.shape, generator=rng) * 2 - 1
     z, noise = model.rssm.sample(model.rssm.noise(1, rng=rng)), model.rssm.noise(1, rng=rng)
-    return FilterState(State(h, z, begun.state.target), begun.target), (images, state, action, noise)
-
-
-def _parts(filtered: FilterState) -> list[Tensor]:
-    return [*filtered.state.parts(), filtered.target]
+    return State(h, z, begun.target), (images, state, state[:, :9], action, noise)
 
 
 class _Filter(nn.Module):
@@ -112,11 +113,11 @@ class _Filter(nn.Module):
         super().__init__()
         self.model = agent.world_model
 
-    def forward(self, h: Tensor, z: Tensor, target: Tensor, place: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        *frames, state, executed, noise = inputs
+    def forward(self, h: Tensor, z: Tensor, target: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        *frames, state, published, executed, noise = inputs
         images = dict(zip((camera.name for camera in self.model.spec.cameras), frames, strict=True))
-        before = FilterState(State(h, z, target), place)
-        return tuple(_parts(filter_frame(self.model, before, images, state, executed, noise)))
+        after = filter_frame(self.model, State(h, z, target), images, state, published, executed, noise)
+        return after.parts()
 
 
 class _Chunk(nn.Module):

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from diwa_data.dataset.dataset import Episode
+from diwa_data.limits import columns_of
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.finetune.learner import Learner
@@ -63,7 +64,8 @@ def random_frames():
             for name in ("static", "gripper")
         }
         state = torch.randn(*leading, 10, generator=generator)
-        return images, state, state[..., :3] + 0.1
+        rotation = torch.linalg.qr(torch.randn(*leading, 3, 3, generator=generator)).Q
+        return images, state, torch.cat([state[..., :3] + 0.1, columns_of(torch, rotation)], -1)
 
     return make
 

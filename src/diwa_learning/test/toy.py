@@ -184,7 +184,8 @@ def picture(x: float, size: int = 64) -> np.ndarray:
 def line_observation(x: np.ndarray) -> dict[str, np.ndarray]:
     """Cameras and states of hands at x (N,)."""
     images = np.stack([picture(each) for each in x])
-    return {"static": images, "gripper": images, "state": robot_states(x)}
+    states = robot_states(x)
+    return {"static": images, "gripper": images, "state": states, "target": states[:, :9]}
 
 
 def robot_states(x: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from diwa_data.calvin import tasks as calvin_tasks
 from diwa_data.images import preprocess_observation
 from diwa_data.limits import MotionLimits
 from diwa_data.motion import SafetyFilter
+from diwa_data.pose import robot_state
 from diwa_data.spec import Spec
 from diwa_sim import tasks
 from diwa_sim.calvin import CalvinConfig, CalvinEnvironment
@@ -57,9 +58,10 @@ def require_task(skill: str, config: SimConfig | CalvinConfig) -> str:
 class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     """One skill of a simulated robot behind the safety filter, as the control loop runs it.
 
-    An observation holds what the networks see: an image (H, W, 3) per camera, `state` (10,), `scene_state` and
-    `executed` (A,), the action that led to it after all limits. An action (A,) is relative (`diwa_data.pose`). The
-    reward is 1 and the episode is terminated once the skill is done. A seed fixes the start.
+    An observation holds what the networks see: an image (H, W, 3) per camera, `state` (10,), `scene_state`, `target`
+    (9,), the pose published last, and `executed` (A,), the action that led to it after all limits. An action (A,) is
+    relative (`diwa_data.pose`). The reward is 1 and the episode is terminated once the skill is done. A seed fixes the
+    start.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
@@ -83,6 +85,7 @@ class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         spaces: dict[str, gymnasium.Space[Any]] = {
             "state": Box(-np.inf, np.inf, (spec.state_dim,), np.float32),
             "scene_state": Box(-np.inf, np.inf, (len(spec.scene_state),), np.float64),
+            "target": Box(-np.inf, np.inf, (9,), np.float32),
             "executed": Box(-1, 1, (spec.action_dim,), np.float32),
         }
         images = {camera.name: Box(0, 255, (*camera.size, 3), np.uint8) for camera in spec.cameras}
@@ -117,4 +120,6 @@ class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def _observation(self, executed: np.ndarray) -> dict[str, np.ndarray]:
         frame = preprocess_observation(self._seen, self.contract)
         assert frame.scene_state is not None
-        return frame.images | {"state": frame.state, "scene_state": frame.scene_state, "executed": executed}
+        target = robot_state(self._seen.target, None)
+        vectors = {"state": frame.state, "scene_state": frame.scene_state, "target": target, "executed": executed}
+        return frame.images | vectors

@@ -29,6 +29,7 @@ def test_spaces_are_those_of_the_contract(environment):
     seen, info = environment.reset(seed=3)
     assert {name: value.shape for name, value in seen.items()} == {
         "static": (64, 64, 3), "gripper": (64, 64, 3), "state": (10,), "scene_state": (13,), "executed": (7,),
+        "target": (9,),
     }  # fmt: skip
     np.testing.assert_array_equal(seen["executed"], Spec().action.null)
     assert info == {"is_success": False}

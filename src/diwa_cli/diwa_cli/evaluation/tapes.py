@@ -13,7 +13,7 @@ from diwa_data.dataset.file import join_episodes
 from diwa_data.errors import DiwaError
 from diwa_data.files import remove
 from diwa_data.images import Frame, preprocess_observation
-from diwa_data.pose import Pose, action_sequence
+from diwa_data.pose import Pose, action_sequence, robot_state
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Tick
 
@@ -48,7 +48,8 @@ class Tape:
         seen, targets, grippers = zip(*self._ticks, strict=True)
         frames = [*seen, preprocess_observation(last, spec)]
         opened = np.array([spec.action.gripper_open, *grippers])
-        sequence = action_sequence([*targets, last.target], opened, spec.action)
+        published = [*targets, last.target]
+        sequence = action_sequence(published, opened, spec.action)
         time = np.arange(len(frames)) / spec.rate
         scenes = [frame.scene_state for frame in frames if frame.scene_state is not None]
         return Episode(
@@ -65,6 +66,7 @@ class Tape:
                 "probabilities": self._probabilities,
                 "clipped": int(sequence.clipped.sum()),
             },
+            target=np.stack([robot_state(target, None) for target in published]),
         )
 
 

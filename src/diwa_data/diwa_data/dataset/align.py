@@ -142,6 +142,8 @@ class _SegmentWriter:
             "received": np.array([row.received for row in ticks]),
         }
         rows |= {"scene_state": np.stack([row.scene for row in ticks])} if self._spec.scene_state else {}
+        if messages.TARGET_POSE not in derived:
+            rows["target"] = np.stack([robot_state(target, None) for target in targets])
         withdrawn = np.array([row.received >= self.attempt.withdrawn for row in ticks])
         attributes = self._attributes(flagged[:length]) | {"segment": number}
         attributes["withdrawn_tick"] = int(np.argmax(withdrawn)) if withdrawn.any() else -1

@@ -1,7 +1,7 @@
 """Datasets at the control rate: built from bags into one HDF5 file, and loaded from it.
 
 Layout: attributes `spec`, `config`, `version`; `episodes/000000/{static, gripper, state, action, success, stamp,
-received[, scene_state]}`, with attributes for skill, source, labels, flagged ticks, clipping and success mark.
+received[, scene_state, target]}`, with attributes for skill, source, labels, flagged ticks, clipping and success mark.
 Action row t leads from frame t to frame t+1; the last row holds (no motion) and is no training target.
 """
 
@@ -40,6 +40,7 @@ from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import atomic_path, json_text, require_output
 from diwa_data.foreign.bag import ForeignBag
 from diwa_data.foreign.mapping import BagMapping, load_mapping, plain
+from diwa_data.limits import columns_of, matrix_of, rotated
 from diwa_data.manifest import warn_unsealed
 from diwa_data.recording.bag_reader import METADATA, Bag, find_bags
 from diwa_data.recording.bag_writer import tell_unfinished
@@ -48,6 +49,7 @@ from diwa_data.recording.sidecar import SIDECAR, Sidecar
 from diwa_data.spec import ActionSpec, Spec, require_same, under_all_limits
 
 _VECTORS = {"state": np.float32, "action": np.float32, "success": np.bool_, "stamp": np.float64, "received": np.float64}
+_OPTIONAL = {"scene_state": np.float64, "target": np.float32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,9 @@ class Episode:
     attributes: dict[str, Any]
     """skill, source, outcome, labels (dict), bag, flagged (tick indices), clipped, clipped_share, success_tick and
     withdrawn_tick (of a success that was taken back); -1: none."""
+    target: np.ndarray | None = None
+    """(T, 9) float32: the pose published last by each frame, position in metres and 6D rotation; None where it was not
+    recorded, as in older files."""
 
     def __len__(self) -> int:
         return len(self.state)
@@ -82,14 +87,19 @@ class Episode:
         """The operator's word on the attempt that it was cut from."""
         return self.attributes.get("outcome", "success" if self.success.any() else "none")
 
-    def target_position(self, spec: ActionSpec) -> np.ndarray:
-        """(T, 3) float32: where the commands had put the target by each frame, metres.
+    def targets(self, spec: ActionSpec) -> np.ndarray:
+        """(T, 9) float32: where the commands had put the target by each frame, position in metres and 6D rotation.
 
-        The hand's first position and the actions since: clipping delays motion and loses none. A robot that runs a
-        skill sums its own actions in the same way.
+        Where that was not recorded: the hand's first pose and the actions since.
         """
+        if self.target is not None:
+            return self.target
         steps = self.action[:-1, :3] * np.float32(spec.max_pos)
-        return self.state[0, :3] + np.concatenate([np.zeros((1, 3), np.float32), np.cumsum(steps, 0)])
+        position = self.state[0, :3] + np.concatenate([np.zeros((1, 3), np.float32), np.cumsum(steps, 0)])
+        rotations = [matrix_of(np, self.state[0, 3:9])]
+        for angles in self.action[:-1, 3:6] * spec.max_rot:
+            rotations.append(rotated(np, rotations[-1], angles, spec))
+        return np.concatenate([position, columns_of(np, np.stack(rotations))], 1, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,13 +267,14 @@ def _groups(file: h5py.File, path: Path) -> dict[str, h5py.Group]:
 
 def _arrays(group: h5py.Group, spec: Spec, where: str) -> dict[str, h5py.Dataset]:
     """Everything that an episode holds by tick, unread, of the kind and shape that its spec says."""
-    optional = ["scene_state"] if "scene_state" in group else []
+    optional = [name for name in _OPTIONAL if name in group]
     names = [*_VECTORS, *optional, *(camera.name for camera in spec.cameras)]
     arrays = {name: member(group, name, h5py.Dataset, where) for name in names}
     length = len(arrays["action"]) if arrays["action"].shape else 0
     if length < 2:
         raise DiwaError(f"{where} has {length} ticks, an episode has 2 or more: {CURE}")
-    widths = {"state": (spec.state_dim,), "action": (spec.action_dim,), "scene_state": (len(spec.scene_state),)}
+    widths = {"state": (spec.state_dim,), "action": (spec.action_dim,), "target": (9,)}
+    widths |= {"scene_state": (len(spec.scene_state),)}
     for name in (*_VECTORS, *optional):
         kind = "b" if name == "success" else "f"
         require_rows(arrays[name], kind, (length, *widths.get(name, ())), f"{where}: {name}")
@@ -275,7 +286,7 @@ def _arrays(group: h5py.Group, spec: Spec, where: str) -> dict[str, h5py.Dataset
 def _load_episode(group: h5py.Group, arrays: dict[str, h5py.Dataset], spec: Spec, where: str, images: bool) -> Episode:
     cameras = [camera.name for camera in spec.cameras]
     rows = {name: stored[:] for name, stored in arrays.items() if name not in cameras}
-    vectors = {name: values.astype(_VECTORS.get(name, np.float64), copy=False) for name, values in rows.items()}
+    vectors = {name: values.astype((_VECTORS | _OPTIONAL)[name], copy=False) for name, values in rows.items()}
     require_values(vectors, where)
     attributes = read_attributes(group, len(vectors["action"]), where)
     attributes["outcome"] = attributes["outcome"] or ("success" if vectors["success"].any() else "none")
@@ -301,7 +312,7 @@ def _write_episode(group: h5py.Group, episode: Episode, spec: Spec) -> None:
     writer = EpisodeWriter(group, spec)
     for row in range(len(episode)):
         writer.add_images({name: images[row] for name, images in episode.images.items()})
-    rows = {name: getattr(episode, name) for name in (*_VECTORS, "scene_state")}
+    rows = {name: getattr(episode, name) for name in (*_VECTORS, *_OPTIONAL)}
     attributes = episode.attributes | {"labels": json_text(episode.attributes.get("labels", {}))}
     clipped = np.arange(len(episode) - 1) < attributes.get("clipped", 0)  # how many were is all that is kept of it
     writer.finish({name: values for name, values in rows.items() if values is not None}, clipped, attributes)

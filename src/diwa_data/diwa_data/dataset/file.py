@@ -34,6 +34,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CHUNK = 8  # images that are packed together
 _BUFFER = 64  # images held before they are written
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+_ROUNDING = 1e-3  # that the length of a rotation's column may differ from 1
 _LARGEST_CHUNK = 64 << 20  # bytes, unpacked
 _KINDS = {"f": "real numbers", "b": "true or false", "u": "uint8"}
 _ATTRIBUTES: dict[str, tuple[type, Any]] = {
@@ -269,6 +270,11 @@ def require_values(rows: dict[str, np.ndarray], where: str) -> None:
         if not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
             raise DiwaError(f"{where}: {key} is not finite at tick {row}: {CURE}")
+    if "target" in rows:
+        off = np.abs(np.linalg.norm(rows["target"][:, 3:].reshape(-1, 2, 3), axis=2) - 1).max(1) > _ROUNDING
+        if off.any():
+            row = int(np.argmax(off))
+            raise DiwaError(f"{where}: target {rows['target'][row].tolist()} at tick {row} has no rotation: {CURE}")
     outside = np.abs(rows["action"]).max(axis=1) > 1
     if outside.any():
         row = int(np.argmax(outside))

@@ -225,7 +225,7 @@ def _log_episode(episode: Episode, spec: Spec, stream: Any) -> None:
     labels = {"episode": episode.name, "bag": attributes["bag"]} | attributes["labels"]
     stream.send_blueprint(_blueprint(spec, _EPISODE_PLOTS))
     log = EpisodeLog(stream, spec, labels, float(episode.received[0]))
-    targets, flagged = episode.target_position(spec.action), set(attributes["flagged"])
+    targets, flagged = episode.targets(spec.action)[:, :3], set(attributes["flagged"])
     with progress(f"view {episode.name}", len(episode), "ticks") as bar:
         for tick in range(len(episode)):
             log.at(float(episode.received[tick]), float(episode.stamp[tick]))

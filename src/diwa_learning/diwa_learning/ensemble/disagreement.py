@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diwa_data.errors import DiwaError
-from diwa_learning.world_model.rssm import RSSM, State, place_code
+from diwa_learning.world_model.rssm import PLACE, RSSM, State, place_code
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Transitions:
     @property
     def inputs(self) -> Tensor:
         """(B, I): what a member sees."""
-        return torch.cat([self.state.features, self.action, place_code(self.target)], -1)
+        return torch.cat([self.state.features, self.action, place_code(self.target[..., PLACE])], -1)
 
     @staticmethod
     def within(states: State, actions: Tensor, chosen: Tensor) -> Transitions:
@@ -119,7 +119,7 @@ class Ensemble(nn.Module):
     def __init__(self, config: EnsembleConfig, rssm: RSSM):
         super().__init__()
         self.count = config.members
-        inputs = rssm.feature_dim + rssm.action_dim + place_code(torch.zeros(rssm.target_dim)).shape[-1]
+        inputs = rssm.feature_dim + rssm.action_dim + place_code(torch.zeros(rssm.target_dim)[PLACE]).shape[-1]
         shapes = (inputs, config.width), (config.width, rssm.embed_dim)
         first, last = ([nn.Linear(*shape) for _ in range(config.members)] for shape in shapes)
         self.members = nn.Sequential(

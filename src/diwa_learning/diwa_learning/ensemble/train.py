@@ -107,7 +107,7 @@ def filtered_transitions(model: WorldModel, episodes: Sequence[Episode]) -> tupl
         later = clips.valid[:, 1:]
         states = filtered_states(model, clips, model.rssm.noise(*clips.valid.shape))
         inputs.append(Transitions.within(states, clips.actions, later).inputs)
-        embeds.append(clips.embeds[:, 1:][later])
+        embeds.append(model.rssm.inputs(clips.embeds[:, 1:])[later])
         counts += later.sum(1).tolist()
     return torch.cat(inputs), torch.cat(embeds), np.cumsum(counts).tolist()
 

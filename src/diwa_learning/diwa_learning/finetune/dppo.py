@@ -22,9 +22,10 @@ from diwa_learning.finetune.learner import BCWeight, Learner, PPOConfig
 from diwa_learning.finetune.selection import WINDOW, finish, keep_if_due
 from diwa_learning.policy.base import ChainPolicy, Exploration
 from diwa_learning.policy.checkpoint import describe, load_pretrained
-from diwa_learning.world_model.latents import FilterState, begin_filter, filter_frame
+from diwa_learning.world_model.latents import filter_frame
 from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.replay import model_state
+from diwa_learning.world_model.rssm import State
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,13 @@ class EnvironmentRollouts:
         filtered = self._begin(everyone, seeds, noise)
         age, chunks = torch.zeros(count, dtype=torch.int64, device=rng.device), []
         for t in range(config.chunks):
-            features = filtered.state.features
+            features = filtered.features
             sample = policy.explore(features, policy.draw_noise(count, rng), config.exploration)
             filtered, succeeded = self._play(filtered, sample.actions.cpu().numpy())
             success, age = self._tensor(succeeded.copy()), age + 1  # environments may write to their arrays
             chunk = Rollout(
                 features=features,
-                next_features=filtered.state.features,
+                next_features=filtered.features,
                 chains=sample.chains,
                 reward=success.float(),
                 terminated=success,
@@ -110,31 +111,31 @@ class EnvironmentRollouts:
                 filtered, age = self._restart(filtered, chunk.done), age * ~chunk.done
         return Rollout.stack(chunks)
 
-    def _restart(self, filtered: FilterState, done: Tensor) -> FilterState:
+    def _restart(self, filtered: State, done: Tensor) -> State:
         """Ended environments start anew; as many numbers are drawn however many they are."""
         seeds, noise = self._draw_seeds(), self._draw_noise()
         if not done.any():
             return filtered
-        return filtered.replaced(done.nonzero()[:, 0], self._begin(done, seeds, noise[done]))
+        rows, begun = done.nonzero()[:, 0], self._begin(done, seeds, noise[done])
+        pairs = zip(filtered.parts(), begun.parts(), strict=True)
+        return State(*(old.index_copy(0, rows, new) for old, new in pairs))
 
-    def _begin(self, which: Tensor, seeds: list[int | None], noise: Tensor) -> FilterState:
+    def _begin(self, which: Tensor, seeds: list[int | None], noise: Tensor) -> State:
         """Start the environments `which` (N,) anew; their filters (M, ...) begin from the zero state, as deployment's.
 
         `seeds` are of all N, `noise` (M, C, K) of the M that begin.
         """
         observed, _ = self.environments.reset(seed=seeds, options={"reset_mask": which.cpu().numpy()})
-        images, state = self._tensors({name: value[which.cpu().numpy()] for name, value in observed.items()})
-        null = self.model.null_action.expand(len(state), -1)
-        return filter_frame(self.model, begin_filter(self.model, state), images, state, null, noise)
+        seen = self._tensors({name: value[which.cpu().numpy()] for name, value in observed.items()})
+        null = self.model.null_action.expand(len(noise), -1)
+        return filter_frame(self.model, self.model.rssm.initial(len(noise)), *seen, null, noise)
 
-    def _play(self, filtered: FilterState, chunks: np.ndarray) -> tuple[FilterState, np.ndarray]:
+    def _play(self, filtered: State, chunks: np.ndarray) -> tuple[State, np.ndarray]:
         """Filter states after the `chunks` (N, H, A), a step a control tick, and who has succeeded (N,) bool."""
         for actions in chunks.swapaxes(0, 1):
             observed, _, succeeded, _, _ = self.environments.step(actions)
-            images, state = self._tensors(observed)
-            filtered = filter_frame(
-                self.model, filtered, images, state, self._tensor(observed["executed"]), self._draw_noise()
-            )
+            seen, executed = self._tensors(observed), self._tensor(observed["executed"])
+            filtered = filter_frame(self.model, filtered, *seen, executed, self._draw_noise())
         return filtered, succeeded
 
     def _draw_seeds(self) -> list[int | None]:
@@ -146,11 +147,11 @@ class EnvironmentRollouts:
         """(N, C, K) Gumbel."""
         return self.model.rssm.noise(self.environments.num_envs, rng=self.rng)
 
-    def _tensors(self, observed: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
-        """Images (N, H, W, 3) by camera, and the state (N, S) that the model knows."""
+    def _tensors(self, observed: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Images (N, H, W, 3) by camera, the state (N, S) that the model knows, and the target (N, 9)."""
         state = model_state(observed["state"], observed.get("scene_state"), self.model.config.scene_state)
         images = {camera.name: self._tensor(observed[camera.name]) for camera in self.model.spec.cameras}
-        return images, self._tensor(state)
+        return images, self._tensor(state), self._tensor(observed["target"])
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.rng.device)

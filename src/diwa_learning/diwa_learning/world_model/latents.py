@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.world_model.model import POSITION, WorldModel
+from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.replay import model_state
 from diwa_learning.world_model.rssm import State, shift_actions
 
@@ -103,7 +103,7 @@ def embed_clips(model: WorldModel, segments: Sequence[Segment]) -> Clips:
 def embed_frames(model: WorldModel, episode: Episode, frames: np.ndarray, batch: int = 128) -> Tensor:
     """Embeddings (N, E) of the frames of an episode with these indices (N,), `batch` at a time."""
     states = model_state(episode.state, episode.scene_state, model.config.scene_state)
-    targets = episode.target_position(model.spec.action)
+    targets = episode.targets(model.spec.action)
     embeds = []
     for first in range(0, len(frames), batch):
         some = frames[first : first + batch]
@@ -145,43 +145,19 @@ def imagined_states(model: WorldModel, clips: Clips, noise: Tensor, context: int
     return State.cat([states, later], dim=1)
 
 
-@dataclass(frozen=True)
-class FilterState:
-    """The state of a filter that has taken in the frames and actions of N robots so far."""
-
-    state: State
-    """(N, ...) of the world model."""
-    target: Tensor
-    """(N, 3) where the executed actions have put the commanded position, metres."""
-
-    def replaced(self, rows: Tensor, new: FilterState) -> FilterState:
-        """With the states `new` (M, ...) in `rows` (M,)."""
-        pairs = zip(self.state.parts(), new.state.parts(), strict=True)
-        state = State(*(old.index_copy(0, rows, part) for old, part in pairs))
-        return FilterState(state, self.target.index_copy(0, rows, new.target))
-
-
-def begin_filter(model: WorldModel, model_state: Tensor) -> FilterState:
-    """Before the first frame, whose state is (N, S): the zero state, the target where the hand is.
-
-    The first `filter_frame` takes the null action.
-    """
-    return FilterState(model.rssm.initial(len(model_state)), model_state[:, POSITION])
-
-
 @torch.no_grad()
 def filter_frame(
     model: WorldModel,
-    before: FilterState,
+    before: State,
     images: Mapping[str, Tensor],
     model_state: Tensor,
+    target: Tensor,
     executed: Tensor,
     noise: Tensor,
-) -> FilterState:
-    """Take in frames, camera -> (N, H, W, 3) and the state beside them (N, S), to which `executed` (N, A) led.
+) -> State:
+    """Take in frames of N robots, camera -> (N, H, W, 3), after the state `before` (N, ...), at first the zero state.
 
-    The target is summed up as in recordings: the hand's first position and the actions since. noise (N, C, K) Gumbel.
+    Beside them stand the `model_state` (N, S) and the published `target` (N, 9), to which `executed` (N, A) led, at
+    first the null action: as in recordings. noise (N, C, K) Gumbel.
     """
-    target = before.target + executed[:, POSITION] * model.spec.action.max_pos
-    embed = model.embed(images, model_state, target)
-    return FilterState(model.rssm.filter(before.state, executed, embed, noise), target)
+    return model.rssm.filter(before, executed, model.embed(images, model_state, target), noise)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diwa_data.errors import DiwaError
+from diwa_data.limits import drawn_back, executed_action
 from diwa_data.spec import Spec, require_network_size
 from diwa_learning.core.checkpoint import build, load_checkpoint
 from diwa_learning.core.device import is_half
@@ -25,7 +26,7 @@ from diwa_learning.world_model.networks import (
     to_network,
 )
 from diwa_learning.world_model.replay import Batch
-from diwa_learning.world_model.rssm import RSSM, State, balanced_kl, entropy, gumbel
+from diwa_learning.world_model.rssm import RSSM, TARGET, State, balanced_kl, entropy, gumbel
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,11 @@ class WorldModel(nn.Module):
         component_dim, target_dim = config.image_components * len(sizes), 3 * config.target
         lag_dim = 3 * (config.target and config.robot_state)
         groups = [self._seen.stop - self._seen.start, component_dim, lag_dim, target_dim]
-        self.embed_dim = code_dim + sum(groups)
-        last = self.embed_dim - target_dim - lag_dim
+        seen = code_dim + sum(groups)
+        self.embed_dim = seen + (TARGET - target_dim) * config.target
+        last = code_dim + groups[0] + component_dim
         self._components = slice(last - component_dim, last)
-        self.rssm = RSSM(config.rssm, self.embed_dim, spec.action_dim, target_dim)
+        self.rssm = RSSM(config.rssm, seen, spec.action_dim, spec.action if config.target else None)
         with torch.no_grad():
             for group in self.rssm.embed_in.weight[:, code_dim:].split(groups, dim=1):
                 group *= (code_dim / max(group.shape[1], 1)) ** 0.5
@@ -195,21 +197,21 @@ class WorldModel(nn.Module):
     def relative(self, state: Tensor, target: Tensor) -> Tensor:
         """States (..., S) as they are decoded: normalised, and relative to the target if the model is told it.
 
-        Then a hand's place counts in units of `max_lead` from the commanded position (..., 3) in metres: where commands
+        Then a hand's place counts in units of `max_lead` from that of the commanded pose (..., 9): where commands
         have put the target is known, and what is left of the hand's place are millimetres, not the width of a table.
         """
         state = self.normalise(state)
         return torch.cat([self._lag(state, target), state[..., POSITION.stop :]], -1) if self.config.target else state
 
     def _lag(self, state: Tensor, target: Tensor) -> Tensor:
-        """Hand of normalised states (..., S) less the commanded position (..., 3) in metres, in units of `max_lead`."""
+        """Hand of normalised states (..., S) less the place of the commanded pose (..., 9), in units of `max_lead`."""
         hand = state[..., POSITION] * self.state_std[POSITION] + self.state_mean[POSITION]
-        return (hand - target) / self.max_lead
+        return (hand - target[..., POSITION]) / self.max_lead
 
     def embed(self, images: Mapping[str, Tensor], state: Tensor, target: Tensor) -> Tensor:
         """Frames -> embedding (B, ..., E).
 
-        Camera -> (B, ..., H, W, 3) uint8, state (B, ..., S), commanded position (B, ..., 3) in metres.
+        Camera -> (B, ..., H, W, 3) uint8, state (B, ..., S), commanded pose (B, ..., 9): metres, 6D rotation.
         """
         leading = state.shape[:-1]
         pixels = {
@@ -224,7 +226,8 @@ class WorldModel(nn.Module):
         parts += [project(pixels[name]).unflatten(0, leading) for name, project in self.components.items()]
         if self.config.target:
             parts += [self._lag(normalised, target)] if self.config.robot_state else []
-            parts.append((target - self.state_mean[POSITION]) / self.state_std[POSITION])
+            parts.append((target[..., POSITION] - self.state_mean[POSITION]) / self.state_std[POSITION])
+            parts.append(target[..., POSITION.stop :])
         embed = torch.cat(parts, -1)
         assert embed.shape == (*leading, self.embed_dim), embed.shape
         return embed
@@ -254,22 +257,23 @@ class WorldModel(nn.Module):
 
     def target_place(self, state: State) -> Tensor:
         """Where the commands have put the target (..., 3), metres."""
-        return state.target * self.state_std[POSITION] + self.state_mean[POSITION]
+        return state.target[..., POSITION] * self.state_std[POSITION] + self.state_mean[POSITION]
 
     def executed(self, state: State, action: Tensor) -> Tensor:
-        """The part of an action (N, A) that the robot executes in `state`: its target leads by at most `max_lead`.
+        """The part of an action (N, A) that the robot executes in `state`, within the limits of the recordings.
 
-        Against something solid the hand stays behind and the target stops, or it would wind up. A model that is not
-        told the target knows nothing of it.
+        Against something solid the hand stays behind and the target stops, or it would wind up. Where the limits are
+        not known only the lead of the position has one; a model that is not told the target knows nothing of it.
         """
         if not self.config.target or self.state_decoder is None:
             return action
-        step, target = self.spec.action.max_pos, self.target_place(state)
-        hand = self.decode_state(state)[..., POSITION]
-        lead = target + step * action[..., :3] - hand
-        lead = lead * (self.max_lead / lead.norm(dim=-1, keepdim=True)).clamp(max=1.0)
-        moved = ((hand + lead - target) / step).clamp(-1.0, 1.0)
-        return torch.cat([moved, action[..., 3:]], -1)
+        place, hand = self.target_place(state), self.decode_state(state)
+        if limits := self.spec.limits:
+            target = torch.cat([place, state.target[..., POSITION.stop :]], -1)
+            return executed_action(torch, action, target, hand, self.spec.action, self.spec.tick, limits)
+        step = self.spec.action.max_pos
+        goal = drawn_back(torch, place + step * action[..., POSITION], hand[..., POSITION], self.max_lead)
+        return torch.cat([((goal - place) / step).clamp(-1.0, 1.0), action[..., POSITION.stop :]], -1)
 
     def loss(self, batch: Batch, draws: Draws | None = None) -> WorldModelLoss:
         """Loss of a batch; padded frames do not count. `draws` are drawn here when None.

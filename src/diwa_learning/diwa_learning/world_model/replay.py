@@ -86,7 +86,7 @@ class Batch:
     state: Tensor
     """(B, T, S) robot state, in the hybrid variant the scene state behind it."""
     target: Tensor
-    """(B, T, 3) commanded position, metres."""
+    """(B, T, 9) commanded pose: position in metres and 6D rotation."""
     previous_actions: Tensor
     """(B, T, A) executed actions that led to each frame; the null action before the first one of the sequence."""
     valid: Tensor
@@ -120,7 +120,7 @@ class ReplayBuffer:
         names = [camera.name for camera in spec.cameras]
         self._images = {name: Frames([episode.images[name] for episode in episodes]) for name in names}
         states = [model_state(episode.state, episode.scene_state, hybrid) for episode in episodes]
-        targets = [episode.target_position(spec.action) for episode in episodes]
+        targets = [episode.targets(spec.action) for episode in episodes]
         columns = (states, targets, [episode.action for episode in episodes])
         self.state, self.target, self.actions = (torch.from_numpy(np.concatenate(column)) for column in columns)
 

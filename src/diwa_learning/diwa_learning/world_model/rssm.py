@@ -20,6 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diwa_data.limits import columns_of, matrix_of, rotated
+from diwa_data.spec import ActionSpec
+
 
 class LoopLinear:
     """x_t (B, I) -> codes_t + x_t W^T (B, O), for t = 0 to T - 1 in this order.
@@ -60,6 +63,11 @@ class _WeightGradient(torch.autograd.Function):
         return gradient, (gradient.flatten(0, 1).t() @ inputs.flatten(0, 1)).to(ctx.dtype), None
 
 
+PLACE = slice(0, 3)
+"""Where a target's place stands in it: the part that networks see."""
+TARGET = 9
+"""Numbers of a target: its place and its 6D rotation."""
+_BEGIN = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # with the hand straight down
 PLACE_WAVES = 4
 """Waves of a coordinate in `place_code`."""
 
@@ -87,7 +95,8 @@ class State:
     z: Tensor
     """(..., C*K) one-hot samples, flat."""
     target: Tensor
-    """(..., P) where the commands so far have put the target, normalised; P is 0 in a model that is not told it."""
+    """(..., P) where the commands so far have put the target, P = 9: its normalised place, which the networks see, and
+    its 6D rotation. P is 0 in a model that is not told it."""
 
     @property
     def features(self) -> Tensor:
@@ -133,21 +142,22 @@ class Observed:
 class RSSM(nn.Module):
     """D = config.recurrent, C = config.categoricals, K = config.classes, E = embed_dim, A = action_dim, P = target_dim.
 
-    An embedding ends with the P numbers of the target.
+    An embedding ends with the P numbers of the target, of which all but the place come after the E that networks see.
     """
 
     target_step: Tensor
-    """(P,) how far one unit of each of the first P numbers of an action moves the target."""
+    """(3,) how far one unit of each of the first numbers of an action moves the target's normalised place."""
 
-    def __init__(self, config: RSSMConfig, embed_dim: int, action_dim: int, target_dim: int = 0):
+    def __init__(self, config: RSSMConfig, embed_dim: int, action_dim: int, told: ActionSpec | None = None):
+        """`told`: the actions, for a model that is told the target which they move."""
         super().__init__()
-        self.config, self.embed_dim, self.action_dim = config, embed_dim, action_dim
-        self.target_dim = target_dim
+        self.config, self.embed_dim, self.action_dim, self.told = config, embed_dim, action_dim, told
+        self.place_dim, self.target_dim = (PLACE.stop, TARGET) if told else (0, 0)
         self.latent_dim = config.categoricals * config.classes
         self.feature_dim = config.recurrent + self.latent_dim
         hidden = config.hidden
-        self.action_in = nn.Linear(action_dim + target_dim * (1 + 2 * PLACE_WAVES), hidden)
-        self.register_buffer("target_step", torch.ones(target_dim))
+        self.action_in = nn.Linear(action_dim + self.place_dim * (1 + 2 * PLACE_WAVES), hidden)
+        self.register_buffer("target_step", torch.ones(self.place_dim))
         self.latent_in = nn.Linear(self.latent_dim, hidden, bias=False)
         self.input_norm = nn.LayerNorm(hidden)
         self.gru = nn.GRUCell(hidden, config.recurrent)
@@ -161,24 +171,32 @@ class RSSM(nn.Module):
     def initial(self, batch: int) -> State:
         """Zero state of `batch` rows."""
         like = self.action_in.weight
-        return State(
-            *(like.new_zeros(batch, size) for size in (self.config.recurrent, self.latent_dim, self.target_dim))
-        )
+        target = like.new_tensor(_BEGIN[: self.target_dim]).repeat(batch, 1)
+        return State(like.new_zeros(batch, self.config.recurrent), like.new_zeros(batch, self.latent_dim), target)
 
     def recur(self, state: State, action: Tensor, target: Tensor) -> Tensor:
         """(B, ...) state, the executed action (B, A) taken in it and the target (B, P) it led to -> next h (B, D)."""
-        action_code, cell = self.action_in(torch.cat([action, place_code(target)], -1)), self.gru
+        action_code, cell = self.action_in(torch.cat([action, place_code(target[..., PLACE])], -1)), self.gru
         x = F.elu(self.input_norm(self.latent_in(state.z) + action_code))
         gates_x, gates_h = F.linear(x, cell.weight_ih, cell.bias_ih), F.linear(state.h, cell.weight_hh, cell.bias_hh)
         return gru(gates_x, gates_h, state.h)  # the cell's own forward would return h in autocast's type on a GPU
 
     def move_target(self, state: State, action: Tensor) -> Tensor:
         """The target (B, P) after an executed action (B, A)."""
-        return state.target + action[..., : self.target_dim] * self.target_step
+        if self.told is None:
+            return state.target
+        place = state.target[..., PLACE] + action[..., PLACE] * self.target_step
+        rotation = matrix_of(torch, state.target[..., 3:])
+        turned = rotated(torch, rotation, self.told.max_rot * action[..., 3:6], self.told)
+        return torch.cat([place, columns_of(torch, turned)], -1)
 
     def seen_target(self, embeds: Tensor) -> Tensor:
-        """The target (..., P) that embeddings (..., E) end with."""
-        return embeds[..., self.embed_dim - self.target_dim :].float()
+        """The target (..., P) that embeddings end with."""
+        return embeds[..., self.embed_dim - self.place_dim :].float()
+
+    def inputs(self, embeds: Tensor) -> Tensor:
+        """The numbers (..., E) of embeddings that the networks see."""
+        return embeds[..., : self.embed_dim]
 
     def prior(self, h: Tensor) -> Tensor:
         """(..., D) -> float32 logits (..., C, K) of z before its observation."""
@@ -186,7 +204,7 @@ class RSSM(nn.Module):
 
     def posterior(self, h: Tensor, embed: Tensor) -> Tensor:
         """(..., D), (..., E) -> float32 logits (..., C, K) of z given its observation."""
-        return self._logits(self.posterior_head(self.recurrent_in(h) + self.embed_in(embed)))
+        return self._logits(self.posterior_head(self.recurrent_in(h) + self.embed_in(self.inputs(embed))))
 
     def noise(self, *leading: int, rng: torch.Generator | None = None) -> Tensor:
         """Standard Gumbel noise (*leading, C, K) for samples of z; a generator on the CPU draws the same for a GPU."""
@@ -225,13 +243,14 @@ class RSSM(nn.Module):
             noise: (B, T, C, K) Gumbel noise of the posterior samples; drawn here when None.
         """
         batch, length = reset.shape
-        assert embeds.shape == (batch, length, self.embed_dim), embeds.shape
+        assert embeds.shape == (batch, length, self.embed_dim + self.target_dim - self.place_dim), embeds.shape
         assert previous_actions.shape == (batch, length, self.action_dim), previous_actions.shape
         keep = (~reset).to(previous_actions.dtype)
         targets = self.seen_target(embeds)
         # projections of all steps at once
-        action_codes = self.action_in(torch.cat([previous_actions * keep[..., None], place_code(targets)], -1))
-        embed_codes = self.embed_in(embeds)
+        places = place_code(targets[..., PLACE])
+        action_codes = self.action_in(torch.cat([previous_actions * keep[..., None], places], -1))
+        embed_codes = self.embed_in(self.inputs(embeds))
         noise = self.noise(batch, length) if noise is None else noise
         steps = _Steps(self, action_codes, embed_codes)
         state, states, posteriors = self.initial(batch), [], []

@@ -40,7 +40,7 @@ def training_flops(model: WorldModel) -> float:
     shape, spec, device = (1, model.config.sequence_length), model.spec, model.device
     images = {c.name: torch.zeros(*shape, *c.size, 3, dtype=torch.uint8, device=device) for c in spec.cameras}
     state, target, actions = (
-        torch.zeros(*shape, size, device=device) for size in (model.state_dim, 3, spec.action_dim)
+        torch.zeros(*shape, size, device=device) for size in (model.state_dim, 9, spec.action_dim)
     )
     valid = torch.ones(shape, dtype=torch.bool, device=device)
     onednn, *_ = torch.backends.mkldnn.set_flags(False)  # with it, some convolutions spend more operations to be fast

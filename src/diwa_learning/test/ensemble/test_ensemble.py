@@ -10,6 +10,7 @@ import torch
 import toy
 
 from diwa_data.errors import DiwaError
+from diwa_data.spec import ActionSpec
 from diwa_learning.core.checkpoint import load_checkpoint, read_header, save_checkpoint, seal_checkpoint
 from diwa_learning.ensemble import train as module
 from diwa_learning.ensemble.disagreement import Ensemble, EnsembleConfig, Transitions
@@ -21,7 +22,7 @@ from diwa_learning.policy.checkpoint import load_policy
 from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
 from diwa_learning.world_model.rssm import RSSM, RSSMConfig, State
 
-SIZES = RSSM(RSSMConfig(recurrent=3, categoricals=2, classes=2, hidden=4), embed_dim=5, action_dim=7, target_dim=3)
+SIZES = RSSM(RSSMConfig(recurrent=3, categoricals=2, classes=2, hidden=4), embed_dim=5, action_dim=7, told=ActionSpec())
 CONFIG = EnsembleConfig(
     members=3, width=16, updates=200, batch_size=64, stretches=40, horizon=12, context=2, save_every=90
 )

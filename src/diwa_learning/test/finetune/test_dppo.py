@@ -15,8 +15,7 @@ from diwa_data.spec import Spec
 from diwa_learning.finetune.dppo import DPPOConfig, EnvironmentRollouts, Practice, dppo
 from diwa_learning.policy.base import Exploration, FinetunedPolicy
 from diwa_learning.policy.checkpoint import load_policy
-from diwa_learning.world_model.latents import begin_filter, embed_clips, filter_frame, filtered_states, whole
-from diwa_learning.world_model.rssm import State
+from diwa_learning.world_model.latents import embed_clips, filter_frame, filtered_states, whole
 
 SEEDS = range(100, 1000)
 PRACTICE = Practice(lambda skill, count: nullcontext(LineEnvironments(count)), SEEDS, {"task": "line"})
@@ -93,22 +92,14 @@ def test_filtering_environments_is_filtering_a_recording(toy_files):
     noise = model.rssm.noise(1, len(episode), rng=torch.Generator().manual_seed(0))
     expected = filtered_states(model, clips, noise)
     frames = [line_observation(episode.state[t : t + 1, 0].astype(float)) for t in range(len(episode))]
-    filtered = begin_filter(model, torch.from_numpy(frames[0]["state"]))
+    filtered = model.rssm.initial(1)
     for t, frame in enumerate(frames):
         action = model.null_action[None] if t == 0 else torch.from_numpy(episode.action[t - 1 : t])
         images = {name: torch.from_numpy(frame[name]) for name in ("static", "gripper")}
-        filtered = filter_frame(model, filtered, images, torch.from_numpy(frame["state"]), action, noise[:, t])
-        assert torch.equal(filtered.state.z, expected.z[:, t])
-        torch.testing.assert_close(filtered.state.h, expected.h[:, t], atol=1e-4, rtol=0)
-
-
-def test_some_beliefs_are_replaced(toy_files):
-    model = toy_files.world.model
-    old, new = (begin_filter(model, torch.full((n, 10), value)) for n, value in ((3, 1.0), (2, 2.0)))
-    marked = replace(new, state=State(*(part + 5 for part in new.state.parts())))
-    found = old.replaced(torch.tensor([2, 0]), marked)
-    assert found.target[:, 0].tolist() == [2, 1, 2]
-    assert found.state.h[:, 0].tolist() == [5, 0, 5]
+        state, target = torch.from_numpy(frame["state"]), torch.from_numpy(episode.targets(Spec().action)[t : t + 1])
+        filtered = filter_frame(model, filtered, images, state, target, action, noise[:, t])
+        assert torch.equal(filtered.z, expected.z[:, t])
+        torch.testing.assert_close(filtered.h, expected.h[:, t], atol=1e-4, rtol=0)
 
 
 def run(files, policy, out, config=DPPO, practice=PRACTICE):

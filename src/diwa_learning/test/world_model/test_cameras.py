@@ -28,7 +28,7 @@ def batch_of(spec: Spec, rows: int = 2, length: int = 5) -> Batch:
     }
     state = torch.randn(rows, length, spec.state_dim, generator=rng)
     actions = torch.rand(rows, length, spec.action_dim, generator=rng) * 2 - 1
-    return Batch(images, state, state[..., :3], actions, torch.ones(rows, length, dtype=torch.bool))
+    return Batch(images, state, state[..., :9], actions, torch.ones(rows, length, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("sides", [*((side, 64) for side in NETWORK_SIDES), (64, 128), (112, 48)])

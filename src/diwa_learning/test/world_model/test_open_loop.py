@@ -71,5 +71,5 @@ def test_a_still_scene_is_matched_by_its_last_encoded_frame(tiny_world_model, ra
     images = {name: image.expand(2, 6, 64, 64, 3) for name, image in images.items()}
     actions = shift_actions(torch.zeros(2, 6, 7), tiny_world_model.null_action)
     valid = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
-    result = open_loop(tiny_world_model, Batch(images, state.expand(2, 6, 10), target.expand(2, 6, 3), actions, valid))
+    result = open_loop(tiny_world_model, Batch(images, state.expand(2, 6, 10), target.expand(2, 6, 9), actions, valid))
     np.testing.assert_allclose(result.still_psnr, 60.0, rtol=1e-6)

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from diwa_data.spec import ActionSpec
 from diwa_learning.world_model.rssm import (
     RSSM,
+    TARGET,
     RSSMConfig,
     State,
     balanced_kl,
@@ -17,13 +19,13 @@ from diwa_learning.world_model.rssm import (
 )
 
 CONFIG = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)
-BATCH, LENGTH, EMBED, ACTION, TARGET = 3, 5, 6, 7, 2
+BATCH, LENGTH, EMBED, ACTION = 3, 5, 15, 7
 
 
 @pytest.fixture
 def rssm() -> RSSM:
     torch.manual_seed(1)
-    return RSSM(CONFIG, embed_dim=EMBED, action_dim=ACTION, target_dim=TARGET)
+    return RSSM(CONFIG, embed_dim=EMBED - 6, action_dim=ACTION, told=ActionSpec())
 
 
 def random_sequence():

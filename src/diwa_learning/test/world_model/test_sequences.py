@@ -97,7 +97,7 @@ def test_the_target_is_the_first_position_and_the_actions_since(make_episode):
     batch = ReplayBuffer([episode], Spec(), length=4).gather(np.array([2]))
     expected = height + np.array([-0.04, -0.05, -0.05, -0.01])
     np.testing.assert_allclose(batch.target[0, :, 2].numpy(), expected, atol=1e-6)
-    assert torch.equal(batch.target[0, 0], torch.from_numpy(episode.target_position(Spec().action)[2]))
+    assert torch.equal(batch.target[0, 0], torch.from_numpy(episode.targets(Spec().action)[2]))
 
 
 def test_the_episodes_that_training_held_out_are_found_again(make_episode, tmp_path):

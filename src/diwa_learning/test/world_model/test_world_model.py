@@ -163,10 +163,10 @@ def test_the_target_is_seen_in_frames_and_summed_up_in_imagination(tiny_config, 
     seen = model.embed(images, state, target)[:, 0]
     start = model.rssm.filter(model.rssm.initial(1), model.null_action[None], seen)
     place = torch.tensor([0.1, 0.2, 0.4])
-    torch.testing.assert_close(start.target * place + torch.tensor([0.4, 0.0, 0.2]), target[:, 0])
+    torch.testing.assert_close(start.target[:, :3] * place + torch.tensor([0.4, 0.0, 0.2]), target[:, 0, :3])
     actions = torch.zeros(1, 3, 7)
     actions[0, :, :3] = torch.tensor([[1.0, 0, 0], [0.5, -1, 0], [0, 0, 0.25]])  # of 40 mm
-    moved = (model.rssm.imagine(start, actions).target[:, -1] - start.target) * place
+    moved = (model.rssm.imagine(start, actions).target[:, -1] - start.target)[:, :3] * place
     torch.testing.assert_close(moved, torch.tensor([[0.06, -0.04, 0.01]]))
     other = model.embed(images, state, target + 0.1)[:, 0]
     assert not torch.equal(model.rssm.filter(model.rssm.initial(1), model.null_action[None], other).h, start.h)
@@ -196,11 +196,11 @@ def test_the_lead_is_that_of_the_recordings_where_they_say_it(tiny_config):
 def test_a_hand_is_decoded_by_its_distance_from_the_target(tiny_config, random_frames):
     model = told_model(tiny_config, max_lead=0.05)
     images, state, _ = random_frames(1, 1)
-    target = state[..., :3] + torch.tensor([0.01, 0.0, -0.05])
+    target = torch.cat([state[..., :3] + torch.tensor([0.01, 0.0, -0.05]), state[..., 3:9]], -1)
     relative = model.relative(state, target)
     torch.testing.assert_close(relative[..., :3], torch.tensor([[[-0.2, 0.0, 1.0]]]), atol=1e-5, rtol=0)
     torch.testing.assert_close(relative[..., 3:], model.normalise(state)[..., 3:])
-    lag = model.embed(images, state, target)[..., -6:-3]  # the target stands behind it
+    lag = model.embed(images, state, target)[..., -12:-9]  # the target stands behind it
     torch.testing.assert_close(lag, relative[..., :3])
     untold = told_model(tiny_config, target=False)
     torch.testing.assert_close(untold.relative(state, target), untold.normalise(state))
@@ -230,7 +230,7 @@ def test_a_decoder_of_the_robot_state_adds_its_weighted_error(tiny_config, rando
     torch.nn.init.zeros_(model.state_decoder[-1].weight)  # says the mean, whatever the latent
     torch.nn.init.zeros_(model.state_decoder[-1].bias)
     batch = random_batch(2, 5)
-    hand, rest = (batch.state[..., :3] - batch.target) / 0.05, (batch.state[..., 3:] - 0.5) / 2.0
+    hand, rest = (batch.state[..., :3] - batch.target[..., :3]) / 0.05, (batch.state[..., 3:] - 0.5) / 2.0
     loss = model.loss(batch)
     torch.testing.assert_close(loss.robot_state, 0.5 * torch.cat([hand, rest], -1).square().mean())
     torch.testing.assert_close(loss.total.detach(), model.config.beta * loss.kl + loss.image + 3.0 * loss.robot_state)
@@ -274,7 +274,7 @@ def test_image_components_are_seen_and_decoded_filtered_and_imagined(tiny_config
     model = WorldModel(replace(tiny_config, **settings), Spec())
     batch = random_batch(2, 6)
     model.set_image_statistics({name: frames.flatten(0, 1) for name, frames in batch.images.items()})
-    seen = model.embed(batch.images, batch.state, batch.target)[..., -10:-6]  # two of each camera
+    seen = model.embed(batch.images, batch.state, batch.target)[..., -16:-12]  # two of each camera
     torch.testing.assert_close(seen.square().mean((0, 1)), torch.ones(4), atol=1e-3, rtol=0)
     torch.nn.init.zeros_(model.component_decoder[-1].weight)  # says zero, whatever the latent
     torch.nn.init.zeros_(model.component_decoder[-1].bias)
