@@ -19,7 +19,7 @@ from diwa_data.files import atomic_path
 from diwa_data.images import fitted
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Tick
-from diwa_learning.world_model.open_loop import draw_filmstrip
+from diwa_learning.world_model.open_loop import Strip, draw_filmstrip
 
 BAR_HEIGHT = 8
 """Pixels."""
@@ -124,7 +124,7 @@ def draw_pair(videos: Mapping[str, Path], strip: Path, film: Path, width: int) -
     }
     times = np.linspace(0, length - 1, COLUMNS).round().astype(int)
     rows = {label.replace(" ", "\n"): clip[times, :-BAR_HEIGHT, :width] for label, clip in clips.items()}
-    draw_filmstrip(strip, rows)
+    draw_filmstrip(strip, Strip(rows))
     shown = [*range(length), *[length - 1] * PAUSE]
     images = [np.concatenate([captioned(clip[t], label) for label, clip in clips.items()]) for t in shown]
     few = [Image.fromarray(image).quantize(128, dither=Image.Dither.NONE) for image in images]

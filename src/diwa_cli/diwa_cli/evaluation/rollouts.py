@@ -29,6 +29,7 @@ from diwa_learning.core.checkpoint import read_spec
 from diwa_sim.calvin import CalvinConfig
 from diwa_sim.environments import open_environment, seeing
 from diwa_sim.table import SimConfig
+from diwa_sim.tasks import goal_labels
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ class Runner:
         if job.tape and tape:
             outcome = "success" if success else "fail"
             about = {"source": "rollout", "skill": setting.skill, "policy": job.policy, "seed": job.seed}
-            episode = tape.episode(f"{job.seed}", {**about, "outcome": outcome})
+            labels = goal_labels(setting.skill) if isinstance(setting.sim, SimConfig) else {}
+            episode = tape.episode(f"{job.seed}", {**about, "outcome": outcome, "labels": labels})
             save_dataset(job.tape, environment.spec, [episode])
         median, slowest = latency(counted)
         return RolloutResult(

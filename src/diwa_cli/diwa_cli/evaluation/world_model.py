@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from diwa_cli.evaluation import probes
 from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import write_text
 from diwa_cli.video import failure_as_warning, write_video
 from diwa_data.config import Job, require_at_least, require_seed
-from diwa_data.dataset.dataset import load_dataset
+from diwa_data.dataset.dataset import Dataset, Episode, load_dataset
 from diwa_data.files import require_ours, write_json
 from diwa_data.images import fitted
 from diwa_data.spec import Spec
@@ -23,9 +24,11 @@ from diwa_learning.core.checkpoint import read_header
 from diwa_learning.core.device import compute_device
 from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.open_loop import CONTEXT, HORIZON, OpenLoop, open_loop, save_filmstrip
-from diwa_learning.world_model.replay import Batch, ReplayBuffer, held_out_of
+from diwa_learning.world_model.replay import Batch, ReplayBuffer, held_out_of, split_held_out
 
 RESULT = "result.json"
+NEW_HELD_OUT = 0.2
+"""Share of the episodes of a recording that the model was not trained on, on which probes of it are judged."""
 ZOOM = 3
 """Screen pixels of the film per pixel of the model."""
 COORDINATE = re.compile(r"_(?:[xyz]|q[xyzw]|r[xyz])$")
@@ -44,7 +47,10 @@ class EvaluateWorldModelConfig:
     context: int = CONTEXT
     """Frames that are encoded before imagination begins."""
     seed: int = 0
-    """Seed of the samples of z."""
+    """Seed of the samples of z, and of the probes."""
+    probes: bool = True
+    """Train small networks that read furniture, lamps, objects and the hand from embedding, filtered and imagined
+    features, where the recordings hold the simulator's state: they say what the model sees, for diagnosis only."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "clips", "horizon", "context")
@@ -63,21 +69,25 @@ class EvaluateWorldModelJob(Job):
     dataset: Path
     """HDF5 file. Of one that the model was trained on, the episodes that were held out; else all."""
     out: Path
-    """Folder for result.json, the curves, a filmstrip and a film."""
+    """Folder for result.json, the curves, filmstrips and a film."""
+    rollouts: tuple[Path, ...] = ()
+    """Rollouts of policies (`diwa evaluate --tapes`), or other recordings with the simulator's state, on which the
+    probes are judged too; the failed ones that are read worst are drawn."""
     config: EvaluateWorldModelConfig = field(default_factory=EvaluateWorldModelConfig)
     """Clips and their lengths."""
 
     def run(self) -> None:
         """Evaluate, and print the means."""
-        print(text(evaluate_world_model(self.world_model, self.dataset, self.out, self.config)))
+        print(text(evaluate_world_model(self.world_model, self.dataset, self.out, self.config, self.rollouts)))
 
 
 def evaluate_world_model(
-    world_model: Path, dataset: Path, out: Path, config: EvaluateWorldModelConfig
+    world_model: Path, dataset: Path, out: Path, config: EvaluateWorldModelConfig, rollouts: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """Imagine clips of `dataset` that were held out in training, all of it if the model was not trained on it.
 
-    Leaves result.json, a curve (SVG) per measure, filmstrip.png and film.mp4 in `out`; returns what result.json holds.
+    Leaves result.json, a curve (SVG) per measure, filmstrip.png and film.mp4 in `out`, and of probes probes.svg and
+    reconstructions.png; returns what result.json holds.
     Raises `DiwaError` for anything missing, damaged or of another spec.
     """
     require_ours(out, "evaluation", RESULT)
@@ -87,6 +97,8 @@ def evaluate_world_model(
     trained_on = read_header(world_model).get("inputs", {}).get("datasets", [])
     data = load_dataset(dataset, world.spec)
     episodes = held_out_of(data, trained_on, settings.held_out, np.random.default_rng(settings.seed))
+    taped = [episode for path in rollouts for episode in load_dataset(path, world.spec).episodes]
+    probed = find_probes(model, data, episodes, taped, config) if config.probes else None
     length = config.context + config.horizon
     replay = ReplayBuffer(episodes, world.spec, length, shortest=config.context + 1, hybrid=settings.scene_state)
     clips = replay.spread(config.clips)
@@ -98,6 +110,7 @@ def evaluate_world_model(
         "held_out_of_training": len(episodes) < len(data.episodes),
         "clips": len(clips.valid),
         **result.summary(),
+        **({"probes": probed.summary()} if probed else {}),
     }
     write_json(out / RESULT, found)
     for name, (label, curves) in curves_of(result, model).items():
@@ -108,7 +121,34 @@ def evaluate_world_model(
     save_filmstrip(out / "filmstrip.png", clips, imagined, longest, context=config.context)
     with failure_as_warning(out / "film.mp4"):
         write_film(out / "film.mp4", clips, imagined, longest, model.spec)
+    if probed:
+        write_text(out / "probes.svg", probes.figure(probed))
+        probes.draw_reconstructions(out / "reconstructions.png", model, probed, config.seed)
     return found
+
+
+def find_probes(
+    model: WorldModel,
+    data: Dataset,
+    held_out: Sequence[Episode],
+    rollouts: Sequence[Episode],
+    config: EvaluateWorldModelConfig,
+) -> probes.Probed | None:
+    """Probes that learn from the episodes of `data` that are not held out; of a new recording, from four fifths of it.
+
+    None, said in a line, where the simulator's state is not known or there is nothing to learn from.
+    """
+    for episode in (*data.episodes, *rollouts):
+        if episode.scene_state is None:
+            print(f"no probes: episode {episode.name} has no scene_state, as recordings of real robots")
+            return None
+    if len(data.episodes) < 2:
+        print(f"no probes: {data.path} has one episode, they learn from one and are judged on another")
+        return None
+    learned = [episode for episode in data.episodes if episode not in held_out]
+    if not learned:
+        learned, held_out = split_held_out([data], NEW_HELD_OUT, np.random.default_rng(config.seed))
+    return probes.probe(model, learned, held_out, rollouts, config.context, config.horizon, config.seed)
 
 
 def curves_of(result: OpenLoop, model: WorldModel) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
@@ -156,4 +196,4 @@ def text(found: dict[str, Any]) -> str:
         if not COORDINATE.search(name):
             scale, unit = units.get(name, (1, ""))
             lines.append(f"  {name + ' error':<15} {scale * error:.3g}{unit}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *([probes.text(found["probes"])] if "probes" in found else [])])

@@ -148,7 +148,9 @@ def measure(
     name: str, run: RunFolder, held_out: Path, out: Path, clips: int, evaluation: EvaluateConfig, sim: SimConfig
 ) -> dict[str, Any]:
     """A row: errors of the world model on held-out play, success, and what dreams said of it."""
-    found = evaluate_world_model(run.world_model, held_out, out / "open_loop", EvaluateWorldModelConfig(clips))
+    found = evaluate_world_model(
+        run.world_model, held_out, out / "open_loop", EvaluateWorldModelConfig(clips, probes=False)
+    )
     checkpoint = load_checkpoint(run.finetuned, "finetune")
     setting = dataclasses.replace(evaluation, skill=checkpoint.skill)
     policies = {BASE: run.policy, FINETUNED: run.finetuned}

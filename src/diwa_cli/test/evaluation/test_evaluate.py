@@ -11,6 +11,8 @@ import pytest
 from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, start_seeds, text
 from diwa_cli.evaluation.rollouts import Setting, read_rollouts, tape_rollouts
 from diwa_cli.evaluation.tapes import EXTRA_TICKS
+from diwa_cli.evaluation.world_model import EvaluateWorldModelConfig, evaluate_world_model
+from diwa_cli.evaluation.world_model import text as world_model_text
 from diwa_cli.statistics import SEEDS
 from diwa_data.dataset.dataset import load_dataset, save_dataset
 from diwa_data.errors import DiwaError
@@ -135,6 +137,31 @@ def test_tapes_are_a_dataset_and_change_no_result(first, taped):
         assert len(probabilities) == len(tape) - 1
         np.testing.assert_allclose(probabilities[: CONFIG.max_steps], rows[key].probabilities, atol=0.0006)
     assert not list(out.glob(".*"))
+
+
+def test_a_world_model_is_probed_on_tapes(checkpoints, taped, tmp_path, capsys):
+    tapes, out, config = taped[1] / "rollouts.h5", tmp_path / "out", EvaluateWorldModelConfig(clips=2, horizon=4)
+    found = evaluate_world_model(checkpoints.world_model, tapes, out, config, [tapes])
+    assert {"probes.svg", "reconstructions.png"} <= {path.name for path in out.iterdir()}
+    kept = json.loads((out / "result.json").read_text())["probes"]
+    assert (kept["rollouts"], kept["failed_rollouts"], kept["frames"]) == (
+        4,
+        4,
+        3 * (CONFIG.max_steps + EXTRA_TICKS + 1),
+    )
+    where = {(row["frames_of"], row["place"]) for row in kept["rows"] if row["quantity"] == "hand"}
+    places = ("embedding", "filtered", "imagined_4")
+    assert where == {(kind, place) for kind in ("held_out", "rollouts", "failed") for place in places}
+    assert all(0 <= row["within_20mm"] <= 1 for row in kept["rows"] if row["unit"] == "m")
+    said = world_model_text(found)
+    assert "4 failed" in said
+    assert "ticks of failed rollouts read within 20 mm, filtered (embedding): hand" in said
+
+    blind = dataclasses.replace(load_dataset(tapes).episodes[0], scene_state=None)
+    save_dataset(tmp_path / "blind.h5", Spec(robot="panda_sim", scene_state=SCENE_STATE), [blind, blind])
+    found = evaluate_world_model(checkpoints.world_model, tmp_path / "blind.h5", tmp_path / "none", config)
+    assert "no probes: episode 000000 has no scene_state" in capsys.readouterr().out
+    assert "probes" not in found
 
 
 def test_tapes_can_be_added_and_an_interruption_loses_none(first, checkpoints, taped, tmp_path, monkeypatch):

@@ -21,23 +21,48 @@ from diwa_learning.world_model.replay import Batch
 from diwa_learning.world_model.rssm import State, categorical_kl
 
 
-def draw_filmstrip(path: Path, rows: Mapping[str, np.ndarray], columns: Sequence[str] = ()) -> None:
-    """Write a PNG of `rows`, label -> (N, H, W, 3) uint8, drawn equally wide; `columns` are N labels on top or none."""
-    width = max(frames.shape[2] for frames in rows.values())
-    strips = [np.concatenate([fitted(frame, width=width) for frame in frames], 1) for frames in rows.values()]
-    mosaic = np.concatenate(strips)
-    heights = np.array([len(strip) for strip in strips])
-    count, rows_high = mosaic.shape[1] // width, mosaic.shape[0] / width
-    figure = Figure(figsize=(count + 1, rows_high + (0.5 if columns else 0.15)), layout="constrained")
-    axis = figure.add_subplot()
-    axis.imshow(mosaic, interpolation="nearest")
-    axis.xaxis.tick_top()
-    axis.set_xticks((np.arange(len(columns)) + 0.5) * width - 0.5, columns)
-    axis.set_yticks(np.cumsum(heights) - heights / 2 - 0.5, list(rows))
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
+@dataclass(frozen=True)
+class Strip:
+    """Pictures in rows, drawn equally wide."""
+
+    rows: Mapping[str, np.ndarray]
+    """Label -> (N, H, W, 3) uint8."""
+    columns: Sequence[str] = ()
+    """N labels on top, or none."""
+    title: str = ""
+
+
+def draw_filmstrip(path: Path, *strips: Strip) -> None:
+    """Write a PNG of strips, one below the other."""
+    mosaics = [
+        np.concatenate(
+            [np.concatenate([fitted(f, width=_width(strip)) for f in row], 1) for row in strip.rows.values()]
+        )
+        for strip in strips
+    ]
+    high = [
+        len(mosaic) / _width(strip) + 0.5 * bool(strip.columns) for mosaic, strip in zip(mosaics, strips, strict=True)
+    ]
+    count = max(mosaic.shape[1] / _width(strip) for mosaic, strip in zip(mosaics, strips, strict=True))
+    figure = Figure(figsize=(count + 1, sum(high) + 0.15), layout="constrained")
+    axes = figure.subplots(len(strips), squeeze=False, height_ratios=high)[:, 0]
+    for axis, mosaic, strip in zip(axes, mosaics, strips, strict=True):
+        width = _width(strip)
+        heights = np.array([round(row.shape[1] * width / row.shape[2]) for row in strip.rows.values()])
+        axis.imshow(mosaic, interpolation="nearest")
+        axis.xaxis.tick_top()
+        axis.set_xticks((np.arange(len(strip.columns)) + 0.5) * width - 0.5, strip.columns)
+        axis.set_yticks(np.cumsum(heights) - heights / 2 - 0.5, list(strip.rows))
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        axis.set_title(strip.title, loc="left")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def _width(strip: Strip) -> int:
+    """Pixels of each of its pictures."""
+    return max(frames.shape[2] for frames in strip.rows.values())
 
 
 CONTEXT = 2
@@ -182,4 +207,5 @@ def save_filmstrip(
         for name in imagined
         for kind, images in (("recorded", batch.images), ("imagined", imagined))
     }
-    draw_filmstrip(path, rows, ["encoded" if step < context else f"+{step - context + 1}" for step in steps])
+    labels = ["encoded" if step < context else f"+{step - context + 1}" for step in steps]
+    draw_filmstrip(path, Strip(rows, labels))
