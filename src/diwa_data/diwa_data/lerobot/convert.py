@@ -35,7 +35,7 @@ from diwa_data.lerobot.frames import Cut, stored_frames, tick_frames, video_fram
 from diwa_data.lerobot.hub import download, require_repository
 from diwa_data.lerobot.mapping import OWN, LeRobotMapping, contract, load_mapping, own_mapping, shipped
 from diwa_data.lerobot.poses import Reader, Rows, require_features
-from diwa_data.lerobot.tables import numbers, read_rows
+from diwa_data.lerobot.tables import TARGET, numbers, read_rows
 from diwa_data.pose import action_sequence, robot_state
 from diwa_data.recording.marks import Outcome
 from diwa_data.spec import ActionSpec, CameraSpec, Spec
@@ -215,8 +215,10 @@ class LeRobotPiece:
         reader = Reader(source.mapping, source.features)
         stored = [camera.feature for camera in cameras if source.features[camera.feature].dtype == "image"]
         with damage_as_error(f"{self.name} cannot be read", CURE):
-            table = read_rows(self.path / self.episode.table, self.episode, [*reader.features, *stored])
-            rows = {name: numbers(table, name) for name in reader.features}
+            published = [TARGET] if source.own and TARGET in source.features else []
+            read = [*reader.features, *published]
+            table = read_rows(self.path / self.episode.table, self.episode, [*read, *stored])
+            rows = {name: numbers(table, name) for name in read}
             reader.require_finite(rows, self.name)
             frames = tick_frames(self.episode.length, source.fps, source.spec.rate)
             vectors, clipped, outcome = self._vectors(reader, rows, frames)
@@ -275,6 +277,10 @@ class LeRobotPiece:
             "stamp": frames / fps,
             "received": frames / fps,
         }
+        if self.source.own:
+            vectors |= {TARGET: rows[TARGET][frames].astype(np.float32)} if TARGET in rows else {}
+        elif self.source.mapping.action.kind != "measured":
+            vectors[TARGET] = np.stack([robot_state(target, None) for target in targets])
         unknown = play or succeeded is None or (self.source.own and not succeeded)  # ours may be unmarked
         outcome: Outcome = "none" if unknown else "success" if succeeded else "fail"
         return vectors, sequence.clipped, outcome

@@ -40,6 +40,7 @@ from diwa_data.lerobot.files import (
     vector_statistics,
     write_tasks,
 )
+from diwa_data.lerobot.tables import TARGET
 from diwa_data.progress import Bar, progress
 from diwa_data.spec import CameraSpec, Spec
 
@@ -102,14 +103,20 @@ def task_text(episode: Episode) -> str:
     return episode.attributes["skill"].replace("_", " ") or PLAY
 
 
-def feature_table(spec: Spec, video: bool) -> dict[str, dict[str, Any]]:
-    """LeRobot's description of the columns: dtype, shape and names of each."""
+def feature_table(spec: Spec, video: bool, target: bool = False) -> dict[str, dict[str, Any]]:
+    """LeRobot's description of the columns: dtype, shape and names of each. `target`: the published one is there too.
+
+    Its name does not begin with `observation`, or LeRobot's policies would take it in.
+    """
     state = [name for part in spec.state for name in STATE_NAMES[part]]
     features = {_image_key(camera.name): _image_feature(camera.size, spec.rate, video) for camera in spec.cameras}
     features |= {
         "observation.state": {"dtype": "float32", "shape": [spec.state_dim], "names": state},
         "action": {"dtype": "float32", "shape": [spec.action_dim], "names": list(ACTION_NAMES[: spec.action_dim])},
     }
+    if target:
+        places = [*STATE_NAMES["position"], *STATE_NAMES["rotation_6d"]]
+        features[TARGET] = {"dtype": "float32", "shape": [len(places)], "names": places}
     scalars = {"next.success": "bool", "timestamp": "float32"}
     scalars |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
     return features | {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in scalars.items()}
@@ -118,7 +125,8 @@ def feature_table(spec: Spec, video: bool) -> dict[str, dict[str, Any]]:
 def episode_rows(episode: Episode, number: int, first: int, task: int, rate: float) -> dict[str, np.ndarray]:
     """The columns of an episode but for its images; `first` is the index of its first row, `rate` in Hz."""
     ticks = np.arange(len(episode))
-    return {
+    published = {} if episode.target is None else {TARGET: episode.target}
+    return published | {
         "observation.state": episode.state,
         "action": episode.action,
         "next.success": np.append(episode.success[1:], episode.success[-1]),
@@ -133,7 +141,10 @@ def episode_rows(episode: Episode, number: int, first: int, task: int, rate: flo
 def _write(dataset: Dataset, folder: Path, repo_id: str, video: bool) -> Export:
     (folder / "meta").mkdir(parents=True)
     tasks = list(dict.fromkeys(task_text(episode) for episode in dataset.episodes))
-    features = feature_table(dataset.spec, video)
+    known = all(episode.target is not None for episode in dataset.episodes)
+    if not known:
+        dataset = replace(dataset, episodes=[replace(episode, target=None) for episode in dataset.episodes])
+    features = feature_table(dataset.spec, video, known)
     rows, index = [], 0
     for number, episode in enumerate(dataset.episodes):
         task = tasks.index(task_text(episode))

@@ -14,6 +14,9 @@ from diwa_data.lerobot.folder import CURE, SourceEpisode
 
 _EPISODE = "episode_index"
 
+TARGET = "target"
+"""Feature of our own exports with the published target: position and 6D rotation."""
+
 
 def read_rows(path: Path, episode: SourceEpisode, features: Sequence[str]) -> Any:
     """An arrow table of the columns `features`, a row a frame. Raises `DiwaError` if columns or rows are missing."""

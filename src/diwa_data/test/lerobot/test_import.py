@@ -108,6 +108,7 @@ def test_round_trip(video, recorded, tmp_path):
         np.testing.assert_allclose(after.action, before.action, atol=1e-6)
         np.testing.assert_allclose(after.state, before.state, atol=1e-6)
         np.testing.assert_array_equal(after.success, before.success)
+        np.testing.assert_array_equal(after.target, before.target)
         for key in ("skill", "source", "outcome"):
             assert after.attributes[key] == before.attributes[key]
         for name, images in before.images.items():
