@@ -1,7 +1,7 @@
 """One configuration: frozen dataclasses hold every default, YAML in ROS parameter form overrides them.
 
-A preset (`debug`, `laptop`, `paper`, `calvin`) or a file has one section per command, named in `SECTIONS`; unknown keys
-are errors that list the known ones.
+A preset (`debug`, `laptop`, `robot`, `paper`, `calvin`) or a file has one section per command, named in `SECTIONS`;
+unknown keys are errors that list the known ones. A preset with the key `preset` stands on another one.
 """
 
 from __future__ import annotations
@@ -147,13 +147,14 @@ def load_parameters(source: str | Path) -> dict[str, Any]:
     else:
         text = path.read_bytes()
     sections = renamed(ros_parameters(text, str(source)), str(source))
+    base = sections.pop("preset", None) if path.suffix not in (".yaml", ".yml") else None
     for name, values in sections.items():
         if name not in SECTIONS:
             raise DiwaError(f"{source}: unknown section {name}; known: {', '.join(SECTIONS)}")
         if not isinstance(values, dict):
             raise DiwaError(f"{source}: {name}: expected keys and values, got {values!r}")
         sections[name] = renamed(values, f"{source}: {name}", RENAMED_KEYS.get(name, {}))
-    return sections
+    return merged(load_parameters(base), sections) if base else sections
 
 
 def ros_parameters(text: bytes, where: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_presets_are_there_and_their_data_sections_load() -> None:
-    assert presets() == ["calvin", "debug", "laptop", "paper"]
+    assert presets() == ["calvin", "debug", "laptop", "paper", "robot"]
     for preset in presets():
         load_section(RecordConfig, "record", preset)
         load_section(DatasetConfig, "dataset", preset)
@@ -104,9 +104,43 @@ def test_the_arms_controllers_are_rcl_parameters_of_one_arm(arm: str) -> None:
 def test_the_preset_calvin_trains_as_paper_does() -> None:
     paper, calvin = load_parameters("paper"), load_parameters("calvin")
     limits = calvin["evaluate"]["limits"]
+    assert paper["world_model"]["beta"] == 0.3 / 4  # of images in [-0.5, 0.5], not in [-1, 1]
     assert calvin.pop("evaluate") == calvin.pop("run_skill") == {"environment": "calvin", "limits": limits}
     assert calvin.pop("dppo") == {"limits": limits}
-    assert calvin == {name: section for name, section in paper.items() if name not in ("demo", "sweep")}
+    assert calvin == paper
+
+
+SIZES = {
+    "record": {"minutes", "episode_seconds"},
+    "world_model": {
+        *("depth", "rssm", "updates", "batch_size", "sequence_length", "learning_rate", "final_learning_rate"),
+        *("decode_fraction", "log_every", "check_every", "save_every"),
+    },
+    "policy": {"net", "epochs", "learning_rate", "final_learning_rate"},
+    "reward": {"width", "epochs", "batch_size", "learning_rate", "save_every"},
+    "finetune": {"alpha_bc", "ppo", "iterations", "critic_warmup", "dream", "checkpoint_every", "save_every"},
+    "dppo": {"envs", "ppo", "iterations", "critic_warmup", "checkpoint_every"},
+}
+"""Keys in which `laptop` may differ from `robot`: sizes, and the lengths, steps and arithmetic of training."""
+
+
+def test_the_preset_laptop_is_robot_made_small() -> None:
+    robot, laptop = load_parameters("robot"), load_parameters("laptop")
+    assert "preset" not in laptop
+    for section in {*robot, *laptop}:
+        small, large = laptop.get(section, {}), robot.get(section, {})
+        differing = {key for key in {*small, *large} if small.get(key) != large.get(key)}
+        assert differing <= SIZES[section], f"{section}: {differing - SIZES[section]} is no size"
+    dreams = [preset["finetune"]["dream"] for preset in (robot, laptop)]
+    assert [dream.pop("precision") for dream in dreams] == ["auto", "float32"]
+    assert dreams[0] == dreams[1]
+    assert robot["world_model"].keys().isdisjoint(SIZES["world_model"]), "robot has the paper's sizes"
+
+
+def test_only_a_shipped_preset_stands_on_another(tmp_path: Path) -> None:
+    path = write(tmp_path, "/**:\n  ros__parameters:\n    preset: robot\n")
+    with pytest.raises(DiwaError, match="unknown section preset"):
+        load_parameters(path)
 
 
 def test_a_deprecated_section_is_read_under_its_name_of_today(tmp_path: Path, capsys) -> None:

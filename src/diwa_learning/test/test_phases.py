@@ -237,7 +237,7 @@ def test_parts_of_an_episode_are_clips(toy_files):
     assert clips.valid.shape == (1, 6)
 
 
-@pytest.mark.parametrize("preset", ["debug", "laptop", "paper"])
+@pytest.mark.parametrize("preset", ["debug", "laptop", "robot", "paper"])
 def test_presets_hold_only_known_keys(preset):
     policy = load_section(PolicyConfig, "policy", preset)
     load_section(RewardConfig, "reward", preset)

@@ -230,6 +230,34 @@ def test_nan_and_wrong_shapes_in_a_dataset(built: Path, tmp_path: Path) -> None:
         load_dataset(damaged)
 
 
+def test_the_published_target_is_kept_and_summed_up_where_it_is_not(built: Path, spec: Spec) -> None:
+    for episode in load_dataset(built).episodes:
+        assert episode.target is not None
+        assert episode.targets(spec.action) is episode.target
+        poses = [Pose.from_state(row) for row in episode.target]
+        for before, after, action in zip(poses, poses[1:], episode.action, strict=False):
+            np.testing.assert_allclose(relative_action(before, after, action[6], spec.action), action, atol=1e-4)
+        summed = dataclasses.replace(episode, target=None).targets(spec.action)
+        np.testing.assert_allclose(summed[0], episode.state[0, :9], atol=1e-6)
+        ahead = episode.target[0, :3] - summed[0, :3]
+        np.testing.assert_allclose(summed[:, :3] + ahead, episode.target[:, :3], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "target is not finite at tick 3"), (5, "target .* no rotation")]
+)
+def test_a_damaged_target_is_refused(built: Path, tmp_path: Path, value: float, message: str) -> None:
+    damaged = Path(shutil.copy(built, tmp_path / "D.h5"))
+    with h5py.File(damaged, "r+") as file:
+        values = file["episodes/000000/target"][:]
+        values[3, 4] = value
+        del file["episodes/000000/target"]
+        file["episodes/000000/target"] = values
+    write_checksum(damaged)
+    with pytest.raises(DiwaError, match=message):
+        load_dataset(damaged)
+
+
 def test_bags_of_other_days_have_the_widest_limits_of_all(tmp_path: Path, spec: Spec, capsys) -> None:
     for day, limits in enumerate((MotionLimits(max_speed=0.1), None, MotionLimits(max_tilt=0.5))):
         record_synthetic(tmp_path / f"day{day}", dataclasses.replace(spec, limits=limits), 1.0, {})

@@ -274,8 +274,7 @@ class WorldModel(nn.Module):
             target = torch.cat([place, state.target[..., POSITION.stop :]], -1)
             about = self.spec.action, self.spec.tick, limits
             if self.device.type == "cpu":  # on a few numbers an operation of NumPy takes half the time
-                found = executed_action(np, *(part.numpy() for part in (action, target, hand)), *about)
-                return torch.from_numpy(found)
+                return torch.from_numpy(executed_action(np, action.numpy(), target.numpy(), hand.numpy(), *about))
             return executed_action(torch, action, target, hand, *about)
         step = self.spec.action.max_pos
         goal = drawn_back(torch, place + step * action[..., POSITION], hand[..., POSITION], self.max_lead)

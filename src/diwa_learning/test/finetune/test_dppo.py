@@ -170,7 +170,7 @@ def test_a_fine_tuned_policy_is_refused(tuned, toy_files, tmp_path):
         run(toy_files, tuned, tmp_path / "x")
 
 
-@pytest.mark.parametrize("preset", ["debug", "laptop", "paper"])
+@pytest.mark.parametrize("preset", ["debug", "laptop", "robot", "paper"])
 def test_presets_hold_only_known_keys(preset):
     config = load_section(DPPOConfig, "dppo", preset)
     assert config.alpha_bc == 0
