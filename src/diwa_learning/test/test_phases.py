@@ -20,8 +20,9 @@ from diwa_learning.policy import train as policy_phase
 from diwa_learning.policy.checkpoint import PolicyNetConfig, load_policy
 from diwa_learning.policy.train import PolicyConfig, PolicyJob, make_pairs, update_average
 from diwa_learning.reward import train as reward_phase
-from diwa_learning.reward.classifier import NEGATIVE, UNUSED, RewardClassifier, RewardConfig, demonstration_labels
-from diwa_learning.reward.data import Items, demonstration_items, label_clips, play_items, screen_play
+from diwa_learning.reward.classifier import UNUSED, RewardConfig, demonstration_labels
+from diwa_learning.reward.data import demonstration_items, label_clips, play_items
+from diwa_learning.reward.screening import labels_of_clips
 from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.latents import Segment, draw_segments, embed_clips, whole
 
@@ -139,6 +140,11 @@ class TestReward:
         )
         assert metrics["threshold_reached"]
         assert math.isclose(metrics["threshold"], toy_reward.classifier.threshold.item(), rel_tol=1e-6)
+        rollouts = metrics["rollouts"]
+        assert (rollouts["successes"], rollouts["missed"]) == (2, 0)
+        assert rollouts["without_success"] > 2  # play too
+        assert rollouts["false_success"] <= REWARD.false_success * rollouts["without_success"]
+        assert 0 < metrics["play_left_out"] < 0.6  # a third of it is right of the goal
 
     def test_a_killed_run_continues_to_the_same_bits(self, toy_files, toy_reward_path, tmp_path, monkeypatch):
         files = (toy_files.demonstrations_path, toy_files.world_model_path)
@@ -182,7 +188,7 @@ class TestReward:
             config=replace(REWARD, epochs=2),
         ).run()
         history = json.loads((tmp_path / "r" / "metrics.json").read_text())["history"]
-        assert "screen_loss" not in history
+        assert not [name for name in history if name.startswith("screen")]
         assert len(history["loss"]) == 2
 
     def test_imagined_clips_keep_their_labels(self, toy_files):
@@ -197,25 +203,16 @@ class TestReward:
         clips = sum(len(range(0, len(episode) - 1, 5)) for episode in episodes)
         assert int(later.imagined.sum()) <= 4 * clips
 
-    def test_screen_drops_play_that_may_be_a_success(self):
-        classifier = RewardClassifier(2, 4)
-        features, labels = torch.randn(6, 2), torch.full((6,), UNUSED)
-        items = Items.join(
-            Items(features + 1, labels, torch.ones(6, dtype=torch.bool)),
-            Items(features, labels, torch.zeros(6, dtype=torch.bool)),
-        )
-        probability = classifier.probability(features).detach()
-        below = float(probability.sort().values[2:4].mean())
-        kept = screen_play(items, classifier, below)
-        assert kept.labels.tolist() == [NEGATIVE] * 6
-        assert torch.equal(kept.features[kept.imagined], features[probability < below] + 1)
-
     def test_play_items_pair_filtered_and_imagined_frames(self, toy_files):
-        config = replace(REWARD, context=2, horizon=6)
-        items = play_items(toy_files.world.model, toy_files.play.episodes, 5, config, np.random.default_rng(0))
-        assert items.features.shape == (80, toy_files.world.model.feature_dim)
+        config, model = replace(REWARD, context=2, horizon=6), toy_files.world.model
+        segments = draw_segments(toy_files.play.episodes, 5, 8, np.random.default_rng(0))
+        clips = label_clips(model, segments, lambda episode: np.arange(len(episode)))
+        items = play_items(model, clips, config, torch.Generator())
+        assert items.features.shape == (80, model.feature_dim)
         assert items.imagined.tolist() == [False] * 40 + [True] * 40
-        assert (items.labels == UNUSED).all()
+        frames = [frame for part in segments for frame in range(part.start, part.stop)]
+        assert items.labels.tolist() == frames * 2
+        assert labels_of_clips(items, clips.valid).flatten().tolist() == frames
 
     def test_stretches_fit_their_episode(self, toy_files):
         parts = draw_segments(toy_files.play.episodes, 50, 30, np.random.default_rng(0))

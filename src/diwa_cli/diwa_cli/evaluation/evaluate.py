@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from diwa_cli.evaluation.deployment import Declared, declared
 from diwa_cli.evaluation.rollouts import RolloutJob, RolloutResult, Setting, run_jobs
 from diwa_cli.evaluation.tapes import TapeFile
 from diwa_cli.figures import success_bars
@@ -60,6 +61,8 @@ class Evaluation:
     """Results of every policy on the same start states, in the same order."""
 
     rollouts: dict[str, list[RolloutResult]]
+    declared: dict[str, Declared] = field(default_factory=dict)
+    """How deployment would have judged each policy's rollouts; empty without tapes."""
 
     def successes(self, policy: str) -> list[bool]:
         """Success from each start state."""
@@ -143,9 +146,12 @@ def evaluate(
             for name, path in policies.items()
         ]
         done = run_jobs(jobs, setting, out / "rollouts.jsonl", config.workers, f"evaluation, {config.seeds} seeds")
+        judged: dict[str, Declared] = {}
         if tapes:
             tapes.join()
-        result = Evaluation({name: [rollout for rollout in done if rollout.policy == name] for name in policies})
+            judged = declared(out / "rollouts.h5", reward, [(job.policy, job.seed) for job in jobs])
+        by_policy = {name: [rollout for rollout in done if rollout.policy == name] for name in policies}
+        result = Evaluation(by_policy, judged)
         write_json(out / "evaluation.json", summary(result, config))
         write_text(out / "success.svg", success_bars({name: result.rate(name) for name in policies}))
     return result
@@ -159,13 +165,17 @@ def start_seeds(config: EvaluateConfig) -> Sequence[int]:
 
 
 def summary(result: Evaluation, config: EvaluateConfig) -> dict[str, Any]:
-    """Contents of `evaluation.json`: rates and Wilson intervals, differences to the first policy, every rollout."""
+    """Contents of `evaluation.json`: rates and Wilson intervals, differences to the first policy, every rollout.
+
+    With tapes also how deployment would have judged them.
+    """
     first, *others = result.rollouts
     return {
         "software": f"diwa-ros2 {__version__}",
         "config": dataclasses.asdict(config),
         "policies": {name: rate_summary(result.rate(name)) for name in result.rollouts},
         "differences": {f"{name} - {first}": difference_summary(result, first, name) for name in others},
+        "deployment": {name: one.summary() for name, one in result.declared.items()},
         "rollouts": [dataclasses.asdict(rollout) for rollouts in result.rollouts.values() for rollout in rollouts],
     }
 
@@ -190,7 +200,7 @@ def difference_summary(result: Evaluation, first: str, second: str) -> dict[str,
 
 
 def text(result: Evaluation) -> str:
-    """A line per policy, and one per difference to the first."""
+    """A line per policy, one per difference to the first, and with tapes one per policy as deployment sees it."""
     first, *others = result.rollouts
     lines = []
     for name in result.rollouts:
@@ -203,6 +213,7 @@ def text(result: Evaluation) -> str:
         difference = difference_summary(result, first, name)
         low, high = difference["interval"]
         lines.append(f"{name} - {first}: {difference['points']:+.0f} points (95 %, paired: {low:+.0f} to {high:+.0f})")
+    lines += [f"{name}, as deployment sees it: {one.text()}" for name, one in result.declared.items()]
     return "\n".join(lines)
 
 

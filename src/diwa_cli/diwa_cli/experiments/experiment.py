@@ -15,27 +15,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from scipy.stats import spearmanr
 
-from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, start_seeds, summary
-from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
+from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate
 from diwa_cli.experiments.degraded import DegradeConfig, degraded
+from diwa_cli.experiments.reward import judge_tapes, reward
 from diwa_cli.figures import against_truth
 from diwa_cli.run_folder import RunFolder, SweepFolder, find_run, write_text
 from diwa_data.config import Job
-from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, write_json
 from diwa_learning.core.checkpoint import Checkpoint, is_finished, load_checkpoint
 from diwa_learning.finetune.selection import before, scores
-from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
-from diwa_learning.reward.classifier import RewardConfig
-from diwa_learning.reward.train import RewardJob, dreamt_success, load_reward, train_reward
-from diwa_learning.world_model.latents import embed_clips, whole
-from diwa_learning.world_model.model import load_world_model
+from diwa_learning.finetune.train import FinetuneConfig
 from diwa_sim.table import SimConfig
-from diwa_sim.tasks import is_done
 
 
 @dataclass(frozen=True)
@@ -56,8 +49,9 @@ class ExperimentConfig:
 class ExperimentJob(Job):
     """Find out what limits the gain of a finished run.
 
-    reward: fine-tune with a classifier that learned from the simulator's own labels. score: roll out every checkpoint,
-    and see how well the offline score ranks them. degraded: do it all again on world models made worse on purpose.
+    reward: fine-tune with a classifier that learned from the simulator's own labels; with --tapes, only count how often
+    it and the run's own are wrong in these rollouts. score: roll out every checkpoint, and see how well the offline
+    score ranks them. degraded: do it all again on world models made worse on purpose.
     """
 
     command_name: ClassVar[str] = "experiment"
@@ -69,6 +63,11 @@ class ExperimentJob(Job):
     run_folder: Path
     """Folder of a finished `diwa demo` or of one run of a sweep (SWEEP/SKILL/seed_N/alpha_A), for score of a sweep
     too; results go to `experiments/` in it."""
+    tapes: tuple[Path, ...] = ()
+    """reward: rollouts of policies on the skill, as `diwa evaluate --tapes` keeps them in rollouts.h5; nothing more is
+    rolled out or fine-tuned then."""
+    classifier: Path | None = None
+    """reward with tapes: checkpoint of `diwa train-reward` to judge in place of the run's own."""
     config: ExperimentConfig = field(default_factory=ExperimentConfig)
     """Amounts."""
     sim: SimConfig = field(default_factory=SimConfig)
@@ -77,12 +76,16 @@ class ExperimentJob(Job):
     def run(self) -> None:
         """Do it, or continue; prints the folder with its numbers and pictures."""
         config, runs = self.config, finished_runs(self.run_folder, self.name != "score")
-        out = self.run_folder / "experiments" / self.name
+        if (self.tapes or self.classifier) and (self.name != "reward" or not self.tapes):
+            raise DiwaError("tapes are for `diwa experiment reward`, and --classifier names one to judge on --tapes")
+        out = self.run_folder / "experiments" / ("tapes" if self.tapes else self.name)
         with FolderLock(out):
             if self.name == "degraded":
                 found = degraded(runs[0], out, config.degrade, config.clips, config.evaluate, self.sim)
+            elif self.tapes:
+                found = judge_tapes(runs[0], self.tapes, self.classifier or runs[0].reward, out)
             elif self.name == "reward":
-                found = reward(runs[0], out, config, self.sim)
+                found = reward(runs[0], out, config.dreams, config.evaluate, self.sim)
             else:
                 found = score(runs, out, config, self.sim)
             write_json(out / "result.json", found)
@@ -97,57 +100,6 @@ def finished_runs(path: Path, alone: bool) -> list[RunFolder]:
     if not finished:
         raise DiwaError(f"{path} is no finished run: `diwa demo --out {path}` makes one")
     return finished
-
-
-def reward(run: RunFolder, out: Path, config: ExperimentConfig, sim: SimConfig) -> dict[str, Any]:
-    """The cost of the classifier's errors: its verdicts on dreams of real rollouts, and fine-tuning with a true one.
-
-    The true one has the same form and learns from the same latents, labelled by the simulator.
-    """
-    tuned = load_checkpoint(run.finetuned, "finetune")
-    settings = dataclasses.replace(load_checkpoint(run.reward, "reward").config_as(RewardConfig), kind="classifier")
-    classifiers = {"classifier": run.reward, "true labels": out / "true_reward"}
-
-    def truth(episode: Episode) -> np.ndarray:
-        if episode.scene_state is None:
-            raise DiwaError(f"episode {episode.name} has no scene_state: only simulated recordings know the truth")
-        return is_done(tuned.skill, episode.scene_state[0], episode.scene_state)
-
-    true_reward = classifiers["true labels"]
-    job = RewardJob(run.demonstrations, run.world_model, true_reward, run.play, settings)
-    train_reward(job, truth)
-    again = tuned.config_as(FinetuneConfig)
-    ensemble = run.ensemble if again.needs_ensemble else None
-    files = (run.policy, true_reward, run.world_model, run.demonstrations, out / "finetuned", run.play, ensemble)
-    FinetuneJob(*files, again).run()
-    policies = {"base": run.policy, "classifier": run.finetuned, "true labels": out / "finetuned"}
-    setting = Setting(tuned.skill, run.world_model, run.reward, config.evaluate.max_steps, config.evaluate.limits, sim)
-    taped = tape_rollouts(run.policy, start_seeds(config.evaluate), setting)
-    verdicts = {name: dream_verdicts(run, path, taped, config.dreams) for name, path in classifiers.items()}
-    judged = dataclasses.replace(config.evaluate, skill=tuned.skill)
-    found = summary(evaluate(policies, run.world_model, run.reward, out / "evaluation", judged, sim), judged)
-    return {"verdicts": verdicts, "policies": found["policies"], "differences": found["differences"]}
-
-
-def dream_verdicts(run: RunFolder, reward: Path, taped: Sequence[Episode], dreams: int) -> dict[str, Any]:
-    """Dreams from the first frames of taped rollouts, under the actions that were executed.
-
-    `precision` and `recall` of the classifier's verdict on a dream against the oracle's on the rollout.
-    """
-    world = load_world_model(run.world_model)
-    loaded = load_reward(reward, world)
-    context = loaded.checkpoint.config_as(RewardConfig).context
-    clips = embed_clips(world.model, [whole(episode) for episode in taped])
-    generator = torch.Generator().manual_seed(0)
-    dreamt = dreamt_success(world.model, loaded.classifier, clips, context, dreams, generator).numpy()
-    true = np.array([episode.success.any() for episode in taped])
-    return {
-        "true_success": float(true.mean()),
-        "dreamt_success": float(dreamt.mean()),
-        "precision": float(dreamt[true].sum() / max(dreamt.sum(), 1e-9)),
-        "recall": float(dreamt[true].mean()) if true.any() else None,
-        "rollouts": len(taped),
-    }
 
 
 @dataclass(frozen=True)

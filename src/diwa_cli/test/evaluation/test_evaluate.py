@@ -137,6 +137,12 @@ def test_tapes_are_a_dataset_and_change_no_result(first, taped):
         assert len(probabilities) == len(tape) - 1
         np.testing.assert_allclose(probabilities[: CONFIG.max_steps], rows[key].probabilities, atol=0.0006)
     assert not list(out.glob(".*"))
+    found = json.loads((out / "evaluation.json").read_text())["deployment"]
+    assert found["policy"]["deployment_success"] | {"interval": 0} == {"count": 0, "of": 2, "rate": 0, "interval": 0}
+    assert found["policy"]["false_success"]["of"] == 2
+    assert found["policy"]["missed"] == {"count": 0, "of": 0, "rate": None, "interval": None}
+    assert "policy, as deployment sees it: deployment success 0 of 2 (0 %" in text(evaluation)
+    assert json.loads((first[1] / "evaluation.json").read_text())["deployment"] == {}
 
 
 def test_a_world_model_is_probed_on_tapes(checkpoints, taped, tmp_path, capsys):

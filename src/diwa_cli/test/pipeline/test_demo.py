@@ -98,6 +98,7 @@ def check_experiments(diwa, out):
     assert scored["spearman"]["fine-tuned"]["checkpoints"] == 2
     assert set(scored["success"]) == {"base", "chosen", "last", "best"}
     assert (out / "experiments/score/score.svg").is_file()
+    check_tapes(diwa, out)
     worse = [*tiny, "--clips", "2", "--degrade.early", "--degrade.data", "--degrade.noise", "0.5"]
     ran = diwa("experiment", "degraded", out, *worse)
     assert ran.status == 0, ran.err
@@ -105,6 +106,27 @@ def check_experiments(diwa, out):
     assert [row["world_model"] for row in rows] == ["as trained", "prior with noise of 0.5"]
     assert rows[0]["finetuned"]["rollouts"] == 2
     assert set(rows[1]["deviation"]) == {"base", "end"}
+
+
+def check_tapes(diwa, out):
+    """A classifier is judged on rollouts that are kept: nothing is rolled out again."""
+    run, taped = find_run(out), out.with_name("taped")
+    models = ["--world-model", run.world_model, "--reward", run.reward, "--seeds", "tuning", "--preset", "debug"]
+    few = ["--rollouts", "2", "--max-steps", "4", "--videos", "0", "--workers", "1", "--tapes", "--out", taped]
+    ran = diwa("evaluate", "--policies", "base", run.policy, "finetuned", run.finetuned, *models, *few)
+    assert ran.status == 0, ran.err
+    assert "base, as deployment sees it: deployment success" in ran.out
+    ran = diwa("experiment", "reward", out, "--tapes", taped / "rollouts.h5")
+    assert ran.status == 0, ran.err
+    rows = json.loads((out / "experiments/tapes/result.json").read_text())["rows"]
+    assert [row["policy"] for row in rows] == ["base", "finetuned", "all"]
+    assert {"skill", "failed_rollouts", "false_success", "missed_success", "ceiling_false_success"} <= rows[0].keys()
+    assert rows[2]["failed_rollouts"] == rows[0]["failed_rollouts"] + rows[1]["failed_rollouts"]
+    assert f"{rows[0]['failed_rollouts']}" in ran.out
+    ran = diwa("experiment", "reward", out, "--tapes", run.demonstrations)
+    assert (ran.status, "is no rollout of a policy: give rollouts.h5" in ran.err) == (2, True)
+    ran = diwa("experiment", "score", out, "--tapes", taped / "rollouts.h5")
+    assert (ran.status, "tapes are for `diwa experiment reward`" in ran.err) == (2, True)
 
 
 def check_commands_on_its_files(diwa, out):

@@ -53,8 +53,9 @@ class RecordConfig:
     """Longest episode, seconds; play is cut into episodes of this length."""
     storage: Storage = "mcap"
     """rosbag2 storage."""
-    keep_failed: bool = False
-    """Keep the scripted operator's failed tries too, marked as such, as NAME-failed-TRY beside the episode."""
+    keep_failed: bool = True
+    """Keep the scripted operator's failed tries, marked as such, as NAME-failed-TRY beside the episode: the success
+    classifier learns from them. They do not count among `episodes`."""
     workers: int = 2
     """Episodes recorded at the same time (simulated robot only)."""
     seed: int = 0

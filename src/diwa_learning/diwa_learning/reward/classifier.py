@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class RewardConfig:
     width: int = 512
     """Units of each layer."""
     epochs: int = 100
-    """Passes over all items; with play, as many before for the classifier that screens it."""
+    """Passes over all items; with play, those that screen it take as many together, before."""
     batch_size: int = 32
     """Items per optimiser step."""
     learning_rate: float = 1e-6
@@ -51,17 +51,22 @@ class RewardConfig:
     imagined_every: int = 8
     """Frames between the first frames of a demonstration's imagined segments; the first starts at frame 0."""
     context: int = 1
-    """Frames of a segment that are filtered before imagination begins: as before a dream (`starts.context`)."""
+    """Most frames that are filtered before a segment is imagined, from 1 on: as before a dream (`starts.context`)."""
     horizon: int = 72
     """Most actions imagined in a segment: as long as a dream."""
     play_segments: int = 300
     """Random segments of `horizon` actions of play that give negatives."""
-    play_negative_below: float = 0.1
-    """Play frames are negatives where a classifier trained on demonstrations alone scores below this."""
+    play_folds: int = 3
+    """Classifiers that screen play without marks, each trained without some of its recordings, which it then judges."""
+    play_success_above: float = 0.5
+    """Play frames without a mark are failures, except where every classifier that has not seen their recording gives
+    them a higher probability of success than this: those may be successes and are left out."""
     held_out: float = 0.2
-    """Share of demonstrations and of play segments kept for threshold and report; at least one demonstration."""
+    """Share of demonstrations, failed attempts and play kept for threshold and report; at least one demonstration."""
+    false_success: float = 0.05
+    """Largest share of held-out rollouts without a success that the threshold may let be declared done."""
     precision: float = 0.95
-    """Precision on held-out imagined latents at which the threshold has the best recall."""
+    """Least precision of the threshold on held-out imagined latents."""
     lowest_threshold: float = 0.5
     """Least threshold: a dream that goes on until something passes finds what few recorded frames show."""
     success_ticks: int = SUCCESS_TICKS
@@ -73,7 +78,12 @@ class RewardConfig:
     """Seed of weights, latents and batches."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "success_ticks", "context")
+        require_at_least(self, 1, "success_ticks", "context", "play_folds")
+
+    @classmethod
+    def gathered(cls, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Without the setting of the screening that earlier checkpoints had."""
+        return {key: value for key, value in values.items() if key != "play_negative_below"}
 
 
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
@@ -144,12 +154,12 @@ def nt_xent(embeds: Tensor, labels: Tensor, temperature: float) -> Tensor:
 def demonstration_labels(episode: Episode, rate: float, margin: float) -> np.ndarray:
     """Labels (T,) of a demonstration: success from the operator's mark on, failure `margin` s or more before it.
 
-    In between, frames are unused. A failed attempt is all failure, or where a success in it was taken back, what lies
-    `margin` s or more before that. The episode must have a mark.
+    In between, frames are unused. A failed attempt is all failure, or where a success in it was taken back or came too
+    late, what lies `margin` s or more before that. The episode must have a mark.
     """
     failed = episode.outcome == "fail"
     assert failed or episode.success.any(), f"demonstration {episode.name} has no success mark"
-    mark = episode.attributes.get("withdrawn_tick", -1) if failed else int(np.argmax(episode.success))
+    mark = int(np.argmax(episode.success)) if episode.success.any() else episode.attributes.get("withdrawn_tick", -1)
     labels = np.full(len(episode.success), NEGATIVE if mark < 0 else UNUSED)
     if mark >= 0:
         labels[: max(0, mark - math.ceil(margin * rate) + 1)] = NEGATIVE
@@ -157,53 +167,16 @@ def demonstration_labels(episode: Episode, rate: float, margin: float) -> np.nda
     return labels
 
 
-@dataclass(frozen=True)
-class Score:
-    """How well a threshold separates the labels."""
+def play_labels(episode: Episode, skill: str, rate: float, margin: float) -> np.ndarray:
+    """Labels (T,) of a recording of play.
 
-    precision: float
-    recall: float
-    positives: int
-    negatives: int
-
-
-def score_at(threshold: float, probability: np.ndarray, label: np.ndarray) -> Score:
-    """Precision and recall of `probability > threshold` against labels (N,) 0 or 1; 0 where undefined."""
-    called, is_positive = probability > threshold, label == POSITIVE
-    true = int((called & is_positive).sum())
-    return Score(
-        precision=true / max(int(called.sum()), 1),
-        recall=true / max(int(is_positive.sum()), 1),
-        positives=int(is_positive.sum()),
-        negatives=int((~is_positive).sum()),
-    )
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A threshold, and whether the wanted precision was `reached` with it."""
-
-    value: float
-    reached: bool
-
-
-def choose_threshold(probability: np.ndarray, label: np.ndarray, precision: float, lowest: float = 0.0) -> Threshold:
-    """Threshold of best recall among those with at least `precision`; of best precision where none has it.
-
-    Thresholds lie midway between neighbouring scores, but not below `lowest`. probability (N,), label (N,) 0 or 1.
+    Where it is a marked attempt at `skill`, failures are known as in demonstrations; what follows a success is not:
+    play goes on, and may undo it. Without a mark nothing is known, and all frames are unused.
     """
-    order = np.argsort(-probability, kind="stable")
-    ranked = probability[order].astype(float)
-    true = np.cumsum(label[order] == POSITIVE)
-    cut = np.append(ranked[:-1] > ranked[1:], True)  # only between different scores
-    middle = (ranked + np.append(ranked[1:], 0.0)) / 2
-    true, called, middle = true[cut], (np.arange(len(ranked)) + 1)[cut], middle[cut]
-    enough = true / called >= precision
-    if enough.any() and true[enough].max() > 0:
-        best = np.flatnonzero(enough & (true == true[enough].max()))[0]
-        return Threshold(max(lowest, float(middle[best])), True)
-    best = int(np.argmax(true / called))
-    return Threshold(max(lowest, float(middle[best])), False)
+    if episode.outcome == "none" or episode.attributes.get("skill") != skill:
+        return np.full(len(episode.success), UNUSED)
+    labels = demonstration_labels(episode, rate, margin)
+    return np.where(labels == POSITIVE, UNUSED, labels)
 
 
 FRAMES = 256

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diwa_data.dataset.dataset import Episode
 from diwa_data.errors import DiwaError
-from diwa_learning.reward.classifier import NEGATIVE, UNUSED, RewardConfig, SuccessClassifier, demonstration_labels
+from diwa_learning.reward.classifier import UNUSED, RewardConfig, demonstration_labels, play_labels
 from diwa_learning.world_model.latents import (
     Clips,
     Segment,
@@ -35,23 +35,26 @@ class LabelledClips(Clips):
 
     labels: Tensor
     """(N, T) int64."""
+    recording: Tensor
+    """(N, T) int64: number of the recording that a frame is from."""
 
 
 def label_clips(
-    model: WorldModel, segments: Sequence[Segment], label: Callable[[Episode], np.ndarray] | None
+    model: WorldModel, segments: Sequence[Segment], label: Callable[[Episode], np.ndarray]
 ) -> LabelledClips:
-    """Embed segments of recordings; `label` gives (T,) of an episode, without it all frames are `UNUSED`."""
+    """Embed segments of recordings; `label` gives (T,) of an episode."""
     clips = embed_clips(model, segments)
     labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
-    if label:
-        for row, segment in zip(labels, segments, strict=True):
-            row[: len(segment)] = torch.from_numpy(label(segment.episode)[segment.start : segment.stop].astype(int))
-    return LabelledClips(clips.embeds, clips.actions, clips.valid, labels)
+    numbers = {episode: number for number, episode in enumerate(dict.fromkeys(each.episode for each in segments))}
+    for row, segment in zip(labels, segments, strict=True):
+        row[: len(segment)] = torch.from_numpy(label(segment.episode)[segment.start : segment.stop].astype(int))
+    recording = torch.tensor([numbers[each.episode] for each in segments], device=labels.device)
+    return LabelledClips(clips.embeds, clips.actions, clips.valid, labels, recording[:, None].expand_as(labels))
 
 
 @dataclass(frozen=True)
 class Items:
-    """M labelled latents, filtered ones before imagined ones."""
+    """M latents with labels, filtered ones before imagined ones."""
 
     features: Tensor
     """(M, F)."""
@@ -59,13 +62,15 @@ class Items:
     """(M,) int64."""
     imagined: Tensor
     """(M,) bool."""
+    recording: Tensor
+    """(M,) int64: number of the recording among those of demonstrations, or of play."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def where(self, chosen: Tensor) -> Items:
         """Those that a mask or an index (M,) chooses."""
-        return Items(self.features[chosen], self.labels[chosen], self.imagined[chosen])
+        return Items(*(part[chosen] for part in vars(self).values()))
 
     def used(self) -> Items:
         """Those with a label."""
@@ -74,20 +79,24 @@ class Items:
     @staticmethod
     def join(*items: Items) -> Items:
         """All of them."""
-        features, labels, imagined = (torch.cat(same) for same in zip(*(vars(i).values() for i in items), strict=True))
-        return Items(features, labels, imagined).where(imagined.int().argsort(stable=True))
+        joined = Items(*(torch.cat(same) for same in zip(*(vars(each).values() for each in items), strict=True)))
+        return joined.where(joined.imagined.int().argsort(stable=True))
 
 
 def collect(
     model: WorldModel, clips: LabelledClips, generator: torch.Generator, context: int | None = None, samples: int = 1
 ) -> Items:
-    """Latents of all frames, `samples` times with fresh noise: filtered, or imagined after `context` frames."""
+    """Latents of all frames, `samples` times with fresh noise.
+
+    Filtered, or imagined after 1 to `context` frames, a number drawn for each group of clips.
+    """
     features, length = [], clips.valid.shape[1]
     for group in list(clips.split(GROUP)) * samples:
         noise = model.rssm.noise(*group.valid.shape, rng=generator)
-        features.append(imagined_states(model, group, noise, context or length).features[group.valid])
-    labels = clips.labels[clips.valid].repeat(samples)
-    return Items(torch.cat(features), labels, torch.full_like(labels, context is not None, dtype=torch.bool))
+        seen = int(torch.randint(1, context + 1, (), generator=generator)) if context else length
+        features.append(imagined_states(model, group, noise, seen).features[group.valid])
+    labels, recording = (part[clips.valid].repeat(samples) for part in (clips.labels, clips.recording))
+    return Items(torch.cat(features), labels, torch.full_like(labels, bool(context), dtype=torch.bool), recording)
 
 
 def demonstration_items(
@@ -102,49 +111,27 @@ def demonstration_items(
     return Items.join(filtered, collect(model, pieces, generator, config.context, config.latent_samples)).used()
 
 
-def play_items(
-    model: WorldModel,
-    episodes: Sequence[Episode],
-    segments: int,
-    config: RewardConfig,
-    rng: np.random.Generator,
-    truth: Truth | None = None,
-) -> Items:
-    """Latents of random segments of play, filtered and imagined over the same frames, in the same order.
-
-    All labels are `UNUSED` unless `truth` knows them.
-    """
-    if not episodes or segments == 0:
-        nothing = torch.zeros(0, dtype=torch.int64, device=model.device)
-        return Items(torch.zeros(0, model.feature_dim, device=model.device), nothing, nothing.bool())
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    clips = label_clips(model, draw_segments(episodes, segments, config.context + config.horizon, rng), truth)
+def play_items(model: WorldModel, clips: LabelledClips, config: RewardConfig, generator: torch.Generator) -> Items:
+    """Latents of segments of play, filtered and imagined over the same frames, in the same order."""
     contexts = (None, config.context)
     return Items.join(*(collect(model, group, generator, c) for group in clips.split(GROUP) for c in contexts))
 
 
-@torch.no_grad()
-def screen_play(play: Items, screen: SuccessClassifier, below: float) -> Items:
-    """Negatives where `screen`, trained on demonstrations alone, scores the filtered frame less than `below`.
-
-    The other frames are dropped: play contains open drawers. Labels that are known already stay.
-    """
-    if (play.labels != UNUSED).any():
-        return play.used()
-    negative = screen.probability(play.where(~play.imagined).features) < below
-    return replace(play, labels=torch.where(negative, NEGATIVE, UNUSED).repeat(2)).used()
-
-
 @dataclass(frozen=True)
 class RewardData:
-    """Latents for training and the held-out ones, demonstrations and play apart; play is not yet labelled."""
+    """Latents for training and held-out ones; frames of play whose label nobody knows are still `UNUSED`."""
 
     demos: Items
+    """Of demonstrations and failed attempts."""
     demos_held: Items
-    play: Items
-    play_held: Items
-    held_out: Clips
-    """The held-out demonstrations."""
+    play: Items | None
+    play_held: Items | None
+    held: LabelledClips
+    """The held-out demonstrations whole."""
+    failed_held: LabelledClips | None
+    """The held-out failed attempts."""
+    play_clips_held: LabelledClips | None
+    """The clips of `play_held`."""
 
 
 def make_data(
@@ -153,42 +140,61 @@ def make_data(
     play: Sequence[Episode],
     config: RewardConfig,
     truth: Truth | None = None,
+    skill: str = "",
 ) -> RewardData:
-    """Encode everything, with some demonstrations, failed attempts and segments of play held out."""
+    """Encode everything, with some demonstrations, failed attempts and recordings of play held out."""
     failed = [episode for episode in demonstrations if episode.outcome == "fail"]
     unmarked = [e.name for e in demonstrations if e.outcome != "fail" and not e.success.any()]
     if unmarked:
         print(f"reward: left out, no success mark in them: demonstrations {', '.join(unmarked)}")
-    demonstrations = [episode for episode in demonstrations if episode.success.any()]
+    demonstrations = [episode for episode in demonstrations if episode.outcome != "fail" and episode.success.any()]
     if len(demonstrations) < 2:
         raise DiwaError(
             "the reward needs two or more demonstrations with a success mark, one is held out to choose the "
             f"threshold; there are {len(demonstrations)}: mark success while recording"
         )
-    label = truth or (lambda episode: demonstration_labels(episode, model.spec.rate, config.margin))
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
-    held, train = (
-        label_clips(model, list(map(whole, some)), label) for some in hold_out(demonstrations, config.held_out, rng)
+
+    def clips(segments: Sequence[Segment], label: Truth) -> LabelledClips | None:
+        return label_clips(model, segments, truth or label) if segments else None
+
+    def items(some: LabelledClips | None) -> list[Items]:
+        return [] if some is None else [demonstration_items(model, some, config, generator)]
+
+    def marked(episode: Episode) -> np.ndarray:
+        return demonstration_labels(episode, model.spec.rate, config.margin)
+
+    def known(episode: Episode) -> np.ndarray:
+        return play_labels(episode, skill, model.spec.rate, config.margin)
+
+    held, train = (clips([*map(whole, some)], marked) for some in hold_out(demonstrations, config.held_out, rng))
+    failed_held, failed_train = (clips([*map(whole, some)], marked) for some in hold_out(failed, config.held_out, rng))
+    if failed:
+        print(f"reward: {len(failed)} failed attempts are failures")
+    play_held, play_train = (
+        clips(draw_segments(some, count, config.context + config.horizon, rng) if some and count else [], known)
+        for some, count in zip(hold_out(play, config.held_out, rng), play_segments(config), strict=True)
     )
-    demos, demos_held = (demonstration_items(model, clips, config, generator) for clips in (train, held))
-    n_play_held = round(config.held_out * config.play_segments)
-    play_train, play_held = (
-        play_items(model, play, segments, config, rng, truth)
-        for segments in (config.play_segments - n_play_held, n_play_held)
+    assert held is not None
+    return RewardData(
+        demos=Items.join(*items(train), *items(failed_train)),
+        demos_held=Items.join(*items(held), *items(failed_held)),
+        play=play_items(model, play_train, config, generator) if play_train else None,
+        play_held=play_items(model, play_held, config, generator) if play_held else None,
+        held=held,
+        failed_held=failed_held,
+        play_clips_held=play_held,
     )
-    if failed:  # negatives, like the beginnings of demonstrations; drawn last, so that without them all is as before
-        print(f"reward: {len(failed)} failed attempts are negatives")
-        apart = [list(map(whole, some)) for some in hold_out(failed, config.held_out, rng)]
-        failed_held, failed_train = (
-            [demonstration_items(model, label_clips(model, some, label), config, generator)] if some else []
-            for some in apart
-        )
-        demos, demos_held = Items.join(demos, *failed_train), Items.join(demos_held, *failed_held)
-    return RewardData(demos, demos_held, play_train, play_held, held)
+
+
+def play_segments(config: RewardConfig) -> tuple[int, int]:
+    """How many segments of play are held out, and how many are trained on."""
+    held = round(config.held_out * config.play_segments)
+    return held, config.play_segments - held
 
 
 def hold_out(episodes: Sequence[Episode], share: float, rng: np.random.Generator) -> list[list[Episode]]:
-    """The held-out episodes, at least one of several, and the others, which are at least one."""
+    """The held-out episodes, at least one of several, and the others; of a single one nothing is held out."""
     order = rng.permutation(len(episodes))
-    count = min(max(1, round(share * len(order))), len(order) - 1)
+    count = max(0, min(max(1, round(share * len(order))), len(order) - 1))
     return [[episodes[i] for i in some] for some in np.split(order, [count])]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import Checkpoint, build, load_checkpoint
 from diwa_learning.core.device import compiled, compute_device, step
 from diwa_learning.core.run import TrainingRun, require_run_folder
+from diwa_learning.reward.calibration import calibrate
 from diwa_learning.reward.classifier import (
     NEGATIVE,
     POSITIVE,
@@ -25,24 +26,14 @@ from diwa_learning.reward.classifier import (
     RewardClassifier,
     RewardConfig,
     SuccessClassifier,
-    Threshold,
-    choose_threshold,
     decoded_reward,
     goal_of,
     recorded_margin,
-    score_at,
 )
-from diwa_learning.reward.data import Items, RewardData, Truth, make_data, screen_play
-from diwa_learning.reward.done import run_lengths
-from diwa_learning.world_model.latents import Clips, imagined_states
+from diwa_learning.reward.data import Items, RewardData, Truth, make_data
+from diwa_learning.reward.screening import fold_count, left_out, screened, training_items
 from diwa_learning.world_model.model import LoadedWorldModel, WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint
-
-DREAM_SAMPLES = 8
-"""Dreams of each held-out demonstration in the report."""
-LOWEST_RECALL = 0.7
-"""Recall on held-out imagined latents below which a warning is printed. A policy fine-tuned at 0.55 got worse, at 0.79
-better (docs/laptop.md)."""
 
 
 @dataclass(frozen=True)
@@ -99,32 +90,46 @@ def train_reward(job: RewardJob, truth: Truth | None = None) -> None:
             goal = goal_of(demos, skill, config.goal)
             decoder = decoded_reward(model, goal, demos.episodes, config.seed)
             truth = truth or (lambda episode: recorded_margin(episode, goal, spec) >= 0)
-        data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth)
-        screen, classifier, items = (decoder, decoder, 0) if decoder else fit(run, model, data, config)
-        held = Items.join(data.demos_held, screen_play(data.play_held, screen, config.play_negative_below))
-        metrics = calibrate(model, classifier, held, data.held_out, config)
-        run.finish(classifier.state_dict(), {"skill": skill, "items": items, **metrics})
+        data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth, skill)
+        fitted = Fitted(decoder, [], {"items": 0}) if decoder else fit(run, model, data, config)
+        fitted.classifier.success_ticks = config.success_ticks
+        metrics = calibrate(model, fitted.classifier, fitted.screens, data, config)
+        run.finish(fitted.classifier.state_dict(), {"skill": skill, **fitted.metrics, **metrics})
 
 
-def fit(
-    run: TrainingRun, model: WorldModel, data: RewardData, config: RewardConfig
-) -> tuple[RewardClassifier, RewardClassifier, int]:
-    """Train a classifier on demonstrations alone, which screens play, then another one on both.
+@dataclass(frozen=True)
+class Fitted:
+    """A trained classifier."""
 
-    Returns the two, and how many items the second one was trained on.
-    """
-    screen, classifier = (make_trained(config, model).to(model.device) for _ in range(2))
-    adams = [torch.optim.Adam(net.parameters(), config.learning_rate, fused=True) for net in (screen, classifier)]
+    classifier: SuccessClassifier
+    screens: Sequence[SuccessClassifier]
+    """Those that screened play for it."""
+    metrics: dict[str, Any]
+    """`items` that it was trained on, and the share of play that was left out."""
+
+
+def fit(run: TrainingRun, model: WorldModel, data: RewardData, config: RewardConfig) -> Fitted:
+    """Train the classifiers that screen play without marks, and then the one on demonstrations and play."""
+    folds = fold_count(data.play, config.play_folds)
+    nets = [make_trained(config, model).to(model.device) for _ in range(folds + 1)]
+    adams = [torch.optim.Adam(net.parameters(), config.learning_rate, fused=True) for net in nets]
     rng = torch.Generator(model.device).manual_seed(config.seed)
-    run.track(screen=screen, classifier=classifier, screen_adam=adams[0], adam=adams[1], draws=rng)
-    share, screening = (1 - config.held_out) / config.batch_size, config.epochs if len(data.play) else 0
-    n_demos = len(data.demos) + len(data.demos_held)
-    n_play = 2 * config.play_segments * (config.context + config.horizon) if screening else 0
-    train_epochs(run, "screen_loss", screen, adams[0], data.demos, rng, math.ceil(share * n_demos), screening)
-    items = Items.join(data.demos, screen_play(data.play, screen, config.play_negative_below))
-    batches = math.ceil(share * (n_demos + n_play))
-    train_epochs(run, "loss", classifier, adams[1], items, rng, batches, screening + config.epochs)
-    return screen, classifier, len(items)
+    names = [*(f"screen_{fold}" for fold in range(folds)), "classifier"]
+    parts: dict[str, Any] = dict(zip(names, nets, strict=True))
+    run.track(**parts, **{f"{name}_adam": adam for name, adam in zip(names, adams, strict=True)}, draws=rng)
+    passes = math.ceil(config.epochs / max(folds, 1))
+    for fold in range(folds):
+        items = training_items(data.demos, data.play, fold, folds)
+        batches = math.ceil(len(items) / config.batch_size)
+        train_epochs(run, f"screen_{fold}_loss", nets[fold], adams[fold], items, rng, batches, passes * (fold + 1))
+    items, metrics = data.demos, {}
+    if data.play:
+        play = screened(data.play, nets[:-1], config.play_success_above, seen=True)
+        items, metrics = Items.join(items, play.used()), {"play_left_out": left_out(play)}
+        print(f"reward: {100 * metrics['play_left_out']:.0f} % of play may be successes and is left out")
+    batches = math.ceil(len(items) / config.batch_size)
+    train_epochs(run, "loss", nets[-1], adams[-1], items, rng, batches, passes * folds + config.epochs)
+    return Fitted(nets[-1], nets[:-1], {"items": len(items), **metrics})
 
 
 def train_epochs(
@@ -168,82 +173,6 @@ def rows_of_classes(items: Items) -> tuple[Tensor, Tensor]:
             "mark success at least 2 s after the start and hold still for 1 s after it"
         )
     return positive, negative
-
-
-@torch.no_grad()
-def calibrate(
-    model: WorldModel, classifier: SuccessClassifier, held: Items, demos: Clips, config: RewardConfig
-) -> dict[str, Any]:
-    """Set the classifier's threshold from held-out imagined latents, and report how well it or a decoder does.
-
-    `dreams` are open-loop dreams from the first frames of held-out demonstrations: doing nothing should never
-    succeed, the demonstrated actions, all of them, about as often as the recall says.
-    """
-    origins = {"filtered": held.where(~held.imagined), "imagined": held.where(held.imagined)}
-    label = {name: items.labels.cpu().numpy() for name, items in origins.items()}
-    probability = {name: classifier.probability(items.features).cpu().numpy() for name, items in origins.items()}
-    scored = probability["imagined"], label["imagined"]
-    if config.kind == "decoder":  # its own stays: where the probability says that the goal is passed
-        own = float(classifier.threshold)
-        threshold = Threshold(own, score_at(own, *scored).precision >= config.precision)
-    else:
-        threshold = choose_threshold(*scored, config.precision, config.lowest_threshold)
-    classifier.threshold.fill_(threshold.value)
-    if not threshold.reached:
-        print(f"reward: precision {config.precision} is not reached on held-out imagined latents")
-    scores = {name: score_at(threshold.value, probability[name], label[name]) for name in origins}
-    said = (f"{name} precision {s.precision:.3f}, recall {s.recall:.3f}" for name, s in scores.items())
-    print(f"reward: held-out latents, {'; '.join(said)}")
-    if (recall := scores["imagined"].recall) < LOWEST_RECALL:
-        print(
-            f"reward: warning: it misses {100 * (1 - recall):.0f} % of what succeeds in imagination, and fine-tuning "
-            "will please what it does see: take more demonstrations or another reward.kind"
-        )
-    return {
-        "threshold": threshold.value,
-        "threshold_reached": threshold.reached,
-        **{name: dataclasses.asdict(score) for name, score in scores.items()},
-        "dreams": dreams(model, classifier, demos, config),
-    }
-
-
-def dreams(model: WorldModel, classifier: SuccessClassifier, demos: Clips, config: RewardConfig) -> dict[str, float]:
-    """Share of open-loop dreams from the first frames of demonstrations that succeed, idle and as demonstrated."""
-    generator = torch.Generator().manual_seed(config.seed)
-    beginnings = demos.cut(range(len(demos.valid)), [0] * len(demos.valid), config.context + config.horizon)
-    return {
-        name: float(dreamt_success(model, classifier, clips, config.context, DREAM_SAMPLES, generator).mean())
-        for name, clips in (("idle", idle(beginnings, model, config.context)), ("demonstrated", demos))
-    }
-
-
-@torch.no_grad()
-def dreamt_success(
-    model: WorldModel,
-    classifier: SuccessClassifier,
-    clips: Clips,
-    context: int,
-    samples: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Share of each clip's (N,) dreams under its own actions in which the skill is done (`reward/done.py`).
-
-    The first `context` frames are filtered, and not judged.
-    """
-    found = []
-    for _ in range(samples):
-        noise = model.rssm.noise(*clips.valid.shape, rng=generator)
-        sure = classifier.is_success(classifier.probability(imagined_states(model, clips, noise, context).features))
-        lengths = run_lengths((sure & clips.valid)[:, context:], sure.new_zeros(len(sure), dtype=torch.int64))
-        found.append((lengths >= classifier.success_ticks).any(dim=1))
-    return torch.stack(found).float().mean(dim=0)
-
-
-def idle(clips: Clips, model: WorldModel, context: int) -> Clips:
-    """The same first `context` frames, the null action ever after, and no end before the horizon."""
-    step = torch.arange(clips.actions.shape[1], device=clips.actions.device)[:, None]
-    actions = torch.where(step < context - 1, clips.actions, model.null_action)  # seen frames keep theirs
-    return Clips(clips.embeds, actions, torch.ones_like(clips.valid))
 
 
 def make_trained(config: RewardConfig, model: WorldModel) -> RewardClassifier:

@@ -52,8 +52,8 @@ def test_failed_attempts_are_negatives_and_change_nothing_else(mixed, toy_files,
     model, config = toy_files.world.model, replace(REWARD, held_out=0.4)
     good = [episode for episode in mixed.episodes if episode.outcome == "success"]
     alone, data = (make_data(model, episodes, [], config) for episodes in (good, mixed.episodes))
-    assert "reward: 2 failed attempts are negatives" in capsys.readouterr().out
-    assert torch.equal(data.held_out.embeds, alone.held_out.embeds)
+    assert "reward: 2 failed attempts are failures" in capsys.readouterr().out
+    assert torch.equal(data.held.embeds, alone.held.embeds)
     for items, before in ((data.demos, alone.demos), (data.demos_held, alone.demos_held)):
         more = len(items) - len(before)
         assert more > 0

@@ -12,9 +12,15 @@ from diwa_learning.reward.classifier import (
     POSITIVE,
     UNUSED,
     RewardClassifier,
-    choose_threshold,
     demonstration_labels,
     nt_xent,
+    play_labels,
+)
+from diwa_learning.reward.threshold import (
+    RolloutScores,
+    choose_threshold,
+    highest_run,
+    rollout_threshold,
     score_at,
 )
 
@@ -90,3 +96,47 @@ def test_threshold_never_parts_equal_scores():
 
 def test_threshold_of_separable_scores_lies_midway():
     assert choose_threshold(np.array([0.2, 0.8]), np.array([0, 1]), 0.95).value == pytest.approx(0.5)
+
+
+def marked(toy_files, outcome, skill, mark=20, withdrawn=-1):
+    episode = toy_files.play.episodes[0]
+    success = np.arange(len(episode)) >= (mark if outcome == "success" else len(episode))
+    attributes = {"outcome": outcome, "skill": skill, "withdrawn_tick": withdrawn}
+    return replace(episode, success=success, attributes=attributes)
+
+
+def test_play_is_known_before_a_mark_of_the_skill_and_nowhere_else(toy_files):
+    found = play_labels(marked(toy_files, "success", "open_drawer"), "open_drawer", 7.5, 1.0)
+    assert (found[:13] == NEGATIVE).all()
+    assert (found[13:] == UNUSED).all()  # after it the drawer may be closed again
+    assert (play_labels(marked(toy_files, "fail", "open_drawer"), "open_drawer", 7.5, 1.0) == NEGATIVE).all()
+    for outcome, skill in (("success", "close_drawer"), ("fail", ""), ("none", "open_drawer")):
+        assert (play_labels(marked(toy_files, outcome, skill), "open_drawer", 7.5, 1.0) == UNUSED).all()
+
+
+def test_a_failed_attempt_that_succeeds_too_late_is_a_failure_before_that(toy_files):
+    late = replace(marked(toy_files, "success", "open_drawer"))
+    late.attributes["outcome"] = "fail"
+    found = demonstration_labels(late, 7.5, 1.0)
+    assert (found[:13] == NEGATIVE).all()
+    assert (found[13:] == UNUSED).all()
+
+
+def test_a_run_is_as_sure_as_its_least_tick_and_made_of_ticks_that_count():
+    probability = torch.tensor([[0.9, 0.2, 0.8, 0.7, 0.6, 0.9], [0.9, 0.9, 0.1, 0.9, 0.9, 0.9]])
+    counted = torch.tensor([[True] * 6, [True] * 5 + [False]])
+    assert highest_run(probability, counted, 3).tolist() == pytest.approx([0.6, 0.1])
+    assert highest_run(probability, counted, 1).tolist() == pytest.approx([0.9, 0.9])
+    assert highest_run(probability, torch.zeros_like(counted), 3).tolist() == [-np.inf] * 2
+    assert highest_run(probability, counted, 7).tolist() == [-np.inf] * 2
+
+
+def test_a_threshold_lets_few_rollouts_without_success_be_declared():
+    scores = RolloutScores(np.arange(20) / 20, np.array([0.3, 0.93, 0.99]))
+    assert rollout_threshold(scores, 0.05) == pytest.approx((0.9 + 0.93) / 2)  # one of 20, 0.95, is above it
+    assert scores.declared(rollout_threshold(scores, 0.05)) == (1, 2)
+    assert scores.declared(rollout_threshold(scores, 0.0))[0] == 0
+    assert scores.declared(rollout_threshold(scores, 1.0)) == (19, 3)
+    alike = RolloutScores(np.ones(10), np.ones(3))
+    assert alike.declared(rollout_threshold(alike, 0.05)) == (0, 0)  # nothing parts equal scores
+    assert rollout_threshold(RolloutScores(np.zeros(0), np.ones(1)), 0.05) == 0

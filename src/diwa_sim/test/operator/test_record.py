@@ -107,15 +107,16 @@ def test_an_operator_who_always_fails_is_an_error(tmp_path: Path) -> None:
     config = RecordConfig(skill="open_drawer", episodes=1, workers=1, teleop=TeleopConfig(limits=caged))
     with pytest.raises(DiwaError, match="failed 8 times at open_drawer"):
         record(tmp_path, config)
-    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [*(f"000000-failed-{attempt}" for attempt in range(8)), "record.json"]
 
 
-def test_failed_tries_are_kept_on_request_under_names_of_their_own(
+def test_failed_tries_are_kept_under_names_of_their_own(
     tmp_path: Path, robot: SimulatedPanda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("diwa_sim.operator.record.MAX_ATTEMPTS", 2)
     monkeypatch.setattr("diwa_sim.operator.record._perform", lambda *_: False)  # an attempt takes seconds
-    config = RecordConfig(skill="open_drawer", keep_failed=True)
+    config = RecordConfig(skill="open_drawer")
     for _ in range(2):  # once more, as after an interruption: what was kept stays
         with EpisodeRecorder(tmp_path, robot.spec) as recorder, pytest.raises(DiwaError, match="failed 2 times"):
             record_episode(robot, recorder, 3, config)

@@ -1,0 +1,147 @@
+"""Threshold and report of a trained classifier, or of a decoder in its place, from what was held out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diwa_learning.reward.classifier import RewardConfig, SuccessClassifier
+from diwa_learning.reward.data import Items, RewardData
+from diwa_learning.reward.done import run_lengths
+from diwa_learning.reward.screening import labels_of_clips, screened
+from diwa_learning.reward.threshold import (
+    RolloutScores,
+    Threshold,
+    choose_threshold,
+    rollout_threshold,
+    score_at,
+    score_rollouts,
+)
+from diwa_learning.world_model.latents import Clips, imagined_states
+from diwa_learning.world_model.model import WorldModel
+
+DREAM_SAMPLES = 8
+"""Dreams of each held-out demonstration in the report."""
+LOWEST_RECALL = 0.7
+"""Recall on held-out imagined latents below which a warning is printed. A policy fine-tuned at 0.55 got worse, at 0.79
+better (docs/laptop.md)."""
+
+
+@torch.no_grad()
+def calibrate(
+    model: WorldModel,
+    classifier: SuccessClassifier,
+    screens: Sequence[SuccessClassifier],
+    data: RewardData,
+    config: RewardConfig,
+) -> dict[str, Any]:
+    """Set the classifier's threshold from what was held out, and report how well it or a decoder does.
+
+    It is the least one at which the share of held-out rollouts without success that are declared done is at most
+    `false_success`, or, where that is higher, the one of the wanted precision on imagined latents.
+
+    `dreams` are open-loop dreams from the first frames of held-out demonstrations: doing nothing should never succeed,
+    the demonstrated actions, all of them, about as often as the recall says.
+    """
+    play = screened(data.play_held, screens, config.play_success_above, seen=False) if data.play_held else None
+    held = Items.join(data.demos_held, *([play.used()] if play else []))
+    scores = held_out_rollouts(model, classifier, data, play, config)
+    origins = {"filtered": held.where(~held.imagined), "imagined": held.where(held.imagined)}
+    label = {name: items.labels.cpu().numpy() for name, items in origins.items()}
+    probability = {name: classifier.probability(items.features).cpu().numpy() for name, items in origins.items()}
+    scored = probability["imagined"], label["imagined"]
+    if config.kind == "decoder":  # its own stays: where the probability says that the goal is passed
+        own = float(classifier.threshold)
+        threshold = Threshold(own, score_at(own, *scored).precision >= config.precision)
+    else:
+        lowest = max(config.lowest_threshold, rollout_threshold(scores, config.false_success))
+        threshold = choose_threshold(*scored, config.precision, lowest)
+    classifier.threshold.fill_(threshold.value)
+    if not threshold.reached:
+        print(f"reward: precision {config.precision} is not reached on held-out imagined latents")
+    frames = {name: score_at(threshold.value, probability[name], label[name]) for name in origins}
+    said = (f"{name} precision {s.precision:.3f}, recall {s.recall:.3f}" for name, s in frames.items())
+    false, found = scores.declared(threshold.value)
+    print(f"reward: held-out latents, {'; '.join(said)}")
+    print(
+        f"reward: held-out rollouts, declared done {false} of {len(scores.without)} without success, "
+        f"{found} of {len(scores.successes)} successes"
+    )
+    if (recall := frames["imagined"].recall) < LOWEST_RECALL:
+        print(
+            f"reward: warning: it misses {100 * (1 - recall):.0f} % of what succeeds in imagination, and fine-tuning "
+            "will please what it does see: take more demonstrations or another reward.kind"
+        )
+    return {
+        "threshold": threshold.value,
+        "threshold_reached": threshold.reached,
+        **{name: dataclasses.asdict(score) for name, score in frames.items()},
+        "rollouts": {
+            "without_success": len(scores.without),
+            "false_success": false,
+            "successes": len(scores.successes),
+            "missed": len(scores.successes) - found,
+        },
+        "dreams": dreams(model, classifier, data.held, config),
+    }
+
+
+def held_out_rollouts(
+    model: WorldModel, classifier: SuccessClassifier, data: RewardData, play: Items | None, config: RewardConfig
+) -> RolloutScores:
+    """Scores of held-out demonstrations, which are rollouts without success until shortly before their mark, of failed
+    attempts, and of segments of `play` as far as they are known to be failures."""
+    clips = [data.held]
+    if data.failed_held:
+        clips.append(data.failed_held)
+    if play and data.play_clips_held:
+        labels = labels_of_clips(play, data.play_clips_held.valid)
+        clips.append(dataclasses.replace(data.play_clips_held, labels=labels))
+    rng = torch.Generator().manual_seed(config.seed)
+    return RolloutScores.join([score_rollouts(model, classifier, each, rng) for each in clips])
+
+
+def dreams(model: WorldModel, classifier: SuccessClassifier, demos: Clips, config: RewardConfig) -> dict[str, float]:
+    """Share of open-loop dreams from the first frames of demonstrations that succeed, idle and as demonstrated."""
+    generator = torch.Generator().manual_seed(config.seed)
+    beginnings = demos.cut(range(len(demos.valid)), [0] * len(demos.valid), config.context + config.horizon)
+    return {
+        name: float(dreamt_success(model, classifier, clips, config.context, DREAM_SAMPLES, generator).mean())
+        for name, clips in (("idle", idle(beginnings, model, config.context)), ("demonstrated", demos))
+    }
+
+
+@torch.no_grad()
+def dreamt_success(
+    model: WorldModel,
+    classifier: SuccessClassifier,
+    clips: Clips,
+    context: int,
+    samples: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Share of each clip's (N,) dreams under its own actions in which the skill is done (`reward/done.py`).
+
+    The first `context` frames are filtered, and not judged.
+    """
+    found = []
+    for _ in range(samples):
+        noise = model.rssm.noise(*clips.valid.shape, rng=generator)
+        probability = classifier.probability(imagined_states(model, clips, noise, context).features)
+        judged = clips.valid & (torch.arange(probability.shape[1], device=probability.device) >= context)
+        lengths = run_lengths(
+            classifier.is_success(probability) & judged, torch.zeros_like(judged[:, 0], dtype=torch.int64)
+        )
+        found.append((lengths >= classifier.success_ticks).any(dim=1))
+    return torch.stack(found).float().mean(dim=0)
+
+
+def idle(clips: Clips, model: WorldModel, context: int) -> Clips:
+    """The same first `context` frames, the null action ever after, and no end before the horizon."""
+    step = torch.arange(clips.actions.shape[1], device=clips.actions.device)[:, None]
+    actions = torch.where(step < context - 1, clips.actions, model.null_action)  # seen frames keep theirs
+    return Clips(clips.embeds, actions, torch.ones_like(clips.valid))
