@@ -31,7 +31,7 @@ from diwa_learning.world_model.model import WorldModel
 from diwa_sim.table import SimulatedPanda
 from diwa_sim.tasks import SCENE_STATE
 
-SPEC = Spec(robot="panda_sim", scene_state=SCENE_STATE)
+SPEC = Spec(robot="panda_sim", scene_state=SCENE_STATE, limits=MotionLimits())
 SMALL = ["--preset", "debug", "--ppo.trained-steps", "1", "--iterations", "6"]
 
 

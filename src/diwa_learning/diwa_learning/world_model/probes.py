@@ -148,7 +148,7 @@ def _look_at(
         return Look(features.cpu()[valid], truth[valid], number[valid])
 
     filtered = filtered_states(model, clips, noise(model, clips, rng)).features
-    found = {"embedding": look(clips.embeds), "filtered": look(filtered)}
+    found = {"embedding": look(model.rssm.inputs(clips.embeds)), "filtered": look(filtered)}
     starts = [(n, s) for n, each in enumerate(segments) for s in range(0, len(each) - context - min(steps) + 1, every)]
     if starts:
         rows, begin = (torch.tensor(column) for column in zip(*starts, strict=True))
