@@ -43,6 +43,7 @@ GROUPS = {
     },
     "judge": {
         "evaluate": ("evaluation.evaluate:EvaluateJob", "paired, seeded rollouts of policies in the simulator"),
+        "check-world-model": ("diwa_learning.finetune.gate:CheckJob", "whether dreams can carry fine-tuning"),
         "evaluate-world-model": ("evaluation.world_model:EvaluateWorldModelJob", "imagined against recorded"),
         "report": ("commands", "one HTML page about a demo or sweep"),
         "compare": ("commands", "sweeps side by side on what they have in common"),

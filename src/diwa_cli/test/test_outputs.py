@@ -103,6 +103,7 @@ def test_nor_is_a_run_begun_in_it(diwa, precious, tmp_path, checkpoints):
         ["demo", "--preset", "debug"],
         ["sweep", "--preset", "debug"],
         ["evaluate", "--policies", "base", checkpoints.policy, *models],
+        ["check-world-model", "--world-model", checkpoints.world_model, "--play", "D.h5"],
         ["evaluate-world-model", "--world-model", checkpoints.world_model, "--dataset", "D.h5"],
     ):
         ran = diwa(*words, "--out", precious)

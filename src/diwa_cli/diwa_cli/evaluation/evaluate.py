@@ -234,7 +234,7 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
     theirs = {"ddim_steps": 0, **theirs} if theirs else {}  # results from before there was a choice
     common = theirs.keys() & mine.keys()
     before, now = ({key: each[key] for key in common} for each in (theirs, mine))
-    require_same_settings(out, before, now, usual={"sim": {"objects": []}})
+    require_same_settings(out, before, now, usual={"sim": dataclasses.asdict(SimConfig())})
     write_json(inputs, {**theirs, **mine})
 
 

@@ -1,14 +1,15 @@
-"""`diwa experiment degraded`: world models made worse on purpose; what breaks, and whether the offline score notices.
+"""`diwa experiment degraded`: world models made worse on purpose; what breaks, and whether gate and score notice.
 
-Each gets its own base policy, classifier, ensemble and fine-tuning, on the run's recordings and with its settings.
+Each gets its own base policy, classifier, ensemble and fine-tuning, on the run's recordings and with its settings. So
+does the run's own model where the static camera has moved since its play was recorded.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,18 @@ from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, summary
 from diwa_cli.evaluation.world_model import EvaluateWorldModelConfig, evaluate_world_model
 from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder, write_text
-from diwa_data.dataset.dataset import load_dataset
+from diwa_data.config import from_mapping
+from diwa_data.dataset.align import DatasetConfig
+from diwa_data.dataset.dataset import BuildDatasetJob, load_dataset
 from diwa_data.dataset.file import copy_episodes
 from diwa_data.errors import DiwaError
+from diwa_data.files import write_json
+from diwa_data.recording.recorder import RecordConfig
 from diwa_learning.core.checkpoint import is_finished, load_checkpoint, read_header, save_checkpoint
 from diwa_learning.ensemble.disagreement import EnsembleConfig
 from diwa_learning.ensemble.train import EnsembleJob
+from diwa_learning.finetune.checks import CheckConfig
+from diwa_learning.finetune.gate import CheckJob, check
 from diwa_learning.finetune.selection import before, scores
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.policy.train import PolicyConfig, PolicyJob
@@ -34,24 +41,29 @@ from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.replay import held_out_of
 from diwa_learning.world_model.train import WorldModelJob
+from diwa_sim.operator.record import RecordJob
 from diwa_sim.table import SimConfig
 
-AS_TRAINED = "as trained"
+AS_TRAINED, GATE = "as trained", "gate.json"
 
 
 @dataclass(frozen=True)
 class DegradeConfig:
     """How world models are made worse."""
 
-    early: tuple[float, ...] = (0.25,)
+    early: tuple[float, ...] = (0.1, 0.25, 0.5)
     """Shares of the run's updates after which the training of one ends."""
-    data: tuple[float, ...] = (0.1,)
+    data: tuple[float, ...] = (0.125, 0.25)
     """Shares of the run's play that one is trained on."""
     noise: tuple[float, ...] = (1.0, 4.0)
     """Noise on the prior's matrices, in standard deviations of each: dreams err, filtering does not."""
+    moved: tuple[float, ...] = (0.05,)
+    """Metres by which the static camera has moved sideways when demonstrations are recorded and policies run."""
 
     def __post_init__(self) -> None:
-        for name, values, highest in (("early", self.early, 1.0), ("data", self.data, 1.0), ("noise", self.noise, 1e3)):
+        largest = {"early": 1.0, "data": 1.0, "noise": 1e3, "moved": 1.0}
+        for name, highest in largest.items():
+            values = getattr(self, name)
             for value in values:
                 if not 0 < value <= highest:
                     raise DiwaError(f"degrade.{name} has {value:g}; choose numbers above 0 and up to {highest:g}")
@@ -60,7 +72,7 @@ class DegradeConfig:
 def degraded(
     run: RunFolder, out: Path, config: DegradeConfig, clips: int, evaluation: EvaluateConfig, sim: SimConfig
 ) -> dict[str, Any]:
-    """A row for the run's own world model and one for each that is worse; also drawn over the hand's error.
+    """A row for the run's own world model and one for each that is worse, also in gate.json; drawn over hand error.
 
     Raises `DiwaError` for a run whose dreams had no ensemble.
     """
@@ -70,14 +82,40 @@ def degraded(
         )
     trained, held_out = split_play(run, out)
     rows = [measure(AS_TRAINED, run, held_out, out / "as_trained", clips, evaluation, sim)]
-    for name, make in world_models(run.world_model, trained, config).items():
+    cases = [(name, make, sim) for name, make in world_models(run.world_model, trained, config).items()]
+    for metres in config.moved:
+        elsewhere = replace(sim, static_moved=(metres, 0.0, 0.0, 0.0, 0.0, 0.0))
+        cases.append((f"static camera moved by {100 * metres:g} cm", partial(link, run.world_model), elsewhere))
+    for name, make, scene in cases:
         worse = RunFolder(SweepFolder(out / re.sub(r"\W+", "_", name)), run.run)
         if not is_finished(worse.world_model):
             make(worse.world_model)
+        if scene == sim:
+            link(run.demonstrations, worse.demonstrations)
+        else:
+            demonstrate(run, worse, scene)
         learn(run, worse)
-        rows.append(measure(name, worse, held_out, worse.path, clips, evaluation, sim))
+        rows.append(measure(name, worse, held_out, worse.path, clips, evaluation, scene))
+        write_json(out / GATE, gate_table(rows))  # what is known so far
     write_text(out / "success.svg", drawing(rows))
-    return {"rows": rows}
+    return {"rows": rows, "gate": gate_table(rows)["counts"]}
+
+
+def link(there: Path, here: Path) -> None:
+    """Let `here` be what is `there`."""
+    if not here.exists():
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.symlink_to(os.path.relpath(there.resolve(), here.parent.resolve()))
+
+
+def demonstrate(run: RunFolder, worse: RunFolder, sim: SimConfig) -> None:
+    """Record the run's demonstrations again in another scene: the same starts and the same operator."""
+    made, spec = run.sweep.config, load_dataset(run.demonstrations, images=False).spec
+    where = f"{run.sweep.description}: "
+    record = from_mapping(RecordConfig, made["demonstrations"], f"{where}demonstrations")
+    dataset = from_mapping(DatasetConfig, made["dataset"], f"{where}dataset")
+    RecordJob(worse.demonstration_bags, replace(record, skill=run.run.skill), sim.like(spec)).run()
+    BuildDatasetJob((worse.demonstration_bags,), worse.demonstrations, dataset).run()
 
 
 def split_play(run: RunFolder, out: Path) -> tuple[Path, Path]:
@@ -98,7 +136,7 @@ def world_models(world_model: Path, play: Path, config: DegradeConfig) -> dict[s
     settings = load_checkpoint(world_model, "world_model").config_as(WorldModelConfig)
     found: dict[str, Callable[[Path], None]] = {}
     for share in config.early:
-        fewer = dataclasses.replace(settings, updates=max(1, round(share * settings.updates)))
+        fewer = replace(settings, updates=max(1, round(share * settings.updates)))
         found[f"{100 * share:g} % of the updates"] = partial(train, play, config=fewer)
     for share in config.data:
         found[f"{100 * share:g} % of the play"] = partial(train, play, config=settings, share=share)
@@ -132,11 +170,11 @@ def add_noise(world_model: Path, deviations: float, out: Path) -> None:
 
 def learn(run: RunFolder, worse: RunFolder) -> None:
     """Everything that stands on a world model, on that of `worse`, as the run did it."""
-    model, demonstrations, play = worse.world_model, run.demonstrations, run.play
+    model, demonstrations, play = worse.world_model, worse.demonstrations, run.play
     policy = load_checkpoint(run.policy, "policy").config_as(PolicyConfig)
     reward = load_checkpoint(run.reward, "reward").config_as(RewardConfig)
     ensemble = load_checkpoint(run.ensemble, "ensemble").config_as(EnsembleConfig)
-    tuning = load_checkpoint(run.finetuned, "finetune").config_as(FinetuneConfig)
+    tuning = replace(load_checkpoint(run.finetuned, "finetune").config_as(FinetuneConfig), gate="off")
     PolicyJob(demonstrations, model, worse.policy, policy).run()
     RewardJob(demonstrations, model, worse.reward, play, reward).run()
     EnsembleJob((play,), model, worse.ensemble, ensemble).run()
@@ -151,8 +189,11 @@ def measure(
     found = evaluate_world_model(
         run.world_model, held_out, out / "open_loop", EvaluateWorldModelConfig(clips, probes=False)
     )
+    job = CheckJob(
+        run.world_model, held_out, None, run.ensemble, run.reward, run.policy, run.demonstrations, CheckConfig()
+    )
     checkpoint = load_checkpoint(run.finetuned, "finetune")
-    setting = dataclasses.replace(evaluation, skill=checkpoint.skill)
+    setting = replace(evaluation, skill=checkpoint.skill)
     policies = {BASE: run.policy, FINETUNED: run.finetuned}
     judged = summary(evaluate(policies, run.world_model, run.reward, out / "judged", setting, sim), setting)
     return {
@@ -162,7 +203,37 @@ def measure(
         **{policy: judged["policies"][policy] for policy in policies},
         "difference": judged["differences"][f"{FINETUNED} - {BASE}"],
         **dreams(checkpoint.metrics["history"], checkpoint.config_as(FinetuneConfig).base_iterations),
+        "gate": check(job).as_json(),
     }
+
+
+def gate_table(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rows with what fine-tuning gained and what the gate said before, and how often it was right.
+
+    A world model is bad if fine-tuning gains less than a third on it of what it gains on the one that is as trained.
+    """
+    good = rows[0]["difference"]["points"]
+    table = []
+    for row in rows:
+        gain, gate = row["difference"]["points"], row["gate"]
+        table.append(
+            {
+                "world_model": row["world_model"],
+                "base": row[BASE]["rate"],
+                "finetuned": row[FINETUNED]["rate"],
+                "rollouts": row[FINETUNED]["rollouts"],
+                "gain": round(gain, 2),
+                "bad": gain < good / 3,
+                "refused": gate["verdict"] == "refused",
+                "failed": [
+                    name for name, figure in gate["figures"].items() if figure["decisive"] and not figure["passed"]
+                ],
+                "figures": {name: figure["value"] for name, figure in gate["figures"].items()},
+            }
+        )
+    bad, others = ([row["refused"] for row in table if row["bad"] is is_bad] for is_bad in (True, False))
+    counts = {"bad": len(bad), "caught": sum(bad), "others": len(others), "passed": len(others) - sum(others)}
+    return {"units": "rates: fractions; gain: percentage points", "counts": counts, "rows": table}
 
 
 def dreams(curves: dict[str, Any], base: int) -> dict[str, dict[str, float]]:

@@ -133,7 +133,7 @@ def claim(folder: SweepFolder, command: str, config: dict[str, Any], free: Colle
     if earlier and not folder.is_sweep:
         raise DiwaError(f"{folder.path} holds {', '.join(earlier)} and no sweep: choose another --out")
     if earlier:
-        allowed = {f"sweep.{name}" for name in free}
+        allowed = {"finetune.gate", *(f"sweep.{name}" for name in free)}  # the gate decides whether, not what
         require_same_settings(folder.path, earlier, config, allowed, "choose another --out", usual())
     if earlier != as_json(config):
         description = {"command": command, "versions": versions(), "machine": machine(), "config": config}

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from diwa_cli.experiments.degraded import AS_TRAINED, DegradeConfig, add_noise, drawing, dreams, world_models
+from diwa_cli.experiments.degraded import (
+    AS_TRAINED,
+    DegradeConfig,
+    add_noise,
+    drawing,
+    dreams,
+    gate_table,
+    world_models,
+)
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.world_model.config import WorldModelConfig
@@ -59,6 +67,32 @@ def test_what_dreams_said_is_of_the_base_and_of_the_last_three_iterations():
         "deviation": {"base": 0.2, "end": 0.6},
         "score": {"base": 0.3, "end": 0.5},  # 0.9 - (0.6 - 0.2)
     }
+
+
+def test_the_gate_is_counted_against_what_fine_tuning_gained():
+    def row(name, base, finetuned, verdict):
+        wrong = verdict == "refused"
+        figure = {"value": 0.1 if wrong else 0.5, "decisive": True, "passed": not wrong}
+        return {
+            "world_model": name,
+            "base": {"rate": base, "rollouts": 40},
+            "finetuned": {"rate": finetuned, "rollouts": 40},
+            "difference": {"points": 100 * (finetuned - base)},
+            "gate": {"verdict": verdict, "figures": {"filtered_play": figure}},
+        }
+
+    rows = [
+        row(AS_TRAINED, 0.4, 0.9, "passed"),
+        row("caught", 0.4, 0.5, "refused"),
+        row("missed", 0.4, 0.35, "passed"),
+        row("refused for nothing", 0.4, 0.7, "refused"),
+    ]
+    found = gate_table(rows)
+    assert found["counts"] == {"bad": 2, "caught": 1, "others": 2, "passed": 1}
+    assert found["rows"][1] == {
+        "world_model": "caught", "base": 0.4, "finetuned": 0.5, "rollouts": 40, "gain": 10.0, "bad": True,
+        "refused": True, "failed": ["filtered_play"], "figures": {"filtered_play": 0.1},
+    }  # fmt: skip
 
 
 def test_rows_are_drawn_from_the_least_error_on():

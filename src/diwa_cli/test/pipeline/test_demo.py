@@ -5,10 +5,12 @@ import shlex
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diwa_cli.evaluation.evaluate import curve_policies
 from diwa_cli.run_folder import PhaseLog, SweepFolder, find_run
+from diwa_data.dataset.dataset import load_dataset
 
 DEMO = ["demo", "--preset", "debug", "--config", str(Path(__file__).parents[1] / "tiny.yaml")]
 
@@ -99,11 +101,23 @@ def check_experiments(diwa, out):
     assert set(scored["success"]) == {"base", "chosen", "last", "best"}
     assert (out / "experiments/score/score.svg").is_file()
     check_tapes(diwa, out)
-    worse = [*tiny, "--clips", "2", "--degrade.early", "--degrade.data", "--degrade.noise", "0.5"]
+    kinds = ["--degrade.early", "--degrade.data", "--degrade.noise", "0.5", "--degrade.moved", "0.1"]
+    worse = [*tiny, "--clips", "2", *kinds]
     ran = diwa("experiment", "degraded", out, *worse)
     assert ran.status == 0, ran.err
     rows = json.loads((out / "experiments/degraded/result.json").read_text())["rows"]
-    assert [row["world_model"] for row in rows] == ["as trained", "prior with noise of 0.5"]
+    names = ["as trained", "prior with noise of 0.5", "static camera moved by 10 cm"]
+    assert [row["world_model"] for row in rows] == names
+    gate = json.loads((out / "experiments/degraded/gate.json").read_text())
+    assert [row["world_model"] for row in gate["rows"]] == names
+    assert gate["counts"]["bad"] + gate["counts"]["others"] == 3
+    assert {"filtered_disagreement", "base_success"} <= set(gate["rows"][2]["figures"])
+    moved, usual = (
+        out / path for path in ("experiments/degraded/static_camera_moved_by_10_cm/open_drawer", "open_drawer")
+    )
+    shown = [load_dataset(path / "demonstrations.h5").episodes[0] for path in (moved, usual)]
+    assert np.array_equal(shown[0].state, shown[1].state)
+    assert not np.array_equal(shown[0].images["static"], shown[1].images["static"])
     assert rows[0]["finetuned"]["rollouts"] == 2
     assert set(rows[1]["deviation"]) == {"base", "end"}
 

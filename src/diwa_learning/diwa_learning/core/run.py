@@ -45,6 +45,8 @@ from diwa_learning.core.device import ALONE, Processes, peak_memory, reuse_freed
 
 Curves = dict[str, list[tuple[int, float]]]
 """Name -> (step, value) pairs."""
+FREE = ("config.gate",)
+"""Settings that may change between an interrupted run and its continuation: they decide whether it begins."""
 _SAME_SIGNAL = 1.0  # seconds
 
 
@@ -252,7 +254,7 @@ class TrainingRun:
         require_same(checkpoint.read_spec(self.out), self.spec, "the data for this run", limits=True)
         mine = {"world_model": self.world_model_hash, "inputs": self.inputs, "config": dataclasses.asdict(self.config)}
         usual = {"config": dataclasses.asdict(type(self.config)())}
-        require_same_settings(self.out, {key: header.get(key) for key in mine}, mine, usual=usual)
+        require_same_settings(self.out, {key: header.get(key) for key in mine}, mine, FREE, usual=usual)
 
     @contextmanager
     def _deferred_interrupt(self) -> Iterator[None]:

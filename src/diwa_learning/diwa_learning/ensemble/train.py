@@ -157,8 +157,8 @@ def load_ensemble(path: Path, model: WorldModel, world_model_hash: str) -> Loade
         -1
     ] == model.rssm.config.recurrent:
         raise DiwaError(
-            f"{path} is of an earlier version, whose members shared the world model's dynamics: train it anew in "
-            "another folder with `diwa train-ensemble`, which takes a minute"
+            f"{path} is of an earlier version, whose members shared the world model's dynamics: delete it and train it "
+            "anew with `diwa train-ensemble`, or the same demo or sweep; it takes a minute"
         )
     ensemble = build(lambda: Ensemble(config, model.rssm), checkpoint.weights, path)
     return LoadedEnsemble(ensemble.to(model.device).eval().requires_grad_(False), checkpoint.hash)

@@ -12,9 +12,13 @@ import torch
 from diwa_data.config import Job
 from diwa_data.dataset.dataset import Dataset, load_dataset, require_one_skill, without_failures
 from diwa_data.errors import DiwaError
+from diwa_data.files import write_json
+from diwa_learning.core.checkpoint import CONFIG
 from diwa_learning.core.device import compute_device
 from diwa_learning.core.run import Curves, TrainingRun, require_run_folder
 from diwa_learning.ensemble.train import LoadedEnsemble, load_ensemble
+from diwa_learning.finetune.checks import CheckConfig
+from diwa_learning.finetune.gate import RESULT, Evidence, Verdict, held_out_recordings, judge
 from diwa_learning.finetune.imagination import Dream, DreamConfig
 from diwa_learning.finetune.learner import BCWeight, Learner, PPOConfig
 from diwa_learning.finetune.selection import Choice, choose, finish, is_due, keep_if_due, scores
@@ -41,6 +45,9 @@ class FinetuneConfig:
     """Rounds of dreaming and updating: 694 x 7,200 actions are 5 M, 278 are the real robot's 2 M."""
     critic_warmup: int = 5
     """First iterations that train the critic alone."""
+    gate: Literal["off", "warn", "refuse"] = "off"
+    """Check the world model before it dreams (`diwa check-world-model`): `refuse` ends with what is wrong with it,
+    `warn` says so and goes on."""
     alpha_bc: float | None = None
     """Weight of KL(pi_pre || pi_theta); None = the skill's own in `alpha_bc_of`, or else 0.05; 0 = off."""
     alpha_bc_of: MutableMapping[str, float] = field(
@@ -59,6 +66,11 @@ class FinetuneConfig:
     """Iterations between saves of the resumable state."""
     seed: int = 0
     """Seed of start states, critic, dreams and minibatches."""
+
+    @staticmethod
+    def gathered(values: dict[str, Any], where: str) -> dict[str, Any]:
+        """Its fields in a file: YAML reads a plain `gate: off` as false."""
+        return {**values, "gate": "off"} if values.get("gate") is False else values
 
     @property
     def base_iterations(self) -> int:
@@ -112,9 +124,12 @@ def finetune(job: FinetuneJob) -> None:
     require_run_folder(job.out)
     config, loaded = job.config, load(job)
     world, policy = loaded.world, loaded.policy
+    verdict = None if (job.out / CONFIG).exists() else pass_gate(job, loaded)  # one that has begun has passed
     with TrainingRun(job.out, "finetune", config, world.spec, world.hash, loaded.inputs()) as run:
         if run.finished:
             return
+        if verdict:
+            write_json(job.out / RESULT, verdict.as_json())
         rng = torch.Generator(world.model.device).manual_seed(config.seed)
         starts, classifier, ensemble = loaded.start_states(config), loaded.reward.classifier, loaded.ensemble
         dream = Dream(world.model, classifier, starts, config.dream, rng, ensemble.ensemble if ensemble else None)
@@ -147,6 +162,8 @@ class Loaded:
     reward: LoadedReward
     ensemble: LoadedEnsemble | None
     demonstrations: Dataset
+    attempts: Dataset
+    """The demonstrations with those that failed."""
     play: Dataset | None
 
     def inputs(self) -> dict[str, Any]:
@@ -167,19 +184,37 @@ class Loaded:
         return start_states(self.world.model, classifier, demonstrations, play, config.dream.starts, config.seed)
 
 
+def pass_gate(job: FinetuneJob, loaded: Loaded) -> Verdict | None:
+    """The verdict on the world model; None where nobody asks. Raises `DiwaError` if it is refused."""
+    config = job.config
+    if config.gate == "off":
+        return None
+    datasets = [*([loaded.play] if loaded.play else []), loaded.demonstrations]
+    recordings = held_out_recordings(job.world_model, loaded.world.model, datasets)
+    ensemble, policy = loaded.ensemble.ensemble if loaded.ensemble else None, loaded.policy.policy
+    evidence = Evidence(loaded.world.model, recordings, loaded.attempts, ensemble, loaded.reward, policy)
+    verdict = judge(evidence, CheckConfig(), config.dream)
+    if not verdict.passed:
+        refusal = f"{job.world_model} would mislead fine-tuning: {verdict.refusal}"
+        if config.gate == "refuse":
+            raise DiwaError(f"{refusal} (`diwa check-world-model` shows all figures; finetune.gate warn goes on)")
+        print(f"finetune: warning: {refusal}")
+    return verdict
+
+
 def load(job: FinetuneJob) -> Loaded:
     """Read the inputs of a job. Raises `DiwaError` as `finetune` does."""
     require_possible(job)
     world = load_world_model(job.world_model, compute_device())
     policy, reward = load_pretrained(job.policy, world), load_reward(job.reward, world)
     ensemble = load_ensemble(job.ensemble, world.model, world.hash) if job.ensemble else None
-    demonstrations = load_dataset(job.demonstrations, world.spec)
+    attempts = load_dataset(job.demonstrations, world.spec)
     play = load_dataset(job.play, world.spec) if job.play else None
-    shown = require_one_skill(demonstrations.episodes, job.demonstrations)
+    shown = require_one_skill(attempts.episodes, job.demonstrations)
     for path, skill in ((job.demonstrations, shown), (job.reward, reward.skill)):
         if skill != policy.skill:
             raise DiwaError(f"{job.policy} is for {policy.skill}, but {path} is for {skill}")
-    return Loaded(world, policy, reward, ensemble, without_failures(demonstrations), play)
+    return Loaded(world, policy, reward, ensemble, without_failures(attempts), attempts, play)
 
 
 def require_possible(job: FinetuneJob) -> None:
