@@ -22,7 +22,6 @@ from diwa_learning.policy.train import PolicyConfig, PolicyJob, make_pairs, upda
 from diwa_learning.reward import train as reward_phase
 from diwa_learning.reward.classifier import UNUSED, RewardConfig, demonstration_labels
 from diwa_learning.reward.data import demonstration_items, label_clips, play_items
-from diwa_learning.reward.screening import labels_of_clips
 from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.latents import Segment, draw_segments, embed_clips, whole
 
@@ -142,8 +141,7 @@ class TestReward:
         assert math.isclose(metrics["threshold"], toy_reward.classifier.threshold.item(), rel_tol=1e-6)
         rollouts = metrics["rollouts"]
         assert (rollouts["successes"], rollouts["missed"]) == (2, 0)
-        assert rollouts["without_success"] > 2  # play too
-        assert rollouts["false_success"] <= REWARD.false_success * rollouts["without_success"]
+        assert (rollouts["without_success"], rollouts["false_success"]) == (2, 0)  # play has no marks
         assert 0 < metrics["play_left_out"] < 0.6  # a third of it is right of the goal
 
     def test_a_killed_run_continues_to_the_same_bits(self, toy_files, toy_reward_path, tmp_path, monkeypatch):
@@ -212,7 +210,6 @@ class TestReward:
         assert items.imagined.tolist() == [False] * 40 + [True] * 40
         frames = [frame for part in segments for frame in range(part.start, part.stop)]
         assert items.labels.tolist() == frames * 2
-        assert labels_of_clips(items, clips.valid).flatten().tolist() == frames
 
     def test_stretches_fit_their_episode(self, toy_files):
         parts = draw_segments(toy_files.play.episodes, 50, 30, np.random.default_rng(0))

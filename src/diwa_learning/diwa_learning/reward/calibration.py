@@ -12,7 +12,7 @@ from torch import Tensor
 from diwa_learning.reward.classifier import RewardConfig, SuccessClassifier
 from diwa_learning.reward.data import Items, RewardData
 from diwa_learning.reward.done import run_lengths
-from diwa_learning.reward.screening import labels_of_clips, screened
+from diwa_learning.reward.screening import screened
 from diwa_learning.reward.threshold import (
     RolloutScores,
     Threshold,
@@ -49,7 +49,7 @@ def calibrate(
     """
     play = screened(data.play_held, screens, config.play_success_above, seen=False) if data.play_held else None
     held = Items.join(data.demos_held, *([play.used()] if play else []))
-    scores = held_out_rollouts(model, classifier, data, play, config)
+    scores = held_out_rollouts(model, classifier, data, config)
     origins = {"filtered": held.where(~held.imagined), "imagined": held.where(held.imagined)}
     label = {name: items.labels.cpu().numpy() for name, items in origins.items()}
     probability = {name: classifier.probability(items.features).cpu().numpy() for name, items in origins.items()}
@@ -58,7 +58,13 @@ def calibrate(
         own = float(classifier.threshold)
         threshold = Threshold(own, score_at(own, *scored).precision >= config.precision)
     else:
-        lowest = max(config.lowest_threshold, rollout_threshold(scores, config.false_success))
+        wanted = rollout_threshold(scores, config.false_success)
+        if not scores.declared(wanted)[1]:
+            print(
+                "reward: no threshold parts held-out rollouts without success from successes: latents alone choose it"
+            )
+            wanted = 0.0
+        lowest = max(config.lowest_threshold, wanted)
         threshold = choose_threshold(*scored, config.precision, lowest)
     classifier.threshold.fill_(threshold.value)
     if not threshold.reached:
@@ -91,16 +97,11 @@ def calibrate(
 
 
 def held_out_rollouts(
-    model: WorldModel, classifier: SuccessClassifier, data: RewardData, play: Items | None, config: RewardConfig
+    model: WorldModel, classifier: SuccessClassifier, data: RewardData, config: RewardConfig
 ) -> RolloutScores:
     """Scores of held-out demonstrations, which are rollouts without success until shortly before their mark, of failed
-    attempts, and of segments of `play` as far as they are known to be failures."""
-    clips = [data.held]
-    if data.failed_held:
-        clips.append(data.failed_held)
-    if play and data.play_clips_held:
-        labels = labels_of_clips(play, data.play_clips_held.valid)
-        clips.append(dataclasses.replace(data.play_clips_held, labels=labels))
+    attempts, and of play as far as it is marked: other play holds successes that nobody knows of."""
+    clips = [each for each in (data.held, data.failed_held, data.play_clips_held) if each]
     rng = torch.Generator().manual_seed(config.seed)
     return RolloutScores.join([score_rollouts(model, classifier, each, rng) for each in clips])
 

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from diwa_learning.reward.classifier import NEGATIVE, UNUSED, SuccessClassifier
 from diwa_learning.reward.data import Items
@@ -55,10 +54,3 @@ def screened(play: Items, screens: Sequence[SuccessClassifier], above: float, se
 def left_out(play: Items) -> float:
     """Share of the frames of play that have no label."""
     return float((play.labels == UNUSED)[~play.imagined].float().mean()) if len(play) else 0.0
-
-
-def labels_of_clips(play: Items, valid: Tensor) -> Tensor:
-    """Labels (N, T) of the clips that items of play were made of, `UNUSED` where these are not `valid` (N, T)."""
-    labels = torch.full_like(valid, UNUSED, dtype=torch.int64)
-    labels[valid] = play.labels[~play.imagined]
-    return labels
