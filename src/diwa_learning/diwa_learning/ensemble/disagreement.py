@@ -28,7 +28,7 @@ class EnsembleConfig:
     """Dynamics in the ensemble; at least two."""
     width: int = 256
     """Hidden units of each."""
-    updates: int = 1500
+    updates: int = 1000
     """Optimiser steps of all members together."""
     batch_size: int = 256
     """Transitions per step and member."""
