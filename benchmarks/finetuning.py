@@ -46,7 +46,7 @@ class Parts:
         policy = make_policy(PolicyNetConfig(), model.feature_dim, model.spec.action_dim)
         config = model.rssm.config
         h, logits = torch.randn(500, config.recurrent), torch.randn(500, config.categoricals, config.classes)
-        starts = State(h.tanh(), model.rssm.sample(logits), torch.zeros(500, 0))
+        starts = State(h.tanh(), model.rssm.sample(logits), torch.zeros(500, 0), torch.zeros(500, 0))
         return cls(policy, classifier.to(model.device), starts.map(lambda part: part.to(model.device)))
 
 

@@ -30,7 +30,8 @@ from diwa_data.spec import Spec
 from diwa_learning.core.device import compiled, compute_device, peak_memory, reuse_freed_memory
 from diwa_learning.finetune.train import FinetuneConfig
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.model import WorldModel, draw
+from diwa_learning.world_model.draws import draw
+from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import RSSMConfig
 from diwa_learning.world_model.train import adamw, matmul_peak, training_flops, update
 

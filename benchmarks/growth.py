@@ -32,7 +32,8 @@ from diwa_learning.core.device import reuse_freed_memory
 from diwa_learning.policy.checkpoint import PolicyNetConfig, make_policy
 from diwa_learning.reward.classifier import RewardClassifier
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.model import WorldModel, draw
+from diwa_learning.world_model.draws import draw
+from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.replay import Batch, ReplayBuffer
 from diwa_learning.world_model.train import adamw, load_datasets, update
 

@@ -20,7 +20,8 @@ from diwa_data.config import load_section
 from diwa_data.spec import Spec
 from diwa_learning.core.device import is_half, reuse_freed_memory
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.model import WorldModel, draw
+from diwa_learning.world_model.draws import draw
+from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.replay import Batch
 from diwa_learning.world_model.rssm import RSSMConfig
 from diwa_learning.world_model.train import adamw, matmul_peak, training_flops, update

@@ -60,8 +60,10 @@ def test_cameras_of_other_names_and_sizes_are_exported() -> None:
     cameras = (CameraSpec("front"), CameraSpec("values", (30, 50), size=(48, 80)), CameraSpec("side", size=(96, 64)))
     sizes = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)
     torch.manual_seed(0)
-    model = WorldModel(
-        WorldModelConfig(depth=2, rssm=sizes, image_components=2, component_weight=1.0), Spec("x", cameras)
+    told = {"image_components": 2, "component_weight": 1.0, "slow_features": 3, "slow_weight": 1.0}
+    model = WorldModel(WorldModelConfig(depth=2, rssm=sizes, **told), Spec("x", cameras))
+    model.slow.load_state_dict(
+        {name: torch.rand_like(part) / part.numel() for name, part in model.slow.state_dict().items()}
     )
     policy = make_policy(PolicyNetConfig(width=8, denoising_steps=2), model.feature_dim, 7)
     agent = Agent(model.eval(), policy.eval(), NoClassifier(), model.spec)

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -103,7 +104,7 @@ def _random_step(agent: Agent, rng: torch.Generator) -> tuple[State, tuple[Any, 
     begun = model.rssm.initial(1)
     h = torch.rand(begun.h.shape, generator=rng) * 2 - 1
     z, noise = model.rssm.sample(model.rssm.noise(1, rng=rng)), model.rssm.noise(1, rng=rng)
-    return State(h, z, begun.target), (images, state, state[:, :9], action, noise)
+    return replace(begun, h=h, z=z), (images, state, state[:, :9], action, noise)
 
 
 class _Filter(nn.Module):
@@ -113,10 +114,10 @@ class _Filter(nn.Module):
         super().__init__()
         self.model = agent.world_model
 
-    def forward(self, h: Tensor, z: Tensor, target: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, h: Tensor, z: Tensor, target: Tensor, slow: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         *frames, state, published, executed, noise = inputs
         images = dict(zip((camera.name for camera in self.model.spec.cameras), frames, strict=True))
-        after = filter_frame(self.model, State(h, z, target), images, state, published, executed, noise)
+        after = filter_frame(self.model, State(h, z, target, slow), images, state, published, executed, noise)
         return after.parts()
 
 

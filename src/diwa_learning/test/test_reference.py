@@ -49,7 +49,7 @@ def test_an_iteration_of_fine_tuning(parts):
         each.load_state_dict(part.state_dict())
     plain_critic = copy.deepcopy(critic)
 
-    starts = State(h, z, torch.zeros(20, 0))
+    starts = State(h, z, torch.zeros(20, 0), torch.zeros(20, 0))
     rollout = Dream(model, classifier, starts, DREAM, rng).rollout(policy)
     learner.update(rollout, train_actor=True)
 

@@ -27,6 +27,11 @@ class WorldModelConfig:
     """Number of principal components of each camera's images that the model also sees and decodes; 0: none."""
     component_weight: float = 0.0
     """Weight of half the mean squared error of those components, each of unit variance."""
+    slow_features: int = 0
+    """Linear features of the pictures that change least from frame to frame, such as drawer and lamps: part of the
+    state, seen while filtering and predicted in imagination; 0: none."""
+    slow_weight: float = 0.0
+    """Weight of half the mean squared error of their prediction, each in units of its change between two frames."""
     target: bool = False
     """The model also sees, and sums up in imagination, where the executed actions have put the commanded position."""
     max_lead: float = 0.05
@@ -83,6 +88,8 @@ class WorldModelConfig:
             "robot_state_weight": (0.0, 1e6),
             "image_components": (0, 512),
             "component_weight": (0.0, 1e6),
+            "slow_features": (0, 512),
+            "slow_weight": (0.0, 1e6),
             "reset_probability": (0.0, 1.0),
             "held_out": (0.0, 0.5),
             "sequence_length": (2, 10**6),
@@ -95,8 +102,9 @@ class WorldModelConfig:
         for name in ("imagined_steps", "scene_state"):
             if getattr(self, name) and not self.robot_state_weight:
                 raise DiwaError(f"world_model.{name} is {getattr(self, name)}; it needs robot_state_weight above 0")
-        if bool(self.image_components) != bool(self.component_weight):
-            raise DiwaError(
-                f"world_model.image_components is {self.image_components} and component_weight "
-                f"{self.component_weight:g}: both or neither must be 0"
-            )
+        for count, weight in (("image_components", "component_weight"), ("slow_features", "slow_weight")):
+            if bool(getattr(self, count)) != bool(getattr(self, weight)):
+                raise DiwaError(
+                    f"world_model.{count} is {getattr(self, count)} and {weight} {getattr(self, weight):g}: both or "
+                    "neither must be 0"
+                )

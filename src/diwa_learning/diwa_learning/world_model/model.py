@@ -18,6 +18,7 @@ from diwa_data.spec import Spec, require_network_size
 from diwa_learning.core.checkpoint import build, load_checkpoint
 from diwa_learning.core.device import is_half
 from diwa_learning.world_model.config import WorldModelConfig
+from diwa_learning.world_model.draws import Draws, draw
 from diwa_learning.world_model.networks import (
     ImageDecoder,
     ImageEncoder,
@@ -27,51 +28,8 @@ from diwa_learning.world_model.networks import (
     to_network,
 )
 from diwa_learning.world_model.replay import Batch
-from diwa_learning.world_model.rssm import RSSM, TARGET, State, balanced_kl, entropy, gumbel
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Random numbers and weights of a loss on B sequences of T frames.
-
-    Rows are independent, so that several processes can share one batch.
-    """
-
-    weight: Tensor
-    """(B, T) share of each frame in a mean over all valid frames of the batch; 0 where padded."""
-    reset: Tensor
-    """(B, T) bool: h, z and the previous action are zeroed before this step."""
-    noise: Tensor
-    """(B, T, C, K) Gumbel noise of the posterior samples."""
-    frames: Tensor
-    """(B, N) different frames of each sequence to decode; valid ones before padded ones; N = T is all of them."""
-    imagined_weight: Tensor
-    """(B, S * I) as `weight`, over the frames 1 to S * I alone; imagination takes I steps from every I-th frame."""
-    imagined_noise: Tensor
-    """(B, S, I, C, K) Gumbel noise of the prior samples; S = 0 without imagination."""
-
-
-def draw(valid: Tensor, config: WorldModelConfig) -> Draws:
-    """Draw from torch's global generator of the device of `valid` (B, T) bool; sizes depend on shapes alone."""
-    (rows, length), device = valid.shape, valid.device
-    latent = (config.rssm.categoricals, config.rssm.classes)
-    steps = config.imagined_steps
-    starts = len(range(0, length - steps, steps)) if steps else 0
-    count = max(1, round(config.decode_fraction * length))
-    keys = torch.rand(rows, length, device=device).masked_fill(~valid, 2.0)
-    return Draws(
-        weight=_shares(valid),
-        reset=torch.rand(rows, length, device=device) < config.reset_probability,
-        noise=gumbel(rows, length, *latent, device=device),
-        frames=keys.argsort(1)[:, :count],
-        imagined_weight=_shares(valid[:, 1 : 1 + starts * steps]),
-        imagined_noise=gumbel(rows, starts, steps, *latent, device=device),
-    )
-
-
-def _shares(valid: Tensor) -> Tensor:
-    return valid / valid.sum().clamp(min=1)
-
+from diwa_learning.world_model.rssm import RSSM, TARGET, Observed, State, balanced_kl, entropy
+from diwa_learning.world_model.slow_features import SlowFeatures
 
 PIXELS = 64 * 64
 """Pixels that every camera's error counts as, so that a larger image is no more important."""
@@ -102,6 +60,9 @@ class WorldModelLoss:
     """Half the mean squared error of the state as it is decoded (`WorldModel.relative`); 0 without its decoder."""
     components: Tensor
     """Half the mean squared error of the images' principal components; 0 without them."""
+    slow: Tensor
+    """Half the mean squared error of the predicted slow features, in units of their change between two frames; 0
+    without them."""
     posterior_entropy: Tensor
     """Nats, summed over categoricals."""
 
@@ -137,19 +98,20 @@ class WorldModel(nn.Module):
         # A few numbers beside hundreds: each group counts as much as those from the first update on.
         component_dim, target_dim = config.image_components * len(sizes), 3 * config.target
         lag_dim = 3 * (config.target and config.robot_state)
-        groups = [self._seen.stop - self._seen.start, component_dim, lag_dim, target_dim]
+        groups = [self._seen.stop - self._seen.start, component_dim, lag_dim, config.slow_features, target_dim]
         seen = code_dim + sum(groups)
         self.embed_dim = seen + (TARGET - target_dim) * config.target
         last = code_dim + groups[0] + component_dim
         self._components = slice(last - component_dim, last)
-        self.rssm = RSSM(config.rssm, seen, spec.action_dim, spec.action if config.target else None)
+        told = spec.action if config.target else None
+        self.rssm = RSSM(config.rssm, seen, spec.action_dim, told, config.slow_features)
         with torch.no_grad():
             for group in self.rssm.embed_in.weight[:, code_dim:].split(groups, dim=1):
                 group *= (code_dim / max(group.shape[1], 1)) ** 0.5
-        pixels = {name: 3 * math.prod(size) for name, size in sizes.items() if config.image_components}
-        self.components = PerCamera(
-            {name: PrincipalComponents(config.image_components, count) for name, count in pixels.items()}
-        )
+        pixels = {name: 3 * math.prod(size) for name, size in sizes.items()}
+        components = {name: PrincipalComponents(config.image_components, count) for name, count in pixels.items()}
+        self.components = PerCamera(components if config.image_components else {})
+        self.slow = SlowFeatures(config.slow_features, pixels) if config.slow_features else None
         self.decodes = decodes
         if decodes:
             feature_dim = self.rssm.feature_dim
@@ -191,6 +153,12 @@ class WorldModel(nn.Module):
                 assert isinstance(components, PrincipalComponents)
                 components.fit((pixels - mean) / std)
 
+    def set_slow_features(self, frames: Mapping[str, Tensor], following: Mapping[str, Tensor]) -> None:
+        """Find what is slow in these frames and those that follow each, camera -> (N, H, W, 3) uint8."""
+        if self.slow is not None:
+            self.slow.fit(frames, following)
+            self.rssm.slow_step.copy_(self.slow.change)
+
     def normalise(self, state: Tensor) -> Tensor:
         """State (..., S) by the statistics of the training data."""
         return (state - self.state_mean) / self.state_std
@@ -225,8 +193,12 @@ class WorldModel(nn.Module):
         if self.config.robot_state or self.config.scene_state:
             parts.append(normalised[..., self._seen])
         parts += [project(pixels[name]).unflatten(0, leading) for name, project in self.components.items()]
+        if self.config.target and self.config.robot_state:
+            parts.append(self._lag(normalised, target))
+        if self.slow is not None:
+            frames = {name: images[name].flatten(end_dim=len(leading) - 1) for name in self.encoders}
+            parts.append(self.slow(frames).unflatten(0, leading))
         if self.config.target:
-            parts += [self._lag(normalised, target)] if self.config.robot_state else []
             parts.append((target[..., POSITION] - self.state_mean[POSITION]) / self.state_std[POSITION])
             parts.append(target[..., POSITION.stop :])
         embed = torch.cat(parts, -1)
@@ -291,18 +263,20 @@ class WorldModel(nn.Module):
             embeds = self.embed(batch.images, batch.state, batch.target)
             observed = self.rssm.observe(embeds, batch.previous_actions, draws.reset, draws.noise)
             image_loss = self._image_loss(observed.states.features, batch.images, draws)
-            state_loss, component_loss = self._vector_losses(observed.states, embeds, batch, draws)
+            state_loss, component_loss, slow_loss = self._vector_losses(observed, embeds, batch, draws)
         prior, posterior = observed.prior_logits, observed.posterior_logits
         kl = (draws.weight * balanced_kl(posterior, prior, config.kl_balance)).sum()
         return WorldModelLoss(
             config.beta * kl
             + image_loss
             + config.robot_state_weight * state_loss
-            + config.component_weight * component_loss,
+            + config.component_weight * component_loss
+            + config.slow_weight * slow_loss,
             kl.detach(),
             image_loss.detach(),
             state_loss.detach(),
             component_loss.detach(),
+            slow_loss.detach(),
             (draws.weight * entropy(posterior.detach())).sum(),
         )
 
@@ -324,17 +298,19 @@ class WorldModel(nn.Module):
             loss = loss + 0.5 * (errors * weight.flatten()).sum()
         return loss
 
-    def _vector_losses(self, states: State, embeds: Tensor, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Half the mean squared errors of states and image components decoded from posterior `states` (B, T).
+    def _vector_losses(self, observed: Observed, embeds: Tensor, batch: Batch, draws: Draws) -> tuple[Tensor, ...]:
+        """Half the mean squared errors of states, image components and slow features from posterior states (B, T).
 
-        Those decoded after 1 to I imagined steps from every I-th state are added. Imagination drifts where the prior's
-        samples do; what they do to the hand and to the furniture can be learned without decoding images.
+        Those after 1 to I imagined steps from every I-th state are added. Imagination drifts where the prior's samples
+        do; what they do to the hand and to the furniture can be learned without decoding images.
         """
-        losses = [draws.weight.new_zeros(()) for _ in range(2)]
-        if self.state_decoder is None and self.component_decoder is None:
-            return losses[0], losses[1]
-        seen = (self.relative(batch.state, batch.target), self.seen_components(embeds).detach())
-        looks = [(states, seen, draws.weight)]
+        seen = [
+            self.relative(batch.state, batch.target),
+            self.seen_components(embeds).detach(),
+            self.rssm.seen_slow(embeds).detach(),
+        ]
+        states, losses = observed.states, [draws.weight.new_zeros(()) for _ in seen]
+        looks = [((*self._decode_vectors(states), observed.slow), seen, draws.weight)]
         starts, steps = draws.imagined_noise.shape[1:3]
         if starts:
 
@@ -345,14 +321,20 @@ class WorldModel(nn.Module):
             begin = states[:, : starts * steps : steps].map(lambda part: part.flatten(0, 1))
             imagined = self.rssm.imagine(begin, ahead(batch.previous_actions), draws.imagined_noise.flatten(0, 1))
             weight = draws.imagined_weight.unflatten(1, (starts, steps)).flatten(0, 1)
-            looks.append((imagined, (ahead(seen[0]), ahead(seen[1])), weight))
+            looks.append(((*self._decode_vectors(imagined), imagined.slow), [ahead(part) for part in seen], weight))
+        units = 1.0, 1.0, self.rssm.slow_step
         for found, shown, weight in looks:
-            features = found.features
-            for n, decoder in enumerate((self.state_decoder, self.component_decoder)):
-                if decoder is not None:
-                    error = F.mse_loss(decoder(features).float(), shown[n], reduction="none").mean(-1)
+            for n, (mine, theirs) in enumerate(zip(found, shown, strict=True)):
+                if mine is not None and mine.shape[-1]:
+                    error = ((mine.float() - theirs) / units[n]).square().mean(-1)
                     losses[n] = losses[n] + 0.5 * (error * weight).sum()
-        return losses[0], losses[1]
+        return tuple(losses)
+
+    def _decode_vectors(self, states: State) -> tuple[Tensor | None, Tensor | None]:
+        """Robot states and image components decoded from model states; None without a decoder."""
+        features, decoders = states.features, (self.state_decoder, self.component_decoder)
+        state, components = (decoder(features) if decoder is not None else None for decoder in decoders)
+        return state, components
 
     def _reconstruct(self, features: Tensor) -> dict[str, Tensor]:
         """(N, F) -> camera -> (N, 3, H, W), unbounded."""

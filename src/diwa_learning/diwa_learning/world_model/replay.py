@@ -166,10 +166,19 @@ class ReplayBuffer:
         end = self._ends[find_episodes(self._ends, first)][:, None]
         return to_device(torch.from_numpy(first[:, None] + np.arange(self.length) < end), self.device)
 
+    def images(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Camera -> (N, H, W, 3) uint8: the frames of `rows` (N,)."""
+        return {name: frames.gather(rows[:, None], self.device)[:, 0] for name, frames in self._images.items()}
+
     def some_images(self, count: int) -> dict[str, Tensor]:
         """Camera -> (N, H, W, 3) uint8: at most about `count` frames, evenly over all."""
-        rows = np.arange(0, self.frames, max(1, self.frames // count))[:, None]
-        return {name: frames.gather(rows, self.device)[:, 0] for name, frames in self._images.items()}
+        return self.images(np.arange(0, self.frames, max(1, self.frames // count)))
+
+    def some_pairs(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """At most about `count` frames, evenly over all, and the frame after each: camera -> (N, H, W, 3) uint8."""
+        rows = np.arange(0, self.frames - 1, max(1, self.frames // count))
+        rows = rows[~np.isin(rows + 1, self._ends)]  # an episode's last frame has none after it
+        return self.images(rows), self.images(rows + 1)
 
     def _first(self, episode: np.ndarray) -> np.ndarray:
         return self._ends[episode] - self._sizes[episode]

@@ -97,14 +97,16 @@ class State:
     target: Tensor
     """(..., P) where the commands so far have put the target, P = 9: its normalised place, which the networks see, and
     its 6D rotation. P is 0 in a model that is not told it."""
+    slow: Tensor
+    """(..., S) slow features of the picture: seen, or in imagination predicted; S is 0 in a model without them."""
 
     @property
     def features(self) -> Tensor:
-        """(..., D + C*K): h first."""
-        return torch.cat([self.h, self.z], -1)
+        """(..., D + C*K + S): h first."""
+        return torch.cat([self.h, self.z, self.slow], -1)
 
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.h, self.z, self.target
+    def parts(self) -> tuple[Tensor, ...]:
+        return self.h, self.z, self.target, self.slow
 
     def map(self, change: Callable[[Tensor], Tensor]) -> State:
         """The same change to all parts."""
@@ -115,8 +117,9 @@ class State:
         return self.map(lambda part: part[index])
 
     def where(self, keep: Tensor) -> State:
-        """Zero h and z of the states whose `keep` (...) is false."""
-        return State(self.h * keep[..., None], self.z * keep[..., None], self.target)
+        """Zero all but the target of the states whose `keep` (...) is false."""
+        keep = keep[..., None]
+        return State(self.h * keep, self.z * keep, self.target, self.slow * keep)
 
     @staticmethod
     def stack(states: Sequence[State], dim: int) -> State:
@@ -137,47 +140,56 @@ class Observed:
     """(B, T, C, K) before seeing frame t."""
     posterior_logits: Tensor
     """(B, T, C, K) after seeing it."""
+    slow: Tensor
+    """(B, T, S) slow features that h, z and those of the frame before predict for it."""
 
 
 class RSSM(nn.Module):
-    """D = config.recurrent, C = config.categoricals, K = config.classes, E = embed_dim, A = action_dim, P = target_dim.
+    """D = config.recurrent, C = config.categoricals, K = config.classes, E = embed_dim, A = action_dim, P = target_dim,
+    S = slow_dim.
 
-    An embedding ends with the P numbers of the target, of which all but the place come after the E that networks see.
+    An embedding ends with the S slow features of the picture and the P numbers of the target, of which all but the
+    place come after the E that networks see.
     """
 
     target_step: Tensor
     """(3,) how far one unit of each of the first numbers of an action moves the target's normalised place."""
+    slow_step: Tensor
+    """(S,) how far each slow feature usually moves between two frames, its standard deviation."""
 
-    def __init__(self, config: RSSMConfig, embed_dim: int, action_dim: int, told: ActionSpec | None = None):
+    def __init__(
+        self, config: RSSMConfig, embed_dim: int, action_dim: int, told: ActionSpec | None = None, slow_dim: int = 0
+    ):
         """`told`: the actions, for a model that is told the target which they move."""
         super().__init__()
         self.config, self.embed_dim, self.action_dim, self.told = config, embed_dim, action_dim, told
         self.place_dim, self.target_dim = (PLACE.stop, TARGET) if told else (0, 0)
+        self.slow_dim = slow_dim
         self.latent_dim = config.categoricals * config.classes
-        self.feature_dim = config.recurrent + self.latent_dim
+        self.feature_dim = config.recurrent + self.latent_dim + slow_dim
         hidden = config.hidden
-        self.action_in = nn.Linear(action_dim + self.place_dim * (1 + 2 * PLACE_WAVES), hidden)
+        self.action_in = nn.Linear(action_dim + self.place_dim * (1 + 2 * PLACE_WAVES) + slow_dim, hidden)
         self.register_buffer("target_step", torch.ones(self.place_dim))
         self.latent_in = nn.Linear(self.latent_dim, hidden, bias=False)
         self.input_norm = nn.LayerNorm(hidden)
         self.gru = nn.GRUCell(hidden, config.recurrent)
-        self.prior_head = nn.Sequential(
-            nn.Linear(config.recurrent, hidden), nn.LayerNorm(hidden), nn.ELU(), nn.Linear(hidden, self.latent_dim)
-        )
+        self.prior_head = mlp(config.recurrent, hidden, self.latent_dim)
         self.embed_in = nn.Linear(embed_dim, hidden)
         self.recurrent_in = nn.Linear(config.recurrent, hidden, bias=False)
         self.posterior_head = nn.Sequential(nn.LayerNorm(hidden), nn.ELU(), nn.Linear(hidden, self.latent_dim))
+        self.register_buffer("slow_step", torch.ones(slow_dim), persistent=slow_dim > 0)
+        self.slow_head = mlp(self.feature_dim, hidden, slow_dim) if slow_dim else None
 
     def initial(self, batch: int) -> State:
         """Zero state of `batch` rows."""
         like = self.action_in.weight
-        target = like.new_tensor(_BEGIN[: self.target_dim]).repeat(batch, 1)
-        return State(like.new_zeros(batch, self.config.recurrent), like.new_zeros(batch, self.latent_dim), target)
+        h, z, slow = (like.new_zeros(batch, n) for n in (self.config.recurrent, self.latent_dim, self.slow_dim))
+        return State(h, z, like.new_tensor(_BEGIN[: self.target_dim]).repeat(batch, 1), slow)
 
     def recur(self, state: State, action: Tensor, target: Tensor) -> Tensor:
         """(B, ...) state, the executed action (B, A) taken in it and the target (B, P) it led to -> next h (B, D)."""
-        action_code, cell = self.action_in(torch.cat([action, place_code(target[..., PLACE])], -1)), self.gru
-        x = F.elu(self.input_norm(self.latent_in(state.z) + action_code))
+        code, cell = self.action_in(torch.cat([action, place_code(target[..., PLACE]), state.slow], -1)), self.gru
+        x = F.elu(self.input_norm(self.latent_in(state.z) + code))
         gates_x, gates_h = F.linear(x, cell.weight_ih, cell.bias_ih), F.linear(state.h, cell.weight_hh, cell.bias_hh)
         return gru(gates_x, gates_h, state.h)  # the cell's own forward would return h in autocast's type on a GPU
 
@@ -197,6 +209,20 @@ class RSSM(nn.Module):
     def inputs(self, embeds: Tensor) -> Tensor:
         """The numbers (..., E) of embeddings that the networks see."""
         return embeds[..., : self.embed_dim]
+
+    def seen_slow(self, embeds: Tensor) -> Tensor:
+        """The slow features (..., S) of the picture that embeddings (..., E) hold."""
+        last = self.embed_dim - self.place_dim
+        return embeds[..., last - self.slow_dim : last].float()
+
+    def predict_slow(self, before: Tensor, h: Tensor, z: Tensor) -> Tensor:
+        """Slow features (..., S) one step after those of `before` (..., S), in the state (h, z) of that step.
+
+        They stay as they are but for what h and z say: a drawer that nobody pulls stays where it is.
+        """
+        if self.slow_head is None:
+            return before
+        return before + self.slow_step * self.slow_head(torch.cat([h, z, before], -1)).float()
 
     def prior(self, h: Tensor) -> Tensor:
         """(..., D) -> float32 logits (..., C, K) of z before its observation."""
@@ -225,13 +251,14 @@ class RSSM(nn.Module):
         """One posterior step: state (B, ...), executed action (B, A), embedding of the new frame (B, E)."""
         target = self.seen_target(embed)
         h = self.recur(state, previous_action, target)
-        return State(h, self.sample(self.posterior(h, embed), noise), target)
+        return State(h, self.sample(self.posterior(h, embed), noise), target, self.seen_slow(embed))
 
     def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
         """One prior step: the state (B, ...) that the executed action (B, A) leads to."""
         target = self.move_target(state, action)
         h = self.recur(state, action, target)
-        return State(h, self.sample(self.prior(h), noise), target)
+        z = self.sample(self.prior(h), noise)
+        return State(h, z, target, self.predict_slow(state.slow, h, z))
 
     def observe(self, embeds: Tensor, previous_actions: Tensor, reset: Tensor, noise: Tensor | None = None) -> Observed:
         """Filter sequences from the zero state.
@@ -246,21 +273,23 @@ class RSSM(nn.Module):
         assert embeds.shape == (batch, length, self.embed_dim + self.target_dim - self.place_dim), embeds.shape
         assert previous_actions.shape == (batch, length, self.action_dim), previous_actions.shape
         keep = (~reset).to(previous_actions.dtype)
-        targets = self.seen_target(embeds)
+        targets, slow = self.seen_target(embeds), self.seen_slow(embeds)
+        before = F.pad(slow[:, :-1], (0, 0, 1, 0)) * keep[..., None]  # the slow features of the frame before
         # projections of all steps at once
-        places = place_code(targets[..., PLACE])
-        action_codes = self.action_in(torch.cat([previous_actions * keep[..., None], places], -1))
+        previous = [previous_actions * keep[..., None], place_code(targets[..., PLACE]), before]
+        action_codes = self.action_in(torch.cat(previous, -1))
         embed_codes = self.embed_in(self.inputs(embeds))
         noise = self.noise(batch, length) if noise is None else noise
         steps = _Steps(self, action_codes, embed_codes)
         state, states, posteriors = self.initial(batch), [], []
-        for keep_t, noise_t, target in zip(keep.unbind(1), noise.unbind(1), targets.unbind(1), strict=True):
+        for keep_t, noise_t, *seen in zip(*(each.unbind(1) for each in (keep, noise, targets, slow)), strict=True):
             h, flat = steps.next(state.where(keep_t))
             posteriors.append(self._logits(flat))
-            state = State(h, self.sample(posteriors[-1], noise_t), target)
+            state = State(h, self.sample(posteriors[-1], noise_t), *seen)
             states.append(state)
         stacked = State.stack(states, 1)
-        return Observed(stacked, self.prior(stacked.h), torch.stack(posteriors, 1))
+        predicted = self.predict_slow(before, stacked.h, stacked.z)
+        return Observed(stacked, self.prior(stacked.h), torch.stack(posteriors, 1), predicted)
 
     def imagine(self, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
         """States (B, T, ...) that the executed actions (B, T, A) lead to from `state` (B, ...) without observations."""
@@ -296,6 +325,11 @@ class _Steps:
         x = F.elu(self._input_norm(self._latent(state.z)))
         h = gru(self._gates_x(x), self._gates_h(state.h), state.h)
         return h, self._logits(self._posterior(self._recurrent(h)))
+
+
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """One hidden layer: (..., inputs) -> (..., outputs)."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ELU(), nn.Linear(hidden, outputs))
 
 
 def gru(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:

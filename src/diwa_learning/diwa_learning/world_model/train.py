@@ -29,7 +29,8 @@ from diwa_learning.core.device import (
 )
 from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.model import Draws, WorldModel, WorldModelLoss, draw
+from diwa_learning.world_model.draws import Draws, draw
+from diwa_learning.world_model.model import WorldModel, WorldModelLoss
 from diwa_learning.world_model.open_loop import CONTEXT, HORIZON, OpenLoop, action_check, open_loop, save_filmstrip
 from diwa_learning.world_model.replay import Batch, ReplayBuffer, fingerprint, split_held_out
 
@@ -63,6 +64,8 @@ SHORT_CHECK, FULL_CHECK = 4, 16
 """Held-out clips of the checks during training, and of the one at its end."""
 STATISTICS_FRAMES = 2000
 """Frames, evenly over all, that the mean images come from."""
+SLOW_FRAMES = 4000
+"""Frames, evenly over all, that are compared with the ones after them to find the slow features."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ def train_world_model(job: WorldModelJob) -> None:
         model = WorldModel(config, spec)
         model.set_state_statistics(replay.state.mean(0), replay.state.std(0, correction=0))
         model.set_image_statistics(replay.some_images(STATISTICS_FRAMES))
+        if config.slow_features:
+            model.set_slow_features(*replay.some_pairs(SLOW_FRAMES))
         optimizer = adamw(model.to(group.device), config)
         replay.to(group.device)
         if group.main:
@@ -180,10 +185,10 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, clip: float, grou
 def curves(loss: WorldModelLoss, norm: Tensor, group: Processes) -> dict[str, Tensor]:
     """Values of the learning curves after one update, of all processes together."""
     parts = torch.stack(
-        [loss.total.detach(), loss.kl, loss.image, loss.robot_state, loss.components, loss.posterior_entropy]
+        [loss.total.detach(), loss.kl, loss.image, loss.robot_state, loss.components, loss.slow, loss.posterior_entropy]
     )
     group.sum([parts])
-    names = ("loss", "kl", "image_loss", "robot_state_loss", "component_loss", "posterior_entropy")
+    names = ("loss", "kl", "image_loss", "robot_state_loss", "component_loss", "slow_loss", "posterior_entropy")
     return {**dict(zip(names, parts.cpu(), strict=True)), "gradient_norm": norm}
 
 

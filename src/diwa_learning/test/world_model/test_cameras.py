@@ -48,10 +48,15 @@ def test_every_size_is_seen_to_its_edges_and_decoded(sides: tuple[int, int]) -> 
 
 @pytest.mark.parametrize("cameras", [ONE, THREE], ids=["one", "three"])
 def test_a_world_model_learns_and_imagines_with_any_cameras(tiny_config, tmp_path, cameras) -> None:
-    spec, config = Spec(cameras=cameras), replace(tiny_config, image_components=3, component_weight=1.0)
+    spec, config = (
+        Spec(cameras=cameras),
+        replace(tiny_config, image_components=3, component_weight=1.0, slow_features=2, slow_weight=1.0),
+    )
     torch.manual_seed(0)
     model, batch = WorldModel(config, spec), batch_of(spec)
-    model.set_image_statistics({name: images.flatten(0, 1) for name, images in batch.images.items()})
+    frames = {name: images.flatten(0, 1) for name, images in batch.images.items()}
+    model.set_image_statistics(frames)
+    model.set_slow_features(frames, {name: images.flip(0) for name, images in frames.items()})
     loss = model.loss(batch).total
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())

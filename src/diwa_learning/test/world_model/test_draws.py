@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from diwa_data.spec import Spec
-from diwa_learning.world_model.model import Draws, WorldModel, draw
+from diwa_learning.world_model.draws import Draws, draw
+from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.replay import Batch
 
 VALID = torch.tensor([[True] * 8, [True] * 3 + [False] * 5])

@@ -19,13 +19,13 @@ from diwa_learning.world_model.rssm import (
 )
 
 CONFIG = RSSMConfig(recurrent=12, categoricals=3, classes=4, hidden=10)
-BATCH, LENGTH, EMBED, ACTION = 3, 5, 15, 7
+BATCH, LENGTH, EMBED, ACTION, SLOW = 3, 5, 17, 7, 2
 
 
 @pytest.fixture
 def rssm() -> RSSM:
     torch.manual_seed(1)
-    return RSSM(CONFIG, embed_dim=EMBED - 6, action_dim=ACTION, told=ActionSpec())
+    return RSSM(CONFIG, embed_dim=EMBED - 6, action_dim=ACTION, told=ActionSpec(), slow_dim=SLOW)
 
 
 def random_sequence():
@@ -81,12 +81,43 @@ def test_observe_equals_filtering_step_by_step(rssm):
 
 def test_imagine_equals_repeated_steps(rssm):
     _, actions, noise, _ = random_sequence()
-    state = start = State(torch.randn(BATCH, 12), rssm.sample(torch.randn(BATCH, 3, 4)), torch.randn(BATCH, TARGET))
+    h, z = torch.randn(BATCH, 12), rssm.sample(torch.randn(BATCH, 3, 4))
+    state = start = State(h, z, torch.randn(BATCH, TARGET), torch.randn(BATCH, SLOW))
     imagined = rssm.imagine(start, actions, noise)
     assert imagined.features.shape == (BATCH, LENGTH, rssm.feature_dim)
     for t in range(LENGTH):
         state = rssm.imagine_step(state, actions[:, t], noise[:, t])
         torch.testing.assert_close(imagined[:, t].features, state.features)
+
+
+def test_slow_features_are_seen_while_filtering_and_predicted_from_those_before_in_imagination(rssm):
+    embeds, actions, noise, reset = random_sequence()
+    shown = embeds[..., EMBED - TARGET - SLOW : EMBED - TARGET]
+    observed = rssm.observe(embeds, actions, reset, noise)
+    torch.testing.assert_close(observed.states.slow, shown)
+    torch.testing.assert_close(observed.states.features[..., -SLOW:], shown)
+    states = observed.states
+    expected = rssm.predict_slow(shown[:, 1], states.h[:, 2], states.z[:, 2])
+    torch.testing.assert_close(observed.slow[:, 2], expected)
+    first = rssm.predict_slow(torch.zeros(BATCH, SLOW), states.h[:, 0], states.z[:, 0])
+    torch.testing.assert_close(observed.slow[:, 0], first)
+
+    imagined = rssm.imagine(states[:, 0], actions, noise)
+    step = rssm.predict_slow(shown[:, 0], imagined.h[:, 0], imagined.z[:, 0])
+    torch.testing.assert_close(imagined.slow[:, 0], step)
+    rssm.slow_step.zero_()  # where nothing changes from frame to frame
+    torch.testing.assert_close(rssm.imagine(states[:, 0], actions, noise).slow[:, -1], shown[:, 0])
+
+
+def test_slow_features_of_the_frame_before_reach_the_recurrent_state(rssm):
+    embeds, actions, noise, reset = random_sequence()
+    before = rssm.observe(embeds, actions, reset, noise).states.h
+    embeds[:, 1, EMBED - TARGET - 1] += 1.0
+    with torch.no_grad():
+        rssm.embed_in.weight[:, EMBED - 6 - 3 - 1] = 0.0  # not by way of the posterior
+    after = rssm.observe(embeds, actions, reset, noise).states.h
+    torch.testing.assert_close(before[:, :2], after[:, :2])
+    assert (before[:, 2] - after[:, 2]).abs().max() > 1e-4
 
 
 def test_a_reset_forgets_everything_before_it(rssm):

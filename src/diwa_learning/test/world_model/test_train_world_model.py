@@ -11,7 +11,8 @@ from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.model import WorldModel, draw, load_world_model
+from diwa_learning.world_model.draws import draw
+from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.open_loop import action_check
 from diwa_learning.world_model.replay import ReplayBuffer
 from diwa_learning.world_model.rssm import RSSMConfig

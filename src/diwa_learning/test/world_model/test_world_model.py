@@ -290,6 +290,28 @@ def test_image_components_are_seen_and_decoded_filtered_and_imagined(tiny_config
         replace(tiny_config, image_components=2)
 
 
+def test_slow_features_are_predicted_in_units_of_their_change(tiny_config, random_batch):
+    torch.manual_seed(0)
+    settings = {"slow_features": 3, "slow_weight": 5.0, "robot_state_weight": 1.0, "sequence_length": 6}
+    config = replace(tiny_config, **settings, imagined_steps=2, target=True, reset_probability=0.0)
+    model, batch = WorldModel(config, Spec()), random_batch(4, 6)
+    frames = {name: images.flatten(0, 1) for name, images in batch.images.items()}
+    model.set_image_statistics(frames)
+    model.set_slow_features({n: f[:-1] for n, f in frames.items()}, {n: f[1:] for n, f in frames.items()})
+    seen = model.slow(frames).unflatten(0, (4, 6))
+    torch.testing.assert_close(model.rssm.seen_slow(model.embed(batch.images, batch.state, batch.target)), seen)
+    torch.nn.init.zeros_(model.rssm.slow_head[-1].weight)  # nothing ever changes
+    torch.nn.init.zeros_(model.rssm.slow_head[-1].bias)
+    loss, before = model.loss(batch), torch.nn.functional.pad(seen[:, :-1], (0, 0, 1, 0))
+    held = torch.stack([seen[:, 0], seen[:, 0], seen[:, 2], seen[:, 2]], 1)  # imagined from frames 0 and 2
+    errors = ((seen - before) / model.slow.change, (seen[:, 1:5] - held) / model.slow.change)
+    torch.testing.assert_close(loss.slow, 0.5 * sum(error.square().mean() for error in errors))
+    total = config.beta * loss.kl + loss.image + loss.robot_state + 5.0 * loss.slow
+    torch.testing.assert_close(loss.total.detach(), total)
+    with pytest.raises(DiwaError, match="slow_features is 2 and slow_weight 0: both or neither"):
+        replace(tiny_config, slow_features=2)
+
+
 def test_padded_frames_do_not_count(tiny_config, random_batch):
     config = replace(tiny_config, reset_probability=0.0)
     model = WorldModel(config, Spec()).requires_grad_(False)

@@ -9,7 +9,8 @@ import torch
 
 from diwa_data.spec import Spec
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.model import WorldModel, draw
+from diwa_learning.world_model.draws import draw
+from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.train import training_flops
 
 sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks"))
