@@ -25,6 +25,7 @@ from diwa_learning.world_model.networks import to_uint8
 from diwa_learning.world_model.open_loop import Strip, draw_filmstrip
 from diwa_learning.world_model.probes import Look, Probe, Quantity
 
+IMAGINED = "imagined"
 EVERY = 10
 """Frames between the starts of imagination on which the probes are judged."""
 PICTURES, COLUMNS = 3, 10
@@ -35,8 +36,8 @@ PIECE = 300
 """Frames of a recording that are filtered from its start on, or from where the last piece ended."""
 LEARNED, JUDGED = 80, 30
 """Most pieces that the probes learn from, and are judged on."""
-SAMPLES = 6000
-"""Frames that the probe of embeddings learns from; the other takes as many filtered and as many imagined ones."""
+SAMPLES = 16_000
+"""Most frames that a probe learns from."""
 NEAR, SHUT, OPEN = 0.020, 0.017, 0.080
 """Metres: a length is read well within NEAR; SHUT is the most by which something shut opens, OPEN reads as open."""
 ANGLES = ("lever",)
@@ -55,7 +56,7 @@ class Probed:
     rollouts: int
     failed: int
     reader: Probe
-    """The probe of features."""
+    """The probe of filtered features."""
     worst: list[Segment]
     """Recordings of which the filtered features are read worst: failed rollouts if there are any."""
 
@@ -87,11 +88,13 @@ def probe(
             if segments
         }
     filtered = seen["filtered"]
-    imagined = [look for place, look in seen.items() if place.startswith("imagined")]
-    mixed = [filtered.some(SAMPLES, rng), *([Look.join(imagined).some(SAMPLES, rng)] if imagined else [])]
-    with progress("probes: learning", 2 * probes.EPOCHS, "epochs") as bar:
-        of_embedding = probes.fit_probe(seen["embedding"].some(SAMPLES, rng), seed, bar.advance)
-        of_features = probes.fit_probe(Look.join(mixed), seed, bar.advance)
+    places = {"embedding": seen["embedding"], "filtered": filtered}
+    if imagined := [look for place, look in seen.items() if place.startswith(IMAGINED)]:
+        places[IMAGINED] = Look.join(imagined)
+    with progress("probes: learning", len(places) * probes.EPOCHS, "epochs") as bar:
+        readers = {
+            place: probes.fit_probe(look.some(SAMPLES, rng), seed, bar.advance) for place, look in places.items()
+        }
     quantities = probes.quantities(probes.truth_names(model.spec), filtered.truth)
     if failed := [number for number, episode in enumerate(rollouts) if episode.outcome == "fail"]:
         parts = {
@@ -102,12 +105,12 @@ def probe(
     rows = []
     for name, places in looks.items():
         for place, look in places.items():
-            rows += _rows(name, place, look, quantities, of_embedding if place == "embedding" else of_features)
+            rows += _rows(name, place, look, quantities, readers[place.partition("_")[0]])
     name = "rollouts" if rollouts else "held_out"
     chosen = failed or range(len(judged[name]))
-    errors = _errors(looks[name]["filtered"], judged[name], of_features, quantities)
+    errors = _errors(looks[name]["filtered"], judged[name], readers["filtered"], quantities)
     worst = [judged[name][number] for number in sorted(chosen, key=lambda number: -errors[number])[:PICTURES]]
-    return Probed(quantities, rows, len(filtered), len(rollouts), len(failed), of_features, worst)
+    return Probed(quantities, rows, len(filtered), len(rollouts), len(failed), readers["filtered"], worst)
 
 
 def _errors(look: Look, segments: Sequence[Segment], reader: Probe, quantities: Sequence[Quantity]) -> list[float]:

@@ -4,9 +4,8 @@ They say where furniture, lamps, objects and the hand are lost: on the way into 
 state, or in imagination. Nothing that is trained or deployed sees them, or the state that they read.
 
 Places: `embedding`, of the frame; `filtered`, features of the model state that has seen every frame so far;
-`imagined_K`, features imagined for K steps under the recorded actions, after a few frames seen. One probe reads
-embeddings. The other reads all features: it is trained on filtered and imagined ones in equal parts, as the success
-classifier is, and so sees what a classifier, a policy or a critic could.
+`imagined_K`, features imagined for K steps under the recorded actions, after a few frames seen. Each place has a probe
+of its own, imagination one for all K, which learns from what it is judged on: what cannot be read is not there.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from diwa_learning.world_model.latents import Clips, Segment, embed_clips, filte
 from diwa_learning.world_model.model import POSITION, WorldModel
 from diwa_learning.world_model.rssm import gumbel
 
-WIDTH, DROPOUT = 256, 0.3
+WIDTH = 256
 EPOCHS, BATCH, LEARNING_RATE = 30, 256, 1e-3
-STD_FLOOR = 0.05
-"""Least spread by which a feature is divided: latents that hardly ever differ stay small."""
+STD_FLOOR = 0.3
+"""Least spread by which a feature is divided: classes that are hardly ever drawn stay small."""
 _PLACE = re.compile(r"(.+)_[xyz]")
 _ROTATION = re.compile(r".+_(?:q[xyzw]|r[xyz])")
 
@@ -198,7 +197,7 @@ def fit_probe(looks: Look, seed: int, advance: Callable[[], object] = lambda: No
         torch.manual_seed(seed)
         first, second = nn.Linear(inputs.shape[1], WIDTH), nn.Linear(WIDTH, WIDTH)
         last = nn.Linear(WIDTH, targets.shape[1])
-        network = nn.Sequential(first, nn.ELU(), nn.Dropout(DROPOUT), second, nn.ELU(), nn.Dropout(DROPOUT), last)
+        network = nn.Sequential(first, nn.ELU(), second, nn.ELU(), last)
         optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
         batches = -(-len(inputs) // BATCH)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * batches)
