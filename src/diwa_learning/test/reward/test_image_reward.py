@@ -16,7 +16,7 @@ from diwa_learning.world_model.model import WorldModel
 def reward(toy_files, tmp_path_factory):
     """A reward from images."""
     out = tmp_path_factory.mktemp("images") / "run"
-    config = replace(toy.REWARD, kind="images", epochs=6, latent_samples=1, imagined_every=16, play_segments=16)
+    config = replace(toy.REWARD, kind="images", epochs=12, latent_samples=1, imagined_every=16, play_segments=16)
     paths = toy_files.demonstrations_path, toy_files.world_model_path, out, toy_files.play_path
     RewardJob(*paths, config).run()
     return load_reward(out, toy_files.world)
