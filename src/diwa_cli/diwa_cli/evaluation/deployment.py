@@ -31,11 +31,11 @@ class Declared:
     failed: int
     """Rollouts in which the oracle was never true."""
     false: int
-    """Of these, declared done."""
+    """Those of them that were declared done."""
     succeeded: int
     """Rollouts whose oracle was true within the limit."""
     missed: int
-    """Of these, never declared done."""
+    """Those of them that never were."""
 
     @classmethod
     def of(
@@ -45,7 +45,7 @@ class Declared:
         threshold: float,
         ticks: int,
     ) -> Declared:
-        """Of taped rollouts and the classifier's probability at each of their frames, or at all but the last."""
+        """Count taped rollouts by the classifier's probability at each of their frames, or at all but the last."""
         done = [done_tick(np.asarray(each) > threshold, ticks) for each in probabilities]
         pairs = list(zip(tapes, done, strict=True))
         failed = [tick for tape, tick in pairs if not tape.success.any()]

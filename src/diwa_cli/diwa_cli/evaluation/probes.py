@@ -41,12 +41,12 @@ SAMPLES = 16_000
 NEAR, SHUT, OPEN = 0.020, 0.017, 0.080
 """Metres: a length is read well within NEAR; SHUT is the most by which something shut opens, OPEN reads as open."""
 ANGLES = ("lever",)
-"""What is measured in rad; all else but lamps in metres."""
+"""Quantities in rad; all others but lamps are in metres."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What the probes read of the recordings that they are judged on."""
+    """Readings of the recordings that the probes are judged on."""
 
     quantities: list[Quantity]
     rows: list[dict[str, Any]]
@@ -150,7 +150,7 @@ def _unit(quantity: Quantity) -> str:
 
 
 def _shut_read_open(look: Look, read: Tensor, column: int) -> float | None:
-    """Of the segments in which a length stayed within SHUT, the share of frames in which it is read beyond OPEN."""
+    """Share of frames in which a length is read beyond OPEN, in segments in which it stayed within SHUT."""
     shut = ~torch.isin(look.segment, look.segment[look.truth[:, column] > SHUT])
     return float((read[shut, column] > OPEN).float().mean()) if shut.any() else None
 

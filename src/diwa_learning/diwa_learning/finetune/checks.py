@@ -99,7 +99,7 @@ class Check:
     name: str
     value: float
     problem: str
-    """What is wrong beyond the limits."""
+    """The fault, where the limit is passed."""
     cure: str
     low: float
     high: float
@@ -168,7 +168,7 @@ def padded(segments: Sequence[Segment], of_episode: Mapping[Episode, np.ndarray]
 def world_model_checks(
     model: WorldModel, play: Imagined, demonstrations: Imagined | None, config: CheckConfig
 ) -> Iterator[Check]:
-    """What can be said of a world model alone, as far as it decodes hand and image components."""
+    """Figures of a world model alone, as far as it decodes hand and image components."""
     if model.state_decoder is not None:
         yield hand_check(model, play)
     if model.component_decoder is not None:

@@ -56,7 +56,7 @@ class Verdict:
 
     @property
     def refusal(self) -> str:
-        """What is wrong and what helps, in a line."""
+        """One line: the fault, and the cure."""
         cures = "; ".join(dict.fromkeys(check.cure for check in self.failed))
         return f"{'; '.join(check.problem for check in self.failed)}: {cures}"
 

@@ -122,7 +122,7 @@ class RewardData:
     """Latents for training and held-out ones; frames of play whose label nobody knows are still `UNUSED`."""
 
     demos: Items
-    """Of demonstrations and failed attempts."""
+    """Latents of demonstrations and failed attempts."""
     demos_held: Items
     play: Items | None
     play_held: Items | None

@@ -24,7 +24,7 @@ def fold_count(play: Items | None, wanted: int) -> int:
 
 
 def training_items(demos: Items, play: Items | None, fold: int, folds: int) -> Items:
-    """What classifier `fold` of `folds` learns from: demonstrations, and all other recordings of play as failures."""
+    """Training items of classifier `fold` of `folds`: demonstrations, and all other recordings of play as failures."""
     if play is None or folds < 2:
         return demos
     others = play.where(play.recording % folds != fold)

@@ -38,7 +38,7 @@ class Quantity:
 
     name: str
     columns: tuple[int, ...]
-    """Of the truth: one number, or the three coordinates of a place."""
+    """Columns of the truth: one number, or the three coordinates of a place."""
     half: float | None
     """Halfway between the values of what has two, as a lamp; None of anything else."""
 
@@ -226,7 +226,7 @@ class Score:
 
 
 def score(read: Tensor, truth: Tensor, quantity: Quantity, probe: Probe) -> Score:
-    """Of the readings (N, Q) of a probe."""
+    """Score the readings (N, Q) of a probe."""
     mine = list(quantity.columns)
     difference = read[:, mine] - truth[:, mine]
     r2 = 1.0 - difference.square().sum(1).mean() / probe.truth_std[mine].square().sum()
