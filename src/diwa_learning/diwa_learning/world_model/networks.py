@@ -198,6 +198,20 @@ class ImageDecoder(nn.Module):
 
 RANK_TOLERANCE = 1e-6
 """Share of the largest variance below which a principal component is noise."""
+ROUNDING = 1e-6
+"""Standard deviation of every pixel, which is 0 to 1, below which pictures are all the same."""
+
+
+def principal_components(centred: Tensor, count: int) -> Tensor:
+    """Up to `count` directions (K, D) along which `centred` (N, D) varies most, scaled to unit variance."""
+    values, vectors = torch.linalg.eigh(centred @ centred.T)  # ascending
+    count = min(count, len(centred) - 1)
+    values, vectors = values[-count:].flip(0), vectors[:, -count:].flip(1)
+    # An eigenvalue is N times a component's variance: the first root makes the direction a unit one, the second the
+    # projection's variance one.
+    noise = torch.maximum(RANK_TOLERANCE * values[0], values.new_tensor(ROUNDING**2 * centred.numel()))
+    scale = torch.where(values > noise, len(centred) ** 0.5 / values, 0.0)
+    return (centred.T @ vectors * scale).T
 
 
 class PrincipalComponents(nn.Module):
@@ -222,14 +236,9 @@ class PrincipalComponents(nn.Module):
         flat = _flat(images)
         mean = flat.mean(0)
         centred = flat - mean
-        values, vectors = torch.linalg.eigh(centred @ centred.T)  # ascending
-        count = min(len(self.basis), len(flat) - 1)
-        values, vectors = values[-count:].flip(0), vectors[:, -count:].flip(1)
-        # An eigenvalue is N times a component's variance: the first root makes the direction a unit one, the second
-        # the projection's variance one.
-        scale = torch.where(values > RANK_TOLERANCE * values[0], len(flat) ** 0.5 / values, 0.0)
+        found = principal_components(centred, len(self.basis))
         self.basis.zero_()
-        self.basis[:count] = (centred.T @ vectors * scale).T
+        self.basis[: len(found)] = found
         self.offset.copy_(self.basis @ mean)
 
     def forward(self, images: Tensor) -> Tensor:

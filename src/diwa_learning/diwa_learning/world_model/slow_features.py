@@ -11,12 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from diwa_learning.world_model.networks import ROUNDING, principal_components
+
 PRINCIPAL = 192
 """Principal components of each camera among which the slow features are sought."""
-RANK_TOLERANCE = 1e-6
-"""Share of the largest variance below which a principal component is noise."""
-ROUNDING = 1e-6
-"""Standard deviation of every pixel, which is 0 to 1, below which pictures are all the same."""
 NOISE = 1e-2
 """Variance of white noise that every principal component, whose variance is 1, is taken to have on top: what hardly
 varies is not slow."""
@@ -69,18 +67,6 @@ class SlowFeatures(nn.Module):
 
     def _basis(self, camera: str) -> Tensor:
         return self.get_buffer(f"{camera}_basis")
-
-
-def principal_components(centred: Tensor, count: int) -> Tensor:
-    """Up to `count` directions (K, D) along which `centred` (N, D) varies most, scaled to unit variance."""
-    values, vectors = torch.linalg.eigh(centred @ centred.T)  # ascending
-    count = min(count, len(centred) - 1)
-    values, vectors = values[-count:].flip(0), vectors[:, -count:].flip(1)
-    # An eigenvalue is N times a component's variance: the first root makes the direction a unit one, the second the
-    # projection's variance one.
-    noise = torch.maximum(RANK_TOLERANCE * values[0], values.new_tensor(ROUNDING**2 * centred.numel()))
-    scale = torch.where(values > noise, len(centred) ** 0.5 / values, 0.0)
-    return (centred.T @ vectors * scale).T
 
 
 def slowest(before: Tensor, after: Tensor, count: int) -> Tensor:
