@@ -26,7 +26,7 @@ class PolicyClient(Node):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._change = self.create_client(ChangeState, "/policy/change_state")
+        self._change = self.create_client(ChangeState, "policy/change_state")
         self._action = ActionClient(self, ExecuteSkill, "execute_skill")
 
     def transition(self, name: str) -> None:

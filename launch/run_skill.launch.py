@@ -4,13 +4,13 @@ from launch import LaunchDescription
 
 from diwa_data.ros.launching import (
     ROBOT,
+    Setup,
     argument,
     final_node,
     kept_node,
     launch_description,
     number,
     robot_actions,
-    robot_parameters,
     switch,
 )
 from diwa_data.skills import skill_name
@@ -39,18 +39,18 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _actions(given: dict[str, str]) -> list:
-    robot = robot_parameters(given["robot_file"] or given["robot"])
+    setup = Setup.of(given, given["robot"])
     skill, record = skill_name(given["skill"]), given["record"] == "true"
     of_node = ("max_steps", "success_ticks", "threads", "ddim_steps")
     numbers = {name: int(number(given, name)) for name in (*of_node, "seed", "rollouts")}
     chosen = {"skill": skill, "checkpoint": given["checkpoint"], "policy": given["policy"], "runtime": given["runtime"]}
     chosen |= {name: numbers[name] for name in of_node}
-    actions = [kept_node("diwa_deploy", "policy", robot, **chosen), *robot_actions(given, robot)]
+    actions = [kept_node("diwa_deploy", "policy", setup, **chosen), *robot_actions(given, setup)]
     if record:
-        folder = given["bag_dir"] or f"~/diwa_bags/runs/{skill}"
-        actions.append(kept_node("diwa_data", "recorder", robot, folder=folder, skill=skill, operator="policy"))
+        folder = given["bag_dir"] or f"~/diwa_bags{setup.namespace}/runs/{skill}"
+        actions.append(kept_node("diwa_data", "recorder", setup, folder=folder, skill=skill, operator="policy"))
     if given["auto"] == "true":
         goal = {name: numbers[name] for name in ("max_steps", "seed", "rollouts")}
         goal |= {"skill": skill, "policy": given["policy"], "out": given["out"], "record": record}
-        actions.append(final_node("diwa_deploy", "run_skill", robot, **goal))
+        actions.append(final_node("diwa_deploy", "run_skill", setup, **goal))
     return actions

@@ -3,20 +3,22 @@
 from launch import LaunchDescription
 
 from diwa_data.ros.launching import (
+    NAMESPACE,
     ROBOT_FILE,
     SEED,
+    SHARED_EVENTS,
     SKILL,
     WINDOW,
+    Setup,
     launch_description,
-    robot_parameters,
     simulated_robot,
 )
 
 
 def generate_launch_description() -> LaunchDescription:
     """One node; `stop` and `discard` on /diwa/episode_event put the scene at its next start."""
-    return launch_description((SKILL, ROBOT_FILE, SEED, WINDOW), _actions)
+    return launch_description((SKILL, ROBOT_FILE, SEED, WINDOW, NAMESPACE, SHARED_EVENTS), _actions)
 
 
 def _actions(given: dict[str, str]) -> list:
-    return [simulated_robot(given, robot_parameters(given["robot_file"] or "sim"))]
+    return [simulated_robot(given, Setup.of(given, "sim"))]

@@ -6,12 +6,12 @@ from diwa_data.errors import DiwaError
 from diwa_data.ros.launching import (
     ROBOT,
     SKILL,
+    Setup,
     argument,
     kept_node,
     launch_description,
     number,
     robot_actions,
-    robot_parameters,
     skill_parameter,
     switch,
 )
@@ -38,17 +38,17 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _actions(given: dict[str, str]) -> list:
-    robot, skill = robot_parameters(given["robot_file"] or given["robot"]), skill_parameter(given["skill"])
+    setup, skill = Setup.of(given, given["robot"]), skill_parameter(given["skill"])
     recording = {
-        "folder": given["bag_dir"] or f"~/diwa_bags/{given['robot']}/{given['skill']}",
+        "folder": given["bag_dir"] or f"~/diwa_bags{setup.namespace}/{given['robot']}/{given['skill']}",
         "storage": given["storage"],
         "skill": skill,
         "operator": given["operator"] or given["device"],
         "min_free_mb": number(given, "min_free_mb"),
     }
     actions = [
-        kept_node("diwa_data", "teleop", robot, device=given["device"]),
-        kept_node("diwa_data", "recorder", robot, **recording),
+        kept_node("diwa_data", "teleop", setup, device=given["device"]),
+        kept_node("diwa_data", "recorder", setup, **recording),
     ]
     if given["device"] == "scripted":
         if given["robot"] != "sim":
@@ -57,5 +57,5 @@ def _actions(given: dict[str, str]) -> list:
         numbers |= {"episode_seconds": number(given, "episode_seconds")}
         kept, tasks = given["keep_failed"] == "true", given["tasks"].split()
         more = {"tasks": tasks} if tasks else {}  # ROS has no empty lists
-        actions.append(kept_node("diwa_sim", "operator", robot, skill=skill, keep_failed=kept, **numbers, **more))
-    return actions + robot_actions(given, robot)
+        actions.append(kept_node("diwa_sim", "operator", setup, skill=skill, keep_failed=kept, **numbers, **more))
+    return actions + robot_actions(given, setup)

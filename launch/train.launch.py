@@ -10,7 +10,7 @@ from launch_ros.actions import Node
 
 from diwa_data.config import DEFAULT_PRESET, RENAMED, load_parameters, presets
 from diwa_data.errors import DiwaError
-from diwa_data.ros.launching import argument, ends_with, launch_description
+from diwa_data.ros.launching import NAMESPACE, argument, ends_with, launch_description
 
 STAGES = ("world_model", "ensemble", "policy", "reward", "finetune")
 ARGUMENTS = (
@@ -27,6 +27,7 @@ ARGUMENTS = (
     argument("reward", "", "Checkpoint of stage reward (finetune)."),
     argument("ensemble", "", "Checkpoint of stage ensemble (finetune)."),
     argument("guard", "", "Deprecated: ensemble."),
+    NAMESPACE,
 )
 PATIENCE = "120"
 """Seconds that a step and its saving may take after Ctrl-C before the node is told to drop it."""
@@ -46,6 +47,7 @@ def _actions(given: dict[str, str]) -> list[Node]:
             package="diwa_learning",
             executable="train_node",
             name="train",
+            namespace=given["namespace"] or "/",
             parameters=[*_files(given["config"]), settings | _single(given["set"])],
             output="screen",
             sigterm_timeout=PATIENCE,

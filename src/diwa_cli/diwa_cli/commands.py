@@ -321,7 +321,7 @@ def doctor(args: list[str]) -> int:
     from diwa_cli.doctor import doctor as examine
     from diwa_cli.doctor import examine_robot
 
-    def command(robot: str = "", seconds: float = 3.0) -> int:
+    def command(robot: str = "", seconds: float = 3.0, namespace: str = "") -> int:
         """Say what is installed from where, and whether this machine can do what the project needs.
 
         With --robot it checks a robot's file, and where ROS 2 is sourced the running graph against it: topics, types,
@@ -330,7 +330,8 @@ def doctor(args: list[str]) -> int:
         Args:
             robot: Your robot's .yaml file, franka or sim.
             seconds: How long it listens to the graph.
+            namespace: Namespace of the robot's nodes and topics, as launch files are given it.
         """
-        return 0 if (examine_robot(robot, seconds) if robot else examine()) else 1
+        return 0 if (examine_robot(robot, seconds, namespace) if robot else examine()) else 1
 
     return call(command, "doctor", args)

@@ -44,8 +44,11 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def examine_robot(name: str, seconds: float) -> bool:
-    """Print a line for each thing that a robot's file says; whether all of them are so. Raises `DiwaError`."""
+def examine_robot(name: str, seconds: float, namespace: str = "") -> bool:
+    """Print a line for each thing that a robot's file says; whether all of them are so. Raises `DiwaError`.
+
+    `namespace`: that of the robot's nodes and topics.
+    """
     if not 0.5 <= seconds <= 600.0:
         raise DiwaError(f"--seconds is {seconds:g}; it must lie between 0.5 and 600")
     path = robot_file(name)
@@ -55,7 +58,8 @@ def examine_robot(name: str, seconds: float) -> bool:
     if importlib.util.find_spec("rclpy") is None:
         print(f"{'graph':<20} ROS 2 is not sourced here: only the file was checked")
         return True
-    checks = list(check_robot(robot, importlib.import_module("diwa_deploy.ros.look").look(robot, seconds)))
+    graph = importlib.import_module("diwa_deploy.ros.look").look(robot, seconds, namespace)
+    checks = list(check_robot(robot, graph))
     for check in checks:
         print(f"{check.name:<20} {'OK ' if check.good else 'BAD'}  {check.text}")
     return all(check.good for check in checks)

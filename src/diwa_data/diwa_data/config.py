@@ -166,6 +166,11 @@ def ros_parameters(text: bytes, where: str) -> dict[str, Any]:
         raise DiwaError(f"{where}: not YAML of the form '/**: ros__parameters: ...' ({why})") from error
 
 
+def node_sections(text: bytes) -> list[str]:
+    """Names of the sections of a ROS parameter file that `ros_parameters` reads: `/**`, and those of single nodes."""
+    return [str(name) for name in yaml.safe_load(text)]
+
+
 def renamed(values: Mapping[str, Any], where: str, names: Mapping[str, str] = RENAMED) -> dict[str, Any]:
     """`values` under the names of today; stderr says which are deprecated. Raises `DiwaError` for one under both."""
     for old, new in names.items():

@@ -117,6 +117,8 @@ class WidthTopic:
 
 
 FRANKA_GRIPPER = "franka_msgs/action/Grasp"
+FRANKA_NAMESPACE = "franka_gripper"
+"""Where the actions of a Franka's gripper are, below the namespace of the arm."""
 COMMAND_TYPES = (
     FRANKA_GRIPPER,
     *("control_msgs/action/GripperCommand", "control_msgs/action/ParallelGripperCommand"),
@@ -133,7 +135,7 @@ class CommandTopic:
     """Action or message: franka_msgs/action/Grasp (with Move beside it), control_msgs/action/GripperCommand or
     ParallelGripperCommand, std_msgs/msg/Float64 or Float64MultiArray, sensor_msgs/msg/JointState."""
     topic: str = ""
-    """Name of the action or topic; of a Franka the namespace of its actions, empty = `/franka_gripper`. Empty of
+    """Name of the action or topic; of a Franka the namespace of its actions, empty = `franka_gripper`. Empty of
     Float64: your own node follows `/diwa/gripper_command` (+1 opens, -1 closes)."""
     open: float = 0.08
     """Position when open, in the gripper's own unit. A Franka's widths are parameters of the node `gripper`."""
@@ -324,6 +326,10 @@ class RobotConfig:
     def joint_states(self) -> str:
         """Topic of the joint states on the graph; a bag always has them as `/joint_states`."""
         return ADAPTED_JOINTS if self.topics.adapts_joints else "/joint_states"
+
+    def name_on_graph(self, topic: str) -> str:
+        """Name on the graph of one of our topics, relative to a namespace; a bag always has it as `topic`."""
+        return (self.joint_states if topic == "/joint_states" else topic).removeprefix("/")
 
     @property
     def spec(self) -> Spec:

@@ -13,9 +13,9 @@ from diwa_data.images import crop_for_recording, image_of, require_record_size
 from diwa_data.motion import outside
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
-from diwa_data.recording.messages import decode_value, gripper_width, header_stamp, require_frame
+from diwa_data.recording.messages import decode_value, gripper_width, header_stamp, relative, require_frame
 from diwa_data.recording.sidecar import TopicStatistics
-from diwa_data.robot_config import CameraConfig, RobotConfig
+from diwa_data.robot_config import FRANKA_NAMESPACE, CameraConfig, RobotConfig
 
 SLOWEST = 0.8
 """Share of the declared rate below which a stream is too slow."""
@@ -82,8 +82,10 @@ class Stream:
 
 @dataclass
 class Graph:
-    """Topics and services as they were seen for a while."""
+    """Topics and services as they were seen for a while, under their full names."""
 
+    namespace: str = ""
+    """Before the names of a robot's file that do not begin with a slash, and before our own."""
     types: dict[str, list[str]] = field(default_factory=dict)
     """Topic -> its types, of all there are."""
     publishers: dict[str, list[End]] = field(default_factory=dict)
@@ -100,6 +102,10 @@ class Graph:
     """Topics whose type is not installed here, and the words that say so."""
     target: str = ""
     """Reason why our target cannot be told to the arm."""
+
+    def full(self, name: str) -> str:
+        """The full name of a topic, action or service."""
+        return name if name.startswith("/") else f"{self.namespace}/{name}"
 
     def silence(self, topic: str, types: Sequence[str] = (), shared: bool = False) -> str:
         """Reason why nothing of these `types` (any, if there are none) came on a topic; empty if it did.
@@ -153,8 +159,9 @@ def check_robot(robot: RobotConfig, graph: Graph) -> Iterator[Check]:
     for name, camera in robot.cameras.items():
         yield _camera(name, camera, robot, graph)
         if camera.info:
-            problem = graph.silence(camera.info, [messages.CAMERA_INFO_TYPE])
-            yield _check(f"intrinsics of {name}", problem, f"{camera.info}: {graph.heard(camera.info)}")
+            info = graph.full(camera.info)
+            problem = graph.silence(info, [messages.CAMERA_INFO_TYPE])
+            yield _check(f"intrinsics of {name}", problem, f"{info}: {graph.heard(info)}")
     pose = _pose(robot, graph)
     yield pose
     if pose.good:
@@ -172,7 +179,7 @@ def _check(name: str, problem: str, finding: str) -> Check:
 
 
 def _camera(name: str, config: CameraConfig, robot: RobotConfig, graph: Graph) -> Check:
-    topic, camera = config.driver or messages.image_topic(name), config.spec(name)
+    topic, camera = graph.full(config.driver or relative(messages.image_topic(name))), config.spec(name)
     packed = bool(config.driver) and config.compressed
     problem, found = graph.silence(topic, [COMPRESSED_TYPE if packed else messages.IMAGE_TYPE]), ""
     stream, wanted = graph.streams.get(topic, Stream()), robot.spec.record_rate
@@ -196,7 +203,7 @@ def _pose(robot: RobotConfig, graph: Graph) -> Check:
         said = graph.streams.get("/tf", Stream()).problem
         problem = graph.unused.get(ours, "") or said or ("" if told.last else f"nothing moves {name}")
     else:
-        topic = name = config.topic or ours
+        topic = name = graph.full(config.topic or relative(ours))
         problem = graph.silence(topic, [] if config.topic else [messages.TYPES[ours]])
     if not problem and told.rate < SLOWEST * wanted:
         problem = f"{name}: {told.rate:.1f} poses a second, not {wanted:g}: set its publisher's rate"
@@ -223,12 +230,13 @@ def _place(robot: RobotConfig, pose: Pose) -> Iterator[Check]:
 
 def _joints(robot: RobotConfig, graph: Graph) -> Check:
     topics, told = robot.topics, graph.told.get(robot.joint_states, Stream())
-    of_arm = topics.joints or ("" if topics.width.topic else messages.JOINT_STATES)
+    of_arm = topics.joints or ("" if topics.width.topic else relative(messages.JOINT_STATES))
+    of_arm, of_width = (name and graph.full(name) for name in (of_arm, topics.width.topic))
     kinds, shared = [messages.TYPES[messages.JOINT_STATES]], topics.adapts_joints
     problem = graph.silence(of_arm, kinds, shared) if of_arm else ""
-    if not problem and topics.width.topic:
-        problem = graph.silence(topics.width.topic)
-    sources, width = " and ".join(filter(None, [of_arm, topics.width.topic])), ""
+    if not problem and of_width:
+        problem = graph.silence(of_width)
+    sources, width = " and ".join(filter(None, [of_arm, of_width])), ""
     if not problem and told.last is None:
         problem = graph.unused.get(robot.joint_states, "") or f"{sources} say nothing of use"
     if not problem and told.rate < JOINTS_RATE:
@@ -244,11 +252,12 @@ def _joints(robot: RobotConfig, graph: Graph) -> Check:
         except DiwaError as error:
             problem = str(error)
     name = "gripper width" if robot.action.gripper else "joints"
-    return _check(name, problem, f"{sources}: {width}{told.rate:.1f} Hz, {graph.offer(topics.width.topic or of_arm)}")
+    return _check(name, problem, f"{sources}: {width}{told.rate:.1f} Hz, {graph.offer(of_width or of_arm)}")
 
 
 def _target(robot: RobotConfig, graph: Graph) -> Check:
-    topic, kind = robot.topics.target.topic or messages.TARGET_POSE, messages.TYPES[messages.TARGET_POSE]
+    topic = graph.full(robot.topics.target.topic or relative(messages.TARGET_POSE))
+    kind = messages.TYPES[messages.TARGET_POSE]
     movers = sorted({end.node for end in graph.publishers.get(topic, [])})
     rivals = [node for node in movers if node.rpartition("/")[2] not in MOVERS] or (movers[1:] and movers)
     hearers = [end for end in graph.subscribers.get(topic, []) if end.name not in LISTENERS]
@@ -271,7 +280,7 @@ def _command(robot: RobotConfig, graph: Graph) -> Check:
     config = robot.topics.command
     if config.is_action:
         return _action(robot, graph)
-    topic = config.topic or messages.GRIPPER_COMMAND
+    topic = graph.full(config.topic or relative(messages.GRIPPER_COMMAND))
     hearers = [end for end in graph.subscribers.get(topic, []) if end.name not in LISTENERS]
     wrong = next((end for end in hearers if end.type != config.type), None)
     problem = "" if hearers else f"nobody subscribes to {topic}: start the gripper's driver"
@@ -285,7 +294,7 @@ def _command(robot: RobotConfig, graph: Graph) -> Check:
 def _action(robot: RobotConfig, graph: Graph) -> Check:
     """The servers of the gripper's actions."""
     config, send = robot.topics.command, "/_action/send_goal"
-    space = config.topic or "/franka_gripper"
+    space = graph.full(config.topic or FRANKA_NAMESPACE)
     needed = [f"{space}/grasp", f"{space}/move"] if config.is_franka else [space]
     missing = [action for action in needed if action + send not in graph.services]
     there = sorted(name.removesuffix(send) for name in graph.services if name.endswith(send))

@@ -91,7 +91,9 @@ class JointTopics:
         self.ours, self._config = robot.joint_states, robot.topics.width
         """Our topic."""
         self._has_gripper = robot.action.gripper
-        self._joints_topic = robot.topics.joints or ("" if self._config.topic else messages.JOINT_STATES)
+        self._joints_topic = robot.topics.joints or (
+            "" if self._config.topic else messages.relative(messages.JOINT_STATES)
+        )
         self._width_topic = (self._config.topic or self._joints_topic) if self._has_gripper else ""
         self._arm: tuple[dict[str, tuple[float, float]], float] | None = None  # positions and velocities, seconds
         self._width: tuple[float, float] | None = None  # metres, seconds

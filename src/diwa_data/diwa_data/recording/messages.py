@@ -47,6 +47,11 @@ TYPES = {
 }
 
 
+def relative(topic: str) -> str:
+    """The name of one of our topics on the graph, where a namespace may stand before it; bags hold it without one."""
+    return topic.removeprefix("/")
+
+
 def image_topic(camera: str) -> str:
     """Topic of a camera's recorded images."""
     return f"/diwa/{camera}/image"

@@ -17,7 +17,14 @@ from diwa_data.recording.messages import decode_value, header_stamp, require_fra
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros import clock
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
-from diwa_data.ros.topics import MatchedSubscriptions, node_name, other_publishers, publisher, similar_topics
+from diwa_data.ros.topics import (
+    MatchedSubscriptions,
+    node_name,
+    on_graph,
+    other_publishers,
+    publisher,
+    similar_topics,
+)
 
 SILENT = 1.0
 """Seconds without a message after which the operator is told."""
@@ -40,20 +47,22 @@ class AdapterNode(Node):
         if not robot.topics.adapts:
             raise DiwaError("robot.topics names no topic of the arm's own: there is nothing to adapt")
         self._base, self._gap = robot.base_frame, 1.0 / robot.topics.rate
+        self._ours = on_graph(self, messages.TARGET_POSE)
         self._arm, self._target = ArmTopics(robot), ArmTarget(robot.topics.target, robot.base_frame)
-        topics = list(dict.fromkeys([*self._arm.topics, *self._target.topics]))
+        topics = {topic: topic for topic in (*self._arm.topics, *self._target.topics)}
         self._matched = MatchedSubscriptions(self, topics, self._on_message, newest=True)
         self._heard: dict[str, float] = dict.fromkeys(topics, clock.now())
         self._passed: dict[str, float] = {}
         self._problems: dict[str, str] = {}
         self._publish: dict[str, Callable[[memoryview], None]] = {}
         for ours in self._arm.gives:
-            self._publish[ours] = publisher(self, ours, ours=messages.JOINT_STATES * (ours == robot.joint_states))
+            kind = messages.JOINT_STATES if ours == robot.joint_states else ours
+            self._publish[ours] = publisher(self, kind, name=messages.relative(ours))
         self._rivals, self._passed_targets, self._diagnostics = "", 0, Diagnostics(self)
         if self._target.topic:
-            self._tell_arm = publisher(self, self._target.topic, 1, messages.TARGET_POSE)
-            kind = get_message(messages.TYPES[messages.TARGET_POSE])
-            self.create_subscription(kind, messages.TARGET_POSE, self._on_target, 1, raw=True)
+            self._tell_arm = publisher(self, messages.TARGET_POSE, 1, self._target.topic)
+            target = get_message(messages.TYPES[messages.TARGET_POSE]), messages.relative(messages.TARGET_POSE)
+            self.create_subscription(*target, self._on_target, 1, raw=True)
         every(self, 0.5, self._look_around)
         every(self, 1.0, self._report)
 
@@ -85,25 +94,26 @@ class AdapterNode(Node):
     def _on_target(self, data: bytes) -> None:
         problem = self._rivals or self._target.problem()
         try:
-            require_frame(data, self._base, messages.TARGET_POSE)
-            target = decode_value(messages.TARGET_POSE, data, messages.TARGET_POSE)
+            require_frame(data, self._base, self._ours)
+            target = decode_value(messages.TARGET_POSE, data, self._ours)
             if not problem:
                 self._tell_arm(self._target.told(target, header_stamp(data)))
                 self._passed_targets += 1
         except DiwaError as error:
             problem = str(error)
-        self._tell(messages.TARGET_POSE, f"targets are not passed on: {problem}" if problem else "")
+        self._tell(self._ours, f"targets are not passed on: {problem}" if problem else "")
 
     def _look_around(self) -> None:
         """Subscribe to what is there by now, and look for others who move the arm."""
         self._matched.update()
         if not self._target.topic:
             return
-        names = sorted({node_name(offer) for offer in self.get_publishers_info_by_topic(messages.TARGET_POSE)})
+        names = sorted({node_name(offer) for offer in self.get_publishers_info_by_topic(self._ours)})
         others = other_publishers(self, self._target.topic)
-        self._rivals = f"{others} publishes {self._target.topic} too: stop it" if others else ""
+        theirs = self.resolve_topic_name(self._target.topic)
+        self._rivals = f"{others} publishes {theirs} too: stop it" if others else ""
         if len(names) > 1:
-            self._rivals = f"{', '.join(names)} publish {messages.TARGET_POSE}: stop all but one"
+            self._rivals = f"{', '.join(names)} publish {self._ours}: stop all but one"
 
     def _report(self) -> None:
         now = clock.now()

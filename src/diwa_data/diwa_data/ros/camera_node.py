@@ -44,7 +44,7 @@ class CameraNode(Node):
         settings = cameras[self._name]
         if not settings.driver:
             raise DiwaError(f"robot.{self._name}.driver is empty: name the topic of the camera driver's images")
-        self._camera, self._driver = settings.spec(self._name), settings.driver
+        self._camera, self._driver = settings.spec(self._name), self.resolve_topic_name(settings.driver)
         self._type = IMAGE_TYPES[settings.compressed]
         self._image = publisher(self, messages.image_topic(self._name))
         self._info = publisher(self, messages.camera_info_topic(self._name), LATCHED)

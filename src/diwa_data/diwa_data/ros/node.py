@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import re
 import signal
 import sys
 import threading
@@ -24,6 +25,14 @@ from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 
 _LOOK_UP_EVERY = 0.2  # seconds: how soon a silent node notices a signal
+
+
+def full_namespace(name: str, above: str = "") -> str:
+    """The namespace `name` below `above`, with a leading slash; empty = none. Raises `DiwaError` if it is no name."""
+    joined = "/".join(part.strip("/") for part in ("" if name.startswith("/") else above, name))
+    if not re.fullmatch(r"(/[A-Za-z_][A-Za-z0-9_]*)*", full := f"/{joined.strip('/')}".rstrip("/")):
+        raise DiwaError(f"namespace:={name} is no name: take letters, digits and _, a letter first, such as left")
+    return full
 
 
 def every(node: Any, seconds: float, callback: Callable[[], None]) -> None:
@@ -211,7 +220,7 @@ def _leaves(prefix: str, tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 class Diagnostics:
-    """Statuses of a node on `/diagnostics`, once a second."""
+    """Statuses of a node on `/diagnostics`, once a second: one topic for all namespaces, as ROS's own tools expect."""
 
     def __init__(self, node: Node):
         self._node = node
@@ -222,7 +231,7 @@ class Diagnostics:
         """One status: an error that says `problem`, or ok without one; `values` are shown as text."""
         status = DiagnosticStatus(message=problem or "ok", hardware_id="diwa")
         status.level = DiagnosticStatus.ERROR if problem else DiagnosticStatus.OK
-        status.name = f"{self._node.get_name()}: {name}"
+        status.name = f"{self._node.get_fully_qualified_name().removeprefix('/')}: {name}"
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         self._statuses.append(status)
 

@@ -68,9 +68,10 @@ class Health:
         for topic in sorted(silent - self._silent):
             log.error(self._matched.describe(topic))
         for topic in sorted(self._silent - silent):
-            log.info(f"{topic} is received (again)")
+            log.info(f"{self._matched.name(topic)} is received (again)")
         for topic in sorted(rivals.keys() - self._rivals.keys()):
-            log.error(f"{topic} is published by {rivals[topic]}: what is recorded is mixed; stop all but one")
+            mixed = f"{self._matched.name(topic)} is published by {rivals[topic]}"
+            log.error(f"{mixed}: what is recorded is mixed; stop all but one")
         self._silent, self._rivals = silent, rivals
 
     def _diagnose(self, status: Status, session: Session) -> None:
@@ -118,6 +119,7 @@ class RecorderNode(Node):
             skill_name(config.skill)
         source, required = "demonstration" if config.skill else "play", tuple(needed_topics(spec))
         labels = {"source": source, "skill": config.skill, "operator": config.operator}
+        labels |= {"namespace": namespace} if (namespace := self.get_namespace().strip("/")) else {}
         settings = (required, config.storage, config.min_free_mb, config.robot.base_frame)
         self._session = Session(spec, folder, labels, *settings, Rosbag2Backend)
         if self._session.unfinished:
@@ -125,8 +127,8 @@ class RecorderNode(Node):
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
         topics = [*required, *infos, messages.CONTROLLER_POSE, messages.CONTROLLER_JOY]
         topics += [messages.JOINT_STATES] if messages.JOINT_STATES not in topics else []  # of a robot without a gripper
-        elsewhere = {messages.JOINT_STATES: config.robot.joint_states}
-        self._matched = MatchedSubscriptions(self, topics, self._on_message, elsewhere)
+        names = {topic: config.robot.name_on_graph(topic) for topic in topics}
+        self._matched = MatchedSubscriptions(self, names, self._on_message)
         self._recording = publisher(self, messages.RECORDING, LATCHED)
         self._recording(messages.encode_string(""))
         self._health, self._reports = Health(self, self._matched), 0

@@ -23,6 +23,7 @@ from diwa_data.ros.topics import (
     SENSOR,
     ControllerPublisher,
     TopicController,
+    on_graph,
     other_publishers,
     publisher,
     subscribe,
@@ -65,6 +66,9 @@ class Arm:
         self._believed = BelievedPose(limits, robot.plausible)
         self._others: str | None = None  # unknown until it was looked
         self._problem, self._begun = "no measured pose yet", time.monotonic()
+        self._measured, self._commanded = (
+            on_graph(node, name) for name in (messages.CURRENT_POSE, messages.TARGET_POSE)
+        )
         subscribe(node, messages.CURRENT_POSE, self._on_pose, SENSOR, robot.base_frame)
         every(node, 0.5, self._look_around)
 
@@ -77,7 +81,7 @@ class Arm:
     def problem(self) -> str:
         """Reason why no target may be published now; empty if it may."""
         if not self._problem and clock.now() - self._believed.received > self._max_age:
-            self.lose(f"no {messages.CURRENT_POSE} for {self._max_age} s")
+            self.lose(f"no {self._measured} for {self._max_age} s")
         return self._problem
 
     def lose(self, problem: str) -> None:
@@ -100,12 +104,12 @@ class Arm:
         """An arm's controller may ignore two publishers both, or obey both."""
         if self._believed.received == -math.inf and time.monotonic() - self._begun > PATIENCE:
             self._begun = float("inf")
-            published = self._node.count_publishers(messages.CURRENT_POSE)
+            published = self._node.count_publishers(self._measured)
             why = "its publisher is silent" if published else "nobody publishes it"
-            self.lose(f"nothing on {messages.CURRENT_POSE}: {why}")
-        self._others = other_publishers(self._node, messages.TARGET_POSE)
+            self.lose(f"nothing on {self._measured}: {why}")
+        self._others = other_publishers(self._node, self._commanded)
         if self._others and not self._problem.endswith("stop it"):
-            self.lose(f"{self._others} publishes {messages.TARGET_POSE} too: stop it")
+            self.lose(f"{self._others} publishes {self._commanded} too: stop it")
 
 
 class TeleopNode(Node):

@@ -37,27 +37,35 @@ OnMessage = Callable[[str, str, float, bytes], None]
 """Called with topic, type, seconds received and serialised bytes."""
 
 
-def publisher(node: Node, topic: str, qos: QoSProfile | int = 10, ours: str = "") -> Callable[[memoryview], None]:
-    """A function that publishes serialised messages on `topic`, or on one of others with the type of `ours`."""
+def publisher(node: Node, topic: str, qos: QoSProfile | int = 10, name: str = "") -> Callable[[memoryview], None]:
+    """A function that publishes serialised messages of `topic`, one of ours; `name`: another name on the graph."""
     events = PublisherEventCallbacks(use_default_callbacks=False)
-    made = node.create_publisher(get_message(message_type(ours or topic)), topic, qos, event_callbacks=events)
+    name = name or messages.relative(topic)
+    made = node.create_publisher(get_message(message_type(topic)), name, qos, event_callbacks=events)
     return lambda data: made.publish(bytes(data))
+
+
+def on_graph(node: Node, topic: str) -> str:
+    """The full name of one of our topics on the graph, in the namespace of `node`."""
+    return str(node.resolve_topic_name(messages.relative(topic)))
 
 
 def subscribe(
     node: Node, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int = 10, frame: str | None = None
 ) -> None:
-    """Call `callback` with every value on `topic`, as `decode_value` gives it.
+    """Call `callback` with every value of `topic`, one of ours, as `decode_value` gives it.
 
     What cannot be a value (a NaN pose, a damaged image) or is not in the coordinate frame `frame` is left out, with a
     warning now and then.
     """
 
+    name = on_graph(node, topic)
+
     def on_message(data: bytes) -> None:
         try:
             if frame is not None:
-                require_frame(data, frame, topic)
-            value = decode_value(topic, data, topic)
+                require_frame(data, frame, name)
+            value = decode_value(topic, data, name)
         except DiwaError as error:
             node.get_logger().warn(str(error), throttle_duration_sec=_WARN_EVERY)
             return
@@ -65,7 +73,7 @@ def subscribe(
 
     events = SubscriptionEventCallbacks(use_default_callbacks=False)  # they would cost more than the messages do
     message_class = get_message(message_type(topic))
-    node.create_subscription(message_class, topic, on_message, qos, event_callbacks=events, raw=True)
+    node.create_subscription(message_class, messages.relative(topic), on_message, qos, event_callbacks=events, raw=True)
 
 
 def message_type(topic: str) -> str:
@@ -94,9 +102,8 @@ class ControllerPublisher:
 class TopicController:
     """The controller that another node publishes, such as the scripted operator. Its events are not read."""
 
-    instructions = "another node's, on /diwa/controller/*"
-
     def __init__(self, node: Node):
+        self.instructions = f"another node's, on {on_graph(node, messages.CONTROLLER_POSE)}"
         self._last = ControllerState(Pose(np.zeros(3), Rotation.identity()), False, 0.0, valid=False)
         self._pose, self._received = self._last.pose, -float("inf")
         subscribe(node, messages.CONTROLLER_POSE, self._on_pose)
@@ -129,17 +136,15 @@ class MatchedSubscriptions:
     def __init__(
         self,
         node: Node,
-        topics: Sequence[str],
+        topics: Mapping[str, str],
         on_message: OnMessage,
-        elsewhere: Mapping[str, str] | None = None,
         newest: bool = False,
     ):
-        """`elsewhere`: topics that have another name on the graph, and that name.
+        """`topics`: the name by which `on_message` is told of each, and its name on the graph.
 
         `newest`: old messages are not waited for, but those of latched topics.
         """
-        self._node, self._topics, self._on_message = node, list(topics), on_message
-        self._elsewhere, self._newest = elsewhere or {}, newest
+        self._node, self._topics, self._on_message, self._newest = node, dict(topics), on_message, newest
         self._subscriptions: dict[str, tuple[Any, QoSProfile]] = {}
         self.lost: dict[str, int] = dict.fromkeys(topics, 0)
         """Images that the middleware says it lost, by topic."""
@@ -178,7 +183,7 @@ class MatchedSubscriptions:
             f"{node_name(offer)} ({offer.topic_type}) offers {qos_words(offer.qos_profile)}"
             for offer in self._offers(topic)
         )
-        name = self._elsewhere.get(topic, topic)
+        name = self.name(topic)
         if not who:
             return f"nothing on {name}: nobody publishes it"
         if topic in self.unknown:
@@ -187,8 +192,12 @@ class MatchedSubscriptions:
         requested = qos_words(self._subscriptions[topic][1]) if topic in self._subscriptions else "nothing yet"
         return f"nothing on {name}, though {who}; requested {requested}"
 
+    def name(self, topic: str) -> str:
+        """The full name of `topic` on the graph."""
+        return str(self._node.resolve_topic_name(self._topics[topic]))
+
     def _offers(self, topic: str) -> list[Any]:
-        return self._node.get_publishers_info_by_topic(self._elsewhere.get(topic, topic))
+        return self._node.get_publishers_info_by_topic(self.name(topic))
 
     def _subscribe(self, topic: str, message_type: str, qos: QoSProfile) -> Any:
         def on_lost(event: Any) -> None:
@@ -198,10 +207,8 @@ class MatchedSubscriptions:
         watched = on_lost if message_type == messages.IMAGE_TYPE else None
         events = SubscriptionEventCallbacks(message_lost=watched, use_default_callbacks=False)
         callback = with_received(lambda received, data: self._on_message(topic, message_type, received, data))
-        name = self._elsewhere.get(topic, topic)
-        return self._node.create_subscription(
-            get_message(message_type), name, callback, qos, event_callbacks=events, raw=True
-        )
+        name, kind = self._topics[topic], get_message(message_type)
+        return self._node.create_subscription(kind, name, callback, qos, event_callbacks=events, raw=True)
 
 
 def node_name(offer: Any) -> str:
@@ -211,6 +218,7 @@ def node_name(offer: Any) -> str:
 
 def similar_topics(node: Node, topic: str) -> str:
     """The end of a sentence about a topic that nobody publishes: what may be meant; empty if it is published."""
+    topic = node.resolve_topic_name(topic)
     if node.count_publishers(topic):
         return ""
     names = [name for name, _ in node.get_topic_names_and_types() if other_publishers(node, name)]
@@ -219,8 +227,8 @@ def similar_topics(node: Node, topic: str) -> str:
 
 
 def other_publishers(node: Node, topic: str) -> str:
-    """The nodes besides `node` that publish `topic`, by name; another of the same name counts."""
-    names = sorted(map(node_name, node.get_publishers_info_by_topic(topic)))
+    """The nodes besides `node` that publish a topic of the graph, by name; another of the same name counts."""
+    names = sorted(map(node_name, node.get_publishers_info_by_topic(node.resolve_topic_name(topic))))
     if (own := node.get_fully_qualified_name()) in names:
         names.remove(own)
     return ", ".join(names)

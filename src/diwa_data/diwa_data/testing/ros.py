@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -128,19 +128,20 @@ class Program:
 class NodeProcess(Program):
     """A node in its own process."""
 
-    def __init__(self, module: str, domain: int, *parameters: str):
-        """Run `python -m module` with ROS parameters `name:=value` in a domain."""
+    def __init__(self, module: str, domain: int, *parameters: str, remaps: Iterable[str] = ()):
+        """Run `python -m module` with ROS parameters `name:=value` and remaps `name:=name` in a domain."""
         words = [word for parameter in parameters for word in ("-p", parameter)]
+        words += [word for remap in remaps for word in ("-r", remap)]
         super().__init__(domain, sys.executable, "-m", module, "--ros-args", *words)
 
 
 class Topics:
     """Publishes and subscribes to topics from a thread of this process."""
 
-    def __init__(self, domain: int):
+    def __init__(self, domain: int, namespace: str = ""):
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
-        self.node = Node("test", context=self._context)
+        self.node = Node("test", namespace=namespace, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._publishers: dict[str, Callable[[memoryview], None]] = {}

@@ -164,13 +164,13 @@ def test_a_knuckle_becomes_a_width_beside_the_arms_joints() -> None:
 
 def test_two_broadcasters_on_one_topic_and_fingers_of_another_unit() -> None:
     robot = arm(width={"joints": ["finger_joint"], "scale": -0.10625, "offset": 0.085})
-    assert robot.topics == ["/joint_states"]
-    assert len([*robot.take("/joint_states", joints(1.0, finger_joint=0.8), NOW, NOW)]) == 1  # nothing of an arm yet
-    (told,) = robot.take("/joint_states", joints(1.0, elbow=0.2), NOW, NOW)
+    assert robot.topics == ["joint_states"]
+    assert len([*robot.take("joint_states", joints(1.0, finger_joint=0.8), NOW, NOW)]) == 1  # nothing of an arm yet
+    (told,) = robot.take("joint_states", joints(1.0, elbow=0.2), NOW, NOW)
     seen = decode_value(messages.JOINT_STATES, bytes(told.data), "here")
     assert (seen.name, gripper_width(seen, "here")) == (["elbow", FINGER], pytest.approx(0.0, abs=1e-9))
-    assert [*robot.take("/joint_states", joints(1.0, finger_joint=0.0), NOW, NOW)] == []
-    (told,) = robot.take("/joint_states", joints(1.0, elbow=0.2, finger_joint=0.0), NOW, NOW)
+    assert [*robot.take("joint_states", joints(1.0, finger_joint=0.0), NOW, NOW)] == []
+    (told,) = robot.take("joint_states", joints(1.0, elbow=0.2, finger_joint=0.0), NOW, NOW)
     assert gripper_width(decode_value(messages.JOINT_STATES, bytes(told.data), "here"), "here") == pytest.approx(0.085)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ def start(domain: int) -> Iterator[Callable]:
 
     started: list[NodeProcess] = []
 
-    def begin(name: str, *parameters: str) -> NodeProcess:
-        started.append(NodeProcess(f"diwa_data.ros.{name}_node", domain, *PARAMETERS, *parameters))
+    def begin(name: str, *parameters: str, remaps: Iterable[str] = ()) -> NodeProcess:
+        started.append(NodeProcess(f"diwa_data.ros.{name}_node", domain, *PARAMETERS, *parameters, remaps=remaps))
         return started[-1]
 
     yield begin

@@ -41,20 +41,20 @@ def test_a_launch_ends_with_the_status_of_what_it_waits_for(launching, context):
 
 def test_a_node_that_crashes_comes_back_and_one_that_refuses_ends_the_launch(launching, monkeypatch):
     monkeypatch.setattr(launching, "_node", lambda *arguments, on_exit: on_exit)
-    ended = launching.kept_node("diwa_data", "recorder", "robot.yaml", folder="bags")
+    ended = launching.kept_node("diwa_data", "recorder", launching.Setup("robot.yaml"), folder="bags")
     assert kinds(ended(status(-9), RUNNING)) == ["LogInfo", "TimerAction"]
     assert kinds(ended(status(0), RUNNING)) == ["Shutdown"]
     with pytest.raises(DiwaError, match="recorder cannot run: it says why above"):
         ended(status(2), RUNNING)
     assert ended(status(-2), ENDED) == []
     with pytest.raises(DiwaError, match="run_skill failed"):
-        launching.final_node("diwa_deploy", "run_skill", "robot.yaml")(status(1), ENDED)
+        launching.final_node("diwa_deploy", "run_skill", launching.Setup("robot.yaml"))(status(1), ENDED)
 
 
 def test_what_belongs_to_a_real_robot_is_started_as_far_as_it_is_installed(launching, monkeypatch):
     given = {"robot": "franka", "cameras": "true", "gripper": "true"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    robot = launching.robot_parameters("franka")
+    robot = launching.Setup(launching.robot_parameters("franka"))
     assert kinds(launching.robot_actions(given, robot)) == ["LogInfo", "LogInfo", "Node", "Node", "LogInfo"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(launching, "get_package_share_directory", lambda package: "/here")
@@ -64,28 +64,67 @@ def test_what_belongs_to_a_real_robot_is_started_as_far_as_it_is_installed(launc
     assert kinds(launching.robot_actions(simulated, robot)) == ["Node"]
 
 
-def robot_of(tmp_path, cameras: str) -> str:
-    path = tmp_path / "lab.yaml"
-    path.write_text("/**: {ros__parameters: {robot: {" + cameras + "}}}")
-    return str(path)
+@pytest.fixture
+def setup_of(launching, tmp_path):
+    """`setup_of("name: panda", namespace="/left")`: a robot's file, as the nodes of a launch are given it."""
+
+    def make(robot: str, **settings):
+        path = tmp_path / "lab.yaml"
+        path.write_text("/**: {ros__parameters: {robot: {" + robot + "}}}")
+        return launching.Setup(str(path), **settings)
+
+    return make
 
 
-def test_each_camera_has_its_own_driver_where_the_file_names_one(launching, monkeypatch, tmp_path):
+def test_each_camera_has_its_own_driver_where_the_file_names_one(launching, monkeypatch, setup_of):
     monkeypatch.setattr(launching, "get_package_share_directory", lambda package: "/here")
-    monkeypatch.setattr(launching, "_node", lambda *arguments, **options: (*arguments, options))
+    monkeypatch.setattr(launching, "_plain_node", lambda *arguments, **options: arguments)
     left = "left: {start: realsense, driver: /cams/left/color/image_raw, serial: '1'}"
-    wrist = "wrist: {start: realsense, driver: /cams/wrist/color/image_raw, serial: '2'}"
-    robot = robot_of(tmp_path, f"cameras: [own, left, wrist], own: {{driver: /own}}, {left}, {wrist}")
-    drivers, croppers = launching.cameras(robot)[:2], launching.cameras(robot)[2:]
-    opened = [(name, options["namespace"], settings[0]["serial_no"]) for _, name, settings, _, options in drivers]
-    assert opened == [("left", "/cams", "1"), ("wrist", "/cams", "2")]
-    assert [name for _, name, *_ in croppers] == ["own_camera", "left_camera", "wrist_camera"]
+    wrist = "wrist: {start: realsense, driver: cams/wrist/color/image_raw, serial: '2'}"
+    setup = setup_of(f"cameras: [own, left, wrist], own: {{driver: /own}}, {left}, {wrist}", namespace="/b")
+    drivers, croppers = launching.cameras(setup)[:2], launching.cameras(setup)[2:]
+    opened = [(name, space, settings[0]["serial_no"]) for _, name, settings, _, space in drivers]
+    assert opened == [("left", "/cams", "1"), ("wrist", "/b/cams", "2")], "relative names are in the namespace"
+    assert [(name, space) for _, name, _, _, space in croppers] == [
+        (f"{name}_camera", "/b") for name in ("own", "left", "wrist")
+    ]
     with pytest.raises(DiwaError, match="several cameras start: realsense; give each the serial number"):
-        launching.cameras(robot_of(tmp_path, f"cameras: [left, wrist], {left}, {wrist.replace('2', '1')}"))
+        launching.cameras(setup_of(f"cameras: [left, wrist], {left}, {wrist.replace('2', '1')}"))
     with pytest.raises(DiwaError, match=r"robot.a.driver is '/x/raw', but its driver publishes /<name>/rgb/image_raw"):
-        launching.cameras(robot_of(tmp_path, "cameras: [a], a: {start: kinect, driver: /x/raw}"))
+        launching.cameras(setup_of("cameras: [a], a: {start: kinect, driver: /x/raw}"))
     two_keys = "static: {driver: /kinect/rgb/image_raw}, gripper: {driver: /realsense/wrist/color/image_raw}"
-    assert len(launching.cameras(robot_of(tmp_path, two_keys))) == 4, "a file without start is launched as before"
+    assert len(launching.cameras(setup_of(two_keys))) == 4, "a file without start is launched as before"
+
+
+def test_a_namespace_is_one_whoever_gives_it(launching):
+    for name, above, full in (
+        ("", "", ""),
+        ("left", "", "/left"),
+        ("/left/", "", "/left"),
+        ("arm_1", "lab/cell", "/lab/cell/arm_1"),
+        ("", "/cell", "/cell"),
+        ("/left", "/cell", "/left"),
+    ):
+        assert launching.full_namespace(name, above) == full
+    for name in ("2nd", "left arm", "left//arm", "links-ä", "~"):
+        with pytest.raises(DiwaError, match=f"namespace:={name} is no name"):
+            launching.full_namespace(name)
+
+
+def test_a_section_that_a_node_in_a_namespace_would_not_read_is_refused(launching, tmp_path):
+    def setup(section: str, namespace: str):
+        path = tmp_path / "lab.yaml"
+        path.write_text(f"/**: {{ros__parameters: {{robot: {{name: x}}}}}}\n{section}: {{ros__parameters: {{a: 1}}}}\n")
+        return launching.Setup.of({"robot_file": str(path), "namespace": namespace, "shared_events": "true"})
+
+    for section in ("/policy", "policy"):
+        with pytest.raises(
+            DiwaError, match=f"/left/policy does not read the section {section}: name it /\\*\\*/policy"
+        ):
+            setup(section, "/left")
+        assert setup(section, "").shared_events
+    for section in ("/left/policy", "/right/policy", "/**/policy"):
+        assert setup(section, "/left").namespace == "/left"
 
 
 def test_arguments_are_checked(launching):

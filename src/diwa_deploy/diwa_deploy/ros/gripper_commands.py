@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_action, get_message
 
 from diwa_data.errors import DiwaError
-from diwa_data.robot_config import CommandTopic
+from diwa_data.robot_config import FRANKA_NAMESPACE, CommandTopic
 from diwa_data.ros.topics import LATCHED
 from diwa_deploy.gripper import CLOSE_BELOW, OPEN_ABOVE, GripperConfig, GripperWorker
 
@@ -21,7 +21,7 @@ from diwa_deploy.gripper import CLOSE_BELOW, OPEN_ABOVE, GripperConfig, GripperW
 class FrankaConfig:
     """A Franka's gripper."""
 
-    namespace: str = "/franka_gripper"
+    namespace: str = FRANKA_NAMESPACE
     """Where the actions `grasp` and `move` are."""
     open_width: float = 0.08
     """Metres between the fingers when open."""
@@ -90,7 +90,7 @@ class FrankaGripper(ServedGripper):
 
     def __init__(self, node: Node, config: FrankaConfig, patience: GripperConfig):
         super().__init__(node, patience)
-        self._config = config
+        self._config, self._where = config, node.resolve_topic_name(config.namespace)
         self._types = {name: action_type(f"franka_msgs/action/{name}") for name in ("Grasp", "Move")}
         self._clients = {
             name: ActionClient(node, kind, f"{config.namespace}/{name.lower()}") for name, kind in self._types.items()
@@ -108,7 +108,7 @@ class FrankaGripper(ServedGripper):
     def problem(self) -> str:
         """A server is missing."""
         ready = all(client.server_is_ready() for client in self._clients.values())
-        return "" if ready else f"no gripper at {self._config.namespace}: is it started?"
+        return "" if ready else f"no gripper at {self._where}: is it started?"
 
     def _goal(self, name: str, **fields: float) -> ActionGoal:
         return ActionGoal(self._clients[name], self._types[name].Goal(**fields))
@@ -120,6 +120,7 @@ class ActionGripper(ServedGripper):
     def __init__(self, node: Node, config: CommandTopic, patience: GripperConfig):
         super().__init__(node, patience)
         self._config, self._type = config, action_type(config.type)
+        self._where = node.resolve_topic_name(config.topic)
         self._client = ActionClient(node, self._type, config.topic)
 
     def send(self, wish: bool) -> ActionGoal:
@@ -137,7 +138,7 @@ class ActionGripper(ServedGripper):
 
     def problem(self) -> str:
         """Its server is missing."""
-        return "" if self._client.server_is_ready() else f"no server of the action {self._config.topic}: is it started?"
+        return "" if self._client.server_is_ready() else f"no server of the action {self._where}: is it started?"
 
 
 class TopicGripper:
@@ -165,8 +166,9 @@ class TopicGripper:
 
     def problem(self) -> str:
         """Nobody subscribes to it."""
-        heard = self._node.count_subscribers(self._config.topic)
-        return "" if heard else f"nobody subscribes to {self._config.topic}: is the gripper's driver started?"
+        topic = self._node.resolve_topic_name(self._config.topic)
+        heard = self._node.count_subscribers(topic)
+        return "" if heard else f"nobody subscribes to {topic}: is the gripper's driver started?"
 
 
 def make_gripper(node: Node, config: CommandTopic, franka: FrankaConfig, patience: GripperConfig) -> Gripper:

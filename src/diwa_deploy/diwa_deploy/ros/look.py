@@ -14,8 +14,9 @@ from rosidl_runtime_py.utilities import get_message
 from diwa_data.errors import DiwaError
 from diwa_data.foreign.arm_topics import TF, TF_STATIC, ArmTarget, ArmTopics
 from diwa_data.recording import messages
+from diwa_data.recording.messages import relative
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.node import every
+from diwa_data.ros.node import every, full_namespace
 from diwa_data.ros.topics import MatchedSubscriptions, node_name, qos_words
 from diwa_deploy.checks import End, Graph, Stream
 
@@ -26,18 +27,19 @@ FOUND = 1.0
 class Look(Node):
     """Takes in what the robot's topics say, as the node `adapter` does."""
 
-    def __init__(self, robot: RobotConfig):
-        super().__init__("doctor", enable_rosout=False, start_parameter_services=False)
-        self._robot, self.graph = robot, Graph()
+    def __init__(self, robot: RobotConfig, namespace: str = ""):
+        super().__init__("doctor", namespace=namespace, enable_rosout=False, start_parameter_services=False)
+        self._robot, self.graph = robot, Graph(self.get_namespace().rstrip("/"))
         self._arm, self._target = ArmTopics(robot), ArmTarget(robot.topics.target, robot.base_frame)
-        cameras = [camera.driver or messages.image_topic(name) for name, camera in robot.cameras.items()]
+        cameras = [camera.driver or relative(messages.image_topic(name)) for name, camera in robot.cameras.items()]
         infos = [camera.info for camera in robot.cameras.values() if camera.info]
         plain = [messages.CURRENT_POSE] * (messages.CURRENT_POSE not in self._arm.gives)
         plain += [messages.JOINT_STATES] * (robot.action.gripper and not robot.topics.adapts_joints)
         self._ours, self._arms = {*plain}, {*self._arm.topics, *self._target.topics}
+        names = {topic: relative(topic) for topic in plain}
         self._taken: dict[str, float] = {}
-        topics = [*cameras, *infos, *plain, *self._arm.topics, *self._target.topics]
-        self._matched = MatchedSubscriptions(self, list(dict.fromkeys(topics)), self._on_message)
+        names |= {topic: topic for topic in (*cameras, *infos, *self._arm.topics, *self._target.topics)}
+        self._matched = MatchedSubscriptions(self, names, self._on_message)
         every(self, 0.2, self._matched.update)
 
     def listen(self, seconds: float) -> Graph:
@@ -53,7 +55,7 @@ class Look(Node):
         return self.graph
 
     def _on_message(self, topic: str, message_type: str, received: float, data: bytes) -> None:
-        stream = self.graph.streams.setdefault(topic, Stream())
+        stream = self.graph.streams.setdefault(self._matched.name(topic), Stream())
         stream.add((data, message_type), received)
         if topic in self._ours:
             self.graph.told.setdefault(topic, Stream()).add(data, received)
@@ -90,18 +92,22 @@ class Look(Node):
                 if end.node != self.get_fully_qualified_name()
             ]
         graph.unused, graph.target = self._arm.unused(), self._target.problem()
-        graph.unknown = {topic: self._matched.describe(topic) for topic in self._matched.unknown}
+        graph.unknown = {self._matched.name(topic): self._matched.describe(topic) for topic in self._matched.unknown}
 
     @staticmethod
     def _end(info: object) -> End:
         return End(node_name(info), info.topic_type, qos_words(info.qos_profile))  # type: ignore[attr-defined]
 
 
-def look(robot: RobotConfig, seconds: float) -> Graph:
-    """The graph of this ROS domain, as far as it concerns `robot`."""
+def look(robot: RobotConfig, seconds: float, namespace: str = "") -> Graph:
+    """The graph of this ROS domain, as far as it concerns `robot` in a namespace.
+
+    Raises `DiwaError` if that is no name.
+    """
+    namespace = full_namespace(namespace)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = Look(robot)
+        node = Look(robot, namespace)
         try:
             return node.listen(seconds)
         finally:

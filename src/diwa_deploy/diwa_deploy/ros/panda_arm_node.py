@@ -20,12 +20,12 @@ from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros import clock
 from diwa_data.ros.node import every, read_parameters, run_node
-from diwa_data.ros.topics import LATCHED, node_name, publisher, subscribe
+from diwa_data.ros.topics import LATCHED, node_name, on_graph, publisher, subscribe
 from diwa_deploy.gripper import GripperConfig, GripperWorker
 from diwa_deploy.safety import Verdict, judge_joints
 from diwa_deploy.target import TargetGate
 
-MODE = "/diwa/arm_mode"
+MODE = "diwa/arm_mode"
 """std_msgs/Int8, libfranka's robot mode: 2 moves. Tell it to the node `policy` as `arm.mode`."""
 JOINTS = [*(f"panda_joint{number}" for number in range(1, 8)), "panda_finger_joint1", "panda_finger_joint2"]
 OPEN_WIDTH, SPEED, FORCE = 0.08, 0.1, 20.0
@@ -117,8 +117,9 @@ class PandaArmNode(Node):
 
     def _look_around(self) -> None:
         """Two publishers of targets: none is followed."""
-        names = sorted(map(node_name, self.get_publishers_info_by_topic(messages.TARGET_POSE)))
-        self._rivals = ", ".join(names) if len(names) > 1 else ""
+        topic = on_graph(self, messages.TARGET_POSE)
+        names = sorted(map(node_name, self.get_publishers_info_by_topic(topic)))
+        self._rivals = f"{', '.join(names)} publish {topic}" if len(names) > 1 else ""
 
     def _on_target(self, target: Pose) -> None:
         refusal = self._refusal(target)
@@ -130,7 +131,7 @@ class PandaArmNode(Node):
     def _refusal(self, target: Pose) -> str:
         """Why the arm does not follow `target`; empty if it does."""
         if self._rivals:
-            return f"{self._rivals} publish {messages.TARGET_POSE}: stop all but one"
+            return f"{self._rivals}: stop all but one"
         if self._margin.level == "hold":
             return f"{self._margin.reason}: move the arm by hand, then call ~/recover"
         return self._gate.refusal(target, self._measured(), clock.now())

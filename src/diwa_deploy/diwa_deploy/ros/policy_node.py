@@ -83,7 +83,8 @@ class PolicyNode(LifecycleNode):
 
     def _locked(self) -> str:
         """Why no parameter may change."""
-        return "the node is active: ros2 lifecycle set /policy deactivate, then set it" if self._robot.armed else ""
+        name = self.get_fully_qualified_name()
+        return f"the node is active: ros2 lifecycle set {name} deactivate, then set it" if self._robot.armed else ""
 
     def _arm(self) -> None:
         config = self._read()

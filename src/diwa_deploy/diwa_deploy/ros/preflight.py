@@ -11,6 +11,7 @@ from rclpy.node import Node
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
+from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig, TopicsConfig
 from diwa_data.ros.node import read_parameters
 from diwa_deploy.checks import Check, check_robot
@@ -62,7 +63,7 @@ class Preflight(Node):
 
 def as_ours(robot: RobotConfig) -> RobotConfig:
     """The robot as it is on our topics, behind the croppers of its cameras and the node `adapter`."""
-    joints = robot.joint_states if robot.topics.adapts_joints else ""
+    joints = robot.name_on_graph(messages.JOINT_STATES) if robot.topics.adapts_joints else ""
     cameras = {name: replace(camera, driver="", info="") for name, camera in robot.cameras.items()}
     return replace(robot, cameras=cameras, topics=TopicsConfig(joints=joints, command=robot.topics.command))
 

@@ -25,7 +25,7 @@ from diwa_data.robot import Observation
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros import clock
 from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received
-from diwa_data.ros.topics import LATCHED, SENSOR, message_type, other_publishers, publisher
+from diwa_data.ros.topics import LATCHED, SENSOR, message_type, on_graph, other_publishers, publisher
 from diwa_data.teleop.clutch import GRIPPER_REPEAT
 from diwa_deploy.control import OPEN_WIDTH, Stopped
 from diwa_deploy.live import LiveStreams
@@ -42,7 +42,7 @@ class ModeConfig:
     """Where the arm says its mode: anything but `moving` (reflex, user stop, guiding) freezes target and skill."""
 
     topic: str = ""
-    """For instance /franka_robot_state_broadcaster/robot_state; empty = the arm does not say."""
+    """For instance franka_robot_state_broadcaster/robot_state; empty = the arm does not say."""
     type: str = "franka_msgs/msg/FrankaRobotState"
     """Type of its messages."""
     field: str = "robot_mode"
@@ -116,7 +116,7 @@ class RosRobot:
         self._running, self._commanded = False, 0.0
         self._stop = self._told = ""
         self._interventions: Counter[str] = Counter()
-        self._target = publisher(node, messages.TARGET_POSE, 1)
+        self._target, self._topic = publisher(node, messages.TARGET_POSE, 1), on_graph(node, messages.TARGET_POSE)
         has_gripper = spec.action.gripper
         self._gripper_command = publisher(node, messages.GRIPPER_COMMAND, LATCHED) if has_gripper else None
         for topic in dict.fromkeys((*self._streams.topics, messages.JOINT_STATES)):
@@ -162,8 +162,8 @@ class RosRobot:
         """Why the arm cannot be armed or a skill cannot begin: rivals, or streams that are silent; empty if it can."""
         if self._running:
             return "the last skill is still ending: try again"
-        if rivals := other_publishers(self._node, messages.TARGET_POSE):
-            return f"{rivals} publishes {messages.TARGET_POSE} too: stop it"
+        if rivals := other_publishers(self._node, self._topic):
+            return f"{rivals} publishes {self._topic} too: stop it"
         ages = self._streams.ages(clock.now())
         silent = [topic for topic, age in ages.items() if age > self._config.watchdog.abort]
         if silent:
@@ -252,7 +252,7 @@ class RosRobot:
 
         events = SubscriptionEventCallbacks(use_default_callbacks=False)
         message_class, callback = get_message(message_type(topic)), with_received(on_message)
-        name = self._robot.joint_states if topic == messages.JOINT_STATES else topic
+        name = self._robot.name_on_graph(topic)
         self._node.create_subscription(message_class, name, callback, SENSOR, event_callbacks=events, raw=True)
 
     def _keep(self, topic: str, data: bytes, received: float) -> None:
@@ -300,8 +300,8 @@ class RosRobot:
             while self._armed.is_set():
                 if time.monotonic() - looked > _RIVALS_EVERY:
                     looked = time.monotonic()
-                    if rivals := other_publishers(self._node, messages.TARGET_POSE):
-                        self.stop(f"{rivals} publishes {messages.TARGET_POSE} too")
+                    if rivals := other_publishers(self._node, self._topic):
+                        self.stop(f"{rivals} publishes {self._topic} too")
                 self._step()
                 due = max(due + period, time.monotonic())
                 time.sleep(max(0.0, due - time.monotonic()))

@@ -73,8 +73,8 @@ class RunSkill(Node):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: self._stopped.append(number))
         self._config = read_parameters(self, RunSkillConfig)
-        self._change = self.create_client(ChangeState, "/policy/change_state")
-        self._get_state = self.create_client(GetState, "/policy/get_state")
+        self._change = self.create_client(ChangeState, "policy/change_state")
+        self._get_state = self.create_client(GetState, "policy/get_state")
         self._action = ActionClient(self, ExecuteSkill, "execute_skill")
         self._event = publisher(self, messages.EPISODE_EVENT)
         self._recording = ""

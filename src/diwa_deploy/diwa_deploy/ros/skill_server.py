@@ -79,6 +79,7 @@ class SkillServer:
 
     def __init__(self, node: Node, robot: RosRobot, config: PolicyNodeConfig):
         self._node, self._robot, self._log = node, robot, node.get_logger()
+        self._name = node.get_fully_qualified_name()
         self.config = config
         """Parameters, as they were when the skill was loaded."""
         self.runners: dict[str, SkillRunner] = {}
@@ -119,11 +120,11 @@ class SkillServer:
     def _problem(self) -> str:
         """Why nothing may move the arm now."""
         if not self.runners or not self._robot.armed:
-            return "the node is not active: ros2 lifecycle set /policy configure, then activate"
+            return f"the node is not active: ros2 lifecycle set {self._name} configure, then activate"
         if self.busy:
             return _MOVING
         if reason := self.latched or self._robot.fault:
-            return f"stopped by '{reason}': ros2 service call /policy/rearm std_srvs/srv/Trigger"
+            return f"stopped by '{reason}': ros2 service call {self._name}/rearm std_srvs/srv/Trigger"
         return self._robot.problem()
 
     async def _execute(self, goal: ServerGoalHandle) -> ExecuteSkill.Result:

@@ -129,8 +129,7 @@ class SimRobotNode(Node):
     def _publish(self) -> None:
         for topic, data in self._robot.frame_messages(time.time(), self._config.robot.base_frame):
             if topic not in self._publish_on:
-                name = self._config.robot.joint_states if topic == messages.JOINT_STATES else topic
-                self._publish_on[topic] = publisher(self, name, ours=topic)
+                self._publish_on[topic] = publisher(self, topic, name=self._config.robot.name_on_graph(topic))
             self._publish_on[topic](data)
 
 
