@@ -3,9 +3,11 @@
 from launch import LaunchDescription
 
 from diwa_data.ros.launching import (
+    EXTRA_TOPICS,
     ROBOT,
     Setup,
     argument,
+    extra_topics,
     final_node,
     kept_node,
     launch_description,
@@ -30,6 +32,7 @@ ARGUMENTS = (
     switch("auto", "true", "Configure, activate, run once and end."),
     switch("record", "false", "Record into a bag."),
     argument("bag_dir", "", "Folder of bags; empty = ~/diwa_bags/runs/SKILL."),
+    EXTRA_TOPICS,
 )
 
 
@@ -48,7 +51,8 @@ def _actions(given: dict[str, str]) -> list:
     actions = [kept_node("diwa_deploy", "policy", setup, **chosen), *robot_actions(given, setup)]
     if record:
         folder = given["bag_dir"] or f"~/diwa_bags{setup.namespace}/runs/{skill}"
-        actions.append(kept_node("diwa_data", "recorder", setup, folder=folder, skill=skill, operator="policy"))
+        recording = {"folder": folder, "skill": skill, "operator": "policy"} | extra_topics(given)
+        actions.append(kept_node("diwa_data", "recorder", setup, **recording))
     if given["auto"] == "true":
         goal = {name: numbers[name] for name in ("max_steps", "seed", "rollouts")}
         goal |= {"skill": skill, "policy": given["policy"], "out": given["out"], "record": record}

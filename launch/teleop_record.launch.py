@@ -4,10 +4,12 @@ from launch import LaunchDescription
 
 from diwa_data.errors import DiwaError
 from diwa_data.ros.launching import (
+    EXTRA_TOPICS,
     ROBOT,
     SKILL,
     Setup,
     argument,
+    extra_topics,
     kept_node,
     launch_description,
     number,
@@ -29,6 +31,7 @@ ARGUMENTS = (
     argument("tasks", "", "Simulated tasks that it tries in play beside the paper's eight, with spaces between."),
     switch("keep_failed", "false", "Keep the scripted operator's failed tries, marked."),
     argument("min_free_mb", "1000.0", "Free disk that is kept, MB."),
+    EXTRA_TOPICS,
 )
 
 
@@ -46,6 +49,7 @@ def _actions(given: dict[str, str]) -> list:
         "operator": given["operator"] or given["device"],
         "min_free_mb": number(given, "min_free_mb"),
     }
+    recording |= extra_topics(given)
     actions = [
         kept_node("diwa_data", "teleop", setup, device=given["device"]),
         kept_node("diwa_data", "recorder", setup, **recording),

@@ -28,8 +28,10 @@ _LARGEST_METADATA = 4 << 20  # bytes
 _LARGEST_OTHER_MESSAGE = 1 << 20  # bytes of one that is no image
 
 
-def largest_message(spec: Spec) -> int:
-    """Bytes that a message of an episode recorded under `spec` has at most."""
+def largest_message(spec: Spec, extra: bool = False) -> int:
+    """Bytes that a message of an episode recorded under `spec` has at most; `extra`: it holds topics of others too."""
+    if extra:
+        return LARGEST_CHUNK
     return _LARGEST_OTHER_MESSAGE + max(4 * camera.record_size[0] * camera.record_size[1] for camera in spec.cameras)
 
 
@@ -126,7 +128,9 @@ def _unpack_lz4(data: bytes, size: int) -> bytes:
 storage_mcap.DECOMPRESSORS |= {"zstd": _unpack_zstd, "lz4": _unpack_lz4}  # rosbags' own unpack any number of bytes
 
 
-_HEADERLESS = {messages.GRIPPER_COMMAND, messages.EPISODE_EVENT, messages.SCENE_STATE}
+_WITH_HEADER = {messages.IMAGE_TYPE, messages.CAMERA_INFO_TYPE} | {
+    kind for kind in messages.TYPES.values() if not kind.startswith("std_msgs/")
+}
 
 
 def find_bags(paths: Sequence[Path]) -> list[Path]:
@@ -175,7 +179,7 @@ class Bag:
         if not self.sidecar.complete or not (self.path / METADATA).is_file():
             raise DiwaError(f"{self.path} was not finished: salvage it with 'diwa recover {self.path}'")
         self.sidecar.require_files(self.path)
-        self._largest = largest_message(self.sidecar.spec)
+        self._largest = largest_message(self.sidecar.spec, "extra_topics" in self.sidecar.labels)
         with self._damage_as_error():
             self._reader = open_reader(self.path, self.sidecar.files, self._largest)
             self.topics = {connection.topic: connection.msgcount for connection in self._reader.connections}
@@ -240,7 +244,7 @@ class Bag:
         with self._damage_as_error():
             for connection, timestamp, data in read_messages(self._reader, connections, self._largest):
                 received = timestamp * 1e-9
-                stamp = received if connection.topic in _HEADERLESS else header_stamp(data)
+                stamp = header_stamp(data) if connection.msgtype in _WITH_HEADER else received
                 yield connection.topic, Sample(data, stamp, received)
 
     def value(self, stream: str, sample: Sample) -> Any:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -32,6 +32,7 @@ _LOCK = "lock"  # held by the recorder as long as it lives
 _ZSTD_LEVEL = 1
 _CRC_OFFSET = 1 + 8 + 3 * 8  # of a chunk record: opcode, length; start, end, size
 _BAG_VERSION: Literal[8] = 8  # Humble and Jazzy read it; 9 is Jazzy only
+_NO_HASH = f"RIHS01_{'0' * 64}"  # of a type that is known by its text alone
 _ANY = QosTime(0, 0)  # no deadline, lifespan or lease
 _QUEUE, _DELIVERY = (QosHistory.KEEP_LAST, 10), (QosReliability.RELIABLE, QosDurability.VOLATILE)
 _QOS = Qos(*_QUEUE, *_DELIVERY, _ANY, _ANY, QosLiveliness.AUTOMATIC, _ANY, False)
@@ -53,15 +54,19 @@ class Backend(Protocol):
 class RosbagsBackend:
     """rosbag2 folders without ROS."""
 
-    def __init__(self, bag: Path, storage: Storage):
+    def __init__(self, bag: Path, storage: Storage, definitions: Mapping[str, str] | None = None):
+        """`definitions`: the texts of types that are not ROS's own."""
         self._writer = _open_writer(bag, storage)
+        self._definitions = {} if definitions is None else definitions  # may be filled later
         self._connections: dict[str, Connection] = {}
 
     def write(self, topic: str, message_type: str, nanoseconds: int, data: bytes | memoryview) -> None:
         if topic not in self._connections:
+            text = self._definitions.get(message_type)
             self._connections[topic] = self._writer.add_connection(
-                topic, message_type, typestore=messages.typestore(), offered_qos_profiles=[_QOS]
-            )
+                topic, message_type, typestore=messages.typestore(), msgdef=text, rihs01=_NO_HASH,
+                offered_qos_profiles=[_QOS],
+            )  # fmt: skip
         self._writer.write(self._connections[topic], nanoseconds, data)
 
     def close(self) -> None:

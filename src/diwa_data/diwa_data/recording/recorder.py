@@ -68,6 +68,10 @@ class RecordConfig:
     """Settings of the devices that a person holds."""
 
 
+class Refusal(str):
+    """What the operator is told when nothing was done, and why."""
+
+
 class EpisodeRecorder:
     """Episodes in `folder`, one after another: each is started, marked, and stopped or discarded. A context manager.
 
@@ -121,6 +125,7 @@ class EpisodeRecorder:
     def event(self, name: str, received: float) -> str:
         """Do what an operator asks for: start, stop, success, fail or discard. Returns a line that says what was done.
 
+        It is a `Refusal` if nothing was.
         Between two episodes `discard` sets the last finished one aside, and success or failure is marked at its end.
         Raises `DiwaError` if no episode can start.
         """
@@ -130,11 +135,11 @@ class EpisodeRecorder:
             return self._discard_last() if self._bag is None else f"discarded {self.discard()}"
         if name == "start":
             if self._bag:
-                return f"{self.episode} is being recorded already"
+                return Refusal(f"{self.episode} is being recorded already")
             self.start(received, self.labels)
             return f"recording {self.episode}"
         if self._bag is None:
-            return self._mark_last(name) if name in MARKS else "nothing is being recorded"
+            return self._mark_last(name) if name in MARKS else Refusal("nothing is being recorded")
         seconds, said = self.seconds(received), self.episode
         if name in MARKS:
             self.mark(name, received)
@@ -237,7 +242,7 @@ class EpisodeRecorder:
 
     def _discard_last(self) -> str:
         if not self.finished:
-            return "nothing to discard in this session"
+            return Refusal("nothing to discard in this session")
         last = self.finished.pop()
         aside = last.with_name(f"{DISCARDED}{last.name}-{time.time_ns()}")
         os.replace(last, aside)
@@ -246,11 +251,11 @@ class EpisodeRecorder:
     def _mark_last(self, name: str) -> str:
         """Mark the last finished episode at its end; a success only where nothing is marked, for it is imitated."""
         if not self.finished:
-            return "nothing is being recorded; mark a finished episode with 'diwa annotate'"
+            return Refusal("nothing is being recorded; mark a finished episode with 'diwa annotate'")
         last = self.finished[-1]
         sidecar = Sidecar.read(last)
         if sidecar.outcome == name or (name == "success" and sidecar.outcome != "none"):
-            return f"{last.name} is marked {sidecar.outcome} already; correct it with 'diwa annotate {last}'"
+            return Refusal(f"{last.name} is marked {sidecar.outcome} already; correct it with 'diwa annotate {last}'")
         sidecar.annotate(name, sidecar.mark("stop"))  # type: ignore[arg-type]
         sidecar.write(last)
         return f"{last.name}: {name} at its end; when it was can be mended with 'diwa annotate {last}'"

@@ -8,6 +8,7 @@ import sqlite3
 import struct
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from rosbags.rosbag2 import ReaderError, storage_mcap
@@ -16,7 +17,7 @@ from diwa_data.errors import DiwaError, damage_as_error
 from diwa_data.files import remove
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, largest_message, unpack
-from diwa_data.recording.bag_writer import HIDDEN, BagWriter, is_running
+from diwa_data.recording.bag_writer import HIDDEN, BagWriter, RosbagsBackend, is_running
 from diwa_data.recording.marks import MARKS, Outcome
 from diwa_data.recording.messages import decode_value
 from diwa_data.recording.sidecar import SIDECAR, Sidecar
@@ -28,6 +29,7 @@ _CHUNK, _DATA_END, _FOOTER = 0x06, 0x0F, 0x02
 _EMPTY_FOOTER = struct.pack("<BQQQI", _FOOTER, 20, 0, 0, 0) + _MAGIC
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a packed message; serialised ones never begin like that
 _DAMAGED = ".damaged-"
+_KNOWN = messages.typestore().fielddefs
 _Message = tuple[str, str, int, bytes]  # topic, type, nanoseconds received, serialised
 
 
@@ -85,9 +87,10 @@ def _recover_episode(episode: Path) -> Path:
         raise DiwaError(f"{aside} is there from an earlier recovery: delete it and run again")
     os.replace(episode, aside)
     try:
-        bag = BagWriter(folder, episode.name, sidecar, "mcap")
+        definitions: dict[str, str] = {}
+        bag = BagWriter(folder, episode.name, sidecar, "mcap", partial(RosbagsBackend, definitions=definitions))
         try:
-            _copy_messages(aside / storage.name, bag, str(storage))
+            _copy_messages(aside / storage.name, bag, str(storage), definitions)
         except BaseException:
             bag.discard()
             raise
@@ -102,10 +105,13 @@ def _recover_episode(episode: Path) -> Path:
     return recovered
 
 
-def _copy_messages(storage: Path, bag: BagWriter, where: str) -> None:
-    """Copy the whole messages of `storage` into `bag`; `where` names it in errors."""
-    largest = largest_message(bag.sidecar.spec)
-    read = _mcap(storage) if storage.suffix == ".mcap" else _sqlite3(storage, largest)
+def _copy_messages(storage: Path, bag: BagWriter, where: str, definitions: dict[str, str]) -> None:
+    """Copy the whole messages of `storage` into `bag`, and what it says of their types into `definitions`.
+
+    `where` names it in errors.
+    """
+    largest = largest_message(bag.sidecar.spec, "extra_topics" in bag.sidecar.labels)
+    read = _mcap(storage, definitions) if storage.suffix == ".mcap" else _sqlite3(storage, largest, definitions)
     with damage_as_error(f"{where} cannot be salvaged", "delete the episode"):
         for topic, message_type, timestamp, data in read:
             received = timestamp * 1e-9
@@ -116,7 +122,7 @@ def _copy_messages(storage: Path, bag: BagWriter, where: str) -> None:
         raise DiwaError(f"{where} holds no whole message: delete the episode")
 
 
-def _mcap(storage: Path) -> Iterator[_Message]:
+def _mcap(storage: Path, definitions: dict[str, str]) -> Iterator[_Message]:
     """The messages of all whole records, read without the index."""
     with tempfile.TemporaryDirectory(dir=storage.parent) as folder:
         copy = Path(folder) / "whole.mcap"
@@ -125,14 +131,18 @@ def _mcap(storage: Path) -> Iterator[_Message]:
         reader.open()
         with contextlib.closing(reader):
             for connection, timestamp, data in reader.messages_scan(reader.connections):
+                if connection.msgtype not in _KNOWN:
+                    definitions[connection.msgtype] = connection.msgdef.data
                 yield connection.topic, connection.msgtype, timestamp, data
 
 
-def _sqlite3(storage: Path, largest: int) -> Iterator[_Message]:
+def _sqlite3(storage: Path, largest: int, definitions: dict[str, str]) -> Iterator[_Message]:
     """The messages that rosbag2 committed; `diwa record` commits at the end of an episode only."""
     query = "SELECT name, type, timestamp, data FROM messages JOIN topics ON topics.id = topic_id ORDER BY timestamp"
     with contextlib.closing(sqlite3.connect(f"file:{storage}?mode=ro", uri=True)) as connection:
         for topic, message_type, timestamp, data in connection.execute(query):
+            if message_type not in _KNOWN:
+                definitions[message_type] = ""  # Humble keeps none, and no reader of ours needs one
             whole = _unpacked(data, largest) if data[:4] == _ZSTD_MAGIC else data
             if whole is not None:
                 yield topic, message_type, timestamp, whole

@@ -24,6 +24,7 @@ from diwa_data.spec import Spec, require_same
 
 MAX_SILENCE = 1.5
 """Seconds without a message after which a required topic counts as silent."""
+_MOST_KEPT = 100  # messages of a latched topic
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Session:
         self._recorder = EpisodeRecorder(folder, spec, storage, min_free_mb, backend)
         self._recorder.labels = labels
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
-        self._latched: dict[str, tuple[str, bytes]] = dict.fromkeys([messages.GRIPPER_COMMAND, *infos], ("", b""))
+        self._latched: dict[str, list[tuple[str, bytes]]] = {topic: [] for topic in (messages.GRIPPER_COMMAND, *infos)}
+        self._kept_whole: set[str] = set()
         self._cameras = {messages.image_topic(camera.name): camera for camera in spec.cameras}
         self._bytes, self._recorded, self._last = 0, 0.0, 0.0
         self._seen: dict[str, TopicStatistics] = {}
@@ -124,7 +126,7 @@ class Session:
         self._last_message[topic] = self._last = received
         self._seen.setdefault(topic, TopicStatistics()).add(received)
         if topic in self._latched:
-            self._latched[topic] = (message_type, bytes(data))
+            self._keep(topic, (message_type, bytes(data)))
         if not self._recorder.recording:
             return fault
         self._recorder.write(topic, received, data, message_type)
@@ -134,6 +136,16 @@ class Session:
         except DiwaError as error:
             return f"{error}. {self.event('stop', received)}"
         return fault
+
+    @property
+    def heard(self) -> set[str]:
+        """Topics on which something came."""
+        return {*self._last_message}
+
+    def keep(self, topic: str) -> None:
+        """Have episodes begin with all that different nodes have said on a latched topic, /tf_static above all."""
+        self._latched.setdefault(topic, [])
+        self._kept_whole.add(topic)
 
     def label(self, labels: dict[str, Any]) -> None:
         """Labels that the episodes from the next one on get besides the configured ones, which win."""
@@ -150,8 +162,8 @@ class Session:
             self._require_healthy(received)
         said = self._recorder.event(name, received)
         if self._recorder.recording and not was_recording:
-            for topic, (message_type, data) in self._latched.items():
-                if data:
+            for topic, kept in self._latched.items():
+                for message_type, data in kept:
                     self._recorder.write(topic, received, data, message_type)
         if name == "stop" and was_recording:
             self._recorded += seconds
@@ -179,6 +191,14 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _keep(self, topic: str, message: tuple[str, bytes]) -> None:
+        kept = self._latched[topic]
+        if topic not in self._kept_whole:
+            kept.clear()
+        if message not in kept:
+            kept.append(message)
+            del kept[:-_MOST_KEPT]
 
     def _require_healthy(self, now: float) -> None:
         """Raise `DiwaError` naming the required topics that are silent, slow or wrong."""

@@ -88,6 +88,7 @@ def switch(name: str, default: str, description: str) -> DeclareLaunchArgument:
 
 
 SKILL = argument("skill", PLAY, "Skill that is demonstrated, any name; or play.")
+EXTRA_TOPICS = argument("extra_topics", "", "Further topics that go into the bag, such as '/tf wrench'.")
 NAMESPACE = argument("namespace", "", "Before the names of all nodes, topics, actions and services; empty = none.")
 SHARED_EVENTS = switch("shared_events", "false", f"Take start, stop and marks from {EVENT} of all namespaces.")
 SEED = argument("seed", "0", "Seed of the simulated scene, the scripted operator and the policy.")
@@ -180,6 +181,12 @@ def number(given: Mapping[str, str], name: str) -> float:
     if not 0 <= value < float("inf"):
         raise DiwaError(f"{name}:={given[name]} is no number from 0 up")
     return value
+
+
+def extra_topics(given: Mapping[str, str]) -> dict[str, list[str]]:
+    """The recorder's parameter of the argument EXTRA_TOPICS; ROS has no empty lists."""
+    topics = given["extra_topics"].replace(",", " ").split()
+    return {"extra_topics": topics} if topics else {}
 
 
 def skill_parameter(skill: str) -> str:

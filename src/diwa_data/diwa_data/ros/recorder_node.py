@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import rosbag2_py
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.task import Future
+from std_srvs.srv import Trigger
 
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import needed_topics
 from diwa_data.recording.bag_writer import Storage
+from diwa_data.recording.recorder import EVENTS, Refusal
 from diwa_data.recording.session import Session, Status
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros import clock
@@ -47,13 +53,16 @@ class RecorderConfig:
     """Who teleoperates; goes into the labels."""
     min_free_mb: float = 1000.0
     """Free disk below which nothing is recorded, megabytes."""
+    extra_topics: tuple[str, ...] = ()
+    """Further topics that go into the bag as they come, of any type: nothing waits for them, no dataset has them."""
 
 
 class Health:
     """Watches for topics that fall silent, and for those that several nodes publish."""
 
-    def __init__(self, node: Node, matched: MatchedSubscriptions):
-        self._node, self._matched = node, matched
+    def __init__(self, node: Node, matched: MatchedSubscriptions, extra: Collection[str]):
+        """`extra`: topics that only warn."""
+        self._node, self._matched, self._extra = node, matched, {*extra}
         self._diagnostics = Diagnostics(node)
         self._begun = time.monotonic()
         self._silent: set[str] = set()
@@ -64,9 +73,13 @@ class Health:
         self._diagnose(status, session)
         if time.monotonic() - self._begun < PREFLIGHT:
             return
-        log, silent, rivals = self._node.get_logger(), set(status.silent), self._matched.rivals()
+        log, rivals = self._node.get_logger(), self._matched.rivals(self._extra)
+        silent = {*status.silent, *(self._extra - session.heard)}
         for topic in sorted(silent - self._silent):
-            log.error(self._matched.describe(topic))
+            if topic in self._extra:
+                log.warning(f"{self._matched.describe(topic)}; it is not recorded")
+            else:
+                log.error(self._matched.describe(topic))
         for topic in sorted(self._silent - silent):
             log.info(f"{self._matched.name(topic)} is received (again)")
         for topic in sorted(rivals.keys() - self._rivals.keys()):
@@ -108,8 +121,24 @@ class Rosbag2Backend:
         self.close()
 
 
+def extra_names(extra: Sequence[str], ours: Collection[str]) -> dict[str, str]:
+    """Names in the bag, where no namespace stands before them -> names on the graph.
+
+    Raises `DiwaError` for what is no name, and for what is recorded anyway.
+    """
+    names: dict[str, str] = {}
+    for name in extra:
+        if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", name, re.ASCII):
+            raise DiwaError(f"extra_topics: {name!r} is no name of a topic, such as /tf or wrench")
+        kept = f"/{messages.relative(name)}"
+        if kept in ours or kept in names:
+            raise DiwaError(f"extra_topics: {name} is recorded already: leave it out")
+        names[kept] = name
+    return names
+
+
 class RecorderNode(Node):
-    """Episodes begin and end with the events on `/diwa/episode_event`."""
+    """Episodes begin and end with the events on `/diwa/episode_event`, or with the services of their names."""
 
     def __init__(self) -> None:
         super().__init__("recorder", automatically_declare_parameters_from_overrides=True)
@@ -118,7 +147,8 @@ class RecorderNode(Node):
         if config.skill:
             skill_name(config.skill)
         source, required = "demonstration" if config.skill else "play", tuple(needed_topics(spec))
-        labels = {"source": source, "skill": config.skill, "operator": config.operator}
+        labels: dict[str, Any] = {"source": source, "skill": config.skill, "operator": config.operator}
+        labels |= {"extra_topics": [*config.extra_topics]} if config.extra_topics else {}
         labels |= {"namespace": namespace} if (namespace := self.get_namespace().strip("/")) else {}
         settings = (required, config.storage, config.min_free_mb, config.robot.base_frame)
         self._session = Session(spec, folder, labels, *settings, Rosbag2Backend)
@@ -127,14 +157,20 @@ class RecorderNode(Node):
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
         topics = [*required, *infos, messages.CONTROLLER_POSE, messages.CONTROLLER_JOY]
         topics += [messages.JOINT_STATES] if messages.JOINT_STATES not in topics else []  # of a robot without a gripper
-        names = {topic: config.robot.name_on_graph(topic) for topic in topics}
+        self._extra = extra_names(config.extra_topics, [*topics, messages.EPISODE_EVENT])
+        names = {topic: config.robot.name_on_graph(topic) for topic in topics} | self._extra
         self._matched = MatchedSubscriptions(self, names, self._on_message)
         self._recording = publisher(self, messages.RECORDING, LATCHED)
         self._recording(messages.encode_string(""))
-        self._health, self._reports = Health(self, self._matched), 0
+        self._health, self._reports = Health(self, self._matched, self._extra), 0
+        self._event = publisher(self, messages.EPISODE_EVENT)
+        self._asked: dict[str, list[Future]] = {name: [] for name in EVENTS}
+        beside = ReentrantCallbackGroup()  # while one of them waits, messages and events come in
+        for name in EVENTS:
+            self.create_service(Trigger, f"~/{name}", partial(self._serve, name), callback_group=beside)
         subscribe(self, messages.EPISODE_EVENT, self._on_event)
         subscribe(self, messages.EPISODE_LABELS, self._on_labels, LATCHED)
-        every(self, 0.5, self._matched.update)
+        every(self, 0.5, self._look_around)
         every(self, 1.0, self._report)
         self.get_logger().info(
             f"{config.skill or 'play'} goes into {folder}: press start (menu button, or n on the keyboard)"
@@ -147,9 +183,26 @@ class RecorderNode(Node):
     def _on_message(self, topic: str, message_type: str, received: float, data: bytes) -> None:
         self._say(lambda: self._session.message(topic, message_type, received, data))
 
+    def _look_around(self) -> None:
+        self._matched.update()
+        for topic in filter(self._matched.latched, self._extra):
+            self._session.keep(topic)
+
+    async def _serve(self, event: str, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Publish an event, so that all who care hear it, and answer what came of it here, or why nothing did."""
+        asked = Future(executor=self.executor)
+        self._asked[event].append(asked)
+        self._event(messages.encode_string(event))
+        said = await asked
+        response.success, response.message = not isinstance(said, Refusal), said
+        return response
+
     def _on_event(self, event: str) -> None:
-        self._say(lambda: self._session.event(event, clock.now()))
+        said = self._say(lambda: self._session.event(event, clock.now()))
         self._recording(messages.encode_string(self._session.episode))
+        for asked in self._asked.get(event, []):
+            asked.set_result(said)
+        self._asked[event] = []
 
     def _on_labels(self, labels: str) -> None:
         try:
@@ -157,16 +210,17 @@ class RecorderNode(Node):
         except (json.JSONDecodeError, TypeError, ValueError):
             self.get_logger().error(f"{messages.EPISODE_LABELS} says {labels!r}, which is no JSON object: left out")
 
-    def _say(self, act: Callable[[], str]) -> None:
-        """Tell what `act()` says; an error loses the running episode at most, never the session."""
+    def _say(self, act: Callable[[], str]) -> str:
+        """Tell what `act()` says, and return it; an error loses the running episode at most, never the session."""
         try:
             said = act()
         except DiwaError as error:
             self.get_logger().error(str(error))
             self._recording(messages.encode_string(self._session.episode))
-            return
+            return Refusal(error)
         if said:
             self.get_logger().info(said)
+        return said
 
     def _report(self) -> None:
         status = self._session.status(clock.now())

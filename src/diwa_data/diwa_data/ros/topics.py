@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -169,12 +169,12 @@ class MatchedSubscriptions:
             except (ModuleNotFoundError, AttributeError, ValueError):
                 self.unknown[topic] = offers[0].topic_type
 
-    def rivals(self) -> dict[str, str]:
+    def rivals(self, shared: Collection[str] = ()) -> dict[str, str]:
         """Topics that nodes of different names publish -> those names: what they send is mixed.
 
-        A node that was killed and started again is known twice for some seconds.
+        A node that was killed and started again is known twice for some seconds. `shared`: may be published by several.
         """
-        names = {topic: set(map(node_name, self._offers(topic))) for topic in self._topics}
+        names = {topic: set(map(node_name, self._offers(topic))) for topic in self._topics if topic not in shared}
         return {topic: ", ".join(sorted(several)) for topic, several in names.items() if len(several) > 1}
 
     def describe(self, topic: str) -> str:
@@ -191,6 +191,10 @@ class MatchedSubscriptions:
             return f"{name} is a {self.unknown[topic]}, but {package} is not installed here: source its workspace"
         requested = qos_words(self._subscriptions[topic][1]) if topic in self._subscriptions else "nothing yet"
         return f"nothing on {name}, though {who}; requested {requested}"
+
+    def latched(self, topic: str) -> bool:
+        """It is subscribed to, and its publishers keep their last message for whoever comes later."""
+        return topic in self._subscriptions and _strength(self._subscriptions[topic][1])[1]
 
     def name(self, topic: str) -> str:
         """The full name of `topic` on the graph."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from diwa_data.errors import DiwaError
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, find_bags, read_episode
+from diwa_data.recording.bag_writer import RosbagsBackend, Storage
 from diwa_data.recording.messages import decode_value, gripper_width
 from diwa_data.recording.recover import recover
+from diwa_data.recording.session import Session
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.spec import Spec
 from diwa_data.testing.synthetic import record_synthetic
@@ -149,3 +152,22 @@ def test_gripper_width_is_the_sum_of_the_fingers() -> None:
 def test_a_renamed_or_copied_bag_still_reads(bags: Path) -> None:
     shutil.move(bags / "000000", bags / "renamed")
     assert count(bags / "renamed") > 400
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_type_that_is_not_of_ros_is_salvaged_too(tmp_path: Path, storage: Storage) -> None:
+    force, data = "franka_msgs/msg/Force", b"\0\1\0\0" + bytes(8)
+    known = partial(RosbagsBackend, definitions={force: "float64 z\n"})
+    with Session(
+        Spec(), tmp_path, {"extra_topics": ["/force"]}, storage=storage, min_free_mb=0, backend=known
+    ) as session:
+        session.event("start", 0.0)
+        for number in range(20):
+            session.message("/force", force, number / 10, data)
+    killed = tmp_path / ".recording-000000-1"
+    killed.mkdir()
+    (tmp_path / "000000").rename(killed / "000000")
+    (bag,) = recover(tmp_path)
+    with Bag(bag) as salvaged:
+        assert salvaged.topics["/force"] == 20
+        assert {sample.value for _, sample in salvaged.messages(["/force"])} == {data}

@@ -292,10 +292,10 @@ def test_whatever_is_wrong_with_one_bag_the_others_are_recovered(bags: Path, mon
         os.truncate(bags / name / "000000.mcap", (bags / name / "000000.mcap").stat().st_size - 40)
     mcap = recovery._mcap
 
-    def fails_on_the_first(storage: Path):
+    def fails_on_the_first(storage: Path, definitions: dict):
         if storage.parent.name.endswith("000000"):
             raise error("a strange bag")
-        return mcap(storage)
+        return mcap(storage, definitions)
 
     monkeypatch.setattr(recovery, "_mcap", fails_on_the_first)
     with pytest.raises(DiwaError, match=r"000000.* cannot be salvaged \(a strange bag\).*; recovered: .*000002"):

@@ -11,11 +11,12 @@ from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, find_bags, read_episode
 from diwa_data.recording.bag_writer import RosbagsBackend
-from diwa_data.recording.recorder import DISCARDED
+from diwa_data.recording.recorder import DISCARDED, Refusal
 from diwa_data.recording.session import Session
 from diwa_data.recording.sidecar import Sidecar
 from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.synthetic import synthetic_image, synthetic_pose
+from diwa_data.view.inspect import inspect_path
 
 LABELS = {"source": "demonstration", "skill": "open_drawer", "operator": "ada"}
 
@@ -295,3 +296,41 @@ def test_no_episode_starts_while_a_pose_is_in_another_frame(tmp_path, spec, topi
             session.event("start", 0.1)
         session.message(topic, kind, 0.2, messages.encode_pose(synthetic_pose(0.2), 0.2, "fr3_link0"))
         assert session.event("start", 0.3) == "recording 000000"
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_topics_of_others_are_in_bag_and_card_and_outside_of_the_contract(tmp_path, spec, storage):
+    text, empty = "std_msgs/msg/String", b"\0\1\0\0\0\0\0\0"  # no transform
+    labels = LABELS | {"extra_topics": ["/robot_description", "/tf", "/colour"]}
+    large = messages.encode_image(np.zeros((720, 1280, 3), np.uint8), 0.5, "camera")
+    with Session(spec, tmp_path, labels, min_free_mb=0, storage=storage) as session:
+        session.keep("/robot_description")
+        for said in ("left", "right", "left"):  # by two nodes, one of which was started again
+            session.message("/robot_description", text, 0.0, messages.encode_string(said))
+        feed(session, 0, 10)
+        session.event("start", 10 / 30)
+        session.message("/tf", "tf2_msgs/msg/TFMessage", 0.4, empty)
+        session.message("/colour", messages.IMAGE_TYPE, 0.5, large)
+        feed(session, 15, 40)
+        session.event("stop", 40 / 30)
+        assert {"/tf", "/colour", messages.CURRENT_POSE} <= session.heard
+    (path,) = find_bags([tmp_path])
+    with Bag(path) as bag:
+        assert [bag.topics[topic] for topic in ("/robot_description", "/tf", "/colour")] == [2, 1, 1]
+        assert bag.spec == spec
+        bag.read_through()
+    card = inspect_path(path)
+    assert "extra_topics" in card
+    assert "/colour " in card
+
+
+@pytest.mark.parametrize("refused", ["stop", "success", "discard"])
+def test_what_was_not_done_is_told_apart(tmp_path, spec, refused):
+    with open_session(tmp_path, spec) as session:
+        assert isinstance(session.event(refused, 0.0), Refusal)
+        feed(session, 0, 10)
+        assert not isinstance(session.event("start", 0.4), Refusal)
+        assert isinstance(session.event("start", 0.5), Refusal)
+        assert not isinstance(session.event("fail", 0.6), Refusal)
+        assert not isinstance(session.event("stop", 0.7), Refusal)
+        assert isinstance(session.event("success", 0.8), Refusal)

@@ -57,7 +57,7 @@ def test_events_are_those_of_the_arm_or_of_all(arm, topics, start: Callable, tmp
     own.wait_for("recording 000000")
     topics.event("stop")
     shared.wait_for("finished 000000")
-    assert not [line for line in own.said if "finished" in line]
+    assert not [line for line in own.said if "finished 000000" in line]
 
 
 @pytest.mark.parametrize("namespace", ["/", "/left"])
