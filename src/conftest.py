@@ -1,4 +1,4 @@
-"""Tests that need ROS 2 run wherever rclpy can be imported; elsewhere they are left out, and counted.
+"""Tests that need ROS 2 or CALVIN's environment run wherever it is installed; elsewhere they are left out, and counted.
 
 Ctrl-C reaches the tests and the processes that they start, also where the shell ignores it.
 """
@@ -23,6 +23,7 @@ hypothesis.settings.load_profile("untimed")
 NEEDS = {
     "ros": ("rclpy", "needs ROS 2 (rclpy)"),
     "workspace": ("diwa_interfaces", "needs ROS 2 and the workspace, built and sourced"),
+    "calvin": ("calvin_env", "needs CALVIN's environment"),
 }
 """Marker -> what must be there, and what is said if it is not."""
 
@@ -36,11 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    left_out = [report for report in terminalreporter.getreports("skipped") if "needs ROS 2" in str(report.longrepr)]
-    if left_out:
-        terminalreporter.write_line(
-            f"{len(left_out)} tests need ROS 2 and were left out: source a ROS 2 setup to run them"
-        )
+    cures = {"ROS 2": "source a ROS 2 setup", "CALVIN's environment": "install it (docs/calvin.md)"}
+    for what, cure in cures.items():
+        reports = terminalreporter.getreports("skipped")
+        if left_out := [report for report in reports if f"needs {what}" in str(report.longrepr)]:
+            terminalreporter.write_line(f"{len(left_out)} tests need {what} and were left out: {cure} to run them")
 
 
 @pytest.fixture(scope="session", autouse=True)

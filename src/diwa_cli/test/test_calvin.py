@@ -1,11 +1,14 @@
 """`diwa import-calvin`, and `diwa evaluate` in CALVIN's environment where it is installed."""
 
-import importlib.util
+import dataclasses
 import sys
 
 import pytest
 
+from diwa_cli.evaluation.evaluate import EvaluateConfig, each_start_once, start_seeds
 from diwa_data.testing.synthetic import write_calvin
+from diwa_sim.calvin.config import CalvinConfig
+from diwa_sim.environments import start_states
 
 
 @pytest.fixture
@@ -25,9 +28,6 @@ def test_import_shows_its_progress_and_inspect_the_result(diwa, folder, tmp_path
     assert "gripper 84x84 -> 64x64; 30 -> 30 Hz" in card
 
 
-needs_calvin = pytest.mark.skipif(importlib.util.find_spec("calvin_env") is None, reason="calvin_env is not installed")
-
-
 def evaluate(diwa, checkpoints, out, *flags):
     paths = ["--world-model", checkpoints.world_model, "--reward", checkpoints.reward, "--out", out]
     policies = ["--policies", "base", checkpoints.policy, "finetuned", checkpoints.other_policy]
@@ -40,10 +40,10 @@ def test_without_calvin_evaluation_says_how_to_install_it(diwa, calvin_checkpoin
     done = evaluate(diwa, calvin_checkpoints, tmp_path / "evaluation")
     assert done.status == 2
     assert done.err.startswith("error: CALVIN's environment cannot be imported")
-    assert "git clone --recursive https://github.com/mees/calvin_env" in done.err
+    assert "git clone https://github.com/mees/calvin_env" in done.err
 
 
-@needs_calvin
+@pytest.mark.calvin
 def test_policies_are_evaluated_in_calvin(diwa, calvin_checkpoints, checkpoints, tmp_path):
     done = evaluate(diwa, calvin_checkpoints, tmp_path / "evaluation", "--calvin.no-egl")
     assert done.status == 0, done.err
@@ -53,7 +53,7 @@ def test_policies_are_evaluated_in_calvin(diwa, calvin_checkpoints, checkpoints,
     assert "made for another robot or recording: spec.robot is 'panda_sim', expected 'calvin'" in done.err
 
 
-@needs_calvin
+@pytest.mark.calvin
 def test_the_baseline_practises_in_calvin(diwa, calvin_checkpoints, tmp_path):
     paths = ["--policy", calvin_checkpoints.policy, "--world-model", calvin_checkpoints.world_model]
     amounts = ["--envs", 3, "--chunks", 2, "--horizon", 2, "--iterations", 2, "--critic-warmup", 1, "--workers", 2]
@@ -65,7 +65,7 @@ def test_the_baseline_practises_in_calvin(diwa, calvin_checkpoints, tmp_path):
     assert "50 %: not reached within 48 environment steps" in diwa("dppo-steps", *words, *amounts).out
 
 
-@needs_calvin
+@pytest.mark.calvin
 def test_a_skill_runs_in_calvin(diwa, calvin_checkpoints, tmp_path):
     out, video = tmp_path / "bundle", tmp_path / "skill.mp4"
     demonstrations = tmp_path / "demos.h5"
@@ -82,3 +82,14 @@ def test_a_skill_runs_in_calvin(diwa, calvin_checkpoints, tmp_path):
     assert video.stat().st_size > 1000
     done = diwa(*words)
     assert "spec.robot is 'calvin', expected 'panda_sim'" in done.err
+
+
+def test_each_annotated_segment_is_a_start_once(folder, capsys):
+    config = EvaluateConfig(environment="calvin", calvin=CalvinConfig(data=str(folder)))
+    count = start_states("open_drawer", config.calvin)
+    assert count == 2
+    assert each_start_once(config, count).rollouts == 2
+    assert "has 2 annotated segments of open_drawer: a rollout from each, no more" in capsys.readouterr().out
+    assert each_start_once(dataclasses.replace(config, rollouts=1), count).rollouts == 1
+    assert each_start_once(config, start_states("open_drawer", CalvinConfig())).rollouts == 100
+    assert sorted(seed % count for seed in start_seeds(each_start_once(config, count))) == [0, 1]

@@ -12,13 +12,13 @@ from diwa_cli.main import COMMANDS
 from diwa_cli.pipeline.plan import DemoConfig
 from diwa_data.config import load_section, presets
 from diwa_data.dataset.align import DatasetConfig
-from diwa_data.recording.recorder import RecordConfig
 from diwa_learning.ensemble.disagreement import EnsembleConfig
 from diwa_learning.finetune.dppo import DPPOConfig
 from diwa_learning.finetune.train import FinetuneConfig
 from diwa_learning.policy.train import PolicyConfig
 from diwa_learning.reward.classifier import RewardConfig
 from diwa_learning.world_model.config import WorldModelConfig
+from diwa_sim.operator.record import SimulatedRecordConfig
 
 SOURCE = Path(__file__).parents[2]
 DOCS = SOURCE.parent / "docs"
@@ -31,8 +31,10 @@ SECTIONS = {
     "finetune": FinetuneConfig,
     "dppo": DPPOConfig,
 }
-IN_PART = {"record": RecordConfig, "demo": DemoConfig, "evaluate": EvaluateConfig}
+IN_PART = {"record": SimulatedRecordConfig, "demo": DemoConfig, "evaluate": EvaluateConfig}
 """Sections of which the page shows some settings only."""
+COLUMNS = {"calvin_laptop": "laptop"}
+"""Preset without a column of its own -> the one that it follows in all but motion limits."""
 
 
 def table_rows(page: Path, first: str) -> list[dict[str, str]]:
@@ -78,10 +80,12 @@ def test_method_page_holds_every_setting_with_its_value_in_each_preset(section):
     for preset in presets():
         values = settings(load_section(kind, section, preset), section)
         for row in rows:
-            name = row["setting"]
+            name, column = row["setting"], COLUMNS.get(preset, preset)
+            if column != preset and ".limits." in name:
+                continue
             assert says(row["default"], default[name]), f"{name} is {default[name]}, not {row['default']}"
-            same = values[name] == default[name] and not row[preset]
-            assert same or says(row[preset], values[name]), f"{name} in {preset} is {values[name]}, not {row[preset]}"
+            same = values[name] == default[name] and not row[column]
+            assert same or says(row[column], values[name]), f"{name} in {preset} is {values[name]}, not {row[column]}"
 
 
 def test_method_page_holds_the_numbers_that_are_no_settings():

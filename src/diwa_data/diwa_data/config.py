@@ -1,7 +1,7 @@
 """One configuration: frozen dataclasses hold every default, YAML in ROS parameter form overrides them.
 
-A preset (`debug`, `laptop`, `robot`, `paper`, `calvin`) or a file has one section per command, named in `SECTIONS`;
-unknown keys are errors that list the known ones. A preset with the key `preset` stands on another one.
+A preset (`debug`, `laptop`, `robot`, `paper`, `calvin`, `calvin_laptop`) or a file has one section per command, named
+in `SECTIONS`; unknown keys are errors that list the known ones. A preset with the key `preset` stands on another one.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import yaml
 from diwa_data.config import config_file, from_mapping, load_parameters, load_section, presets
 from diwa_data.dataset.align import DatasetConfig
 from diwa_data.errors import DiwaError
-from diwa_data.recording.recorder import RecordConfig
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,8 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_presets_are_there_and_their_data_sections_load() -> None:
-    assert presets() == ["calvin", "debug", "laptop", "paper", "robot"]
+    assert presets() == ["calvin", "calvin_laptop", "debug", "laptop", "paper", "robot"]
     for preset in presets():
-        load_section(RecordConfig, "record", preset)
         load_section(DatasetConfig, "dataset", preset)
     assert load_section(Outer, "record") == Outer()
 
@@ -84,7 +82,7 @@ def test_wrong_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_unknown_preset_and_missing_file() -> None:
-    with pytest.raises(DiwaError, match="unknown preset 'huge'; choose one of calvin, debug, laptop, paper"):
+    with pytest.raises(DiwaError, match="unknown preset 'huge'; choose one of calvin, calvin_laptop, debug"):
         load_parameters("huge")
     with pytest.raises(DiwaError, match=r"no configuration file nowhere\.yaml"):
         load_parameters("nowhere.yaml")

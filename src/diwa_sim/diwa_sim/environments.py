@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium
@@ -19,8 +21,12 @@ from diwa_data.motion import SafetyFilter
 from diwa_data.pose import robot_state
 from diwa_data.spec import Spec
 from diwa_sim import tasks
-from diwa_sim.calvin import CalvinConfig, CalvinEnvironment
+from diwa_sim.calvin.config import CalvinConfig
+from diwa_sim.calvin.environment import CalvinEnvironment
+from diwa_sim.calvin.starts import annotated_segments
 from diwa_sim.table import ROBOT, SimConfig, SimulatedPanda
+
+Simulated = SimulatedPanda | CalvinEnvironment
 
 
 @dataclass(frozen=True)
@@ -38,21 +44,44 @@ class EnvironmentConfig:
 
 
 def seeing(config: SimConfig | CalvinConfig, spec: Spec) -> SimConfig | CalvinConfig:
-    """`config` with cameras, gripper and objects of `spec`, the contract of a checkpoint, if that is of our table."""
-    return config.like(spec) if isinstance(config, SimConfig) and spec.robot == ROBOT else config
+    """`config` as `spec`, the contract of a checkpoint, has it: our table's cameras, gripper and objects, or CALVIN's
+    rate and renderer."""
+    return config.like(spec) if isinstance(config, CalvinConfig) or spec.robot == ROBOT else config
 
 
-def open_environment(config: SimConfig | CalvinConfig, limits: MotionLimits) -> SimulatedPanda | CalvinEnvironment:
-    """Our table within the motion `limits`, or CALVIN's, which has its own; `close` it in the end.
+def open_environment(config: SimConfig | CalvinConfig, limits: MotionLimits) -> Simulated:
+    """Our table or CALVIN's, within the motion `limits` (at 30 Hz CALVIN's has its own); `close` it in the end.
 
     Raises `DiwaError` where CALVIN's is not installed.
     """
-    return CalvinEnvironment(config) if isinstance(config, CalvinConfig) else SimulatedPanda(config, limits)
+    kind = CalvinEnvironment if isinstance(config, CalvinConfig) else SimulatedPanda
+    return kind(config, limits)  # type: ignore[arg-type]
+
+
+@cache
+def shared_robot(config: SimConfig | CalvinConfig, limits: MotionLimits | None = None) -> Simulated:
+    """One robot of each configuration, made when it is first asked for; whoever uses it resets it."""
+    return open_environment(config, limits or MotionLimits())
 
 
 def require_task(skill: str, config: SimConfig | CalvinConfig) -> str:
     """`skill`, if the environment of this `config` can judge it; otherwise an error that lists what it can."""
     return (calvin_tasks if isinstance(config, CalvinConfig) else tasks).require_task(skill)
+
+
+def goal_labels(skill: str, config: SimConfig | CalvinConfig) -> dict[str, Any]:
+    """Labels that say when `skill` is done, for the success classifier."""
+    return calvin_tasks.GOALS[skill].label(skill) if isinstance(config, CalvinConfig) else tasks.goal_labels(skill)
+
+
+def start_states(skill: str, config: SimConfig | CalvinConfig) -> int | None:
+    """Number of start states of `skill` that there are: CALVIN's annotated segments. None: there is no end of them.
+
+    Consecutive seeds begin at each of them once. Raises `DiwaError` if the data have none.
+    """
+    if isinstance(config, CalvinConfig) and config.data:
+        return len(annotated_segments(Path(config.data), skill))
+    return None
 
 
 class SkillEnvironment(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):

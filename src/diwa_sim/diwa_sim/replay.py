@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,12 @@ from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.pose import integrate
 from diwa_data.progress import progress
-from diwa_sim.table import ROBOT, SimConfig, SimulatedPanda, shared_robot
-from diwa_sim.tasks import require_task
+from diwa_sim.calvin.config import CalvinConfig
+from diwa_sim.environments import Simulated, require_task, shared_robot
+from diwa_sim.table import ROBOT, SimConfig
+
+SIMULATORS: dict[str, Any] = {"sim": SimConfig, "calvin": CalvinConfig}
+"""Label that a simulator's episodes carry -> the configuration in it."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +42,25 @@ def replay(dataset: Path) -> list[ReplayResult]:
     """
     loaded = load_dataset(dataset, images=False)
     shown = [e for e in loaded.episodes if e.attributes["source"] == "demonstration" and e.outcome != "fail"]
-    demonstrations = [episode for episode in shown if not episode.attributes["segment"]]
-    if loaded.spec.robot != ROBOT or not demonstrations:
+    demonstrations = [e for e in shown if not e.attributes["segment"] and e.attributes["labels"].keys() & SIMULATORS]
+    if not demonstrations:
         raise DiwaError(f"{dataset} holds no demonstration of {ROBOT}: record one with 'diwa record --skill ...'")
     results: list[ReplayResult] = []
     with progress("replay", len(demonstrations), "episodes") as bar:
         for episode in demonstrations:
             labels = episode.attributes["labels"]
-            config = from_mapping(SimConfig, labels["sim"], f"{dataset}: episode {episode.name}: labels.sim")
-            robot = shared_robot(config)
-            robot.reset(require_task(labels["skill"]), labels["seed"])
+            name = next(name for name in SIMULATORS if name in labels)
+            where = f"{dataset}: episode {episode.name}: labels.{name}"
+            config: SimConfig | CalvinConfig = from_mapping(SIMULATORS[name], labels[name], where)
+            robot = shared_robot(config, loaded.spec.limits)
+            robot.reset(require_task(labels["skill"], config), labels["seed"])
             succeeded = run_open_loop(robot, episode.action[:-1])  # the last row only holds
             results.append(ReplayResult(episode.name, labels["skill"], labels["seed"], succeeded))
             bar.advance()
     return results
 
 
-def run_open_loop(robot: SimulatedPanda, actions: np.ndarray) -> bool:
+def run_open_loop(robot: Simulated, actions: np.ndarray) -> bool:
     """Execute `actions` (T, A) one tick each, integrated on the goal; whether the skill succeeded."""
     goal = robot.target_pose
     for action in actions:

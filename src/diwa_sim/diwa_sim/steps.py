@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from diwa_data.pose import Pose
+
+if TYPE_CHECKING:
+    from diwa_sim.playground import Playground
+
+CONTROL_RATE = 60.0
+"""Steps of teleoperation per second, Hz."""
+DT = 1.0 / CONTROL_RATE
 
 
 class Scene(Protocol):
     """The view of an operator; `SimulatedPanda` is one."""
 
     @property
-    def target_pose(self) -> Pose:
-        """Commanded hand pose."""
+    def playground(self) -> Playground:
+        """Its tasks, and where hand and objects may be."""
+
+    @property
+    def hand(self) -> Pose:
+        """Hand pose as the operator sees it: commanded where the arm follows at once, else measured."""
 
     @property
     def scene_names(self) -> tuple[str, ...]:
@@ -47,7 +58,9 @@ class Reach:
     closed: bool = True
     """The trigger is pulled: fingers closed."""
     yaw: float = 0.0
-    """Turn of the hand about the vertical, rad."""
+    """Turn of the hand about the vertical from how it is at rest, rad."""
+    tilt: tuple[float, float] = (0.0, 0.0)
+    """Rotation vector (x, y) of the hand from pointing straight down, rad."""
     timeout: float = 4.0
     """Seconds after which the operator goes on anyway."""
     aligned: float = np.inf
@@ -130,7 +143,18 @@ class Habits:
             arm=rng.uniform(0.25, 0.5),
         )
 
+    def facing(self, yaw: float) -> Habits:
+        """The same of an operator who faces along `yaw`, rad: errors across the way are across that one."""
+        return replace(self, aim=turned(self.aim, yaw), tilt=turned(self.tilt, yaw), detour=turned(self.detour, yaw))
+
 
 def up(metres: float) -> np.ndarray:
     """Offset (3,) straight up."""
     return np.array([0.0, 0.0, metres])
+
+
+def turned(vector: np.ndarray, yaw: float) -> np.ndarray:
+    """`vector` (3,), turned about the vertical by `yaw`, rad."""
+    x, y, z = vector
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.array([cos * x - sin * y, sin * x + cos * y, z])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import mujoco
@@ -23,10 +23,12 @@ from diwa_data.recording import messages
 from diwa_data.robot import Observation
 from diwa_data.robot_config import CAMERAS
 from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_names, require_network_size
+from diwa_sim.playground import TABLE
 from diwa_sim.render import Cameras
 from diwa_sim.scene import SCENE_STATE, Layout, load_model, move_camera, objects_named
 from diwa_sim.starts import Start, StartConfig
-from diwa_sim.tasks import TASKS, require_objects, sample_start, scene_objects
+from diwa_sim.steps import CONTROL_RATE
+from diwa_sim.tasks import TASKS, goal_labels, require_objects, sample_start, scene_objects
 
 ROBOT = "panda_sim"
 """Its name in the contract."""
@@ -96,9 +98,6 @@ class Kinematics:
         mujoco.mj_comPos(self._model, self._data)
 
 
-CONTROL_RATE = 60.0
-"""Inverse kinematics per second, Hz: the rate of teleoperation."""
-DT = 1.0 / CONTROL_RATE
 BULB_COLOURS = ((0.22, 0.22, 0.25, 1.0), (1.0, 0.95, 0.1, 1.0))
 LED_COLOURS = ((0.05, 0.2, 0.1, 1.0), (0.2, 1.0, 0.35, 1.0))
 """Off, on."""
@@ -172,6 +171,8 @@ class SimulatedPanda:
 
     Deterministic: the same reset and the same commands give bit-same states and images on one machine.
     """
+
+    playground = TABLE
 
     def __init__(self, config: SimConfig = SimConfig(), limits: MotionLimits | None = None):
         """`limits` bound how the target follows the goals that are commanded."""
@@ -300,6 +301,10 @@ class SimulatedPanda:
             raise DiwaError(f"the scene was reset for none of the simulated tasks: {', '.join(TASKS)}")
         return self._succeeded
 
+    def labels(self, skill: str) -> dict[str, Any]:
+        """Labels of an episode of `skill`: what replay needs, and when the skill is done."""
+        return {"sim": dataclasses.asdict(self.config), **goal_labels(skill)}
+
     @property
     def time(self) -> float:
         """Seconds since the reset."""
@@ -311,6 +316,11 @@ class SimulatedPanda:
         quaternion = np.empty(4)
         mujoco.mju_mat2Quat(quaternion, self._data.site_xmat[self._tcp])
         return Pose.from_quaternion(self._data.site_xpos[self._tcp].copy(), quaternion[[1, 2, 3, 0]])
+
+    @property
+    def hand(self) -> Pose:
+        """Where an operator sees the hand: the target, which the arm follows at once."""
+        return self.target_pose
 
     @property
     def gripper_width(self) -> float:
@@ -382,9 +392,3 @@ class SimulatedPanda:
     def _show_lights(self) -> None:
         self.model.geom("bulb").rgba = BULB_COLOURS[self._bulb]
         self.model.geom("led").rgba = LED_COLOURS[self._led]
-
-
-@cache
-def shared_robot(config: SimConfig) -> SimulatedPanda:
-    """One robot of each configuration, made when it is first asked for; whoever uses it resets it."""
-    return SimulatedPanda(config)

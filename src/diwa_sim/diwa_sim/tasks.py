@@ -37,8 +37,8 @@ class Task:
     goal: Goal | Callable[[Numbers, Numbers], Any]
     """By how much the scene now exceeds what makes the task done, 0 or more if it does: of the scene state at the reset
     and now."""
-    start: Callable[[np.random.Generator, StartConfig], Start]
-    """Draws a start; `any_start` is that of play."""
+    start: Callable[[np.random.Generator, Any], Any]
+    """Draws a start from the simulator's settings, at the table a `StartConfig`; `any_start` is that of play."""
     technique: Technique
     """How the scripted operator does it."""
     text: str = ""
@@ -263,13 +263,13 @@ PAPER_TASKS = tuple(task.name for task in _OURS[:8])
 """Those of the paper, which everything else leaves as they are: play is made of them unless it is told of others."""
 
 
-def task(name: str) -> Task:
+def task(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
     """The task `name`. Raises `DiwaError` that lists the tasks, or says why a registered one cannot be used."""
-    if name in TASKS:
-        return TASKS[name]
-    if name in TASKS.broken:
+    if name in tasks:
+        return tasks[name]
+    if tasks is TASKS and name in TASKS.broken:
         raise DiwaError(TASKS.broken[name])
-    raise unknown("simulated task", name, TASKS)
+    raise unknown("simulated task", name, tasks)
 
 
 def tasks_table() -> str:

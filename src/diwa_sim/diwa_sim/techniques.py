@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diwa_data.pose import Pose
-from diwa_sim.scene import SCENE_STATE
 from diwa_sim.steps import Habits, Reach, Scene, Step, Wait, up
 
 NOTICED = 0.1
@@ -76,6 +75,17 @@ class Stroke(Technique):
     """How far the fingertips move from there at most; metres."""
     aim: tuple[float, float]
     """Value of `part` at the start and at the end of a full stroke; the operator is content 4 % before the end."""
+    yaw: float = 0.0
+    """Turn of the hand about the vertical from how it is at rest, rad."""
+    tilt: tuple[float, float] = (0.0, 0.0)
+    """Rotation vector (x, y) of the hand from pointing straight down, rad."""
+    above: float = 0.0
+    """How much higher than usual the hand comes in, to clear what stands out; metres."""
+    care: float = 1.0
+    """Share of the operator's usual error of aim."""
+    pace: float = 1.0
+    """Speed, as a share of the operator's usual one."""
+    misses: float = 0.6
 
     def progress(self, value: float) -> float:
         """Share of a full stroke that is done where `part` has this value."""
@@ -97,8 +107,9 @@ class Stroke(Technique):
         self, scene: Scene, habits: Habits, manner: Manner, margin: Callable[[], float] = lambda: -1.0
     ) -> Iterator[Step]:
         """Come in above the furniture, go down and stroke."""
-        entry, closed, pace = np.array(self.entry) + habits.aim + manner.slip, manner.closed, manner.pace
-        yield from come_in(scene, lambda: scene.site(self.site) + entry, habits, pace, closed=closed)
+        entry, pace = np.array(self.entry) + self.care * habits.aim + manner.slip, self.pace * manner.pace
+        options: dict[str, Any] = {"closed": manner.closed, "yaw": self.yaw, "tilt": self.tilt}
+        yield from come_in(scene, lambda: scene.site(self.site) + entry, habits, pace, self.above, **options)
         begin, value = scene.site(self.site) + entry, look(scene, self.part)
         goal = begin + self.stroke
         end = value + manner.share * (self.aim[1] - value)
@@ -107,11 +118,13 @@ class Stroke(Technique):
             if manner.blind:
                 return False
             now = look(scene, self.part)
-            missed = abs(now - value) < 0.01 and np.linalg.norm(scene.target_pose.position - begin) > NOTICED
+            missed = abs(now - value) < 0.01 and np.linalg.norm(scene.hand.position - begin) > NOTICED
             part_done = manner.share < 1 and abs(now - value) >= abs(end - value)
             return self._seen_done(now) or part_done or bool(missed)
 
-        yield from stroke(scene, lambda: goal, begin, float(np.linalg.norm(self.stroke)), enough, habits, pace, closed)
+        yield from stroke(
+            scene, lambda: goal, begin, float(np.linalg.norm(self.stroke)), enough, habits, pace, **options
+        )
 
 
 @dataclass(frozen=True)
@@ -140,8 +153,8 @@ class Push(Technique):
 
     def ready(self, scene: Scene) -> bool:
         """The object lies where the hand gets behind it and has room in front of it."""
-        place = scene.body(self.body).position
-        return within_reach(place) and within_reach(place + 0.5 * np.array(self.way))
+        place, reach = scene.body(self.body).position, scene.playground.reach
+        return reach.holds(place) and reach.holds(place + 0.5 * np.array(self.way))
 
     def attempt(
         self, scene: Scene, habits: Habits, manner: Manner, margin: Callable[[], float] = lambda: -1.0
@@ -164,12 +177,12 @@ class Push(Technique):
         def enough() -> bool:
             if manner.blind:
                 return False
-            missed = gone() < 0.01 and np.linalg.norm(scene.target_pose.position - begin) > self.behind + 0.04
+            missed = gone() < 0.01 and np.linalg.norm(scene.hand.position - begin) > self.behind + 0.04
             part_done = manner.share < 1 and gone() >= manner.share * np.linalg.norm(way)
             return self.content(scene, margin()) or bool(missed or part_done)
 
         length = float(np.linalg.norm(way)) + self.behind
-        yield from stroke(scene, goal, begin, length, enough, habits, pace, manner.closed)
+        yield from stroke(scene, goal, begin, length, enough, habits, pace, closed=manner.closed)
 
 
 @dataclass(frozen=True)
@@ -201,7 +214,7 @@ class Carry(Technique):
 
     def ready(self, scene: Scene) -> bool:
         """The object lies within reach."""
-        return within_reach(scene.body(self.body).position)
+        return scene.playground.reach.holds(scene.body(self.body).position)
 
     def attempt(
         self, scene: Scene, habits: Habits, manner: Manner, margin: Callable[[], float] = lambda: -1.0
@@ -213,10 +226,10 @@ class Carry(Technique):
         yield from come_in(scene, over, habits, pace, closed=False, yaw=turn, aligned=0.15)
         lying, place = scene.body(self.body).position, over()
         yield Reach.at(place, 0.0, closed=closed, yaw=turn, timeout=CLOSING)
-        target, holding = scene.target_pose.position, {"pace": pace, "closed": closed}
+        target, holding = scene.hand.position, {"pace": pace, "closed": closed}
 
         def lost() -> bool:
-            risen = scene.target_pose.position[2] - target[2]
+            risen = scene.hand.position[2] - target[2]
             return risen > 0.04 and scene.body(self.body).position[2] - lying[2] < 0.3 * risen
 
         missed = lambda: lost() and not manner.blind  # noqa: E731
@@ -244,11 +257,11 @@ class Carry(Technique):
 
 
 def come_in(
-    scene: Scene, place: Callable[[], np.ndarray], habits: Habits, pace: float, **options: Any
+    scene: Scene, place: Callable[[], np.ndarray], habits: Habits, pace: float, higher: float = 0.0, **options: Any
 ) -> Iterator[Step]:
-    """In an arc to above a place, then down to it; `options` are those of `Reach`."""
-    above = lambda: place() + up(habits.height)  # noqa: E731
-    via, hovering = (scene.target_pose.position + above()) / 2 + habits.detour, dict(options)
+    """In an arc to above a place, `higher` than usual, then down to it; `options` are those of `Reach`."""
+    above = lambda: place() + up(habits.height + higher)  # noqa: E731
+    via, hovering = (scene.hand.position + above()) / 2 + habits.detour, dict(options)
     options.pop("aligned", None)
     yield Reach.at(via, 0.03, pace=pace, **options)
     yield Reach(above, 0.025, pace=pace, **hovering)
@@ -264,35 +277,29 @@ def stroke(
     enough: Callable[[], bool],
     habits: Habits,
     pace: float,
-    closed: bool,
+    **options: Any,
 ) -> Iterator[Step]:
-    """Move in contact from `begin` (3,) to `goal`, `length` metres, until it is enough; some rest on the way."""
+    """Move in contact from `begin` (3,) to `goal`, `length` metres, until it is enough; some rest on the way.
+
+    `options` are those of `Reach`.
+    """
 
     def in_the_middle() -> bool:
-        gone = np.linalg.norm(scene.target_pose.position - begin)
+        gone = np.linalg.norm(scene.hand.position - begin)
         return enough() or bool(gone > 0.4 * length)
 
     if habits.pause:
-        yield Reach(goal, 0.01, in_the_middle, 0.8 * pace, closed)
+        yield Reach(goal, 0.01, in_the_middle, 0.8 * pace, **options)
         if not enough():
             yield Wait(habits.pause)
-    yield Reach(goal, 0.01, enough, 0.8 * pace, closed)
+    yield Reach(goal, 0.01, enough, 0.8 * pace, **options)
 
 
 def lift(scene: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
     """Straight up, clear of the handle."""
-    yield Reach.at(scene.target_pose.position + up(habits.height + 0.03), closed=closed)
-
-
-REACH_LOW, REACH_HIGH = np.array([0.28, -0.34, 0.0]), np.array([0.50, 0.10, 0.06])
-"""Where an object can be reached, metres."""
-
-
-def within_reach(place: np.ndarray) -> bool:
-    """An object at `place` (3,) can be reached."""
-    return bool((place >= REACH_LOW).all() and (place <= REACH_HIGH).all())
+    yield Reach.at(scene.hand.position + up(habits.height + 0.03), closed=closed)
 
 
 def look(scene: Scene, part: str) -> float:
-    """One number of the table's scene state, as the operator sees it."""
-    return float(scene.scene_state()[SCENE_STATE.index(part)])
+    """One number of the scene state, as the operator sees it."""
+    return float(scene.scene_state()[scene.scene_names.index(part)])

@@ -10,8 +10,8 @@ from diwa_data.robot_config import load_robot, robot_file
 from diwa_sim import tasks
 from diwa_sim.scene import SCENE_STATE
 from diwa_sim.starts import DRAWER_OPEN, SLIDER_LEFT, StartConfig
-from diwa_sim.steps import up
-from diwa_sim.table import CONTROL_RATE, SimConfig, SimulatedPanda
+from diwa_sim.steps import CONTROL_RATE, up
+from diwa_sim.table import SimConfig, SimulatedPanda
 from diwa_sim.tasks import PAPER_TASKS, sample_start
 
 PRE_STATE = {

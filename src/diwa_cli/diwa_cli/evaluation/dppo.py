@@ -30,7 +30,7 @@ from diwa_data.processes import children_without_interrupts, end_with_parent
 from diwa_data.robot import VectorEnvironment
 from diwa_learning.core.checkpoint import is_finished, load_checkpoint, read_spec
 from diwa_learning.finetune.dppo import DPPOConfig, Practice, dppo
-from diwa_sim.calvin import CalvinConfig
+from diwa_sim.calvin.config import CalvinConfig
 from diwa_sim.environments import seeing
 from diwa_sim.table import SimConfig
 

@@ -23,7 +23,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import FolderLock, read_object, require_ours, require_same_settings, write_json
 from diwa_data.limits import MotionLimits
 from diwa_learning.core.checkpoint import is_finished, read_header, read_spec, weights_hash
-from diwa_sim.environments import EnvironmentConfig, require_task
+from diwa_sim.environments import EnvironmentConfig, require_task, start_states
 from diwa_sim.table import SimConfig
 
 
@@ -36,7 +36,8 @@ class EvaluateConfig(EnvironmentConfig):
     seeds: Literal["tuning", "curve", "final"] = "final"
     """Range of start states; the three never overlap."""
     rollouts: int = 100
-    """Start states; every policy gets the same ones."""
+    """Start states; every policy gets the same ones. With calvin.data at most as many as it has annotated segments
+    of the skill, each once."""
     max_steps: int = 72
     """Control ticks after which a rollout has failed."""
     ddim_steps: int = 0
@@ -125,6 +126,7 @@ def evaluate(
     """
     environment = config.chosen(sim)
     require_task(config.skill, environment)
+    config = each_start_once(config, start_states(config.skill, environment))
     setting = Setting(
         config.skill, world_model, reward, config.max_steps, config.limits, environment, config.ddim_steps
     )
@@ -155,6 +157,14 @@ def evaluate(
         write_json(out / "evaluation.json", summary(result, config))
         write_text(out / "success.svg", success_bars({name: result.rate(name) for name in policies}))
     return result
+
+
+def each_start_once(config: EvaluateConfig, count: int | None) -> EvaluateConfig:
+    """The same with no more rollouts than there are start states (None: no end of them). Says so where it is fewer."""
+    if count is None or config.rollouts <= count:
+        return config
+    print(f"{config.calvin.data} has {count} annotated segments of {config.skill}: a rollout from each, no more")
+    return dataclasses.replace(config, rollouts=count)
 
 
 def start_seeds(config: EvaluateConfig) -> Sequence[int]:

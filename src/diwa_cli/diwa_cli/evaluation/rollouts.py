@@ -26,10 +26,9 @@ from diwa_data.robot import Observation
 from diwa_deploy.control import ControlResult, Tick, control_loop
 from diwa_learning.agent import Agent, load_agent
 from diwa_learning.core.checkpoint import read_spec
-from diwa_sim.calvin import CalvinConfig
-from diwa_sim.environments import open_environment, seeing
+from diwa_sim.calvin.config import CalvinConfig
+from diwa_sim.environments import goal_labels, open_environment, seeing
 from diwa_sim.table import SimConfig
-from diwa_sim.tasks import goal_labels
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Runner:
         if job.tape and tape:
             outcome = "success" if success else "fail"
             about = {"source": "rollout", "skill": setting.skill, "policy": job.policy, "seed": job.seed}
-            labels = goal_labels(setting.skill) if isinstance(setting.sim, SimConfig) else {}
+            labels = goal_labels(setting.skill, setting.sim)
             episode = tape.episode(f"{job.seed}", {**about, "outcome": outcome, "labels": labels})
             save_dataset(job.tape, environment.spec, [episode])
         median, slowest = latency(counted)

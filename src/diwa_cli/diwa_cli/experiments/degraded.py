@@ -27,7 +27,6 @@ from diwa_data.dataset.dataset import BuildDatasetJob, load_dataset
 from diwa_data.dataset.file import copy_episodes
 from diwa_data.errors import DiwaError
 from diwa_data.files import write_json
-from diwa_data.recording.recorder import RecordConfig
 from diwa_learning.core.checkpoint import is_finished, load_checkpoint, read_header, save_checkpoint
 from diwa_learning.ensemble.disagreement import EnsembleConfig
 from diwa_learning.ensemble.train import EnsembleJob
@@ -41,7 +40,7 @@ from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.replay import held_out_of
 from diwa_learning.world_model.train import WorldModelJob
-from diwa_sim.operator.record import RecordJob
+from diwa_sim.operator.record import RecordJob, SimulatedRecordConfig
 from diwa_sim.table import SimConfig
 
 AS_TRAINED, GATE = "as trained", "gate.json"
@@ -112,7 +111,7 @@ def demonstrate(run: RunFolder, worse: RunFolder, sim: SimConfig) -> None:
     """Record the run's demonstrations again in another scene: the same starts and the same operator."""
     made, spec = run.sweep.config, load_dataset(run.demonstrations, images=False).spec
     where = f"{run.sweep.description}: "
-    record = from_mapping(RecordConfig, made["demonstrations"], f"{where}demonstrations")
+    record = from_mapping(SimulatedRecordConfig, made["demonstrations"], f"{where}demonstrations")
     dataset = from_mapping(DatasetConfig, made["dataset"], f"{where}dataset")
     RecordJob(worse.demonstration_bags, replace(record, skill=run.run.skill), sim.like(spec)).run()
     BuildDatasetJob((worse.demonstration_bags,), worse.demonstrations, dataset).run()

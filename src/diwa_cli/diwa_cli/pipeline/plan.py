@@ -18,7 +18,6 @@ from diwa_data.config import Source
 from diwa_data.dataset.align import DatasetConfig
 from diwa_data.dataset.dataset import BuildDatasetJob
 from diwa_data.errors import DiwaError
-from diwa_data.recording.recorder import RecordConfig
 from diwa_learning.ensemble.disagreement import EnsembleConfig
 from diwa_learning.ensemble.train import EnsembleJob
 from diwa_learning.finetune.dppo import DPPOConfig
@@ -28,9 +27,10 @@ from diwa_learning.reward.classifier import RewardConfig
 from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.train import WorldModelJob
-from diwa_sim.operator.record import RecordJob
+from diwa_sim.environments import EnvironmentConfig, require_task
+from diwa_sim.operator.record import RecordJob, SimulatedRecordConfig
 from diwa_sim.table import SimConfig
-from diwa_sim.tasks import PAPER_TASKS, require_task, task
+from diwa_sim.tasks import PAPER_TASKS, task
 
 ALL = "all"
 """As a skill: all of the paper."""
@@ -114,8 +114,8 @@ class DemoConfig(Amounts):
 class Settings:
     """Settings of every phase of one run."""
 
-    play: RecordConfig
-    demonstrations: RecordConfig
+    play: SimulatedRecordConfig
+    demonstrations: SimulatedRecordConfig
     dataset: DatasetConfig
     world_model: WorldModelConfig
     ensemble: EnsembleConfig
@@ -138,8 +138,13 @@ class Sweep:
     @property
     def skills(self) -> tuple[str, ...]:
         """Skills by name, each once. Raises `DiwaError` for an unknown one."""
-        named = dict.fromkeys(self.config.skills)
-        return PAPER_TASKS if ALL in named else tuple(require_task(name) for name in named)
+        named, place = dict.fromkeys(self.config.skills), self.place.chosen(SimConfig())
+        return PAPER_TASKS if ALL in named else tuple(require_task(name, place) for name in named)
+
+    @property
+    def place(self) -> EnvironmentConfig:
+        """Where its recordings are made, and its policies judged."""
+        return self.source.section(SimulatedRecordConfig, "record")
 
     def runs(self) -> list[Run]:
         """All runs, each once. Raises `DiwaError` if there is none."""
@@ -175,8 +180,9 @@ def usual() -> dict[str, Any]:
 def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
     """Sections of the source, with the amounts of the sweep, a skill and a seed."""
     c, section = sweep.config, sweep.source.section
-    record = dataclasses.replace(section(RecordConfig, "record"), seed=seed)
-    judged = dataclasses.replace(section(EvaluateConfig, "evaluate"), skill=skill, environment="table")
+    record = dataclasses.replace(section(SimulatedRecordConfig, "record"), seed=seed)
+    usual = section(EvaluateConfig, "evaluate")
+    judged = dataclasses.replace(usual, skill=skill, environment=sweep.place.environment)
     sim, added = section(SimConfig, "sim"), [name for name in sweep.skills if name not in PAPER_TASKS]
     brought = [each.name for name in added for each in task(name).objects]
     own: dict[str, Any] = {
@@ -267,7 +273,7 @@ def run_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
     yield Phase(f"{name}/evaluate", judged, after, s.final.workers)
     if f.run.seed in c.dppo_seeds:
         usual = sweep.source.section(EvaluateConfig, "evaluate")
-        where = dataclasses.replace(usual, environment="table", rollouts=DPPO_ROLLOUTS)
+        where = dataclasses.replace(usual, environment=sweep.place.environment, rollouts=DPPO_ROLLOUTS)
         dppo = DPPOJob(f.policy, f.world_model, f.dppo, f.final, f.reward, config=s.dppo, evaluate=where, sim=s.sim)
         yield Phase(f"{name}/dppo", dppo, (f"{name}/evaluate",), ALL_CORES)
 

@@ -14,10 +14,10 @@ import numpy as np
 from diwa_data import quaternions
 from diwa_data.pose import Pose
 from diwa_data.teleop.clutch import ControllerState
+from diwa_sim.playground import TABLE
 from diwa_sim.scene import SCENE_STATE, Layout, load_model, objects_named
 from diwa_sim.starts import GRIPPER_DOWN
-from diwa_sim.steps import Habits, Mark, Reach, Scene, Step, Wait
-from diwa_sim.table import DT
+from diwa_sim.steps import DT, Habits, Mark, Reach, Scene, Step, Wait
 from diwa_sim.tasks import scene_objects
 
 _DOWN = GRIPPER_DOWN.as_quat().tolist()
@@ -75,7 +75,7 @@ class ScriptedOperator:
             return True
         if isinstance(step, Wait):
             return self._seconds >= step.seconds
-        near = np.linalg.norm(step.goal() - self._scene.target_pose.position) < step.tolerance
+        near = np.linalg.norm(step.goal() - self._scene.hand.position) < step.tolerance
         if near and np.isfinite(step.aligned):
             near = np.linalg.norm(self._way(step)) < step.aligned
         return bool(near) or self._seconds >= step.timeout or step.until()
@@ -97,7 +97,7 @@ class ScriptedOperator:
         """Move the controller towards where the step wants the hand, smoothly and with a tremor."""
         velocity, turn = np.zeros(3), np.zeros(3)
         if isinstance(self._step, Reach):
-            hand = self._scene.target_pose
+            hand = self._scene.hand
             velocity = _limited(self._GAIN * (self._step.goal() - hand.position), self._habits.speed * self._step.pace)
             turn = _limited(3.0 * self._way(self._step), self._habits.turn_speed)
         change = DT / self._SMOOTHING
@@ -111,8 +111,11 @@ class ScriptedOperator:
 
     def _way(self, step: Reach) -> np.ndarray:
         """Rotation vector (3,) from the hand to where the step wants it, rad."""
-        wanted = quaternions.product(quaternions.product(quaternions.about_z(step.yaw), self._tilt), _DOWN)
-        hand = self._scene.target_pose.quaternion.tolist()
+        yaw = quaternions.about_z(self._scene.playground.yaw + step.yaw)
+        wanted = quaternions.product(quaternions.product(yaw, self._tilt), _DOWN)
+        if any(step.tilt):
+            wanted = quaternions.product(quaternions.from_rotvec([*step.tilt, 0.0]), wanted)
+        hand = self._scene.hand.quaternion.tolist()
         return np.array(quaternions.as_rotvec(quaternions.difference(hand, wanted)))
 
 
@@ -125,6 +128,8 @@ def _limited(vector: np.ndarray, length: float) -> np.ndarray:
 class SceneMirror:
     """Furniture, cube and objects where a scene state says, without physics; `Scene` of the scripted operator."""
 
+    playground = TABLE
+
     def __init__(self, scene_state: np.ndarray, target_pose: Pose, names: Sequence[str] = SCENE_STATE):
         """`names` are those of the scene state, and tell which objects there are."""
         objects = objects_named(names)
@@ -135,7 +140,7 @@ class SceneMirror:
 
     def update(self, scene_state: np.ndarray, target_pose: Pose) -> None:
         """Take the published scene state (N,) and the commanded hand pose."""
-        self.target_pose = target_pose
+        self.hand = target_pose
         self._scene_state = np.array(scene_state)
         self._data.qpos[self._layout.furniture] = scene_state[:4]
         self._data.qpos[self._layout.poses] = scene_state[6:]

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.operator.operator import ScriptedOperator
-from diwa_sim.steps import Habits, Mark, Reach, Scene, Step, Wait, up
-from diwa_sim.table import DT
-from diwa_sim.tasks import PAPER_TASKS, TASKS, Task, task
-from diwa_sim.techniques import CLOSING, REACH_HIGH, REACH_LOW, Manner, Technique, lift, within_reach
+from diwa_sim.steps import DT, Habits, Mark, Reach, Scene, Step, Wait, turned, up
+from diwa_sim.tasks import Task
+from diwa_sim.techniques import CLOSING, Manner, Technique, lift
 
 SLIP_LOW, SLIP_HIGH = (-0.02, -0.02, 0.055), (0.02, 0.02, 0.1)
 """Error of the aim of a try that comes in too high, metres: from on top of the handle to above it."""
@@ -26,7 +24,7 @@ BLIND_PROBABILITY = 0.5
 
 def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Do `skill`, mark the success when it is seen and hold still; ends without a mark after three failed tries."""
-    chosen, begun = task(skill), sim.scene_state()
+    chosen, begun = sim.playground.task(skill), sim.scene_state()
     technique, margin = chosen.technique, _margin(sim, chosen, begun)
     missed = rng.random() < technique.misses
     for attempt in range(3):
@@ -48,14 +46,6 @@ def _margin(sim: Scene, task: Task, begun: np.ndarray) -> Callable[[], float]:
     return lambda: float(task.margin(sim.scene_names, begun, sim.scene_state()))
 
 
-POKE_LOW, POKE_HIGH = np.array([0.34, -0.32, 0.24]), np.array([0.64, 0.36, 0.30])
-"""Box from which the hand pokes downwards, metres."""
-ROAM_LOW, ROAM_HIGH = np.array([0.30, -0.32, 0.17]), np.array([0.60, 0.30, 0.42])
-"""Box of idle motion, metres."""
-CARRY_LOW, CARRY_HIGH = np.array([0.30, -0.20, 0.05]), np.array([0.50, 0.06, 0.25])
-"""Box in which play carries about what the hand holds, metres."""
-
-
 def play(
     sim: Scene, habits: Habits, rng: np.random.Generator, tasks: Sequence[str] = (), share: float = 0.5
 ) -> Iterator[Step]:
@@ -63,7 +53,7 @@ def play(
 
     With `tasks`, about `share` of it are tries at those.
     """
-    others = [task(name) for name in tasks]
+    others = [sim.playground.task(name) for name in tasks]
     behaviours: tuple[Callable[..., Iterator[Step]], ...] = (_skill, _half_done, _fumble, _poke, _cube, _roam)
     weights = (0.58, 0.1, 0.1, 0.1, 0.04, 0.08)
     while True:
@@ -79,7 +69,7 @@ def play(
 def _skill(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """A try, from careful to careless: play shows what happens wherever a hand comes down, not only where it should."""
     closed, blind = bool(rng.random() < 0.85), bool(rng.random() < 0.4)
-    slip, pace = _slip(rng, rng.uniform(0.5, 4.5)), rng.uniform(0.8, 1.3)
+    slip, pace = _slip(sim, rng, rng.uniform(0.5, 4.5)), rng.uniform(0.8, 1.3)
     manner = Manner(slip, closed=closed, pace=pace, blind=blind)
     yield from _possible(sim, rng).attempt(sim, habits, manner)
     yield from lift(sim, habits, closed)
@@ -91,51 +81,54 @@ def _task(sim: Scene, habits: Habits, rng: np.random.Generator, tasks: Sequence[
     if not ready:
         yield from _roam(sim, habits, rng)
         return
-    chosen, slip = ready[rng.integers(len(ready))], _slip(rng, max(0.0, rng.uniform(-1.0, 1.5)))
+    chosen, slip = ready[rng.integers(len(ready))], _slip(sim, rng, max(0.0, rng.uniform(-1.0, 1.5)))
     share = rng.uniform(0.15, 0.85) if rng.random() < 0.25 else 1.0
     closed, blind = bool(rng.random() < 0.9), bool(rng.random() < 0.3)
     manner = Manner(slip, share, closed, rng.uniform(0.8, 1.3), blind)
     yield from chosen.technique.attempt(sim, habits, manner, _margin(sim, chosen, sim.scene_state()))
     if rng.random() < 0.4:
-        yield Reach.at(rng.uniform(CARRY_LOW, CARRY_HIGH), tolerance=0.03, closed=closed, pace=rng.uniform(0.6, 1.2))
+        yield Reach.at(sim.playground.carry.draw(rng), tolerance=0.03, closed=closed, pace=rng.uniform(0.6, 1.2))
     if rng.random() < 0.5:
-        low = np.minimum(sim.target_pose.position, [np.inf, np.inf, rng.uniform(0.02, 0.10)])
+        low = np.minimum(sim.hand.position, [np.inf, np.inf, sim.playground.floor + rng.uniform(0.02, 0.10)])
         yield Reach.at(low, closed=closed, pace=rng.uniform(0.6, 1.2), timeout=2.0)
-    yield Reach.at(sim.target_pose.position, 0.0, closed=False, timeout=CLOSING)
+    yield Reach.at(sim.hand.position, 0.0, closed=False, timeout=CLOSING)
     yield from lift(sim, habits, bool(rng.random() < 0.3))
 
 
 def _half_done(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     technique = _possible(sim, rng)
-    yield from technique.attempt(sim, habits, Manner(_slip(rng, 1.0), share=rng.uniform(0.15, 0.85)))
+    yield from technique.attempt(sim, habits, Manner(_slip(sim, rng, 1.0), share=rng.uniform(0.15, 0.85)))
     yield from lift(sim, habits)
 
 
 def _fumble(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Touch a part and move around in contact with it."""
     technique = _possible(sim, rng)
-    yield from technique.attempt(sim, habits, Manner(_slip(rng, 1.5), share=rng.uniform(0.1, 0.6)))
+    yield from technique.attempt(sim, habits, Manner(_slip(sim, rng, 1.5), share=rng.uniform(0.1, 0.6)))
     for _ in range(rng.integers(2, 5)):
-        place = sim.target_pose.position + rng.uniform([-0.1, -0.08, -0.02], [0.1, 0.08, 0.02])
+        place = sim.hand.position + rng.uniform([-0.1, -0.08, -0.02], [0.1, 0.08, 0.02])
         yield Reach.at(place, closed=True, pace=rng.uniform(0.6, 1.2), timeout=1.5)
     yield from lift(sim, habits)
 
 
 def _poke(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Come down anywhere until something is in the way, and press on sideways."""
-    closed, above = bool(rng.random() < 0.8), rng.uniform(POKE_LOW, POKE_HIGH)
+    closed, above = bool(rng.random() < 0.8), sim.playground.poke.draw(rng)
     yield Reach.at(above, tolerance=0.04, closed=closed)
     yield Reach.at(above - up(0.3), closed=closed, pace=rng.uniform(0.6, 1.2), timeout=rng.uniform(1.0, 2.5))
-    aside = sim.target_pose.position + rng.uniform([-0.15, -0.1, -0.02], [0.15, 0.1, 0.02])
+    aside = sim.hand.position + rng.uniform([-0.15, -0.1, -0.02], [0.15, 0.1, 0.02])
     yield Reach.at(aside, closed=closed, pace=rng.uniform(0.6, 1.2), timeout=1.5)
     yield from lift(sim, habits, closed)
 
 
 def _cube(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
-    """Push the cube, or pick it up and put it elsewhere; nothing if it is out of reach."""
-    x, y, z = cube = sim.scene_state()[6:9]
-    if not within_reach(cube):
+    """Push the cube or another block, or pick it up and put it elsewhere; nothing if all are out of reach."""
+    room = sim.playground
+    near = [body for body in map(sim.body, room.blocks) if room.reach.holds(body.position)]
+    if not near:
         return
+    block = near[rng.integers(len(near))] if len(near) > 1 else near[0]
+    x, y, z = cube = block.position
     if rng.random() < 0.5:
         angle = rng.uniform(-np.pi, np.pi)
         way = np.array([np.cos(angle), np.sin(angle), 0.0])
@@ -144,9 +137,9 @@ def _cube(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step
         yield Reach.at(begin, tolerance=0.01)
         yield Reach.at(end, tolerance=0.01, pace=0.7)
     else:
-        yaw = Rotation.from_quat(sim.scene_state()[9:13]).as_euler("zyx")[0]
+        yaw = block.rotation.as_euler("zyx")[0]
         yaw = (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
-        place = np.clip(cube + rng.uniform([-0.1, -0.15, 0], [0.1, 0.15, 0]), REACH_LOW, REACH_HIGH)
+        place = room.reach.nearest(cube + rng.uniform([-0.1, -0.15, 0], [0.1, 0.15, 0]))
         yield Reach.at(np.array([x, y, z + 0.09]), closed=False, yaw=yaw)
         yield Reach.at(np.array([x, y, z]), tolerance=0.008, closed=False, yaw=yaw)
         yield Reach.at(np.array([x, y, z]), tolerance=0.0, yaw=yaw, timeout=0.5)
@@ -161,19 +154,20 @@ def _cube(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step
 def _roam(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     """Idle motion through the air, opening and closing the fingers."""
     for _ in range(rng.integers(1, 4)):
-        place, closed = rng.uniform(ROAM_LOW, ROAM_HIGH), bool(rng.random() < 0.5)
+        place, closed = sim.playground.roam.draw(rng), bool(rng.random() < 0.5)
         yaw, pace = rng.uniform(-0.5, 0.5), rng.uniform(0.8, 1.3)
         yield Reach.at(place, tolerance=0.03, closed=closed, yaw=yaw, pace=pace)
 
 
-def _slip(rng: np.random.Generator, scale: float) -> np.ndarray:
+def _slip(sim: Scene, rng: np.random.Generator, scale: float) -> np.ndarray:
     """An error of the aim (3,), metres."""
-    return rng.normal(0, 1, 3) * [0.012, 0.014, 0.014] * scale
+    return turned(rng.normal(0, 1, 3) * [0.012, 0.014, 0.014] * scale, sim.playground.yaw)
 
 
 def _possible(sim: Scene, rng: np.random.Generator) -> Technique:
     """A technique that has something to do in the table's present state."""
-    choices = [TASKS[name].technique for name in PAPER_TASKS if TASKS[name].technique.ready(sim)]
+    techniques = [sim.playground.tasks[name].technique for name in sim.playground.usual]
+    choices = [technique for technique in techniques if technique.ready(sim)]
     return choices[rng.integers(len(choices))]
 
 
@@ -194,7 +188,7 @@ class Performance:
         share: float = 0.5,
     ):
         """`skill`: to demonstrate, or empty for play of `seconds`, about `share` of it with `tasks`."""
-        habits = Habits.draw(rng) if skill else Habits.at_play(rng)
+        habits = (Habits.draw(rng) if skill else Habits.at_play(rng)).facing(scene.playground.yaw)
         plan = demonstration(scene, skill, habits, rng) if skill else play(scene, habits, rng, tasks, share)
         self._operator = ScriptedOperator(scene, plan, habits, rng)
         self._skill, self._marked = skill, False

@@ -23,16 +23,24 @@ from diwa_data.recording import messages
 from diwa_data.recording.bag_writer import HIDDEN, tell_unfinished, unfinished_episodes
 from diwa_data.recording.recorder import EpisodeRecorder, RecordConfig
 from diwa_data.skills import skill_name
-from diwa_data.spec import Spec
 from diwa_data.teleop.clutch import GRIPPER_REPEAT, Command, ControllerState, Teleoperator
 from diwa_data.teleop.devices import Feedback, open_device
+from diwa_sim.calvin.config import RECORDED_RATE, CalvinConfig
+from diwa_sim.environments import EnvironmentConfig, Simulated, require_task, shared_robot
 from diwa_sim.operator.plans import Performance
-from diwa_sim.table import CONTROL_RATE, DT, SimConfig, SimulatedPanda, shared_robot
-from diwa_sim.tasks import TASKS, goal_labels, require_objects, require_task, scene_objects
+from diwa_sim.steps import CONTROL_RATE, DT
+from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.tasks import TASKS, require_objects, scene_objects
 
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
+_PLACES = {"sim": "table", "calvin": "calvin"}
 _FREE = ("episodes", "minutes", "workers", "devices", "keep_failed")  # what may change between two runs into one folder
+
+
+@dataclass(frozen=True)
+class SimulatedRecordConfig(EnvironmentConfig, RecordConfig):
+    """`diwa record`: where, what is recorded, how much of it, and how."""
 
 
 @dataclass(frozen=True)
@@ -44,60 +52,73 @@ class RecordJob(Job):
 
     out: Path
     """Folder of the episodes; an interrupted recording in it continues."""
-    config: RecordConfig = field(default_factory=RecordConfig)
-    """Amount, operator and device."""
+    config: SimulatedRecordConfig = field(default_factory=SimulatedRecordConfig)
+    """Place, amount, operator and device."""
     sim: SimConfig = field(default_factory=SimConfig)
-    """The simulated robot."""
+    """Our simulated table."""
 
     def run(self) -> None:
         """Record, or continue."""
-        record(self.out, self.config, self.sim)
+        record(self.out, self.config, self.config.chosen(self.sim))
 
 
-def record(out: Path, config: RecordConfig, sim: SimConfig | None = None) -> list[Path]:
+def record(out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig | None = None) -> list[Path]:
     """Record `config.episodes` demonstrations of `config.skill`, or `config.minutes` of play, into `out`.
 
-    An episode of the scripted operator depends on the config, its seed and its own number only. Finished episodes are
-    kept, so a second run continues; a changed config is refused. Returns the episodes' folders.
+    `sim` is our table or CALVIN's scene, which is recorded at 7.5 Hz whatever it says. An episode of the scripted
+    operator depends on the config, its seed and its own number only. Finished episodes are kept, so a second run
+    continues; a changed config is refused. Returns the episodes' folders.
     """
     out, sim, count = Path(out), sim or SimConfig(), config.episodes
+    if isinstance(sim, CalvinConfig):
+        sim = replace(sim, rate=RECORDED_RATE, data="")
     _require_known(config, sim)
     if not config.skill:
         count = math.ceil(config.minutes * 60 / config.episode_seconds)
     paths = [out / f"{index:06d}" for index in range(count)]
     with FolderLock(out):
-        if config.device == "scripted":
+        if config.device == "scripted" or isinstance(sim, CalvinConfig):
             _record_scripted(paths, out, config, sim)
         else:
             _record_by_hand(paths, out, config, sim)
     return [path for path in paths if path.exists()]
 
 
-def _require_known(config: RecordConfig, sim: SimConfig) -> None:
+def _require_known(config: RecordConfig, sim: SimConfig | CalvinConfig) -> None:
     """Raise `DiwaError` for a task that there is none of, or whose object is not on the table."""
+    if not 0 <= config.task_share <= 1:
+        raise DiwaError(f"record.task_share is {config.task_share}: give a share from 0 to 1")
+    scripted = config.device == "scripted"  # it knows the simulator's tasks only, a person shows anything
+    if isinstance(sim, CalvinConfig):
+        if not scripted:
+            raise DiwaError(f"CALVIN's scene has no window for a person with --device {config.device}: use scripted")
+        for name in (*([config.skill] if config.skill else []), *config.tasks):
+            require_task(name, sim)
+        return
     scene_objects(sim.objects)
     if config.skill:
-        scripted = config.device == "scripted"  # it knows the simulator's tasks only, a person shows anything
-        (require_task if scripted else skill_name)(config.skill)
+        require_task(config.skill, sim) if scripted else skill_name(config.skill)
     for name in (*([config.skill] if config.skill in TASKS else []), *config.tasks):
         require_objects(name, sim.objects)
         if sim.fixed_gripper and TASKS[name].technique.grasps:
             raise DiwaError(f"the task {name!r} needs fingers that open and close: leave sim.fixed_gripper out")
-    if not 0 <= config.task_share <= 1:
-        raise DiwaError(f"record.task_share is {config.task_share}: give a share from 0 to 1")
 
 
-def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None:
+def require_same_config(out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig) -> None:
     """Keep the config beside the episodes; refuse to mix episodes of two."""
-    settings = {"record": dataclasses.asdict(config), "sim": dataclasses.asdict(sim)}
-    for name in _FREE:
-        del settings["record"][name]
+    place = "calvin" if isinstance(sim, CalvinConfig) else "sim"
+    recorded = {name: value for name, value in dataclasses.asdict(config).items() if name not in (*_FREE, "calvin")}
+    settings = {"record": {**recorded, "environment": _PLACES[place]}, place: dataclasses.asdict(sim)}
     path = out / "record.json"
     if not path.exists():
         write_json(path, settings)
         return
     earlier = read_object(path, "record into another folder")
-    usual = {"record": dataclasses.asdict(RecordConfig()), "sim": dataclasses.asdict(SimConfig())}
+    usual = {
+        "record": dataclasses.asdict(SimulatedRecordConfig()),
+        "sim": dataclasses.asdict(SimConfig()),
+        "calvin": dataclasses.asdict(CalvinConfig()),
+    }
     known = {
         section: {name: value for name, value in earlier.get(section, {}).items() if name in now}
         for section, now in settings.items()
@@ -105,10 +126,11 @@ def require_same_config(out: Path, config: RecordConfig, sim: SimConfig) -> None
     require_same_settings(out, known, settings, otherwise="record into another folder", usual=usual)
 
 
-def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: SimConfig) -> None:
-    shared_robot(sim)  # refuses cameras that the scene does not have before anything is written
-    require_same_config(out, config, sim)
+def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig) -> None:
     todo = [index for index, path in enumerate(paths) if not path.exists()]
+    if todo:  # refuse what cannot be before anything is written
+        put_at_start(shared_robot(sim, config.teleop.limits), config, todo[0])
+    require_same_config(out, config, sim)
     work = partial(_record_number, out=out, config=config, sim=sim)
     died = "a recording process died (out of memory?): run again to continue, or lower record.workers"
     started, seconds = time.monotonic(), 0.0
@@ -122,17 +144,13 @@ def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: Si
             remove(left_over)
 
 
-def _record_number(index: int, out: Path, config: RecordConfig, sim: SimConfig) -> float:
-    robot = shared_robot(sim)
-    with EpisodeRecorder(out, _contract(robot, config), config.storage) as recorder:
+def _record_number(index: int, out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig) -> float:
+    robot = shared_robot(sim, config.teleop.limits)
+    with EpisodeRecorder(out, robot.spec, config.storage) as recorder:
         return record_episode(robot, recorder, index, config)
 
 
-def _contract(robot: SimulatedPanda, config: RecordConfig) -> Spec:
-    return replace(robot.spec, limits=config.teleop.limits)
-
-
-def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int, config: RecordConfig) -> float:
+def record_episode(robot: Simulated, recorder: EpisodeRecorder, index: int, config: RecordConfig) -> float:
     """Record episode number `index` into `recorder`; returns its length in seconds.
 
     A demonstration that fails is done again from another start, as an operator would; what failed is discarded, or with
@@ -152,7 +170,7 @@ def record_episode(robot: SimulatedPanda, recorder: EpisodeRecorder, index: int,
     raise DiwaError(f"the operator failed {MAX_ATTEMPTS} times at {config.skill}, episode {index}: change record.seed")
 
 
-def put_at_start(robot: SimulatedPanda, config: RecordConfig, index: int, attempt: int = 0) -> dict[str, Any]:
+def put_at_start(robot: Simulated, config: RecordConfig, index: int, attempt: int = 0) -> dict[str, Any]:
     """Put the scene where episode `index` begins at its `attempt`-th try.
 
     Returns the labels: what replay needs to do the same, and where the episode comes from.
@@ -164,15 +182,14 @@ def put_at_start(robot: SimulatedPanda, config: RecordConfig, index: int, attemp
         "skill": config.skill,
         "seed": seed,
         "operator": config.operator or config.device,
-        "sim": dataclasses.asdict(robot.config),
         "record_seed": config.seed,
         "index": index,
         "attempt": attempt,
-        **goal_labels(config.skill),
+        **robot.labels(config.skill),
     }
 
 
-def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
+def _perform(robot: Simulated, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
     """One episode; False if a demonstration was not marked a success and held in time."""
     performance = Performance(robot, config.skill, config.episode_seconds, rng, config.tasks, config.task_share)
     teleoperator = Teleoperator(robot.spec, config.teleop, CONTROL_RATE)
@@ -190,7 +207,7 @@ def _perform(robot: SimulatedPanda, recorder: EpisodeRecorder, config: RecordCon
 class EpisodeLog:
     """Writes what the robot publishes: targets at 60 Hz, everything else with the frames at 30 Hz."""
 
-    def __init__(self, robot: SimulatedPanda, recorder: EpisodeRecorder):
+    def __init__(self, robot: Simulated, recorder: EpisodeRecorder):
         self._robot, self._recorder = robot, recorder
         self._steps_per_frame = round(CONTROL_RATE / robot.spec.record_rate)
 
@@ -303,9 +320,9 @@ def _record_by_hand(paths: list[Path], out: Path, config: RecordConfig, sim: Sim
         raise DiwaError(f"{left}, or delete {unfinished_episodes(out)[0]} if nobody wants it; then record on")
     count = sum(not path.exists() for path in paths)
     with closing(open_device(config.device, config.devices, "--device scripted")) as controller:
-        robot = SimulatedPanda(sim)
+        robot = SimulatedPanda(sim, config.teleop.limits)
         require_same_config(out, config, sim)
-        with robot.window() as view, EpisodeRecorder(out, _contract(robot, config), config.storage) as recorder:
+        with robot.window() as view, EpisodeRecorder(out, robot.spec, config.storage) as recorder:
             print(controller.instructions, flush=True)
             session, pace, feedback = HandRecording(robot, recorder, config, count), RealTime(), Feedback(controller)
             print(f"{count} episodes of {config.skill or 'play'} to record: start the first when you are ready")

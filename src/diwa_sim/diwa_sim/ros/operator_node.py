@@ -18,8 +18,7 @@ from diwa_data.teleop.clutch import ControllerState
 from diwa_sim.operator.operator import SceneMirror
 from diwa_sim.operator.plans import Performance
 from diwa_sim.scene import SCENE_STATE, objects_named
-from diwa_sim.steps import Scene
-from diwa_sim.table import DT
+from diwa_sim.steps import DT, Scene
 from diwa_sim.tasks import require_objects
 
 PAUSE = 1.0

@@ -20,7 +20,8 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_data.skills import skill_name
-from diwa_sim.table import CONTROL_RATE, DT, SimConfig, SimulatedPanda
+from diwa_sim.steps import CONTROL_RATE, DT
+from diwa_sim.table import SimConfig, SimulatedPanda
 from diwa_sim.tasks import goal_labels
 
 NEAR_POS, NEAR_ROT = 0.03, 0.15

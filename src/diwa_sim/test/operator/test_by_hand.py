@@ -27,7 +27,8 @@ from diwa_data.teleop.clutch import ControllerState
 from diwa_data.teleop.devices import DeviceConfig, WebXRConfig
 from diwa_sim.operator import record as recording
 from diwa_sim.operator.record import HandRecording, RealTime, record
-from diwa_sim.table import DT, SimulatedPanda
+from diwa_sim.steps import DT
+from diwa_sim.table import SimulatedPanda
 
 CONFIG = RecordConfig(device="keyboard", skill="open_drawer", episodes=2, episode_seconds=1.0)
 

@@ -17,7 +17,7 @@ def test_the_mirror_shows_what_the_simulator_holds():
         for site in ("drawer_handle", "slider_knob", "lever_tip", "button_top"):
             np.testing.assert_allclose(mirror.site(site), robot.site(site), atol=1e-9)
         np.testing.assert_array_equal(mirror.scene_state(), robot.scene_state())
-        assert mirror.target_pose is robot.target_pose
+        assert mirror.hand is robot.hand
 
 
 def test_an_operator_who_looks_at_the_mirror_moves_like_one_at_the_table():

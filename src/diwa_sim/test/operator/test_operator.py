@@ -11,8 +11,8 @@ from diwa_sim.operator import plans
 from diwa_sim.operator.operator import ScriptedOperator
 from diwa_sim.operator.plans import MAX_DEMONSTRATION, demonstration, play
 from diwa_sim.scene import SCENE_STATE
-from diwa_sim.steps import Habits, Reach, Step, up
-from diwa_sim.table import DT, SimulatedPanda
+from diwa_sim.steps import DT, Habits, Reach, Step, up
+from diwa_sim.table import SimulatedPanda
 from diwa_sim.tasks import PAPER_TASKS, TASKS
 from diwa_sim.techniques import Manner, Stroke, look
 
