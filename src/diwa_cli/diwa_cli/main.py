@@ -16,6 +16,7 @@ from diwa_data.errors import DiwaError, how_to_install, unknown
 GROUPS = {
     "try": {
         "demo": ("pipeline.sweep:DemoJob", "all of it, small: from recording to skill and report"),
+        "dream": ("evaluation.dream:DreamJob", "a film of what a world model imagines"),
         "skills": ("commands", "skills that are installed, and how often they succeed"),
         "run-skill": ("evaluation.run_skill:RunSkillJob", "a skill with the deployment loop, simulated"),
         "doctor": ("commands", "what is installed from where; graphics, threads, disk"),
@@ -146,7 +147,6 @@ def usage() -> str:
     """The text of `diwa --help`: at most 40 lines of 80 characters."""
     lines = [
         "usage: diwa COMMAND ...      (its flags: diwa COMMAND --help)",
-        "",
         "Diffusion policies, fine-tuned inside a learned world model.",
         "",
     ]

@@ -1,6 +1,7 @@
-"""Rollouts as small H.264 videos: the cameras side by side over a bar with the classifier's success probability.
+"""Films, as small H.264 videos: the cameras side by side over a bar with the classifier's success probability.
 
-Two such videos make the pictures of a README: a policy before and after dreaming, from the same start.
+A rollout is one row of pictures, a dream stands below the recording that it began with. Two films of rollouts make the
+pictures of a README: a policy before and after dreaming, from the same start.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import imageio_ffmpeg
+import matplotlib as mpl
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from diwa_cli.run_folder import in_a_line
-from diwa_data.files import atomic_path
+from diwa_data.errors import DiwaError
+from diwa_data.files import atomic_path, require_output
 from diwa_data.images import fitted
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Tick
@@ -25,6 +30,10 @@ BAR_HEIGHT = 8
 """Pixels."""
 BAR_COLOR, DONE_COLOR, EMPTY_COLOR = (224, 159, 62), (61, 153, 112), (38, 44, 52)
 """RGB of the bar while the robot works, after the oracle was true, and of its empty part."""
+INK, REMARK = (226, 230, 234), (255, 138, 101)
+"""RGB of a row's name, and of what is to be said about its picture."""
+PICTURE_HEIGHT, LINE_HEIGHT = 256, 22
+"""Pixels of a row's pictures and of a line of text in films of dreams."""
 HOLD = 0.8
 """Seconds for which the last frame stays."""
 COLUMNS = 9
@@ -72,10 +81,90 @@ def compose(observation: Observation, cameras: Sequence[str], probability: float
     """One video frame (H, W, 3) uint8: the cameras' images side by side, at the first one's height, the bar below."""
     height = observation.images[cameras[0]].shape[0]
     images = np.hstack([fitted(observation.images[name], height=height) for name in cameras])
-    bar = np.empty((BAR_HEIGHT, images.shape[1], 3), np.uint8)
+    return np.vstack([images, _bar(probability, done, images.shape[1])])
+
+
+def _bar(probability: float, done: bool, width: int) -> np.ndarray:
+    bar = np.empty((BAR_HEIGHT, width, 3), np.uint8)
     bar[:] = EMPTY_COLOR
-    bar[:, : round(probability * images.shape[1])] = DONE_COLOR if done else BAR_COLOR
-    return np.vstack([images, bar])
+    bar[:, : round(probability * width)] = DONE_COLOR if done else BAR_COLOR
+    return bar
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a film of dreams, the cameras side by side. Where it is shorter than the film, its last frame stays.
+
+    T frames.
+    """
+
+    name: str
+    images: Mapping[str, np.ndarray]
+    """Camera -> (T, H, W, 3) uint8."""
+    probability: Sequence[float] = ()
+    """(T,) the classifier's, of success; empty without a classifier."""
+    done: int | None = None
+    """Frame from which the skill counts as done."""
+    remarks: Sequence[str] = ()
+    """(T,) what is to be said about each frame, such as a lamp that is shown wrong; or nothing about any."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.images.values())))
+
+
+def film_frames(rows: Sequence[Row], context: int, rate: float, title: str) -> list[np.ndarray]:
+    """Frames (H, W, 3) uint8 of a film of `rows`, one below the other, over a line that counts.
+
+    The first `context` frames are seen, what follows is imagined; `rate` in Hz.
+    """
+    frames, count = [], max(map(len, rows))
+    for t in range(count):
+        shown = [_draw_row(row, min(t, len(row) - 1)) for row in rows]
+        step = "seen" if t < context else f"imagined step {t + 1 - context}"
+        counter = f"frame {t + 1} of {count} · {step} · {t / rate:.1f} s"
+        frames.append(np.vstack([*shown, _line(shown[0].shape[1], counter, title, INK)]))
+    return frames
+
+
+def _draw_row(row: Row, t: int) -> np.ndarray:
+    pictures = [_enlarged(images[t]) for images in row.images.values()]
+    width = sum(picture.shape[1] for picture in pictures)
+    name, remark = row.name, row.remarks[t] if row.remarks else ""
+    if not row.probability:
+        return np.vstack([_line(width, name, remark), np.hstack(pictures)])
+    probability, done = row.probability[t], row.done is not None and t >= row.done
+    line = _line(width, f"{name} · success {probability:.2f}", remark)
+    return np.vstack([line, np.hstack(pictures), _bar(probability, done, width)])
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) at `PICTURE_HEIGHT` and an even width, as videos need."""
+    width = 2 * round(PICTURE_HEIGHT * image.shape[1] / image.shape[0] / 2)
+    return np.asarray(Image.fromarray(image).resize((width, PICTURE_HEIGHT), Image.Resampling.BICUBIC))
+
+
+def _line(width: int, left: str, right: str, color: tuple[int, int, int] = REMARK) -> np.ndarray:
+    """A line of text (LINE_HEIGHT, width, 3): one at each end, the right one in `color` and cut where they meet."""
+    image, font, middle = Image.new("RGB", (width, LINE_HEIGHT), EMPTY_COLOR), _font(), LINE_HEIGHT // 2
+    drawing = ImageDraw.Draw(image)
+    drawing.text((6, middle), left, fill=INK, font=font, anchor="lm")
+    room = width - 24 - drawing.textlength(left, font)
+    while right and drawing.textlength(right, font) > room:
+        right = right[:-2].rstrip() + "…" if len(right) > 2 else ""
+    drawing.text((width - 6, middle), right, fill=color, font=font, anchor="rm")
+    return np.asarray(image)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 13)
+
+
+def require_film(path: Path) -> None:
+    """Raise `DiwaError` unless a film can be written to `path`."""
+    require_output(path)
+    if path.suffix.lower() != ".mp4":
+        raise DiwaError(f"{path} is no .mp4 file: films are written as MP4")
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray], rate: float) -> None:

@@ -233,6 +233,16 @@ class SimulatedPanda:
         self._show_lights()
         self._task, self._start_state = TASKS[skill] if skill else None, self.scene_state()
 
+    def show(self, hand: Pose, width: float, scene_state: np.ndarray) -> None:
+        """Put arm, fingers (`width` metres apart) and scene as a recording has them, to draw them; nothing moves."""
+        qpos, layout = self._data.qpos, self._layout
+        self._angles = self._kinematics.solve(hand, self._angles, iterations=20)
+        qpos[self._qpos] = [*self._angles, width / 2, width / 2]
+        qpos[layout.furniture], qpos[layout.poses] = scene_state[:4], scene_state[6:]
+        self._bulb, self._led = (bool(lamp > 0.5) for lamp in scene_state[4:6])
+        mujoco.mj_fwdPosition(self.model, self._data)
+        self._show_lights()
+
     def observe(self) -> Observation:
         """Images of all cameras, measured pose, target, gripper width and scene state now."""
         sizes: dict[tuple[int, int], list[str]] = {}

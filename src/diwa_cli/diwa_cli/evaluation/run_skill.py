@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from diwa_cli.evaluation.rollouts import latency
-from diwa_cli.video import Film
+from diwa_cli.video import Film, require_film
 from diwa_data.config import Job, require_at_least, require_seed
-from diwa_data.errors import DiwaError
 from diwa_data.files import require_output, write_json
 from diwa_data.limits import MotionLimits
 from diwa_data.robot import Environment
@@ -64,9 +63,7 @@ class RunSkillJob(Job):
         """Run it once and print how it went. Raises `DiwaError` if the film may not be written, or is no .mp4 file."""
         bundle, config, video = find_bundle(self.skill, self.checkpoint), self.config, self.video
         if video:
-            require_output(video)
-            if video.suffix.lower() != ".mp4":
-                raise DiwaError(f"{video} is no .mp4 file: films are written as MP4")
+            require_film(video)
         robot = open_environment(seeing(config.chosen(self.sim), read_spec(bundle.world_model)), config.limits)
         try:
             runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)

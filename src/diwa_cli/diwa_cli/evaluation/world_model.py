@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,12 +14,10 @@ import torch
 from diwa_cli.evaluation import probes
 from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import write_text
-from diwa_cli.video import failure_as_warning, write_video
+from diwa_cli.video import Row, failure_as_warning, film_frames, write_video
 from diwa_data.config import Job, require_at_least, require_seed
 from diwa_data.dataset.dataset import Dataset, Episode, load_dataset
 from diwa_data.files import require_ours, write_json
-from diwa_data.images import fitted
-from diwa_data.spec import Spec
 from diwa_learning.core.checkpoint import read_header
 from diwa_learning.core.device import compute_device
 from diwa_learning.world_model.model import WorldModel, load_world_model
@@ -29,8 +27,6 @@ from diwa_learning.world_model.replay import Batch, ReplayBuffer, held_out_of, s
 RESULT = "result.json"
 NEW_HELD_OUT = 0.2
 """Share of the episodes of a recording that the model was not trained on, on which probes of it are judged."""
-ZOOM = 3
-"""Screen pixels of the film per pixel of the model."""
 COORDINATE = re.compile(r"_(?:[xyz]|q[xyzw]|r[xyz])$")
 """Ends the name of a number of the scene state that is a coordinate of an object: their errors are not drawn."""
 ERROR = re.compile(r"open_loop_(.+)_error")
@@ -120,7 +116,7 @@ def evaluate_world_model(
     imagined = {name: images.cpu() for name, images in result.imagined.items()}
     save_filmstrip(out / "filmstrip.png", clips, imagined, longest, context=config.context)
     with failure_as_warning(out / "film.mp4"):
-        write_film(out / "film.mp4", clips, imagined, longest, model.spec)
+        write_film(out / "film.mp4", clips, imagined, longest, config.context, model.spec.rate)
     if probed:
         write_text(out / "probes.svg", probes.figure(probed))
         probes.draw_reconstructions(out / "reconstructions.png", model, probed, config.seed)
@@ -169,15 +165,16 @@ def curves_of(result: OpenLoop, model: WorldModel) -> dict[str, tuple[str, dict[
     return found
 
 
-def write_film(path: Path, clips: Batch, imagined: dict[str, torch.Tensor], clip: int, spec: Spec) -> None:
-    """One clip as an mp4: recorded frames on the left, imagined ones on the right, the cameras one above the other."""
-    width = max(images.shape[-2] for images in imagined.values())
-
-    def column(images: Mapping[str, torch.Tensor], frame: int) -> np.ndarray:
-        return np.concatenate([fitted(images[name][clip, frame].numpy(), width=width) for name in imagined])
-
-    pairs = [(column(clips.images, t), column(imagined, t)) for t in range(int(clips.valid[clip].sum()))]
-    write_video(path, [np.concatenate(pair, 1).repeat(ZOOM, 0).repeat(ZOOM, 1) for pair in pairs], spec.rate)
+def write_film(
+    path: Path, clips: Batch, imagined: dict[str, torch.Tensor], clip: int, context: int, rate: float
+) -> None:
+    """One clip as an mp4: recorded frames above imagined ones; `rate` in Hz."""
+    frames = int(clips.valid[clip].sum())
+    rows = [
+        Row(name, {camera: found[camera][clip, :frames].numpy() for camera in imagined})
+        for name, found in (("recorded", clips.images), ("imagined: the same actions", imagined))
+    ]
+    write_video(path, film_frames(rows, context, rate, ""), rate)
 
 
 def text(found: dict[str, Any]) -> str:

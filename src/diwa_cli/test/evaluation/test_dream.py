@@ -1,0 +1,124 @@
+"""Films of dreams: recorded above imagined above dreamt, and every lamp or drawer that is shown wrong is named."""
+
+import numpy as np
+import pytest
+
+from diwa_cli.evaluation.scene_check import EVERY, VALUES, SceneReader
+from diwa_cli.video import BAR_HEIGHT, LINE_HEIGHT, PICTURE_HEIGHT, Row, film_frames, read_video
+from diwa_data.dataset.dataset import Episode, save_dataset
+from diwa_data.images import preprocess_observation
+from diwa_data.pose import robot_state
+from diwa_deploy.bundle import pack_bundles, write_bundle
+from diwa_sim.table import SimConfig, SimulatedPanda
+
+ROW = LINE_HEIGHT + PICTURE_HEIGHT + BAR_HEIGHT
+
+
+@pytest.fixture(scope="module")
+def episode():
+    """Twelve frames of the table, in each of which everything stands elsewhere."""
+    robot, frames, targets = SimulatedPanda(), [], []
+    for seed in range(12):
+        robot.reset("", seed)
+        frames.append(preprocess_observation(robot.observe(), robot.spec))
+        targets.append(robot_state(robot.target_pose, None))
+    robot.close()
+    images = {name: np.stack([frame.images[name] for frame in frames]) for name in frames[0].images}
+    actions, ticks = np.tile(robot.spec.action.null, (12, 1)), np.arange(12) / robot.spec.rate
+    about = {"source": "play", "skill": "", "labels": {}, "segment": 0, "bag": "", "flagged": [], "clipped": 0}
+    return Episode(
+        "000000", images, np.stack([frame.state for frame in frames]), actions, np.zeros(12, bool), ticks, ticks,
+        np.stack([frame.scene_state for frame in frames]), about, np.stack(targets),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset(episode, tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "play.h5"
+    save_dataset(path, SimulatedPanda().spec, [episode])
+    return path
+
+
+def test_a_picture_is_read_right_and_every_wrong_claim_about_it_is_found(episode):
+    reader, names = SceneReader(SimConfig()), SimulatedPanda().spec.scene_state
+    seen = episode.images["static"], episode.state
+    right = reader.read(*seen, episode.scene_state).differences(episode.scene_state, names, ", shown ")
+    assert right == [{}] * 12
+    claimed = np.array(episode.scene_state)
+    claimed[:, [names.index("bulb"), names.index("led")]] = 1 - claimed[:, [names.index("bulb"), names.index("led")]]
+    claimed[:, names.index("drawer")] = 0.16 - claimed[:, names.index("drawer")]
+    wrong = reader.read(*seen, claimed).differences(claimed, names, ", shown ")
+    reader.close()
+    for t in range(0, 12, EVERY):
+        drawer, bulb = episode.scene_state[t, names.index("drawer")], episode.scene_state[t, names.index("bulb")]
+        assert wrong[t]["bulb"] == ("off, shown on" if bulb else "on, shown off")
+        assert "led" in wrong[t]
+        assert ("drawer" in wrong[t]) == (abs(0.16 - 2 * drawer) > 0.06)
+
+
+def test_rows_count_their_frames_and_stay_when_they_end():
+    long, short = np.zeros((3, 8, 12, 3), np.uint8), np.full((2, 8, 12, 3), 200, np.uint8)
+    rows = [Row("recorded", {"a": long, "b": long}), Row("dreamt", {"a": short, "b": short}, [0.2, 0.9], 1)]
+    frames = film_frames(rows, 1, 7.5, "clip 1 of 1")
+    assert {frame.shape for frame in frames} == {(2 * ROW - BAR_HEIGHT + LINE_HEIGHT, 3 * PICTURE_HEIGHT, 3)}
+    assert len(frames) == 3
+    assert not np.array_equal(frames[0][-LINE_HEIGHT:], frames[1][-LINE_HEIGHT:])  # the counter
+    assert np.array_equal(frames[1][:-LINE_HEIGHT], frames[2][:-LINE_HEIGHT])
+
+
+def test_a_dataset_becomes_a_film_of_recorded_imagined_and_dreamt(diwa, checkpoints, dataset, tmp_path):
+    out = tmp_path / "new" / "film.mp4"
+    models = ["--world-model", checkpoints.world_model, "--policy", checkpoints.policy, "--reward", checkpoints.reward]
+    ran = diwa("dream", *models, "--dataset", dataset, "--clips", "1", "--horizon", "3", "--context", "4", "--out", out)
+    assert ran.status == 0, ran.err
+    assert "clip 1: play, episode 000000 from tick" in ran.out
+    assert "done, by the classifier: " in ran.out
+    frames, rate = read_video(out)
+    assert (len(frames) >= 7, frames.shape[1:], rate) == (True, (3 * ROW + LINE_HEIGHT, 2 * PICTURE_HEIGHT, 3), 7.5)
+
+
+def test_a_hybrid_model_is_compared_with_the_true_scene(diwa, hybrid_checkpoints, dataset, tmp_path):
+    model = ["--world-model", hybrid_checkpoints.world_model, "--dataset", dataset]
+    ran = diwa("dream", *model, "--clips", "1", "--horizon", "3", "--context", "2", "--out", tmp_path / "film.mp4")
+    assert ran.status == 0, ran.err
+    assert "imagined: wrong are " in ran.out or f"imagined: {', '.join(VALUES)}: as recorded" in ran.out
+
+
+def test_a_bundle_runs_in_the_simulator_and_dreams_from_the_same_start(diwa, checkpoints, tmp_path):
+    parts = {name: getattr(checkpoints, name) for name in ("world_model", "policy", "reward")}
+    bundle = write_bundle(tmp_path / "open_drawer", parts, {"skill": "open_drawer"})
+    out = tmp_path / "film.mp4"
+    words = ["dream", "--skill", "open_drawer", "--checkpoint", bundle.path, "--clips", "1", "--out", out]
+    ran = diwa(*words, "--horizon", "2", "--context", "1", "--seed", "5000000000")
+    assert ran.status == 0, ran.err
+    assert "clip 1: open_drawer from start 5000000000, no success in the simulator" in ran.out
+    assert len(read_video(out)[0]) >= 3
+
+    (packed,) = pack_bundles([bundle], tmp_path / "packed")
+    out.unlink()
+    ran = diwa(*words[:4], packed, *words[5:])
+    assert (ran.status, len(ran.err.splitlines())) == (2, 1)
+    assert "keeps no image decoders" in ran.err
+    assert "`diwa demo --skill open_drawer`" in ran.err
+    assert not out.exists()
+
+
+def test_what_cannot_be_dreamt_is_one_line(diwa, checkpoints, dataset, tmp_path):
+    model = ["--world-model", checkpoints.world_model]
+    for words, message in (
+        ([], "name what dreams: --skill SKILL of a bundle, or --world-model FOLDER with --dataset FILE"),
+        (["--skill", "open_drawr"], "Did you mean 'open_drawer'?"),
+        (["--skill", "open_drawer", *model], "--skill brings its own --world-model"),
+        ([*model, "--checkpoint", tmp_path], "--checkpoint is the bundle of a --skill"),
+        (model, "there is nothing to dream from: add --dataset FILE.h5"),
+        ([*model, "--dataset", dataset, "--context", "12"], "the longest episode has 12 frames"),
+        ([*model, "--dataset", tmp_path / "nowhere.h5"], "no dataset"),
+        ([*model, "--dataset", dataset, "--policy", checkpoints.reward], "a policy checkpoint is needed"),
+        ([*model, "--dataset", dataset, "--out", tmp_path / "film.gif"], "is no .mp4 file"),
+        ([*model, "--dataset", dataset, "--out", tmp_path], "is a folder, which is never replaced"),
+        ([*model, "--dataset", dataset, "--clips", "0"], "clips is 0; it must be 1 or more"),
+    ):
+        ran = diwa("dream", *words) if "--out" in words else diwa("dream", *words, "--out", tmp_path / "film.mp4")
+        assert (ran.status, len(ran.err.splitlines())) == (2, 1), ran.err
+        assert message in ran.err
+    assert not list(tmp_path.glob("*.mp4"))
