@@ -12,7 +12,6 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.interpolator import Interpolator
@@ -23,6 +22,7 @@ from diwa_data.recording import messages
 from diwa_data.robot import Observation
 from diwa_data.robot_config import CAMERAS
 from diwa_data.spec import ActionSpec, CameraSpec, Spec, require_names, require_network_size
+from diwa_sim.kinematics import ARM_JOINTS, HOME, Kinematics
 from diwa_sim.playground import TABLE
 from diwa_sim.render import Cameras
 from diwa_sim.scene import SCENE_STATE, Layout, load_model, move_camera, objects_named
@@ -32,72 +32,9 @@ from diwa_sim.tasks import TASKS, goal_labels, require_objects, sample_start, sc
 
 ROBOT = "panda_sim"
 """Its name in the contract."""
-ARM_JOINTS = tuple(f"joint{i}" for i in range(1, 8))
 JOINTS = (*ARM_JOINTS, "finger1", "finger2")
-HOME = np.array([0.0, -0.55, 0.0, -2.55, 0.0, 2.0, 0.785])
-"""Joint angles with the hand pointing down over the table, rad; the posture that redundancy is drawn to."""
 FINGER_TRAVEL = 0.04
 """How far each finger opens, metres."""
-_LARGEST_STEP = 0.15  # m, rad: a longer way is gone in several iterations, or it may end in a joint limit
-_DAMPING = 0.02  # bounds steps near singularities
-_POSTURE = 0.05  # share of the way home per iteration
-
-
-class Kinematics:
-    """Hand pose from joint angles and back, on a copy of the model's data that never moves the robot."""
-
-    def __init__(self, model: mujoco.MjModel):
-        self._model, self._data = model, mujoco.MjData(model)
-        self._site = model.site("tcp").id
-        joints = [model.joint(name) for name in ARM_JOINTS]
-        self._qpos = np.array([joint.qposadr[0] for joint in joints])
-        self._dof = np.array([joint.dofadr[0] for joint in joints])
-        self._range = np.array([joint.range for joint in joints])  # (7, 2)
-        self._jacobian = np.zeros((6, model.nv))
-
-    def forward(self, angles: np.ndarray) -> Pose:
-        """Hand pose in the base frame at joint `angles` (7,)."""
-        self._place(angles)
-        return Pose(
-            self._data.site_xpos[self._site].copy(),
-            Rotation.from_matrix(self._data.site_xmat[self._site].reshape(3, 3)),
-        )
-
-    def solve(self, target: Pose, start: np.ndarray, iterations: int) -> np.ndarray:
-        """Joint angles (7,) within their limits that bring the hand from `start` towards `target`.
-
-        dq = J^T (J J^T + damping^2 I)^-1 (e - J n) + n with posture motion n = posture (HOME - q).
-        """
-        angles = np.array(start, float)
-        position, quaternion = target.position, target.quaternion[[3, 0, 1, 2]]  # MuJoCo: w x y z
-        for _ in range(iterations):
-            error = self._error(angles, position, quaternion)
-            mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)
-            jacobian = self._jacobian[:, self._dof]  # (6, 7)
-            posture = _POSTURE * (HOME - angles)
-            gram = jacobian @ jacobian.T
-            gram.flat[::7] += _DAMPING**2
-            angles += jacobian.T @ np.linalg.solve(gram, error - jacobian @ posture) + posture
-            np.clip(angles, self._range[:, 0], self._range[:, 1], out=angles)
-        return angles
-
-    def _error(self, angles: np.ndarray, position: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
-        """Position and rotation-vector error (6,) of the hand at `angles`, base frame."""
-        self._place(angles)
-        current, difference, error = np.empty(4), np.empty(4), np.empty(6)
-        mujoco.mju_mat2Quat(current, self._data.site_xmat[self._site])
-        mujoco.mju_negQuat(current, current)
-        mujoco.mju_mulQuat(difference, quaternion, current)
-        mujoco.mju_quat2Vel(error[3:], difference, 1.0)
-        error[:3] = position - self._data.site_xpos[self._site]
-        return np.clip(error, -_LARGEST_STEP, _LARGEST_STEP)
-
-    def _place(self, angles: np.ndarray) -> None:
-        self._data.qpos[self._qpos] = angles
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-
-
 BULB_COLOURS = ((0.22, 0.22, 0.25, 1.0), (1.0, 0.95, 0.1, 1.0))
 LED_COLOURS = ((0.05, 0.2, 0.1, 1.0), (0.2, 1.0, 0.35, 1.0))
 """Off, on."""

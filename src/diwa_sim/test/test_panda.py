@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diwa_data.pose import Pose, rotation_distance
+from diwa_sim.kinematics import HOME, Kinematics
 from diwa_sim.scene import load_model
 from diwa_sim.starts import GRIPPER_DOWN
-from diwa_sim.table import HOME, Kinematics
 
 
 @pytest.fixture(scope="module")
