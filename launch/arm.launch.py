@@ -1,7 +1,12 @@
 """The arm's controller on our topics: `ros2 launch diwa_deploy arm.launch.py arm:=fr3`, once its driver runs."""
 
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+import subprocess
+from pathlib import Path
+
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 from launch import LaunchDescription
+from launch.actions import LogInfo
 from launch_ros.actions import Node
 
 from diwa_data.config import config_file
@@ -15,6 +20,8 @@ ARGUMENTS = (
     argument("controllers", "", "Your own .yaml; empty = the shipped one."),
     NAMESPACE,
 )
+HELP_PATIENCE = 30.0
+"""Seconds in which the spawner must say what it can do."""
 REMAPS = {"target_pose": messages.TARGET_POSE, "current_pose": messages.CURRENT_POSE}
 
 
@@ -23,7 +30,7 @@ def generate_launch_description() -> LaunchDescription:
     return launch_description(ARGUMENTS, _actions)
 
 
-def _actions(given: dict[str, str]) -> list[Node]:
+def _actions(given: dict[str, str]) -> list[Node | LogInfo]:
     for package in ("controller_manager", "crisp_controllers"):
         try:
             get_package_share_directory(package)
@@ -33,7 +40,40 @@ def _actions(given: dict[str, str]) -> list[Node]:
     arguments = ["pose_broadcaster", "cartesian_controller", "--param-file", controllers]
     namespace, manager = given["namespace"], given["controller_manager"]
     arguments += ["--controller-manager", manager if manager.startswith("/") else f"{namespace}/{manager}"]
-    for theirs, ours in REMAPS.items():
-        arguments += ["--controller-ros-args", f"-r {theirs}:={namespace}{ours}"]
     where = {"namespace": namespace} if namespace else {}
-    return [Node(package="controller_manager", executable="spawner", arguments=arguments, output="screen", **where)]
+    between = []
+    if can_remap():
+        for theirs, ours in REMAPS.items():
+            arguments += ["--controller-ros-args", f"-r {theirs}:={namespace}{ours}"]
+    else:
+        between = passing_on(controllers, where)
+    spawner = Node(package="controller_manager", executable="spawner", arguments=arguments, output="screen", **where)
+    return [spawner, *between]
+
+
+def can_remap() -> bool:
+    """This spawner can remap the topics of a controller; Humble's cannot."""
+    spawner = Path(get_package_prefix("controller_manager"), "lib", "controller_manager", "spawner")
+    told = subprocess.run([spawner, "--help"], capture_output=True, text=True, timeout=HELP_PATIENCE)
+    return "--controller-ros-args" in told.stdout
+
+
+def passing_on(controllers: str, where: dict[str, str]) -> list[Node | LogInfo]:
+    """What stands between the controller's own topics and ours, where they cannot be remapped."""
+    sections = yaml.safe_load(Path(controllers).expanduser().read_text())
+    frames = [
+        section["ros__parameters"]["base_frame"]
+        for name, section in sections.items()
+        if name.endswith("pose_broadcaster") and "base_frame" in section.get("ros__parameters", {})
+    ]
+    if not frames:
+        raise DiwaError(f"{controllers}: pose_broadcaster has no base_frame: write it as in crisp_panda.yaml")
+    robot = {"base_frame": frames[0], "topics.pose.topic": "current_pose", "topics.target.topic": "target_pose"}
+    settings = {f"robot.{name}": value for name, value in robot.items()}
+    return [
+        LogInfo(msg="this spawner cannot remap topics (as Humble's): crisp_adapter passes poses and targets on"),
+        Node(
+            package="diwa_data", executable="adapter_node", name="crisp_adapter", parameters=[settings],
+            output="screen", respawn=True, respawn_delay=2.0, **where,
+        ),
+    ]  # fmt: skip

@@ -1,7 +1,9 @@
 """Build of the ROS 2 package; the pip install of the whole project is described in the root pyproject.toml."""
 
+import importlib.metadata
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -40,16 +42,30 @@ def write_hook() -> None:
     HOOK.write_text("".join(f"append-non-duplicate;PYTHONPATH;{path}\n" for path in building_environment()))
 
 
+def tell_missing() -> None:
+    """Say on stderr, which colcon shows, what `rosdep install` has left to pip."""
+    step = Path(__file__).resolve().parents[2] / "requirements-ros.txt"
+    lines = step.read_text().splitlines() if step.is_file() else []
+    names = [re.split(r"[<>=]", line)[0] for line in lines if line and not line.startswith("#")]
+    if missing := [name for name in names if not any(importlib.metadata.distributions(name=name))]:
+        print(f"no {', '.join(missing)} here: {sys.executable} -m pip install -r {step}", file=sys.stderr)
+
+
 write_hook()
+if "install" in sys.argv or "develop" in sys.argv:
+    tell_missing()
 setup(
     name="diwa_data",
     version="0.2.0",
     packages=find_packages(include=["diwa_data", "diwa_data.*"]),
-    package_data={"diwa_data": ["config/*.yaml", "lerobot/mappings/*.yaml", "teleop/*.html", "view/*.html"]},
+    package_data={
+        "diwa_data": ["config/*.yaml", "config/*.xml", "lerobot/mappings/*.yaml", "teleop/*.html", "view/*.html"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_data"]),
         ("share/diwa_data", ["package.xml"]),
         ("share/diwa_data/hook", [str(HOOK)]),
+        ("share/diwa_data/config", ["diwa_data/config/cyclonedds.xml"]),
         ("share/diwa_data/launch", ["launch/teleop_record.launch.py", "launch/build_dataset.launch.py"]),
     ],
     zip_safe=True,

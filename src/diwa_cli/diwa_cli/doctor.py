@@ -12,9 +12,9 @@ from pathlib import Path
 
 from diwa_data import __version__
 from diwa_data.errors import DiwaError
-from diwa_data.robot_config import load_robot, robot_file
+from diwa_data.robot_config import RobotConfig, load_robot, robot_file
 from diwa_data.view.inspect import spec_lines
-from diwa_deploy.checks import check_robot
+from diwa_deploy.checks import Check, check_robot
 
 LIBRARIES = ("numpy", "scipy", "h5py", "opencv-python-headless", "rosbags", "torch", "mujoco", "safetensors", "tyro")
 
@@ -59,7 +59,7 @@ def examine_robot(name: str, seconds: float, namespace: str = "") -> bool:
         print(f"{'graph':<20} ROS 2 is not sourced here: only the file was checked")
         return True
     graph = importlib.import_module("diwa_deploy.ros.look").look(robot, seconds, namespace)
-    checks = list(check_robot(robot, graph))
+    checks = [*check_robot(robot, graph), _packages(robot)]
     for check in checks:
         print(f"{check.name:<20} {'OK ' if check.good else 'BAD'}  {check.text}")
     return all(check.good for check in checks)
@@ -123,7 +123,14 @@ def _ros() -> str:
     found = importlib.util.find_spec("rclpy")
     if found is None:
         return "not sourced: only nodes and launch files need it"
-    return f"{os.environ.get('ROS_DISTRO', 'unknown distribution')}, rclpy from {Path(str(found.origin)).parent}"
+    distribution = os.environ.get("ROS_DISTRO", "unknown distribution")
+    return f"{distribution}, rclpy from {Path(str(found.origin)).parent}; {_packages(RobotConfig()).text}"
+
+
+def _packages(robot: RobotConfig) -> Check:
+    """Packages of others that real robots need."""
+    check: Check = importlib.import_module("diwa_deploy.ros.packages").check_packages(robot)
+    return check
 
 
 def _disk() -> str:

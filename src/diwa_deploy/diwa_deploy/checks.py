@@ -102,6 +102,8 @@ class Graph:
     """Topics whose type is not installed here, and the words that say so."""
     target: str = ""
     """Reason why our target cannot be told to the arm."""
+    small_buffer: str = ""
+    """Reason why large images may be lost on this machine."""
 
     def full(self, name: str) -> str:
         """The full name of a topic, action or service."""
@@ -162,6 +164,7 @@ def check_robot(robot: RobotConfig, graph: Graph) -> Iterator[Check]:
             info = graph.full(camera.info)
             problem = graph.silence(info, [messages.CAMERA_INFO_TYPE])
             yield _check(f"intrinsics of {name}", problem, f"{info}: {graph.heard(info)}")
+    yield from check_buffer(robot, graph)
     pose = _pose(robot, graph)
     yield pose
     if pose.good:
@@ -172,6 +175,12 @@ def check_robot(robot: RobotConfig, graph: Graph) -> Iterator[Check]:
     yield _target(robot, graph)
     if robot.action.gripper:
         yield _command(robot, graph)
+
+
+def check_buffer(robot: RobotConfig, graph: Graph) -> Iterator[Check]:
+    """A line where a driver's raw images have to come through."""
+    if any(camera.driver and not camera.compressed for camera in robot.cameras.values()):
+        yield _check("receive buffer", graph.small_buffer, "holds images of 720p, or the middleware needs none")
 
 
 def _check(name: str, problem: str, finding: str) -> Check:

@@ -9,9 +9,12 @@ from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
 
 from diwa_data.errors import DiwaError, unknown
-from diwa_data.images import crop_for_recording, image_of, recorded_intrinsics
+from diwa_data.images import crop_for_recording, recorded_intrinsics
 from diwa_data.recording import messages
+from diwa_data.recording.sidecar import SLOWEST
 from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.bridge import about, rgb_of
+from diwa_data.ros.middleware import small_buffer
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, SENSOR, publisher
 
@@ -19,6 +22,7 @@ IMAGE_TYPES = (messages.IMAGE_TYPE, "sensor_msgs/msg/CompressedImage")
 """Types of a driver's images: raw, compressed."""
 STALLED = 0.5
 """Seconds without an image after which the operator is told."""
+_WARN_EVERY = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class CameraNode(Node):
         self._image = publisher(self, messages.image_topic(self._name))
         self._info = publisher(self, messages.camera_info_topic(self._name), LATCHED)
         self._problem, self._images, self._received = "", 0, time.monotonic()
+        self._wanted, self._slow = SLOWEST * config.robot.record_rate, 0
         self._matrix: list[float] = []
         self._diagnostics = Diagnostics(self)
         self.create_subscription(get_message(self._type), self._driver, self._on_image, SENSOR, raw=True)
@@ -56,6 +61,7 @@ class CameraNode(Node):
             info_type = get_message(messages.CAMERA_INFO_TYPE)
             self.create_subscription(info_type, settings.info, self._on_info, SENSOR, raw=True)
         every(self, 1.0, self._report)
+        self.get_logger().info(f"{self._driver} is decoded by {about()}")
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -64,7 +70,7 @@ class CameraNode(Node):
         self._received = time.monotonic()
         try:
             image = messages.decode(data, self._type)
-            recorded = crop_for_recording(image_of(image), self._camera)
+            recorded = crop_for_recording(rgb_of(image), self._camera)
         except DiwaError as error:
             self._tell(f"{self._driver}: {error}")
             return
@@ -86,6 +92,10 @@ class CameraNode(Node):
         age = time.monotonic() - self._received
         if age > STALLED:
             self._tell(f"no image on {self._driver} for {age:.0f} s: {self._why()}", f"no image on {self._driver}")
+        self._slow = self._slow + 1 if 0 < self._images < self._wanted else 0
+        if self._slow > 1 and (lost := self._lost()):
+            slow = f"{self._driver}: {self._images} images a second"
+            self.get_logger().warning(f"{slow}, the others may be lost: {lost}", throttle_duration_sec=_WARN_EVERY)
         self._diagnostics.add(self._name, self._problem, rate=self._images)
         self._diagnostics.publish()
         self._images = 0
@@ -98,9 +108,14 @@ class CameraNode(Node):
             seen = sorted(topic for topic, types in kinds if {*types} & {*IMAGE_TYPES} and "/diwa/" not in topic)
             return f"nobody publishes it: is the driver running? Topics of images here: {', '.join(seen) or 'none'}"
         if self._type in offered:
-            return "its driver publishes nothing"
+            lost = self._lost()
+            return f"its driver publishes nothing{f', or its images are lost: {lost}' if lost else ''}"
         cure = f"set robot.{self._name}.compressed" if offered & {*IMAGE_TYPES} else "name the topic of its images"
         return f"it is a {', '.join(offered)}, not a {self._type}: {cure}"
+
+    def _lost(self) -> str:
+        """Why raw images may be lost on their way here; empty if they are not."""
+        return "" if self._type != messages.IMAGE_TYPE else small_buffer()
 
     def _tell(self, problem: str, kind: str = "") -> None:
         """Tell the operator of a problem when it begins and when it is over."""

@@ -16,6 +16,7 @@ from diwa_data.foreign.arm_topics import TF, TF_STATIC, ArmTarget, ArmTopics
 from diwa_data.recording import messages
 from diwa_data.recording.messages import relative
 from diwa_data.robot_config import RobotConfig
+from diwa_data.ros.middleware import small_buffer
 from diwa_data.ros.node import every, full_namespace
 from diwa_data.ros.topics import MatchedSubscriptions, node_name, qos_words
 from diwa_deploy.checks import End, Graph, Stream
@@ -91,6 +92,7 @@ class Look(Node):
                 for end in map(self._end, self.get_subscriptions_info_by_topic(name))
                 if end.node != self.get_fully_qualified_name()
             ]
+        graph.small_buffer = small_buffer()
         graph.unused, graph.target = self._arm.unused(), self._target.problem()
         graph.unknown = {self._matched.name(topic): self._matched.describe(topic) for topic in self._matched.unknown}
 

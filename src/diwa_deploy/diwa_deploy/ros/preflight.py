@@ -14,9 +14,10 @@ from diwa_data.files import expanded
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig, TopicsConfig
 from diwa_data.ros.node import read_parameters
-from diwa_deploy.checks import Check, check_robot
+from diwa_deploy.checks import Check, check_buffer, check_robot
 from diwa_deploy.control import check_bundle, check_machine
 from diwa_deploy.ros.look import Look
+from diwa_deploy.ros.packages import check_packages
 from diwa_deploy.ros.ros_robot import ArmConfig
 
 GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
@@ -51,7 +52,9 @@ class Preflight(Node):
         robot, listener = as_ours(replace(config.robot, limits=config.arm.limits)), None
         try:
             listener = Look(robot)
-            checks = [*check_robot(robot, listener.listen(config.seconds)), *check_machine()]
+            graph = listener.listen(config.seconds)
+            checks = [*check_robot(robot, graph), *check_buffer(config.robot, graph)]
+            checks += [check_packages(config.robot), *check_machine()]
         finally:
             if listener:
                 listener.destroy_node()

@@ -32,7 +32,8 @@ def lines(said: list[str], mark: str) -> list[str]:
 def test_a_robot_that_is_ready_is_green(robot, arm, bundle, preflight):
     status, said = preflight("skill:=open_drawer", f"checkpoint:={bundle}")
     assert status == 0, said
-    assert len(lines(said, "ok")) == 10
+    assert len(lines(said, "ok")) == 11
+    assert any("packages" in line and "images by" in line for line in said)
     assert any(messages.image_topic("static") in line and " ms old" in line for line in said)
     assert any("ms a decision" in line for line in said)
 
