@@ -52,6 +52,10 @@ class Technique(ABC):
     ) -> Iterator[Step]:
         """The steps of one try. `margin` tells by how much the task's goal is exceeded now."""
 
+    def leave(self, scene: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
+        """The steps that follow a try: straight up."""
+        yield from lift(scene, habits, closed)
+
     def content(self, scene: Scene, margin: float) -> bool:
         """The operator looks, and takes the task for done."""
         return margin >= 0
@@ -80,12 +84,16 @@ class Stroke(Technique):
     tilt: tuple[float, float] = (0.0, 0.0)
     """Rotation vector (x, y) of the hand from pointing straight down, rad."""
     above: float = 0.0
-    """How much higher than usual the hand comes in, to clear what stands out; metres."""
+    """How much higher than usual the hand comes in, to clear what stands out; lower if negative, metres."""
     care: float = 1.0
     """Share of the operator's usual error of aim."""
     pace: float = 1.0
     """Speed, as a share of the operator's usual one."""
     misses: float = 0.6
+
+    def leave(self, scene: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
+        """Straight up, held as in the stroke."""
+        yield from lift(scene, habits, closed, yaw=self.yaw, tilt=self.tilt)
 
     def progress(self, value: float) -> float:
         """Share of a full stroke that is done where `part` has this value."""
@@ -295,9 +303,9 @@ def stroke(
     yield Reach(goal, 0.01, enough, 0.8 * pace, **options)
 
 
-def lift(scene: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
-    """Straight up, clear of the handle."""
-    yield Reach.at(scene.hand.position + up(habits.height + 0.03), closed=closed)
+def lift(scene: Scene, habits: Habits, closed: bool = True, **options: Any) -> Iterator[Step]:
+    """Straight up, clear of the handle; `options` are those of `Reach`."""
+    yield Reach.at(scene.hand.position + up(habits.height + 0.03), closed=closed, **options)
 
 
 def look(scene: Scene, part: str) -> float:

@@ -39,9 +39,9 @@ def points(scene: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-_LEANING: dict[str, Any] = {"yaw": 0.7 - np.pi / 2, "tilt": (0.24, -0.32)}
+_LEANING: dict[str, Any] = {"yaw": 0.7 - np.pi / 2, "tilt": (0.24, -0.32), "misses": 0.0}
 """How the hand is held at the switch, which a hand that hangs straight down does not reach: it faces away from the base
-of the arm, its fingers 0.4 rad outwards."""
+of the arm, its fingers 0.4 rad outwards. Much higher up it does not reach either."""
 _stroke = partial(Stroke, pace=1.4, misses=0.3)
 
 
@@ -77,7 +77,7 @@ _OURS = (
     ),
     _task(
         "turn_off_lightbulb",
-        _stroke("switch", "switch_bar", (0, 0, 0.03), (0, -0.06, -0.09), (0.088, 0.018), **_LEANING),
+        _stroke("switch", "switch_bar", (0, 0, 0.03), (0, -0.06, -0.09), (0.088, 0.018), above=-0.04, **_LEANING),
         "push the switch down",
     ),
     _task(

@@ -38,7 +38,7 @@ def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generat
             yield Mark("success")
             yield Wait(habits.hold)
             return
-        yield from lift(sim, habits)
+        yield from technique.leave(sim, habits)
 
 
 def _margin(sim: Scene, task: Task, begun: np.ndarray) -> Callable[[], float]:
@@ -71,8 +71,9 @@ def _skill(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Ste
     closed, blind = bool(rng.random() < 0.85), bool(rng.random() < 0.4)
     slip, pace = _slip(sim, rng, rng.uniform(0.5, 4.5)), rng.uniform(0.8, 1.3)
     manner = Manner(slip, closed=closed, pace=pace, blind=blind)
-    yield from _possible(sim, rng).attempt(sim, habits, manner)
-    yield from lift(sim, habits, closed)
+    technique = _possible(sim, rng)
+    yield from technique.attempt(sim, habits, manner)
+    yield from technique.leave(sim, habits, closed)
 
 
 def _task(sim: Scene, habits: Habits, rng: np.random.Generator, tasks: Sequence[Task]) -> Iterator[Step]:
@@ -98,7 +99,7 @@ def _task(sim: Scene, habits: Habits, rng: np.random.Generator, tasks: Sequence[
 def _half_done(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
     technique = _possible(sim, rng)
     yield from technique.attempt(sim, habits, Manner(_slip(sim, rng, 1.0), share=rng.uniform(0.15, 0.85)))
-    yield from lift(sim, habits)
+    yield from technique.leave(sim, habits)
 
 
 def _fumble(sim: Scene, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:

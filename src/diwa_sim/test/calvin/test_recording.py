@@ -106,7 +106,7 @@ def test_another_renderer_is_refused_in_the_same_folder(bags: Path) -> None:
     config = replace(RECORDING, skill="turn_on_led", episodes=1, workers=1)
     with pytest.raises(DiwaError, match=r"calvin.egl was False, is True"):
         record(bags, config, replace(config.calvin, egl=True))
-    with pytest.raises(DiwaError, match=r"record.environment was calvin, is table"):
+    with pytest.raises(DiwaError, match=r"record.environment was 'calvin', is 'table'"):
         record(bags, config)
 
 
