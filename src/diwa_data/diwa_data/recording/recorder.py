@@ -56,6 +56,9 @@ class RecordConfig:
     keep_failed: bool = True
     """Keep the scripted operator's failed tries, marked as such, as NAME-failed-TRY beside the episode: the success
     classifier learns from them. They do not count among `episodes`."""
+    failures: int = 0
+    """Attempts at the skill that the scripted operator spoils on purpose, kept as failed-NUMBER and marked as such: the
+    success classifier learns what only looks like a success. They do not count among `episodes`."""
     workers: int = 2
     """Episodes recorded at the same time (simulated robot only)."""
     seed: int = 0

@@ -1,7 +1,7 @@
 """Plans of the scripted operator: demonstrations of the simulated tasks, and play.
 
-A demonstration comes in from above, goes down, strokes and marks the success. Play has no task: tries of all care,
-half-done ones, fumbling, poking, idle motion.
+A demonstration comes in from above, goes down, strokes and marks the success; a spoilt attempt misses or stops short.
+Play has no task: tries of all care, half-done ones, fumbling, poking, idle motion.
 """
 
 from __future__ import annotations
@@ -39,6 +39,27 @@ def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generat
             yield Wait(habits.hold)
             return
         yield from technique.leave(sim, habits)
+
+
+MISS = (0.05, 0.05, 0.1)
+"""Largest error of the aim of an attempt that is to miss: to all sides, and upwards, metres."""
+
+
+def spoilt(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    """Fail at `skill` in a way that looks like it: beside its object, or by stopping short; hold still, then mark it.
+
+    Ends without a mark if it succeeds all the same.
+    """
+    chosen = sim.playground.task(skill)
+    margin = _margin(sim, chosen, sim.scene_state())
+    if rng.random() < 0.5:
+        manner = Manner(slip=rng.uniform([-1, -1, 0], 1) * MISS, blind=True)
+    else:
+        manner = Manner(share=rng.uniform(0.2, 0.95))
+    yield from chosen.technique.attempt(sim, habits, manner, margin)
+    yield Wait(habits.reaction + habits.hold)  # a lever that was let go of late may still fall over
+    if margin() < 0:
+        yield Mark("fail")
 
 
 def _margin(sim: Scene, task: Task, begun: np.ndarray) -> Callable[[], float]:
@@ -187,12 +208,14 @@ class Performance:
         rng: np.random.Generator,
         tasks: Sequence[str] = (),
         share: float = 0.5,
+        spoil: bool = False,
     ):
-        """`skill`: to demonstrate, or empty for play of `seconds`, about `share` of it with `tasks`."""
+        """`skill`: to demonstrate, or to `spoil`; empty for play of `seconds`, about `share` of it with `tasks`."""
         habits = (Habits.draw(rng) if skill else Habits.at_play(rng)).facing(scene.playground.yaw)
-        plan = demonstration(scene, skill, habits, rng) if skill else play(scene, habits, rng, tasks, share)
+        attempt = spoilt if spoil else demonstration
+        plan = attempt(scene, skill, habits, rng) if skill else play(scene, habits, rng, tasks, share)
         self._operator = ScriptedOperator(scene, plan, habits, rng)
-        self._skill, self._marked = skill, False
+        self._skill, self._marked, self._mark = skill, False, "fail" if spoil else "success"
         self._steps, self._limit = 0, round((MAX_DEMONSTRATION if skill else seconds) / DT)
 
     @property
@@ -202,12 +225,13 @@ class Performance:
 
     @property
     def good(self) -> bool:
-        """Play always is; a demonstration if it was marked a success and the hand held still, all in time."""
+        """Play always is; a demonstration if it was marked a success, a spoilt one if it was marked a failure, and the
+        hand held still, all in time."""
         return not self._skill or (self._marked and self._operator.finished)
 
     def read(self) -> ControllerState:
         """The controller 1/60 s later."""
         controller = self._operator.read()
         self._steps += 1
-        self._marked = self._marked or "success" in controller.events
+        self._marked = self._marked or self._mark in controller.events
         return controller

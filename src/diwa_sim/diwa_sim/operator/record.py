@@ -35,7 +35,10 @@ from diwa_sim.tasks import TASKS, require_objects, scene_objects
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
 _PLACES = {"sim": "table", "calvin": "calvin"}
-_FREE = ("episodes", "minutes", "workers", "devices", "keep_failed")  # what may change between two runs into one folder
+SPOILT = "failed-"
+"""Names of spoilt attempts begin so."""
+_FREE = ("episodes", "minutes", "failures", "workers", "devices", "keep_failed")
+"""Settings that may change between two runs into one folder."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class RecordJob(Job):
 def record(out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig | None = None) -> list[Path]:
     """Record `config.episodes` demonstrations of `config.skill`, or `config.minutes` of play, into `out`.
 
+    `config.failures` spoilt attempts at the skill follow.
+
     `sim` is our table or CALVIN's scene, which is recorded at 7.5 Hz whatever it says. An episode of the scripted
     operator depends on the config, its seed and its own number only. Finished episodes are kept, so a second run
     continues; a changed config is refused. Returns the episodes' folders.
@@ -78,6 +83,8 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig | None
     paths = [out / f"{index:06d}" for index in range(count)]
     with FolderLock(out):
         if config.device == "scripted" or isinstance(sim, CalvinConfig):
+            spoilt = config.failures if config.skill else 0
+            paths += [out / f"{SPOILT}{index:06d}" for index in range(spoilt)]
             _record_scripted(paths, out, config, sim)
         else:
             _record_by_hand(paths, out, config, sim)
@@ -127,11 +134,11 @@ def require_same_config(out: Path, config: RecordConfig, sim: SimConfig | Calvin
 
 
 def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig) -> None:
-    todo = [index for index, path in enumerate(paths) if not path.exists()]
+    todo = [path.name for path in paths if not path.exists()]
     if todo:  # refuse what cannot be before anything is written
-        put_at_start(shared_robot(sim, config.teleop.limits), config, todo[0])
+        put_at_start(shared_robot(sim, config.teleop.limits), config, 0)
     require_same_config(out, config, sim)
-    work = partial(_record_number, out=out, config=config, sim=sim)
+    work = partial(_record_named, out=out, config=config, sim=sim)
     died = "a recording process died (out of memory?): run again to continue, or lower record.workers"
     started, seconds = time.monotonic(), 0.0
     try:
@@ -144,38 +151,44 @@ def _record_scripted(paths: list[Path], out: Path, config: RecordConfig, sim: Si
             remove(left_over)
 
 
-def _record_number(index: int, out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig) -> float:
+def _record_named(name: str, out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig) -> float:
     robot = shared_robot(sim, config.teleop.limits)
     with EpisodeRecorder(out, robot.spec, config.storage) as recorder:
-        return record_episode(robot, recorder, index, config)
+        return record_episode(robot, recorder, name, config)
 
 
-def record_episode(robot: Simulated, recorder: EpisodeRecorder, index: int, config: RecordConfig) -> float:
-    """Record episode number `index` into `recorder`; returns its length in seconds.
+def record_episode(robot: Simulated, recorder: EpisodeRecorder, name: str, config: RecordConfig) -> float:
+    """Record the episode of this `name` into `recorder`; returns its length in seconds.
 
     A demonstration that fails is done again from another start, as an operator would; what failed is discarded, or with
-    `config.keep_failed` marked and kept under a name of its own.
+    `config.keep_failed` marked and kept under a name of its own. A spoilt attempt that succeeds all the same is
+    discarded and done again.
     """
+    spoil, index = name.startswith(SPOILT), int(name.removeprefix(SPOILT))
     for attempt in range(MAX_ATTEMPTS):
-        labels = put_at_start(robot, config, index, attempt)
-        recorder.start(robot.time, labels, f"{index:06d}")
-        if _perform(robot, recorder, config, np.random.default_rng((config.seed, index, attempt))):
+        seed = (config.seed, index, attempt, *([1] if spoil else []))
+        labels = put_at_start(robot, config, index, attempt, seed)
+        recorder.start(robot.time, {**labels, **({"spoilt": True} if spoil else {})}, name)
+        if _perform(robot, recorder, config, np.random.default_rng(seed), spoil):
             recorder.stop(robot.time)
             return robot.time
-        failed = f"{index:06d}-failed-{attempt}"
-        if config.keep_failed and not (recorder.folder / failed).exists():
+        failed = f"{name}-failed-{attempt}"
+        if config.keep_failed and not spoil and not (recorder.folder / failed).exists():
             recorder.mark("fail", robot.time)
             recorder.stop(robot.time, failed)
         recorder.discard()
-    raise DiwaError(f"the operator failed {MAX_ATTEMPTS} times at {config.skill}, episode {index}: change record.seed")
+    what = f"{'spoiling ' if spoil else ''}{config.skill}, episode {name}"
+    raise DiwaError(f"the operator failed {MAX_ATTEMPTS} times at {what}: change record.seed")
 
 
-def put_at_start(robot: Simulated, config: RecordConfig, index: int, attempt: int = 0) -> dict[str, Any]:
-    """Put the scene where episode `index` begins at its `attempt`-th try.
+def put_at_start(
+    robot: Simulated, config: RecordConfig, index: int, attempt: int = 0, entropy: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """Put the scene where episode `index` begins at its `attempt`-th try; `entropy` seeds the try.
 
     Returns the labels: what replay needs to do the same, and where the episode comes from.
     """
-    seed = int(np.random.SeedSequence((config.seed, index, attempt)).generate_state(1)[0])
+    seed = int(np.random.SeedSequence(entropy or (config.seed, index, attempt)).generate_state(1)[0])
     robot.reset(config.skill, seed)
     return {
         "source": "demonstration" if config.skill else "play",
@@ -189,9 +202,12 @@ def put_at_start(robot: Simulated, config: RecordConfig, index: int, attempt: in
     }
 
 
-def _perform(robot: Simulated, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator) -> bool:
-    """One episode; False if a demonstration was not marked a success and held in time."""
-    performance = Performance(robot, config.skill, config.episode_seconds, rng, config.tasks, config.task_share)
+def _perform(
+    robot: Simulated, recorder: EpisodeRecorder, config: RecordConfig, rng: np.random.Generator, spoil: bool
+) -> bool:
+    """One episode; False if a demonstration was not marked a success, or a spoilt one a failure, and held in time."""
+    amounts = config.episode_seconds, rng, config.tasks, config.task_share
+    performance = Performance(robot, config.skill, *amounts, spoil)
     teleoperator = Teleoperator(robot.spec, config.teleop, CONTROL_RATE)
     teleoperator.reset(robot.target_pose, 1.0)
     log = EpisodeLog(robot, recorder)

@@ -21,6 +21,7 @@ from diwa_data.teleop.clutch import TeleopConfig
 from diwa_sim.operator.record import record, record_episode
 from diwa_sim.starts import StartConfig
 from diwa_sim.table import SimConfig, SimulatedPanda
+from diwa_sim.tasks import is_done
 
 LIMITS = MotionLimits(max_tilt=1.1)
 PLAY = RecordConfig(minutes=0.1, episode_seconds=3.0, workers=1, seed=7, teleop=TeleopConfig(limits=LIMITS))
@@ -28,7 +29,8 @@ PLAY = RecordConfig(minutes=0.1, episode_seconds=3.0, workers=1, seed=7, teleop=
 
 @pytest.fixture(scope="module")
 def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return record(tmp_path_factory.mktemp("bags"), RecordConfig(skill="turn_on_led", episodes=2, workers=2))
+    config = RecordConfig(skill="turn_on_led", episodes=2, failures=2, workers=2)
+    return record(tmp_path_factory.mktemp("bags"), config)
 
 
 def test_demonstrations_carry_streams_events_and_what_replay_needs(
@@ -52,6 +54,16 @@ def test_demonstrations_carry_streams_events_and_what_replay_needs(
     np.testing.assert_allclose(np.diff(frames), 1 / 30, atol=1e-6)
     targets = np.array([sample.received for sample in streams[messages.TARGET_POSE]])
     np.testing.assert_allclose(np.diff(targets), 1 / 60, atol=1e-6)
+
+
+def test_spoilt_attempts_follow_and_fail(demonstrations: list[Path]) -> None:
+    assert [path.name for path in demonstrations] == ["000000", "000001", "failed-000000", "failed-000001"]
+    for path in demonstrations[2:]:
+        sidecar = Sidecar.read(path)
+        assert (sidecar.outcome, sidecar.labels["spoilt"]) == ("fail", True)
+        assert [name for name, _ in sidecar.events] == ["start", "fail", "stop"]
+        scene = np.stack([sample.value for sample in read_episode(path)[messages.SCENE_STATE]])
+        assert not is_done("turn_on_led", scene[0], scene).any()
 
 
 def test_an_episode_depends_on_its_number_only_and_a_second_run_continues(tmp_path: Path) -> None:
@@ -103,7 +115,7 @@ def test_tasks_that_the_scene_is_not_made_for_are_refused_before_anything_is_wri
 
 
 def test_an_operator_who_always_fails_is_an_error(tmp_path: Path) -> None:
-    caged = MotionLimits(workspace_low=(0.2, -0.5, 0.2))  # no handle is that high up
+    caged = MotionLimits(workspace_low=(0.2, -0.5, 0.15))  # no handle is that high up
     config = RecordConfig(skill="open_drawer", episodes=1, workers=1, teleop=TeleopConfig(limits=caged))
     with pytest.raises(DiwaError, match="failed 8 times at open_drawer"):
         record(tmp_path, config)
@@ -119,7 +131,7 @@ def test_failed_tries_are_kept_under_names_of_their_own(
     config = RecordConfig(skill="open_drawer")
     for _ in range(2):  # once more, as after an interruption: what was kept stays
         with EpisodeRecorder(tmp_path, robot.spec) as recorder, pytest.raises(DiwaError, match="failed 2 times"):
-            record_episode(robot, recorder, 3, config)
+            record_episode(robot, recorder, "000003", config)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000003-failed-0", "000003-failed-1"]
     for attempt, bag in enumerate(find_bags([tmp_path])):
         sidecar = Sidecar.read(bag)
