@@ -2,7 +2,8 @@
 
 The unpickler is Python's own, of which only the instructions that make plain values are left. Whatever a pickle calls
 is made here, of checked arguments: an array of its dtype, shape and number of bytes (protocols 2 to 5, names of old and
-new numpy). Python's unpickler in C is no base for that: it hashes any key and makes room for any number of memos.
+new numpy, bytes as Python 2 wrote them). Python's unpickler in C is no base for that: it hashes any key and makes room
+for any number of memos.
 """
 
 from __future__ import annotations
@@ -159,6 +160,7 @@ def _array(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
             array[index] = each
         return array.reshape(shape, order=order)
     wanted = math.prod(shape) * kind.itemsize
+    content = content.encode("latin1") if isinstance(content, str) else content  # as Python 2 wrote it
     if not isinstance(content, bytes | bytearray) or len(content) != wanted or not kind.itemsize:
         raise ValueError(f"an array of {wanted} bytes has not as many")
     if kind.kind == "U":
@@ -174,6 +176,13 @@ def _encoded(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes are written in an unknown way")
     return text.encode("latin1")
+
+
+def _bytearray(*arguments: Any) -> bytearray:
+    """The bytearray made of bytes, or, as protocol 2 has it, of text and its encoding."""
+    if arguments and isinstance(arguments[0], str):
+        arguments = (_of(_encoded, str, str)(*arguments),)
+    return _of(bytearray, bytes)(*arguments)
 
 
 def _of(make: Callable[..., Any], *kinds: type) -> Callable[..., Any]:
@@ -198,7 +207,7 @@ _MAKERS: dict[tuple[str, str], Callable[..., Any]] = {
         for module in ("builtins", "__builtin__")
         for name, make in {
             "complex": _of(complex, float, float),
-            "bytearray": _of(bytearray, bytes),
+            "bytearray": _bytearray,
             "bytes": _of(bytes, bytes),
             "set": _of(_set, list),
             "frozenset": _of(lambda items: frozenset(_set(items)), list),

@@ -43,7 +43,14 @@ NUMBERS = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.boolean
 ARRAYS = st.sampled_from(["b1", "u1", ">i4", "i8", "f4", "<f8", "c16", "U3", "S2"]).flatmap(
     lambda dtype: st.lists(st.integers(0, 99), max_size=6).map(lambda row: np.array(row).astype(dtype))
 )
-LEAVES = NUMBERS | st.text(max_size=5) | st.binary(max_size=300) | ARRAYS | st.integers(-9, 9).map(np.int64)
+LEAVES = (
+    NUMBERS
+    | st.text(max_size=5)
+    | st.binary(max_size=300)
+    | st.binary(max_size=9).map(bytearray)
+    | ARRAYS
+    | st.integers(-9, 9).map(np.int64)
+)
 VALUES = st.recursive(
     LEAVES,
     lambda inner: (
@@ -159,6 +166,19 @@ def test_a_value_that_unfolds_without_end_is_not_unfolded(use: bytes) -> None:
 
 def test_an_array_crafted_rightly_is_read() -> None:
     np.testing.assert_array_equal(plain_pickle.load(array(b"K\x01", b"f8", bytes(8))), [0.0])
+
+
+@pytest.mark.parametrize("dtype", ["<f8", "<i8", "|u1", "|S3"])
+def test_arrays_that_python_2_wrote_are_read(dtype: str) -> None:
+    """Old numpy pickled with protocol 2, in which Python 2 has bytes as text."""
+    numbers = np.array([3, 200]).astype(dtype)
+    content = numbers.tobytes()
+    order, code = dtype[0].encode(), dtype[1:].encode()
+    pickled = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85U\x01b\x87Rq\x03"
+    pickled += b"(K\x01K\x02\x85cnumpy\ndtype\nq\x04U" + bytes([len(code)]) + code + b"K\x00K\x01\x87Rq\x05"
+    pickled += b"(K\x03U\x01" + order + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    pickled += b"\x89U" + bytes([len(content)]) + content + b"tb."
+    assert same(numbers, plain_pickle.load(pickled))
 
 
 OPCODES = st.sampled_from([opcode.code.encode("latin1") for opcode in pickletools.opcodes])
