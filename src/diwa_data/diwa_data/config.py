@@ -120,8 +120,8 @@ class Job:
 
 def presets() -> list[str]:
     """Names of the shipped presets; `robot_*.yaml` and `crisp_*.yaml` beside them are for nodes and controllers."""
-    names = sorted(Path(entry.name).stem for entry in resources.files("diwa_data").joinpath("config").iterdir())
-    return [name for name in names if not name.startswith(("robot_", "crisp_"))]
+    files = sorted(Path(entry.name) for entry in resources.files("diwa_data").joinpath("config").iterdir())
+    return [file.stem for file in files if file.suffix == ".yaml" and not file.name.startswith(("robot_", "crisp_"))]
 
 
 def config_file(name: str) -> Path:

@@ -91,12 +91,12 @@ def test_unknown_preset_and_missing_file() -> None:
 @pytest.mark.parametrize("arm", ["panda", "fr3"])
 def test_the_arms_controllers_are_rcl_parameters_of_one_arm(arm: str) -> None:
     controllers = yaml.safe_load(config_file(f"crisp_{arm}.yaml").read_text())
-    assert set(controllers) == {"cartesian_controller", "pose_broadcaster"}
+    assert set(controllers) == {"/**/cartesian_controller", "/**/pose_broadcaster"}, "in any namespace"
     for controller in controllers.values():
         parameters = controller["ros__parameters"]
         assert parameters["joints"] == [f"{arm}_joint{number}" for number in range(1, 8)]
         assert parameters["end_effector_frame"] == f"{arm}_hand_tcp"
-    assert controllers["cartesian_controller"]["ros__parameters"]["filter"] == {"target_pose": 0.1}
+    assert controllers["/**/cartesian_controller"]["ros__parameters"]["filter"] == {"target_pose": 0.1}
 
 
 def test_the_preset_calvin_trains_as_paper_does() -> None:

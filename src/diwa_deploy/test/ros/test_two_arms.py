@@ -22,6 +22,9 @@ ROBOT = """/**:
       gripper: {record_size: [40, 48]}
       joints: {warn: 0.0, hold: 0.0, warn_singular: 0.0, hold_singular: 0.0}
       topics: {command: {type: std_msgs/msg/Float64}}
+/**/policy:
+  ros__parameters:
+    arm: {watchdog: {warn: 5.0, hold: 10.0, abort: 20.0}}  # on a busy machine two arms are late
 """
 BOTH = """
 from launch import LaunchDescription
