@@ -18,6 +18,8 @@ from diwa_sim.steps import Habits, Reach, Scene, Step, Wait, up
 
 NOTICED = 0.1
 """Metres of a stroke that moved nothing after which the operator notices."""
+ALIGNED = 0.15
+"""Radians that may be missing to how a part or an object wants the hand to be held before it goes down."""
 CLOSING = 0.4
 """Seconds that the fingers take to close on an object, or to let it go."""
 
@@ -117,7 +119,9 @@ class Stroke(Technique):
         """Come in above the furniture, go down and stroke."""
         entry, pace = np.array(self.entry) + self.care * habits.aim + manner.slip, self.pace * manner.pace
         options: dict[str, Any] = {"closed": manner.closed, "yaw": self.yaw, "tilt": self.tilt}
-        yield from come_in(scene, lambda: scene.site(self.site) + entry, habits, pace, self.above, **options)
+        aligned = ALIGNED if self.yaw or any(self.tilt) else np.inf
+        place = lambda: scene.site(self.site) + entry  # noqa: E731
+        yield from come_in(scene, place, habits, pace, self.above, aligned=aligned, **options)
         begin, value = scene.site(self.site) + entry, look(scene, self.part)
         goal = begin + self.stroke
         end = value + manner.share * (self.aim[1] - value)
@@ -231,7 +235,7 @@ class Carry(Technique):
         grip, pace = np.array(self.grip) + self.care * habits.aim + manner.slip, self.pace * manner.pace
         turn, closed = self._yaw(scene.body(self.body)), manner.closed
         over = lambda: scene.body(self.body).position + grip  # noqa: E731
-        yield from come_in(scene, over, habits, pace, closed=False, yaw=turn, aligned=0.15)
+        yield from come_in(scene, over, habits, pace, closed=False, yaw=turn, aligned=ALIGNED)
         lying, place = scene.body(self.body).position, over()
         yield Reach.at(place, 0.0, closed=closed, yaw=turn, timeout=CLOSING)
         target, holding = scene.hand.position, {"pace": pace, "closed": closed}

@@ -72,7 +72,7 @@ _OURS = (
     ),
     _task(
         "turn_on_lightbulb",
-        _stroke("switch", "switch_bar", (0, -0.045, -0.01), (0, 0.08, 0.08), (0, 0.07), **_LEANING),
+        _stroke("switch", "switch_bar", (0, -0.045, -0.04), (0, 0.10, 0.09), (0, 0.07), care=0.6, **_LEANING),
         "push the switch up",
     ),
     _task(
