@@ -16,17 +16,20 @@ CURE = (
     "sudo sysctl -w net.core.rmem_max=8388608, and in every shell export "
     "CYCLONEDDS_URI=file://$(ros2 pkg prefix --share diwa_data)/config/cyclonedds.xml"
 )
+_FILES = "/proc/self/fd"
 _KERNEL = Path("/proc/sys/net/core/rmem_max")
 
 
 def receive_buffer() -> int:
     """Bytes of the largest receive buffer among the UDP sockets of this process; 0 if it has none."""
-    largest = 0
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(OSError), socket.socket(fileno=os.dup(int(number))) as one:
-            if one.type == socket.SOCK_DGRAM:
-                largest = max(largest, one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2)  # Linux tells twice
-    return largest
+    sizes = [0]
+    for number in map(int, os.listdir(_FILES)):
+        with suppress(OSError):  # it may be closed by now
+            if os.readlink(f"{_FILES}/{number}").startswith("socket:"):
+                with socket.socket(fileno=os.dup(number)) as one:
+                    is_udp = one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_DGRAM
+                    sizes += [one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2] * is_udp  # Linux says double
+    return max(sizes)
 
 
 def small_buffer() -> str:

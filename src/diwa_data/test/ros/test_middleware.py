@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -28,6 +29,11 @@ def test_the_largest_buffer_of_this_process_is_found() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 150_000)
         assert middleware.receive_buffer() == max(before, 150_000)
+    opened = len(os.listdir("/proc/self/fd"))
+    with open(os.devnull):  # no socket
+        for _ in range(20):
+            middleware.receive_buffer()
+    assert len(os.listdir("/proc/self/fd")) == opened, "it is asked once a second: nothing stays open"
 
 
 @pytest.mark.parametrize("shipped", [True, False])
