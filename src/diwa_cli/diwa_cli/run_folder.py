@@ -3,7 +3,7 @@
 SWEEP/run.json, play.h5, world_model/, ensemble/, results.json, report.html, skills/   shared by all runs
 SWEEP/SKILL/demonstrations.h5, replay.json                                             by all runs of a skill
 SWEEP/SKILL/seed_N/policy, reward, evaluation/final                                    by all values of alpha_BC
-SWEEP/SKILL/seed_N/alpha_A/finetuned, evaluation/final, evaluation/curve, dppo         a run's own
+SWEEP/SKILL/seed_N/alpha_A/finetuned, evaluation/final, evaluation/curve, dream.mp4, dppo   a run's own
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ class RunFolder:
     dppo_steps = Below("path", "dppo", "curve", "dppo.json")
     strip = Below("path", "before_after.png")  # one pair of rollouts, before and after dreaming
     film = Below("path", "before_after.gif")
+    dream = Below("path", "dream.mp4")  # a rollout above what the world model makes of its start
 
     @property
     def path(self) -> Path:

@@ -1,7 +1,8 @@
 """Films, as small H.264 videos: the cameras side by side over a bar with the classifier's success probability.
 
-A rollout is one row of pictures, a dream stands below the recording that it began with. Two films of rollouts make the
-pictures of a README: a policy before and after dreaming, from the same start.
+A rollout on the simulated table has a picture of the whole scene beside them. A dream is a row of pictures, below the
+recording that it began with. Two films of rollouts make the pictures of a README: before and after dreaming, from the
+same start.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from diwa_data.images import fitted
 from diwa_data.robot import Environment, Observation
 from diwa_deploy.control import Tick
 from diwa_learning.world_model.open_loop import Strip, draw_filmstrip
+from diwa_sim.scenery import SIZE
+from diwa_sim.table import SimulatedPanda
 
 BAR_HEIGHT = 8
 """Pixels."""
@@ -38,6 +41,8 @@ HOLD = 0.8
 """Seconds for which the last frame stays."""
 COLUMNS = 9
 """Frames of a filmstrip."""
+GIF_WIDTH = 480
+"""Most pixels of an animation."""
 PAUSE = 8
 """Frames for which the last one of an animation stays."""
 
@@ -65,7 +70,9 @@ class Film:
 
     def _add(self, observation: Observation) -> None:
         done = self._environment.judged and self._environment.succeeded()
-        self._frames.append(compose(observation, self._cameras, self._probability, done))
+        images = [observation.images[name] for name in self._cameras]
+        scenery = self._environment.film() if isinstance(self._environment, SimulatedPanda) else None
+        self._frames.append(compose(images, scenery, self._probability, done))
 
 
 @contextmanager
@@ -77,11 +84,22 @@ def failure_as_warning(path: Path) -> Iterator[None]:
         print(f"warning: no {path}: {in_a_line(error)}", file=sys.stderr)
 
 
-def compose(observation: Observation, cameras: Sequence[str], probability: float, done: bool) -> np.ndarray:
-    """One video frame (H, W, 3) uint8: the cameras' images side by side, at the first one's height, the bar below."""
-    height = observation.images[cameras[0]].shape[0]
-    images = np.hstack([fitted(observation.images[name], height=height) for name in cameras])
-    return np.vstack([images, _bar(probability, done, images.shape[1])])
+def compose(images: Sequence[np.ndarray], scenery: np.ndarray | None, probability: float, done: bool) -> np.ndarray:
+    """One video frame (H, W, 3) uint8: the cameras' images over the bar with the classifier's probability.
+
+    They stand side by side, at the first one's height; or one below the other, beside a picture of the whole scene.
+    """
+    if scenery is None:
+        shown = np.hstack([fitted(image, height=images[0].shape[0]) for image in images])
+    else:
+        height = scenery.shape[0] // len(images)
+        small = [fitted(image, height=height) for image in images]
+        width = 2 * (max(image.shape[1] for image in small) // 2)  # even, as videos need
+        column = np.full((scenery.shape[0], width, 3), EMPTY_COLOR, np.uint8)
+        for number, image in enumerate(small):
+            column[number * height : (number + 1) * height, : image.shape[1]] = image[:, :width]
+        shown = np.hstack([scenery, column])
+    return np.vstack([shown, _bar(probability, done, shown.shape[1])])
 
 
 def _bar(probability: float, done: bool, width: int) -> np.ndarray:
@@ -202,8 +220,8 @@ def read_video(path: Path) -> tuple[np.ndarray, float]:
 def draw_pair(videos: Mapping[str, Path], strip: Path, film: Path, width: int) -> None:
     """Write a filmstrip (png, one row a video) and an animation (gif) of videos: label -> mp4 of `Film`.
 
-    A video that ended keeps its last frame until the longest ends. The strip shows the first camera alone, whose
-    images are `width` pixels wide.
+    A video that ended keeps its last frame until the longest ends. The strip shows the picture of the scene, or where
+    there is none the first camera, whose images are `width` pixels wide.
     """
     read = {label: read_video(path) for label, path in videos.items()}
     length, rate = max(len(frames) for frames, _ in read.values()), max(rate for _, rate in read.values())
@@ -212,13 +230,19 @@ def draw_pair(videos: Mapping[str, Path], strip: Path, film: Path, width: int) -
         for label, (frames, _) in read.items()
     }
     times = np.linspace(0, length - 1, COLUMNS).round().astype(int)
-    rows = {label.replace(" ", "\n"): clip[times, :-BAR_HEIGHT, :width] for label, clip in clips.items()}
+    first = {label: SIZE[1] if clip.shape[1] == SIZE[0] + BAR_HEIGHT else width for label, clip in clips.items()}
+    rows = {label.replace(" ", "\n"): clip[times, :-BAR_HEIGHT, : first[label]] for label, clip in clips.items()}
     draw_filmstrip(strip, Strip(rows))
     shown = [*range(length), *[length - 1] * PAUSE]
-    images = [np.concatenate([captioned(clip[t], label) for label, clip in clips.items()]) for t in shown]
+    images = [np.concatenate([captioned(_at_most(clip[t]), label) for label, clip in clips.items()]) for t in shown]
     few = [Image.fromarray(image).quantize(128, dither=Image.Dither.NONE) for image in images]
     with atomic_path(film) as temporary:
         few[0].save(temporary, "GIF", save_all=True, append_images=few[1:], duration=round(1000 / rate), loop=0)
+
+
+def _at_most(frame: np.ndarray) -> np.ndarray:
+    """The frame no wider than `GIF_WIDTH`."""
+    return fitted(frame, width=GIF_WIDTH) if frame.shape[1] > GIF_WIDTH else frame
 
 
 def captioned(frame: np.ndarray, label: str) -> np.ndarray:

@@ -16,10 +16,13 @@ CURE = "sudo apt install libegl1 libgl1-mesa-dri"
 
 
 class Cameras:
-    """Renders named cameras of a model at one size; flat light, no shadows."""
+    """Renders named cameras of a model at one size."""
 
-    def __init__(self, model: mujoco.MjModel, size: tuple[int, int]):
-        """`size` is height, width in pixels. Raises `DiwaError` when this machine cannot render."""
+    def __init__(self, model: mujoco.MjModel, size: tuple[int, int], plain: bool = True):
+        """`size` is height, width in pixels; `plain` pictures have flat light, no shadows and no sky.
+
+        Raises `DiwaError` when this machine cannot render.
+        """
         self._model = model
         self._height, self._width = size
         self._gl = create_context(self._width, self._height)
@@ -30,7 +33,7 @@ class Cameras:
             mujoco.mjtRndFlag.mjRND_REFLECTION,
             mujoco.mjtRndFlag.mjRND_SKYBOX,
         ):
-            self._scene.flags[flag] = False
+            self._scene.flags[flag] = not plain
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_resizeOffscreen(self._width, self._height, self._context)  # clearing part of a larger one is slow
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)

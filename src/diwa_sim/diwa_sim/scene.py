@@ -23,8 +23,9 @@ SCENE_STATE = (
 )  # fmt: skip
 """Names of the table's scene state (13,): metres, rad (lever), 0 or 1 (lights), quaternion x y z w. Drawer grows when
 it opens, slider to the left, lever away from the robot, button when pressed. Objects come behind it."""
-MESHES = "envs/assets/kitchen_franka/franka_assets/meshes/collision"
-"""Folder of the Panda's low-polygon meshes (Apache-2.0) in the package `gymnasium_robotics`."""
+MESHES = "envs/assets/kitchen_franka/franka_assets/meshes"
+"""Folder of the Panda's meshes (Apache-2.0) in the package `gymnasium_robotics`: `collision`, of few polygons, which
+policies see, and `visual`, for films."""
 _POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 _FREE_X, _FREE_Y = (0.29, 0.42), (-0.19, 0.05)
 """Part of the table where objects lie: out of the way of drawer and lever, metres."""
@@ -72,10 +73,13 @@ def objects_named(scene_state: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.removesuffix("_x") for name in scene_state[len(SCENE_STATE) :] if name.endswith("_x"))
 
 
-def load_model(objects: Sequence[SceneObject] = ()) -> mujoco.MjModel:
-    """Compile the scene. Raises `DiwaError` if the package with the meshes is missing, or an object cannot be added."""
-    xml = resources.files("diwa_sim").joinpath("assets/scene.xml").read_text()
-    assets = _arm_meshes()
+def load_model(objects: Sequence[SceneObject] = (), film: bool = False) -> mujoco.MjModel:
+    """Compile the scene, or with `film` its dressed copy, which has the same joints.
+
+    Raises `DiwaError` if the package with the meshes is missing, or an object cannot be added.
+    """
+    folder = resources.files("diwa_sim").joinpath("assets")
+    xml, assets = folder.joinpath("scene.xml").read_text(), _arm_meshes("visual" if film else "collision")
     for each in objects:
         file = f"{each.name}.xml"
         if twice := assets.keys() & {file, *each.assets}:
@@ -84,6 +88,8 @@ def load_model(objects: Sequence[SceneObject] = ()) -> mujoco.MjModel:
         xml = xml.replace("</asset>", f'  <model name="{each.name}" file="{file}"/>\n  </asset>', 1)
         xml = xml.replace("</worldbody>", attached, 1)
         assets |= {file: each.mjcf.encode(), **each.assets}
+    if film:
+        assets["scene.xml"], xml = xml.encode(), folder.joinpath("scenery.xml").read_text()
     names = ", ".join(each.name for each in objects)
     with damage_as_error(f"MuJoCo does not add {names or 'nothing'} to the scene", "repair the objects' MJCF"):
         return mujoco.MjModel.from_xml_string(xml, assets=assets)
@@ -129,12 +135,12 @@ class Layout:
             raise DiwaError(f"the scene has no point {name!r}: {' '.join(str(error.args[0]).split())}") from error
 
 
-def _arm_meshes() -> dict[str, bytes]:
-    """File name -> contents."""
+def _arm_meshes(kind: str) -> dict[str, bytes]:
+    """File name -> contents, of one of the kinds in `MESHES`."""
     package = importlib.util.find_spec("gymnasium_robotics")  # only located: importing it takes seconds
     if package is None or package.origin is None:
         raise DiwaError("the Panda's meshes are missing: pip install 'gymnasium-robotics>=1.3,<2'")
-    folder = Path(package.origin).parent / MESHES
+    folder = Path(package.origin).parent / MESHES / kind
     files = [folder / f"{name}.stl" for name in (*(f"link{i}" for i in range(8)), "hand", "finger")]
     if missing := [file for file in files if not file.is_file()]:
         raise DiwaError(f"{missing[0]} is missing: pip install --force-reinstall 'gymnasium-robotics>=1.3,<2'")

@@ -26,6 +26,7 @@ from diwa_sim.kinematics import ARM_JOINTS, HOME, Kinematics
 from diwa_sim.playground import TABLE
 from diwa_sim.render import Cameras
 from diwa_sim.scene import SCENE_STATE, Layout, load_model, move_camera, objects_named
+from diwa_sim.scenery import Scenery
 from diwa_sim.starts import Start, StartConfig
 from diwa_sim.steps import CONTROL_RATE
 from diwa_sim.tasks import TASKS, goal_labels, require_objects, sample_start, scene_objects
@@ -127,6 +128,7 @@ class SimulatedPanda:
         self._interpolator = Interpolator(limits.within(self.spec), CONTROL_RATE)
         self._substeps = round(1.0 / CONTROL_RATE / self.model.opt.timestep)
         self._cameras: dict[tuple[int, int], Cameras] = {}  # by size, made when needed: physics needs no OpenGL
+        self._scenery: Scenery | None = None
         joints = [self.model.joint(name) for name in JOINTS]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dof = np.array([joint.dofadr[0] for joint in joints])
@@ -195,6 +197,12 @@ class SimulatedPanda:
         if size not in self._cameras:
             self._cameras[size] = Cameras(self.model, size)
         return self._cameras[size].render(self._data, names)
+
+    def film(self) -> np.ndarray:
+        """Picture (480, 640, 3) uint8 for films, by a camera that no policy sees: shadows, floor, sky."""
+        if self._scenery is None:
+            self._scenery = Scenery(scene_objects(self.config.objects))
+        return self._scenery.draw(self.model, self._data, (self._bulb, self._led))
 
     def frame_messages(self, now: float, base_frame: str = messages.BASE_FRAME) -> Iterator[tuple[str, memoryview]]:
         """Topics and messages of a frame, stamped `now` seconds; the first camera, the clock, comes last."""
@@ -311,6 +319,9 @@ class SimulatedPanda:
         for cameras in self._cameras.values():
             cameras.close()
         self._cameras.clear()
+        if self._scenery is not None:
+            self._scenery.close()
+            self._scenery = None
 
     def _require_cameras(self) -> None:
         """Raise `DiwaError` for a camera that the scene does not have, or that cannot be drawn as large."""

@@ -10,7 +10,8 @@ from itertools import chain
 from typing import Any, Literal, get_type_hints
 
 from diwa_cli.evaluation.dppo import DPPOJob
-from diwa_cli.evaluation.evaluate import EvaluateConfig, EvaluateJob
+from diwa_cli.evaluation.dream import DreamFilmConfig, DreamJob
+from diwa_cli.evaluation.evaluate import EvaluateConfig, EvaluateJob, start_seeds
 from diwa_cli.evaluation.run_skill import ReplayJob
 from diwa_cli.pipeline.execute import ALL_CORES, Phase
 from diwa_cli.run_folder import BASE, FINETUNED, Run, RunFolder, SweepFolder
@@ -36,7 +37,7 @@ ALL = "all"
 """As a skill: all of the paper."""
 STAGES = (
     "record", "build", "replay", "train_world_model", "train_ensemble", "train_policy", "train_reward", "finetune",
-    "evaluate_curve", "evaluate", "dppo",
+    "evaluate_curve", "evaluate", "dream", "dppo",
 )  # fmt: skip
 """Kinds of phases, in an order in which each finds its inputs finished."""
 FREE = (
@@ -271,6 +272,14 @@ def run_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
         yield Phase(f"{name}/evaluate_curve", curve, after, s.curve.workers)
     judged = EvaluateJob({FINETUNED: f.finetuned}, *models, f.final, config=s.final, sim=s.sim)
     yield Phase(f"{name}/evaluate", judged, after, s.final.workers)
+    if c.videos:
+        place: dict[str, Any] = {key: getattr(s.final, key) for key in ("environment", "calvin", "limits")}
+        film = sweep.source.section(DreamFilmConfig, "dream")
+        film_config = dataclasses.replace(film, clips=1, seed=start_seeds(s.final)[0], **place)
+        dream = DreamJob(
+            world_model=f.world_model, policy=f.finetuned, reward=f.reward, out=f.dream, config=film_config, sim=s.sim
+        )
+        yield Phase(f"{name}/dream", dream, after)
     if f.run.seed in c.dppo_seeds:
         usual = sweep.source.section(EvaluateConfig, "evaluate")
         where = dataclasses.replace(usual, environment=sweep.place.environment, rollouts=DPPO_ROLLOUTS)

@@ -41,8 +41,18 @@ DEPENDS_ON = {
     "train_reward": (*_WORLD_MODEL, *_DEMONSTRATIONS, "reward"),
     "finetune": (*_LEARNED, "ensemble", "finetune"),
     "evaluate": (*_LEARNED, "ensemble", "finetune", "final"),
+    "dream": (*_LEARNED, "ensemble", "finetune", "final"),
 }
 """Last part of a phase's name -> the sections of the configuration that decide its output."""
+TOY = "debug"
+"""Preset of toy sizes."""
+TOY_BEGINS = """\
+preset debug: toy networks on toy data, which cannot learn a skill. Expect as few successes after dreaming as before.
+What you see instead, in minutes: every phase from recording to report, its command, and the files it leaves."""
+TOY_ENDS = """
+preset debug: these figures say nothing about the method, toy sizes cannot succeed. The report shows what each phase
+leaves and which command made it. To learn the skill, give the same command without `--preset debug` and with another
+--out."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,8 @@ def _run(
             require_output(folder.bundle(skill), replaces=is_plain_bundle)
         claim(folder, command, what.identity(), free)
         phases = plan(folder, what)
+        if what.source.preset == TOY:
+            print(TOY_BEGINS, flush=True)
         reuse(phases, folder, what)
         outcome = execute(phases, folder, what)
         judged = judged_runs(folder, what.runs(), outcome.done)
@@ -119,6 +131,8 @@ def _run(
     print(f"\n{text(judged)}\n\nreport: {folder.report}\nresults: {folder.results}")
     print("".join(f"skill bundle: {folder.bundle(skill)}\n" for skill in {one.run.skill: 0 for one in judged}), end="")
     print(failures(folder, outcome), end="")
+    if what.source.preset == TOY:
+        print(TOY_ENDS)
     return not outcome.failed
 
 

@@ -135,6 +135,7 @@ def contents(folder: SweepFolder, pairs: Mapping[RunFolder, Sequence[Pair]]) -> 
         "replays": {name: replay for name, run in sorted(skills.items()) if (replay := read_json(run.replay))},
         "time": drawing(figures.phase_bars(seconds), f"Time of each stage: {words}") if seconds else None,
         "description": description,
+        "toy": "--preset debug" in str(description["command"]),
         "config": json.dumps(description["config"], indent=2),
     }
 
@@ -266,6 +267,7 @@ def details(run: RunFolder, pairs: Sequence[Pair], embed: bool) -> dict[str, Any
             for pair in pairs
         ],
         "embed": embed,
+        "dream": address(run.dream, run, embed) if run.dream.is_file() else None,
         "strip": Figure(data_uri(run.strip), alt) if run.strip.is_file() and not embed else None,
         "tuned": learning_curve(run, tuned) if tuned else None,
         "policy": policy is not None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diwa_cli.video import BAR_HEIGHT, read_video
+from diwa_cli.video import BAR_HEIGHT, LINE_HEIGHT, PICTURE_HEIGHT, read_video
 from diwa_data.dataset.dataset import load_dataset
 from diwa_learning.core.checkpoint import read_spec
 
@@ -36,8 +36,8 @@ def test_a_demo_runs_with_the_cameras_of_its_configuration(diwa, tmp_path, camer
     assert {name: images.shape[1:3] for name, images in episode.images.items()} == wanted
     assert "is not there" not in (out / "report.html").read_text()
     frames, _ = read_video(next(out.rglob("videos/finetuned_*.mp4")))
-    shown = (64, 64) if bare else (80, 80 + 133 + 53)  # at the first one's height
-    assert frames.shape[1:3] == (shown[0] + BAR_HEIGHT, shown[1])
+    widest = 480 if bare else 266  # of pictures that share the height of the scene's
+    assert frames.shape[1:3] == (480 + BAR_HEIGHT, 640 + widest)
     bundle = next((out / "skills").iterdir())
     ran = diwa("run-skill", "--skill", "open_drawer", "--checkpoint", bundle)
     assert ran.status == 0, ran.err
@@ -52,6 +52,6 @@ def check_pictures(diwa, out, judged):
     assert ran.status == 0, ran.err
     assert "warning" not in ran.err
     film, _ = read_video(judged / "film.mp4")
-    assert film.shape[1:3] == (3 * (80 + 48 + 120), 3 * 2 * 80)
+    assert film.shape[1:3] == (2 * (LINE_HEIGHT + PICTURE_HEIGHT) + LINE_HEIGHT, 256 + 426 + 170)
     for path in (*(out / "bags").glob("*"), out / "play.h5"):
         assert diwa("inspect", path).status == 0

@@ -33,7 +33,9 @@ def test_demo_interrupted_and_continued(diwa, interrupt_in_phase, tmp_path):
     check_experiments(diwa, out)
 
     ran = diwa(*DEMO, "--out", out)
-    assert ran.out.count("finished earlier") == 13
+    assert ran.out.count("finished earlier") == 14
+    assert ran.out.startswith("preset debug: toy networks on toy data, which cannot learn a skill.")
+    assert "toy sizes cannot succeed" in "".join(ran.out.splitlines()[-3:])
     check_another_skill(diwa, out, tmp_path / "close")
     ran = diwa(*DEMO, "--out", out, "--rollouts", "3")
     assert (ran.status, "begun differently: sweep.rollouts was 2, is 3" in ran.err) == (2, True)
@@ -48,11 +50,11 @@ def check_results(out):
         assert 0 <= low <= result[policy] <= high <= 100
     low, high = result["interval"]
     assert -100 <= low <= result["difference"] <= high <= 100
-    assert sum(len(stage["commands"]) for stage in found["stages"].values()) == 13
+    assert sum(len(stage["commands"]) for stage in found["stages"].values()) == 14
     assert all(stage["seconds"] > 0 for stage in found["stages"].values())
     text = (out / "report.html").read_text()
     assert "is not there" not in text
-    assert text.count("<video") == 2
+    assert text.count("<video") == 3
     run = find_run(out)
     assert run.strip.stat().st_size > 1000
     assert run.film.stat().st_size > 1000

@@ -21,7 +21,7 @@ from diwa_sim.tasks import PAPER_TASKS
 
 DEMONSTRATIONS = {f"open_drawer/{name}" for name in ("bags/demonstrations", "demonstrations.h5", "replay.json")}
 LEARNED = {f"open_drawer/seed_0/{name}" for name in ("policy", "reward", "evaluation/final")}
-JUDGED = {f"open_drawer/seed_0/alpha_0.1/{name}" for name in ("finetuned", "evaluation/final")}
+JUDGED = {f"open_drawer/seed_0/alpha_0.1/{name}" for name in ("finetuned", "evaluation/final", "dream.mp4")}
 SWEEP = [
     "sweep",
     "--preset",
@@ -50,6 +50,7 @@ def test_plan_of_two_skills_and_two_alphas():
     found = phases(SweepConfig(skills=("open_drawer", "turn_on_led"), seeds=(0,), alphas=(0.1, 2.0)))
     assert list(found) == [
         "record", "build", "replay", "train_world_model", "train_policy", "train_reward", "finetune", "evaluate",
+        "dream",
     ]  # fmt: skip
     assert found["record"] == {"record_play": (), "open_drawer/record": (), "turn_on_led/record": ()}
     assert found["build"]["turn_on_led/build"] == ("turn_on_led/record",)
@@ -311,7 +312,7 @@ def check_what_is_reused(out, variant):
     """Phases that a sweep of another world model takes, one on the same, one that fine-tunes or judges otherwise."""
     text = Path(SWEEP[4]).read_text()
     shared = {"ensemble", *DEMONSTRATIONS, *LEARNED}
-    judged = {path for path in LEARNED | JUDGED if path.endswith("final")}
+    judged = {path for path in LEARNED | JUDGED if path.endswith(("final", "mp4"))}
     for how, change, expected in (
         ("reuse", ("updates: 6\n", "updates: 7\n"), {"bags/play", "play.h5", *DEMONSTRATIONS}),
         ("world_model_of", ("updates: 6\n", "updates: 7\n"), shared | JUDGED),
@@ -337,7 +338,7 @@ def check_failure(diwa, out):
     ran = diwa(*SWEEP, "close_drawer", "--seeds", "0", "--out", out)
     assert ran.status == 1
     assert "[close_drawer/record] failed: " in ran.err
-    assert "(7 phases that need it were left out)" in ran.out
+    assert "(8 phases that need it were left out)" in ran.out
     found = json.loads((out / "results.json").read_text())
     assert [row["skill"] for row in found["skills"]] == ["open_drawer"]
     assert list(found["failed"]) == ["close_drawer/record"]
