@@ -189,7 +189,8 @@ def test_ages_deadlines_and_timers_do_not_hear_of_the_wall_clock(path):
 
 
 ROOT = SOURCE.parent
-WRITTEN = [ROOT / "README.md", ROOT / "Makefile"] + [
+PAGES = ("README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
+WRITTEN = [ROOT / name for name in (*PAGES, "Makefile")] + [
     path
     for folder in ("src", "benchmarks", "fuzz", "launch", "docs", "docker")
     for path in sorted((ROOT / folder).rglob("*"))
