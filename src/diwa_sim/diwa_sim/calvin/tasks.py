@@ -62,12 +62,14 @@ _OURS = (
     ),
     _task(
         "move_slider_left",
-        _stroke("slider", "slider_handle", (0.055, 0, 0), (-0.34, 0, 0), (0, 0.24)),
+        _stroke("slider", "slider_handle", (0.055, 0, 0), (-0.34, 0, 0), (0, 0.24), pace=1.8, misses=0.15),
         "push the sliding door to the left",
     ),
     _task(
         "move_slider_right",
-        _stroke("slider", "slider_handle", (-0.055, 0, 0), (0.34, 0, 0), (0.28, 0.04), above=0.09),
+        _stroke(
+            "slider", "slider_handle", (-0.055, 0, 0), (0.34, 0, 0), (0.28, 0.04), above=0.09, pace=1.8, misses=0.15
+        ),
         "push the sliding door to the right",
     ),
     _task(
@@ -96,10 +98,10 @@ PLAYGROUND = Playground(
     {task.name: task for task in _OURS},
     tuple(GOALS),
     BLOCKS,
-    reach=Box((-0.05, -0.17, 0.43), (0.33, -0.03, 0.50)),
-    poke=Box((-0.25, -0.30, 0.58), (0.34, -0.03, 0.66)),
-    roam=Box((-0.20, -0.32, 0.50), (0.30, -0.02, 0.68)),
-    carry=Box((-0.10, -0.22, 0.50), (0.30, -0.05, 0.64)),
+    reach=Box((-0.05, -0.17, 0.43), (0.27, -0.05, 0.50)),
+    poke=Box((-0.25, -0.30, 0.58), (0.22, -0.06, 0.64)),
+    roam=Box((-0.20, -0.32, 0.50), (0.20, -0.06, 0.66)),
+    carry=Box((-0.10, -0.22, 0.50), (0.20, -0.06, 0.62)),
     floor=0.44,
     yaw=np.pi / 2,
 )
