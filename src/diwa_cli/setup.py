@@ -6,7 +6,7 @@ setup(
     name="diwa_cli",
     version="0.2.0",
     packages=find_packages(include=["diwa_cli", "diwa_cli.*"]),
-    package_data={"diwa_cli": ["templates/*"]},
+    package_data={"diwa_cli": ["py.typed", "templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_cli"]),
         ("share/diwa_cli", ["package.xml"]),

@@ -59,7 +59,14 @@ setup(
     version="0.2.0",
     packages=find_packages(include=["diwa_data", "diwa_data.*"]),
     package_data={
-        "diwa_data": ["config/*.yaml", "config/*.xml", "lerobot/mappings/*.yaml", "teleop/*.html", "view/*.html"]
+        "diwa_data": [
+            "py.typed",
+            "config/*.yaml",
+            "config/*.xml",
+            "lerobot/mappings/*.yaml",
+            "teleop/*.html",
+            "view/*.html",
+        ]
     },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_data"]),

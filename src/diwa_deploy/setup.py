@@ -6,7 +6,7 @@ setup(
     name="diwa_deploy",
     version="0.2.0",
     packages=find_packages(include=["diwa_deploy", "diwa_deploy.*"]),
-    package_data={"diwa_deploy": ["skills/*/*", "skills/*/*/*"]},
+    package_data={"diwa_deploy": ["py.typed", "skills/*/*", "skills/*/*/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_deploy"]),
         ("share/diwa_deploy", ["package.xml"]),

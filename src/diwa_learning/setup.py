@@ -6,6 +6,7 @@ setup(
     name="diwa_learning",
     version="0.2.0",
     packages=find_packages(include=["diwa_learning", "diwa_learning.*"]),
+    package_data={"diwa_learning": ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_learning"]),
         ("share/diwa_learning", ["package.xml"]),

@@ -6,7 +6,7 @@ setup(
     name="diwa_sim",
     version="0.2.0",
     packages=find_packages(include=["diwa_sim", "diwa_sim.*"]),
-    package_data={"diwa_sim": ["assets/*"]},
+    package_data={"diwa_sim": ["py.typed", "assets/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/diwa_sim"]),
         ("share/diwa_sim", ["package.xml"]),

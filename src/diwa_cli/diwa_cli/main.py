@@ -11,7 +11,7 @@ import signal
 import sys
 
 from diwa_data import __version__
-from diwa_data.errors import DiwaError, how_to_install, unknown
+from diwa_data.errors import DiwaError, unknown
 
 GROUPS = {
     "try": {
@@ -85,7 +85,7 @@ REPLACED = {
 """Command of earlier versions -> what does it now."""
 
 SIMULATOR = ("mujoco", "gymnasium", "gymnasium_robotics")
-"""Packages of the optional dependencies `sim`."""
+"""Packages that the simulator needs; a robot's machine may do without."""
 
 
 def main() -> int:
@@ -106,7 +106,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name not in SIMULATOR:
             raise
-        print(f"error: the simulator needs {error.name}: {how_to_install('sim')}", file=sys.stderr)
+        print(f"error: the simulator needs {error.name}: pip install {error.name}", file=sys.stderr)
         return 2
     except OSError as error:  # no permission, disk full
         text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
