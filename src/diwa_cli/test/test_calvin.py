@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from diwa_cli.evaluation.evaluate import EvaluateConfig, each_start_once, start_seeds
+from diwa_cli.experiments.experiment import ExperimentConfig
+from diwa_data.config import load_section
 from diwa_data.testing.synthetic import write_calvin
 from diwa_sim.calvin.config import CalvinConfig
 from diwa_sim.environments import start_states
@@ -93,3 +95,9 @@ def test_each_annotated_segment_is_a_start_once(folder, capsys):
     assert each_start_once(dataclasses.replace(config, rollouts=1), count).rollouts == 1
     assert each_start_once(config, start_states("open_drawer", CalvinConfig())).rollouts == 100
     assert sorted(seed % count for seed in start_seeds(each_start_once(config, count))) == [0, 1]
+
+
+def test_experiments_on_a_run_in_calvin_are_judged_there():
+    evaluate = load_section(ExperimentConfig, "experiment", "calvin_laptop").evaluate
+    assert (evaluate.environment, evaluate.seeds, evaluate.calvin.egl) == ("calvin", "tuning", False)
+    assert evaluate.limits == load_section(EvaluateConfig, "evaluate", "calvin_laptop").limits

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from diwa_data.images import preprocess_observation
 from diwa_data.limits import MotionLimits
 from diwa_data.motion import SafetyFilter
 from diwa_data.pose import robot_state
-from diwa_data.spec import Spec
+from diwa_data.spec import CALVIN, Spec
 from diwa_sim import tasks
 from diwa_sim.calvin.config import CalvinConfig
 from diwa_sim.calvin.environment import CalvinEnvironment
@@ -72,6 +73,14 @@ def require_task(skill: str, config: SimConfig | CalvinConfig) -> str:
 def goal_labels(skill: str, config: SimConfig | CalvinConfig) -> dict[str, Any]:
     """Labels that say when `skill` is done, for the success classifier."""
     return calvin_tasks.GOALS[skill].label(skill) if isinstance(config, CalvinConfig) else tasks.goal_labels(skill)
+
+
+def is_done(skill: str, start: np.ndarray, now: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """As `tasks.is_done`, of CALVIN's scene too; `names` are those of the scene states' numbers."""
+    if tuple(names) == CALVIN.scene_state:
+        goal = calvin_tasks.GOALS[calvin_tasks.require_task(skill)]
+        return goal.margin(now[..., names.index(goal.quantity)]) >= 0
+    return tasks.is_done(skill, start, now, names)
 
 
 def start_states(skill: str, config: SimConfig | CalvinConfig) -> int | None:

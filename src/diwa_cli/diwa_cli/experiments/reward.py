@@ -20,15 +20,15 @@ from diwa_cli.run_folder import RunFolder
 from diwa_data.dataset.dataset import Episode, load_dataset, require_one_skill
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.core.checkpoint import load_checkpoint
+from diwa_learning.core.checkpoint import load_checkpoint, read_spec
 from diwa_learning.finetune.train import FinetuneConfig, FinetuneJob
 from diwa_learning.reward.calibration import dreamt_success
 from diwa_learning.reward.classifier import RewardConfig, SuccessClassifier
 from diwa_learning.reward.train import RewardJob, load_reward, train_reward
 from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
 from diwa_learning.world_model.model import WorldModel, load_world_model
+from diwa_sim.environments import is_done
 from diwa_sim.table import SimConfig
-from diwa_sim.tasks import is_done
 
 TOGETHER = 64
 """Rollouts that are filtered at a time."""
@@ -117,11 +117,12 @@ def filtered_probabilities(
 def train_true_reward(run: RunFolder, skill: str, out: Path) -> None:
     """Train a classifier like the run's on labels of the simulator, or find it in `out`."""
     settings = dataclasses.replace(load_checkpoint(run.reward, "reward").config_as(RewardConfig), kind="classifier")
+    names = read_spec(run.world_model).scene_state
 
     def truth(episode: Episode) -> np.ndarray:
         if episode.scene_state is None:
             raise DiwaError(f"episode {episode.name} has no scene_state: only simulated recordings know the truth")
-        return is_done(skill, episode.scene_state[0], episode.scene_state)
+        return is_done(skill, episode.scene_state[0], episode.scene_state, names)
 
     train_reward(RewardJob(run.demonstrations, run.world_model, out, run.play, settings), truth)
 
@@ -140,7 +141,9 @@ def reward(run: RunFolder, out: Path, dreams: int, evaluation: EvaluateConfig, s
     files = (run.policy, true_reward, run.world_model, run.demonstrations, out / "finetuned", run.play, ensemble)
     FinetuneJob(*files, again).run()
     policies = {"base": run.policy, "classifier": run.finetuned, "true labels": out / "finetuned"}
-    setting = Setting(tuned.skill, run.world_model, run.reward, evaluation.max_steps, evaluation.limits, sim)
+    setting = Setting(
+        tuned.skill, run.world_model, run.reward, evaluation.max_steps, evaluation.limits, evaluation.chosen(sim)
+    )
     taped = tape_rollouts(run.policy, start_seeds(evaluation), setting)
     verdicts = {name: dream_verdicts(run, path, taped, dreams) for name, path in classifiers.items()}
     judged = dataclasses.replace(evaluation, skill=tuned.skill)

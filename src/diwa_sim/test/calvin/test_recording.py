@@ -17,9 +17,10 @@ from diwa_data.spec import CALVIN, Spec, require_same
 from diwa_sim.calvin.config import CalvinConfig
 from diwa_sim.calvin.starts import drawn_start
 from diwa_sim.calvin.tasks import PLAYGROUND, points
-from diwa_sim.environments import open_environment, seeing
+from diwa_sim.environments import is_done, open_environment, seeing
 from diwa_sim.operator.record import SimulatedRecordConfig, record
 from diwa_sim.replay import replay
+from diwa_sim.scene import SCENE_STATE
 from diwa_sim.table import SimConfig
 
 RECORDING = load_section(SimulatedRecordConfig, "record", "calvin_laptop")
@@ -57,6 +58,15 @@ def test_the_operator_knows_calvins_tasks_with_calvins_goals() -> None:
     assert {name: PLAYGROUND.tasks[name].goal for name in PLAYGROUND.usual} == GOALS
     with pytest.raises(DiwaError, match="unknown simulated task 'push_cube'; choose one of open_drawer"):
         PLAYGROUND.task("push_cube")
+
+
+def test_scene_states_are_judged_by_the_goals_of_their_scene() -> None:
+    scene = np.zeros((2, 24))
+    scene[:, CALVIN.scene_state.index("drawer")] = (0.11, 0.09)  # at our table neither would be shut enough
+    assert is_done("close_drawer", scene[0], scene, CALVIN.scene_state).tolist() == [False, True]
+    table = np.zeros((2, len(SCENE_STATE)))
+    table[:, SCENE_STATE.index("drawer")] = (0.05, 0.03)
+    assert is_done("close_drawer", table[0], table, SCENE_STATE).tolist() == [False, True]
 
 
 def test_bad_requests_are_refused_before_anything_is_written(tmp_path: Path) -> None:
