@@ -37,7 +37,7 @@ class Manner:
     pace: float = 1.0
     """Share of the operator's usual speed."""
     blind: bool = False
-    """The operator makes the whole movement whatever comes of it."""
+    """The operator makes the whole movement, or its `share` of a stroke, whatever comes of it."""
 
 
 class Technique(ABC):
@@ -123,7 +123,7 @@ class Stroke(Technique):
         place = lambda: scene.site(self.site) + entry  # noqa: E731
         yield from come_in(scene, place, habits, pace, self.above, aligned=aligned, **options)
         begin, value = scene.site(self.site) + entry, look(scene, self.part)
-        goal = begin + self.stroke
+        goal = begin + (manner.share if manner.blind else 1.0) * np.array(self.stroke)
         end = value + manner.share * (self.aim[1] - value)
 
         def enough() -> bool:

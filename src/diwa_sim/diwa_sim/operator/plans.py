@@ -41,8 +41,8 @@ def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generat
         yield from technique.leave(sim, habits)
 
 
-MISS = (0.05, 0.05, 0.1)
-"""Largest error of the aim of an attempt that is to miss: to all sides, and upwards, metres."""
+MISS = (0.05, 0.07, 0.08)
+"""Largest error of the aim of an attempt that is to miss: along a stroke, to the sides, and upwards, metres."""
 
 
 def spoilt(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
@@ -53,7 +53,7 @@ def spoilt(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> 
     chosen = sim.playground.task(skill)
     margin = _margin(sim, chosen, sim.scene_state())
     if rng.random() < 0.5:
-        manner = Manner(slip=rng.uniform([-1, -1, 0], 1) * MISS, blind=True)
+        manner = Manner(slip=rng.uniform([-1, -1, 0], 1) * MISS, share=rng.uniform(0.3, 1.0), blind=True)
     else:
         manner = Manner(share=rng.uniform(0.2, 0.95))
     yield from chosen.technique.attempt(sim, habits, manner, margin)
