@@ -5,6 +5,7 @@ from launch import LaunchDescription
 from diwa_data.ros.launching import (
     NAMESPACE,
     ROBOT_FILE,
+    RVIZ,
     SEED,
     SHARED_EVENTS,
     SKILL,
@@ -17,8 +18,8 @@ from diwa_data.ros.launching import (
 
 def generate_launch_description() -> LaunchDescription:
     """One node; `stop` and `discard` on /diwa/episode_event put the scene at its next start."""
-    return launch_description((SKILL, ROBOT_FILE, SEED, WINDOW, NAMESPACE, SHARED_EVENTS), _actions)
+    return launch_description((SKILL, ROBOT_FILE, SEED, WINDOW, RVIZ, NAMESPACE, SHARED_EVENTS), _actions)
 
 
 def _actions(given: dict[str, str]) -> list:
-    return [simulated_robot(given, Setup.of(given, "sim"))]
+    return simulated_robot(given, Setup.of(given, "sim"))

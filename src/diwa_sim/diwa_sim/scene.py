@@ -135,12 +135,17 @@ class Layout:
             raise DiwaError(f"the scene has no point {name!r}: {' '.join(str(error.args[0]).split())}") from error
 
 
-def _arm_meshes(kind: str) -> dict[str, bytes]:
-    """File name -> contents, of one of the kinds in `MESHES`."""
+def mesh_folder(kind: str = "collision") -> Path:
+    """The folder of one kind of the arm's meshes (`MESHES`). Raises `DiwaError` if their package is missing."""
     package = importlib.util.find_spec("gymnasium_robotics")  # only located: importing it takes seconds
     if package is None or package.origin is None:
         raise DiwaError("the Panda's meshes are missing: pip install 'gymnasium-robotics>=1.3,<2'")
-    folder = Path(package.origin).parent / MESHES / kind
+    return Path(package.origin).parent / MESHES / kind
+
+
+def _arm_meshes(kind: str) -> dict[str, bytes]:
+    """File name -> contents, of one of the kinds in `MESHES`."""
+    folder = mesh_folder(kind)
     files = [folder / f"{name}.stl" for name in (*(f"link{i}" for i in range(8)), "hand", "finger")]
     if missing := [file for file in files if not file.is_file()]:
         raise DiwaError(f"{missing[0]} is missing: pip install --force-reinstall 'gymnasium-robotics>=1.3,<2'")

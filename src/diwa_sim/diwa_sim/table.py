@@ -30,6 +30,7 @@ from diwa_sim.scenery import Scenery
 from diwa_sim.starts import Start, StartConfig
 from diwa_sim.steps import CONTROL_RATE
 from diwa_sim.tasks import TASKS, goal_labels, require_objects, sample_start, scene_objects
+from diwa_sim.urdf import transforms
 
 ROBOT = "panda_sim"
 """Its name in the contract."""
@@ -212,6 +213,11 @@ class SimulatedPanda:
         yield messages.SCENE_STATE, messages.encode_vector(self.scene_state())
         for name in reversed(seen.images):
             yield messages.image_topic(name), messages.encode_image(seen.images[name], now, f"{name}_camera")
+
+    def transforms(self, base: str) -> Iterator[tuple[str, str, Pose]]:
+        """Parent, child and pose of the arm's links and the recorded cameras; `base` is the base link's frame."""
+        names = tuple(camera.name for camera in self.spec.cameras)
+        return transforms(self.model, self._data, names, base)
 
     def intrinsics(self, name: str, size: tuple[int, int]) -> np.ndarray:
         """Camera matrix K (3, 3) of a camera's images of `size` (height, width), pixels."""

@@ -6,6 +6,7 @@ Times are seconds (float) here and (sec, nanosec) in headers.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,9 @@ EPISODE_LABELS = "/diwa/episode_labels"
 RECORDING = "/diwa/recording"
 """Name of the running episode, empty between two, latched."""
 SCENE_STATE = "/diwa/scene_state"
+TF = "/tf"
+ROBOT_DESCRIPTION = "/robot_description"
+"""URDF, latched; of the simulated robot."""
 DIAGNOSTICS = "/diagnostics"
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
@@ -45,6 +49,8 @@ TYPES = {
     RECORDING: "std_msgs/msg/String",
     SCENE_STATE: "std_msgs/msg/Float64MultiArray",
 }
+SHOWN_TYPES = {TF: "tf2_msgs/msg/TFMessage", ROBOT_DESCRIPTION: "std_msgs/msg/String"}
+"""Topics for RViz and Foxglove, which are recorded only where `extra_topics` says so."""
 
 
 def relative(topic: str) -> str:
@@ -128,6 +134,17 @@ def encode_vector(vector: np.ndarray) -> memoryview:
     return _encode("std_msgs/msg/Float64MultiArray", layout=layout, data=np.asarray(vector, np.float64))
 
 
+def encode_transforms(transforms: Iterable[tuple[str, str, Pose]], stamp: float) -> memoryview:
+    """tf2_msgs/TFMessage of frames: parent, child and the child's pose in the parent."""
+    types, encoded = typestore().types, []
+    for parent, child, pose in transforms:
+        point = types["geometry_msgs/msg/Vector3"](*pose.position.tolist())
+        turn = types["geometry_msgs/msg/Quaternion"](*pose.quaternion.tolist())
+        transform = types["geometry_msgs/msg/Transform"](point, turn)
+        encoded.append(types["geometry_msgs/msg/TransformStamped"](_header(stamp, parent), child, transform))
+    return _encode(SHOWN_TYPES[TF], transforms=encoded)
+
+
 def _header(stamp: float, frame: str) -> Any:
     types = typestore().types
     whole, fraction = divmod(nanoseconds(stamp), 1_000_000_000)
@@ -185,6 +202,13 @@ def header_stamp(data: bytes | memoryview) -> float:
     """Header stamp of a serialised message: CDR encapsulation (4 bytes), then sec, nanosec."""
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return seconds + nanoseconds * 1e-9
+
+
+def restamped(data: bytes | memoryview, stamp: float) -> memoryview:
+    """A copy of a serialised message with another header stamp, seconds."""
+    copy = bytearray(data)
+    struct.pack_into("<iI" if copy[1] & 1 else ">iI", copy, 4, *divmod(nanoseconds(stamp), 1_000_000_000))
+    return memoryview(copy)
 
 
 def require_frame(data: bytes | memoryview, frame: str, topic: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+import numpy as np
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
 
@@ -54,7 +55,8 @@ class CameraNode(Node):
         self._info = publisher(self, messages.camera_info_topic(self._name), LATCHED)
         self._problem, self._images, self._received = "", 0, time.monotonic()
         self._wanted, self._slow = SLOWEST * config.robot.record_rate, 0
-        self._matrix: list[float] = []
+        self._matrix: np.ndarray | None = None
+        self._distortion, self._encoded, self._frame = np.zeros(5), memoryview(b""), ""
         self._diagnostics = Diagnostics(self)
         self.create_subscription(get_message(self._type), self._driver, self._on_image, SENSOR, raw=True)
         if settings.info:
@@ -76,17 +78,20 @@ class CameraNode(Node):
             return
         self._tell("")
         frame = image.header.frame_id or f"{self._name}_camera"
-        self._image(messages.encode_image(recorded, messages.header_stamp(data), frame))
+        stamp = messages.header_stamp(data)
+        self._image(messages.encode_image(recorded, stamp, frame))
         self._images += 1
+        if self._matrix is not None:  # with every image and under its stamp: so RViz and image_proc pair them
+            if frame != self._frame:
+                self._frame, size = frame, self._camera.record_size
+                self._encoded = messages.encode_camera_info(self._matrix, size, stamp, frame, self._distortion)
+            self._info(messages.restamped(self._encoded, stamp))
 
     def _on_info(self, data: bytes) -> None:
         info = messages.decode(data, messages.CAMERA_INFO_TYPE)
-        if info.k.tolist() == self._matrix:
-            return
-        self._matrix = info.k.tolist()
         matrix = recorded_intrinsics(info.k.reshape(3, 3), info.height, info.width, self._camera)
-        size, frame = self._camera.record_size, info.header.frame_id
-        self._info(messages.encode_camera_info(matrix, size, messages.header_stamp(data), frame, info.d))
+        if self._matrix is None or (matrix != self._matrix).any():
+            self._matrix, self._distortion, self._frame = matrix, info.d.copy(), ""
 
     def _report(self) -> None:
         age = time.monotonic() - self._received

@@ -16,7 +16,7 @@ from launch.substitutions import LaunchConfiguration
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
-from diwa_data.config import node_sections
+from diwa_data.config import config_file, node_sections
 from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
 from diwa_data.robot_config import CameraConfig, load_robot, robot_file
@@ -93,6 +93,7 @@ NAMESPACE = argument("namespace", "", "Before the names of all nodes, topics, ac
 SHARED_EVENTS = switch("shared_events", "false", f"Take start, stop and marks from {EVENT} of all namespaces.")
 SEED = argument("seed", "0", "Seed of the simulated scene, the scripted operator and the policy.")
 WINDOW = switch("window", "false", "Show the simulated scene in a window.")
+RVIZ = switch("rviz", "false", "Show arm, frames and images in RViz.")
 ROBOT_FILE = argument("robot_file", "", "Your robot's .yaml; empty = the shipped one.")
 ROBOT = (
     argument("robot", "franka", "Which robot.", ("franka", "sim")),
@@ -101,6 +102,7 @@ ROBOT = (
     switch("gripper", "true", "Start what tells the gripper to open and close (franka)."),
     SEED,
     WINDOW,
+    RVIZ,
     NAMESPACE,
     SHARED_EVENTS,
 )
@@ -163,12 +165,13 @@ def robot_actions(given: Mapping[str, str], setup: Setup) -> list[Any]:
     Its arm is the lab's own to start.
     """
     if given["robot"] == "sim":
-        return [simulated_robot(given, setup)]
+        return simulated_robot(given, setup)
     adapts = load_robot(Path(setup.robot)).topics.adapts
     return [
         *([kept_node("diwa_data", "adapter", setup)] if adapts else []),
         *(cameras(setup) if given["cameras"] == "true" else []),
         *(gripper(setup) if given["gripper"] == "true" else []),
+        *(rviz(setup) if given["rviz"] == "true" else []),
     ]
 
 
@@ -295,10 +298,22 @@ def gripper(setup: Setup) -> list[Any]:
     return [_node("diwa_deploy", "gripper", setup, {}, **_AGAIN)]
 
 
-def simulated_robot(given: Mapping[str, str], setup: Setup) -> Node:
-    """The simulated robot on the real robot's topics, by the arguments SKILL, SEED and WINDOW of a launch file.
+def rviz(setup: Setup, own_frames: bool = False) -> list[Any]:
+    """RViz, in the robot's base frame; `own_frames`: the frames are on topics of the namespace, not on those of all."""
+    try:
+        get_package_share_directory("rviz2")
+    except PackageNotFoundError:
+        return [LogInfo(msg="ERROR: rviz2 is not installed: sudo apt install ros-$ROS_DISTRO-rviz2")]
+    words = ["-d", str(config_file("diwa.rviz")), "-f", load_robot(Path(setup.robot)).base_frame]
+    remaps = [(f"/{name}", name) for name in ("tf", "tf_static")] if own_frames else []
+    return [_plain_node("rviz2", "rviz", [], "rviz2", setup.namespace, arguments=words, remappings=remaps)]
+
+
+def simulated_robot(given: Mapping[str, str], setup: Setup) -> list[Any]:
+    """The simulated robot on the real robot's topics, by the arguments SKILL, SEED, WINDOW and RVIZ of a launch file.
 
     It has the cameras of the robot's parameter file.
     """
     skill, seed, window = skill_parameter(given["skill"]), int(number(given, "seed")), given["window"] == "true"
-    return kept_node("diwa_sim", "sim_robot", setup, skill=skill, seed=seed, window=window)
+    shown = rviz(setup, own_frames=True) if given["rviz"] == "true" else []
+    return [kept_node("diwa_sim", "sim_robot", setup, skill=skill, seed=seed, window=window), *shown]

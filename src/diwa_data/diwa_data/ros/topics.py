@@ -80,7 +80,7 @@ def message_type(topic: str) -> str:
     """The type of one of our topics."""
     if topic.endswith("/camera_info"):
         return messages.CAMERA_INFO_TYPE
-    return messages.TYPES.get(topic, messages.IMAGE_TYPE)
+    return (messages.TYPES | messages.SHOWN_TYPES).get(topic, messages.IMAGE_TYPE)
 
 
 class ControllerPublisher:

@@ -92,7 +92,7 @@ def test_a_wrong_encoding_is_told_once_and_the_next_good_frame_goes_on(topics, c
     )
 
 
-def test_intrinsics_follow_crop_and_size(topics, camera):
+def test_intrinsics_follow_crop_and_size_and_come_with_every_image(topics, camera, images):
     from diwa_data.ros.topics import LATCHED
 
     found = topics.subscribe(messages.camera_info_topic("static"))
@@ -102,13 +102,14 @@ def test_intrinsics_follow_crop_and_size(topics, camera):
         lambda: topics.node.create_subscription(CameraInfo, messages.camera_info_topic("static"), found.append, LATCHED)
     )
     matrix = np.array([[100.0, 0, 67.5], [0, 110.0, 49.5], [0, 0, 1]])
+    given = messages.encode_camera_info(matrix, (100, 136), 1.0, "another_frame")
     for _ in range(10):
-        topics.publish(
-            "/kinect/rgb/camera_info", messages.encode_camera_info(matrix, (100, 136), 1.0, "rgb_camera_link")
-        )
+        topics.publish("/kinect/rgb/camera_info", given)
         time.sleep(0.05)
+    send(topics, "rgb8", count=10)
     infos = [info for info in found if isinstance(info, CameraInfo)]
-    assert len(infos) == 1, "latched, and only when it changes"
+    assert [info.header for info in infos] == [image.header for image in images[-len(infos) :]], "one with each image"
+    assert len(infos) > 1
     np.testing.assert_allclose(infos[0].k.reshape(3, 3), [[50, 0, 23.5], [0, 55, 19.5], [0, 0, 1]], atol=1e-9)
 
 

@@ -52,7 +52,7 @@ def test_a_node_that_crashes_comes_back_and_one_that_refuses_ends_the_launch(lau
 
 
 def test_what_belongs_to_a_real_robot_is_started_as_far_as_it_is_installed(launching, monkeypatch):
-    given = {"robot": "franka", "cameras": "true", "gripper": "true"}
+    given = {"robot": "franka", "cameras": "true", "gripper": "true", "rviz": "false"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     robot = launching.Setup(launching.robot_parameters("franka"))
     assert kinds(launching.robot_actions(given, robot)) == ["LogInfo", "LogInfo", "Node", "Node", "LogInfo"]
@@ -62,6 +62,7 @@ def test_what_belongs_to_a_real_robot_is_started_as_far_as_it_is_installed(launc
     assert launching.robot_actions(given | {"cameras": "false", "gripper": "false"}, robot) == []
     simulated = given | {"robot": "sim", "skill": "play", "seed": "0", "window": "false"}
     assert kinds(launching.robot_actions(simulated, robot)) == ["Node"]
+    assert kinds(launching.robot_actions(simulated | {"rviz": "true"}, robot)) == ["Node", "Node"]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from rclpy.node import Node
@@ -18,11 +19,12 @@ from diwa_data.pose import Pose, rotation_distance
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, read_parameters, run_node
-from diwa_data.ros.topics import LATCHED, publisher, subscribe
+from diwa_data.ros.topics import LATCHED, on_graph, publisher, subscribe
 from diwa_data.skills import skill_name
 from diwa_sim.steps import CONTROL_RATE, DT
 from diwa_sim.table import SimConfig, SimulatedPanda
 from diwa_sim.tasks import goal_labels
+from diwa_sim.urdf import urdf
 
 NEAR_POS, NEAR_ROT = 0.03, 0.15
 """Metres, rad from the hand within which the first target after a reset must be; others were meant for before."""
@@ -63,10 +65,15 @@ class SimRobotNode(Node):
             raise DiwaError(f"robot.scene_state is {', '.join(spec.scene_state)}; the table's is {right}")
         self._steps_per_frame = round(CONTROL_RATE / spec.record_rate)
         self._publish_on: dict[str, Callable[[memoryview], None]] = {}
+        self._infos: dict[str, Callable[[float], None]] = {}
         for camera in self._robot.spec.cameras:
             matrix, size = self._robot.intrinsics(camera.name, camera.record_size), camera.record_size
             info = messages.encode_camera_info(matrix, size, time.time(), f"{camera.name}_camera")
-            publisher(self, messages.camera_info_topic(camera.name), LATCHED)(info)
+            publish = publisher(self, messages.camera_info_topic(camera.name), LATCHED)
+            self._infos[messages.image_topic(camera.name)] = partial(_publish_info, publish, info)
+        self._frames, self._tf = publisher(self, messages.TF), on_graph(self, messages.TF)
+        description = urdf(self._robot.model, self._config.robot.base_frame)
+        publisher(self, messages.ROBOT_DESCRIPTION, LATCHED)(messages.encode_string(description))
         self._labels = publisher(self, messages.EPISODE_LABELS, LATCHED)
         self._episode = 0
         self._reset()
@@ -128,10 +135,19 @@ class SimRobotNode(Node):
                 self._view.sync()
 
     def _publish(self) -> None:
-        for topic, data in self._robot.frame_messages(time.time(), self._config.robot.base_frame):
+        now, base = time.time(), self._config.robot.base_frame
+        if self.count_subscribers(self._tf):  # else they would cost as much as the images
+            self._frames(messages.encode_transforms(self._robot.transforms(base), now))
+        for topic, data in self._robot.frame_messages(now, base):
             if topic not in self._publish_on:
                 self._publish_on[topic] = publisher(self, topic, name=self._config.robot.name_on_graph(topic))
             self._publish_on[topic](data)
+            if topic in self._infos:  # with every image and under its stamp: so RViz and image_proc pair them
+                self._infos[topic](now)
+
+
+def _publish_info(publish: Callable[[memoryview], None], info: memoryview, now: float) -> None:
+    publish(messages.restamped(info, now))
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ def check_bags(folder: Path) -> None:
         with Bag(path) as bag:
             static = messages.image_topic("static")
             assert bag.topics[static] == bag.sidecar.topics[static].count > 60
-            assert bag.topics[messages.camera_info_topic("gripper")] == 1
+            assert abs(bag.topics[messages.camera_info_topic("gripper")] - bag.topics[static]) <= 2
             assert bag.sidecar.mark("success") is not None
     dataset = folder / "d.h5"
     build_dataset([folder], dataset, DatasetConfig(workers=1))
