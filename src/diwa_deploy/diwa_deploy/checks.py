@@ -164,7 +164,6 @@ def check_robot(robot: RobotConfig, graph: Graph) -> Iterator[Check]:
             info = graph.full(camera.info)
             problem = graph.silence(info, [messages.CAMERA_INFO_TYPE])
             yield _check(f"intrinsics of {name}", problem, f"{info}: {graph.heard(info)}")
-    yield from check_buffer(robot, graph)
     pose = _pose(robot, graph)
     yield pose
     if pose.good:
@@ -177,10 +176,11 @@ def check_robot(robot: RobotConfig, graph: Graph) -> Iterator[Check]:
         yield _command(robot, graph)
 
 
-def check_buffer(robot: RobotConfig, graph: Graph) -> Iterator[Check]:
-    """A line where a driver's raw images have to come through."""
-    if any(camera.driver and not camera.compressed for camera in robot.cameras.values()):
-        yield _check("receive buffer", graph.small_buffer, "holds images of 720p, or the middleware needs none")
+def check_buffer(robot: RobotConfig, graph: Graph, cameras: Sequence[Check]) -> Iterator[Check]:
+    """A line where one of the `cameras` is not good, and raw images may be lost on their way from its driver."""
+    raw = any(camera.driver and not camera.compressed for camera in robot.cameras.values())
+    if raw and graph.small_buffer and not all(check.good for check in cameras):
+        yield Check("receive buffer", False, graph.small_buffer)
 
 
 def _check(name: str, problem: str, finding: str) -> Check:
@@ -194,6 +194,9 @@ def _camera(name: str, config: CameraConfig, robot: RobotConfig, graph: Graph) -
     stream, wanted = graph.streams.get(topic, Stream()), robot.spec.record_rate
     if not problem and stream.rate < SLOWEST * wanted:
         problem = f"{topic}: {stream.rate:.1f} Hz, not {wanted:g}: set its driver's rate"
+    few = bool(config.driver) and not packed and stream.rate < SLOWEST * wanted
+    if few and graph.small_buffer and graph.publishers.get(topic):
+        problem += f"; images may be lost: {graph.small_buffer}"
     if not problem:
         try:
             image = image_of(stream.last)

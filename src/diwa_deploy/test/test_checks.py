@@ -12,7 +12,7 @@ from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.testing.synthetic import JOINTS, READY, synthetic_image
-from diwa_deploy.checks import COMPRESSED_TYPE, End, Graph, check_robot
+from diwa_deploy.checks import COMPRESSED_TYPE, End, Graph, check_buffer, check_robot
 
 POSE_TYPE, JOINTS_TYPE = messages.TYPES[messages.CURRENT_POSE], messages.TYPES[messages.JOINT_STATES]
 HAND = Pose.from_quaternion(np.array([0.5, 0.0, 0.3]), [1.0, 0.0, 0.0, 0.0])
@@ -124,3 +124,14 @@ def test_a_graph_with_nothing_in_it_is_all_bad_and_no_error() -> None:
     assert [*bad(config, Graph())] == [
         "camera front", "intrinsics of front", "pose", "gripper width", "target", "gripper command"
     ]  # fmt: skip
+
+
+def test_a_small_receive_buffer_is_named_only_where_images_do_not_come() -> None:
+    driven = robot(front={"driver": FRONT})
+    for rate, named in ((30.0, False), (5.0, True)):
+        graph = healthy(rate=rate)
+        graph.small_buffer = "the buffer is small"
+        checks = [*check_robot(driven, graph)]
+        assert ("; images may be lost: the buffer is small" in checks[0].text) == named
+        assert [check.name for check in check_buffer(driven, graph, checks[:1])] == ["receive buffer"] * named
+        assert not [*check_buffer(robot(), graph, checks[:1])], "no driver's images are expected here"

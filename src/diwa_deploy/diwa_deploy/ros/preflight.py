@@ -53,7 +53,8 @@ class Preflight(Node):
         try:
             listener = Look(robot)
             graph = listener.listen(config.seconds)
-            checks = [*check_robot(robot, graph), *check_buffer(config.robot, graph)]
+            checks = [*check_robot(robot, graph)]
+            checks += check_buffer(config.robot, graph, checks[: len(robot.cameras)])
             checks += [check_packages(config.robot), *check_machine()]
         finally:
             if listener:

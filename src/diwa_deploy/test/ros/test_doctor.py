@@ -73,7 +73,7 @@ def test_a_robot_that_is_as_its_file_says_is_all_right(lab, topics, doctor):
     assert status == 0, lines
     assert {mark for mark, _ in lines.values()} == {"OK"}
     assert [*lines][2:] == [
-        "camera front", "pose", "workspace", "start pose", "gripper width", "target", "gripper command"
+        "camera front", "pose", "workspace", "start pose", "gripper width", "target", "gripper command", "packages"
     ]  # fmt: skip
     assert "/cams/front: 48x40 rgb8, " in lines["camera front"][1]
     assert "base -> tool0 on /tf: " in lines["pose"][1]
