@@ -147,12 +147,13 @@ def film_frames(rows: Sequence[Row], context: int, rate: float, title: str) -> l
 def _draw_row(row: Row, t: int) -> np.ndarray:
     pictures = [_enlarged(images[t]) for images in row.images.values()]
     width = sum(picture.shape[1] for picture in pictures)
-    name, remark = row.name, row.remarks[t] if row.remarks else ""
-    if not row.probability:
-        return np.vstack([_line(width, name, remark), np.hstack(pictures)])
-    probability, done = row.probability[t], row.done is not None and t >= row.done
-    line = _line(width, f"{name} · success {probability:.2f}", remark)
-    return np.vstack([line, np.hstack(pictures), _bar(probability, done, width)])
+    success = f"success {row.probability[t]:.2f}" if row.probability else ""
+    parts = [_line(width, row.name, success, INK), np.hstack(pictures)]
+    if row.probability:
+        parts.append(_bar(row.probability[t], row.done is not None and t >= row.done, width))
+    if row.remarks:
+        parts.append(_line(width, "", row.remarks[t], REMARK))
+    return np.vstack(parts)
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
@@ -161,7 +162,7 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, PICTURE_HEIGHT), Image.Resampling.BICUBIC))
 
 
-def _line(width: int, left: str, right: str, color: tuple[int, int, int] = REMARK) -> np.ndarray:
+def _line(width: int, left: str, right: str, color: tuple[int, int, int]) -> np.ndarray:
     """A line of text (LINE_HEIGHT, width, 3): one at each end, the right one in `color` and cut where they meet."""
     image, font, middle = Image.new("RGB", (width, LINE_HEIGHT), EMPTY_COLOR), _font(), LINE_HEIGHT // 2
     drawing = ImageDraw.Draw(image)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
-from diwa_cli.evaluation.scene_check import VALUES, SceneReader
+from diwa_cli.evaluation.scene_check import VALUES, SceneReader, differences
 from diwa_cli.video import Row, film_frames, require_film, write_video
 from diwa_data.config import Job, require_at_least, require_seed
 from diwa_data.dataset.dataset import Episode, load_dataset, open_episode
@@ -296,8 +296,8 @@ class Dreamer:
         truth = scenes[self._config.context - 1] if acted else scenes
         if acted:
             scenes = np.broadcast_to(truth, (len(row), len(names)))
-        reading = reader.read(row.images[self._world.spec.cameras[0].name], hands, scenes, follow=acted)
-        found = reading.differences(truth, names, " → " if acted else ", shown ")
+        shown = reader.read(row.images[self._world.spec.cameras[0].name], hands, scenes, follow=acted)
+        found = differences(shown, truth, names, " → " if acted else ", shown ")
         remarks = [", ".join(f"{name} {how}" for name, how in each.items()) for each in found]
         row = replace(row, remarks=remarks)
         if acted:

@@ -8,7 +8,6 @@ about its own picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,34 +24,10 @@ VALUES = {
 """Quantity -> values at which it is drawn: metres; a lamp is 0 or 1."""
 WRONG = 0.05
 """Metres by which a length may be off before it is called wrong."""
-EVERY = 4
-"""Frames from one reading to the next; what is found holds until then."""
 VISIBLE, DISTINCT = 6, 40
 """A quantity is seen if its drawings differ in so many pixels, in each by this sum over the colours."""
 CLEARLY = 0.1
 """Share of the difference between two drawings by which a picture must be nearer to one than to what is known."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the frames 0, EVERY, 2 EVERY ... of T frames show."""
-
-    shown: list[dict[str, float]]
-    """Quantity -> value, of each of them."""
-    length: int
-    """T."""
-
-    def differences(self, truth: np.ndarray, names: Sequence[str], between: str) -> list[dict[str, str]]:
-        """Of each of T frames quantity -> how it differs from the scene state, one for all frames or (T, N).
-
-        `between` stands between the true value and the one that is shown.
-        """
-        found = []
-        for shown, true in zip(self.shown, np.broadcast_to(truth, (self.length, len(names)))[::EVERY], strict=True):
-            known = {name: float(true[names.index(name)]) for name in shown}
-            wrong = {name: (known[name], value) for name, value in shown.items() if _differ(name, known[name], value)}
-            found.append({name: between.join(_said(name, value) for value in both) for name, both in wrong.items()})
-        return [found[t // EVERY] for t in range(self.length)]
 
 
 class SceneReader:
@@ -62,28 +37,36 @@ class SceneReader:
         self._robot = SimulatedPanda(config)
         self._names, self._camera = self._robot.spec.scene_state, self._robot.spec.cameras[0]
 
-    def read(self, pictures: np.ndarray, states: np.ndarray, scenes: np.ndarray, follow: bool = False) -> Reading:
-        """Read pictures (T, H, W, 3) of the first camera; robot states (T, 10): where the arm is; scene states (T, N).
+    def read(
+        self, pictures: np.ndarray, states: np.ndarray, scenes: np.ndarray, follow: bool = False
+    ) -> list[dict[str, float]]:
+        """Quantity -> value, of each of T pictures (T, H, W, 3) of the first camera.
 
-        With `follow` only the first of those is known, and each reading is what the next one begins with.
+        Robot states (T, 10) say where the arm is, scene states (T, N) where all else is that is not being read.
+        With `follow` only the first scene is known, and each reading is what the next one begins with.
         """
         scene, found = np.array(scenes[0]), []
-        for t in range(0, len(states), EVERY):
+        for t in range(len(states)):
             scene = scene if follow else np.array(scenes[t])
-            shown = {name: self._nearest(name, pictures[t], states[t], np.array(scene)) for name in VALUES}
+            known = self._draw(states[t], scene)
+            shown = {name: self._nearest(name, pictures[t], states[t], np.array(scene), known) for name in VALUES}
             scene[[self._names.index(name) for name in shown]] = list(shown.values())
             found.append(shown)
-        return Reading(found, len(states))
+        return found
 
     def close(self) -> None:
         """Free the simulator."""
         self._robot.close()
 
-    def _nearest(self, name: str, picture: np.ndarray, state: np.ndarray, scene: np.ndarray) -> float:
-        """The value that the picture (H, W, 3) shows: the scene's, unless another one's drawing is clearly nearer."""
-        column, drawings = self._names.index(name), []
+    def _nearest(
+        self, name: str, picture: np.ndarray, state: np.ndarray, scene: np.ndarray, known: np.ndarray
+    ) -> float:
+        """The value that a picture (H, W, 3) shows: that of the scene, which is drawn in `known`, unless the drawing of
+        another one is clearly nearer.
+        """
+        column, drawings = self._names.index(name), [known]
         values = [float(scene[column]), *VALUES[name]]
-        for value in values:
+        for value in VALUES[name]:
             scene[column] = value
             drawings.append(self._draw(state, scene))
         drawn = np.stack(drawings)  # (V, H, W, 3)
@@ -98,6 +81,21 @@ class SceneReader:
     def _draw(self, state: np.ndarray, scene: np.ndarray) -> np.ndarray:
         self._robot.show(Pose.from_state(state), float(state[9]) if len(state) > 9 else 0.0, scene)
         return self._robot.images((self._camera.name,), self._camera.size)[self._camera.name].astype(np.float32)
+
+
+def differences(
+    shown: Sequence[dict[str, float]], truth: np.ndarray, names: Sequence[str], between: str
+) -> list[dict[str, str]]:
+    """Of each of T readings quantity -> how it differs from the scene state, one for all frames or (T, N).
+
+    `between` stands between the true value and the one that is shown.
+    """
+    found = []
+    for read, true in zip(shown, np.broadcast_to(truth, (len(shown), len(names))), strict=True):
+        known = {name: float(true[names.index(name)]) for name in read}
+        wrong = {name: (known[name], value) for name, value in read.items() if _differ(name, known[name], value)}
+        found.append({name: between.join(_said(name, value) for value in both) for name, both in wrong.items()})
+    return found
 
 
 def _differ(name: str, one: float, other: float) -> bool:
