@@ -53,7 +53,8 @@ def spoilt(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> 
     chosen = sim.playground.task(skill)
     margin = _margin(sim, chosen, sim.scene_state())
     if rng.random() < 0.5:
-        manner = Manner(slip=rng.uniform([-1, -1, 0], 1) * MISS, share=rng.uniform(0.3, 1.0), blind=True)
+        slip = turned(rng.uniform([-1, -1, 0], 1) * MISS, sim.playground.yaw)
+        manner = Manner(slip, share=rng.uniform(0.3, 1.0), blind=True)
     else:
         manner = Manner(share=rng.uniform(0.2, 0.95))
     yield from chosen.technique.attempt(sim, habits, manner, margin)
