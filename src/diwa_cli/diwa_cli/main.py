@@ -25,6 +25,7 @@ GROUPS = {
         "record": ("diwa_sim.operator.record:RecordJob", "the simulated robot, teleoperated, into bags"),
         "calibrate": ("commands", "direction of the robot in a VIVE's tracking room"),
         "annotate": ("commands", "mark a folder's attempts as successes or failed"),
+        "mark-play": ("diwa_sim.mark_play:MarkPlayJob", "when a skill is done in simulated play"),
         "recover": ("commands", "salvage truncated or unfinished bags"),
         "build-dataset": ("pipeline.ray:BuildOnRayJob", "bags -> HDF5 dataset at the control rate"),
         "import-calvin": ("diwa_data.calvin.convert:ImportCalvinJob", "CALVIN's data -> HDF5 dataset"),

@@ -140,6 +140,7 @@ class RunFolder:
     demonstration_bags = Below("of_skill", "bags", "demonstrations")
     demonstrations = Below("of_skill", "demonstrations.h5")
     replay = Below("of_skill", "replay.json")
+    play_marks = Below("of_skill", "play_marks.csv")
     policy = Below("of_seed", "policy")
     reward = Below("of_seed", "reward")
     base_final = Below("of_seed", "evaluation", "final")  # the base policy's

@@ -37,7 +37,7 @@ ROS = {
 }  # fmt: skip
 ROOMS = {
     "diwa_data": ["", "teleop", "recording", "foreign", "dataset", "calvin lerobot view", "ros", "testing"],
-    "diwa_sim": ["", "calvin", "environments", "operator replay", "ros"],
+    "diwa_sim": ["", "calvin", "environments", "mark_play operator replay", "ros"],
     "diwa_learning": ["core", "world_model", "policy reward ensemble", "agent finetune", "onnx_agent", "jobs", "ros"],
     "diwa_deploy": ["", "ros"],
     "diwa_cli": ["", "evaluation", "report", "pipeline", "experiments", "commands", "main"],

@@ -29,6 +29,7 @@ from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.train import WorldModelJob
 from diwa_sim.environments import EnvironmentConfig, require_task
+from diwa_sim.mark_play import MarkPlayJob
 from diwa_sim.operator.record import RecordJob, SimulatedRecordConfig
 from diwa_sim.table import SimConfig
 from diwa_sim.tasks import PAPER_TASKS, task
@@ -36,8 +37,8 @@ from diwa_sim.tasks import PAPER_TASKS, task
 ALL = "all"
 """As a skill: all of the paper."""
 STAGES = (
-    "record", "build", "replay", "train_world_model", "train_ensemble", "train_policy", "train_reward", "finetune",
-    "evaluate_curve", "evaluate", "dream", "dppo",
+    "record", "build", "replay", "mark", "train_world_model", "train_ensemble", "train_policy", "train_reward",
+    "finetune", "evaluate_curve", "evaluate", "dream", "dppo",
 )  # fmt: skip
 """Kinds of phases, in an order in which each finds its inputs finished."""
 FREE = (
@@ -58,6 +59,12 @@ class Amounts:
     """Minutes of play to record."""
     demonstrations: int = 50
     """Demonstrations to record of each skill."""
+    failures: int = 20
+    """Attempts at each skill that the operator spoils on purpose, or fine-tuning finds first what only looks like a
+    success: without them policies stopped where the hand ends, and left the bulb dark."""
+    mark_play: bool = False
+    """The simulator marks when each skill is done in play, in place of a person who watches the film; the success
+    classifier learns from that."""
     rollouts: int = 200
     """Start states of final evaluations, the same for all policies."""
     starts: Literal["tuning", "final"] = "final"
@@ -186,9 +193,10 @@ def _settings(sweep: Sweep, skill: str, seed: int) -> Settings:
     judged = dataclasses.replace(usual, skill=skill, environment=sweep.place.environment)
     sim, added = section(SimConfig, "sim"), [name for name in sweep.skills if name not in PAPER_TASKS]
     brought = [each.name for name in added for each in task(name).objects]
+    shown = dataclasses.replace(record, skill=skill, episodes=c.demonstrations, failures=c.failures, tasks=())
     own: dict[str, Any] = {
         "play": dataclasses.replace(record, skill="", minutes=c.play_minutes, tasks=_each(record.tasks, added)),
-        "demonstrations": dataclasses.replace(record, skill=skill, episodes=c.demonstrations, tasks=()),
+        "demonstrations": shown,
         "sim": dataclasses.replace(sim, objects=_each(sim.objects, brought)),
         "curve": dataclasses.replace(judged, seeds="curve", rollouts=c.curve_rollouts, videos=0),
         "final": dataclasses.replace(judged, seeds=c.starts, rollouts=c.rollouts, videos=c.videos),
@@ -240,14 +248,19 @@ def skill_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
     job = BuildDatasetJob((f.demonstration_bags,), f.demonstrations, s.dataset)
     yield Phase(f"{skill}/build", job, (f"{skill}/record",), s.dataset.workers)
     yield Phase(f"{skill}/replay", ReplayJob(f.demonstrations, f.replay), (f"{skill}/build",))
+    if sweep.config.mark_play:
+        played = () if sweep.config.world_model_of else ("build_play",)
+        yield Phase(f"{skill}/mark_play", MarkPlayJob(f.play, skill, f.play_marks), played)
 
 
 def trained_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
     """Policy and classifier of a skill and seed, and the policy's evaluation."""
     name, s, after = f.run.trained, sweep.settings(f.run.skill, f.run.seed), _after(sweep, f"{f.run.skill}/build")
     yield Phase(f"{name}/train_policy", PolicyJob(f.demonstrations, f.world_model, f.policy, s.policy), after)
-    reward = RewardJob(f.demonstrations, f.world_model, f.reward, f.play, s.reward)
-    yield Phase(f"{name}/train_reward", reward, after)
+    marks = f.play_marks if sweep.config.mark_play else None
+    reward = RewardJob(f.demonstrations, f.world_model, f.reward, f.play, s.reward, marks)
+    marked = (*after, f"{f.run.skill}/mark_play") if marks else after
+    yield Phase(f"{name}/train_reward", reward, marked)
     judged = EvaluateJob({BASE: f.policy}, f.world_model, f.reward, f.base_final, config=s.final, sim=s.sim)
     learned = (f"{name}/train_policy", f"{name}/train_reward")
     yield Phase(f"{name}/evaluate", judged, learned, s.final.workers)

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from diwa_data.dataset.dataset import Episode
+from diwa_data.dataset.play_marks import PlayMarks, done_ticks
 from diwa_data.errors import DiwaError
-from diwa_learning.reward.classifier import UNUSED, RewardConfig, demonstration_labels, play_labels
+from diwa_learning.reward.classifier import (
+    NEGATIVE,
+    POSITIVE,
+    UNUSED,
+    RewardConfig,
+    demonstration_labels,
+    play_labels,
+)
 from diwa_learning.world_model.latents import (
     Clips,
     Segment,
@@ -141,8 +149,12 @@ def make_data(
     config: RewardConfig,
     truth: Truth | None = None,
     skill: str = "",
+    marks: PlayMarks | None = None,
 ) -> RewardData:
-    """Encode everything, with some demonstrations, failed attempts and recordings of play held out."""
+    """Encode everything, with some demonstrations, failed attempts and recordings of play held out.
+
+    `marks` say when the skill is done in play.
+    """
     failed = [episode for episode in demonstrations if episode.outcome == "fail"]
     unmarked = [e.name for e in demonstrations if e.outcome != "fail" and not e.success.any()]
     if unmarked:
@@ -165,6 +177,9 @@ def make_data(
         return demonstration_labels(episode, model.spec.rate, config.margin)
 
     def known(episode: Episode) -> np.ndarray:
+        if marks and episode.name in marks:
+            done = done_ticks(marks[episode.name], episode.received - episode.received[0])
+            return np.where(done, POSITIVE, NEGATIVE)
         return play_labels(episode, skill, model.spec.rate, config.margin)
 
     held, train = (clips([*map(whole, some)], marked) for some in hold_out(demonstrations, config.held_out, rng))

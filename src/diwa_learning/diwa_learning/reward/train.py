@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from diwa_data.config import Job
-from diwa_data.dataset.dataset import load_dataset, require_one_skill
+from diwa_data.dataset.dataset import Episode, load_dataset, require_one_skill
+from diwa_data.dataset.play_marks import PlayMarks, read_play_marks
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import Checkpoint, build, load_checkpoint
 from diwa_learning.core.device import compiled, compute_device, step
@@ -56,6 +58,9 @@ class RewardJob(Job):
     """HDF5 file with play, for more negatives."""
     config: RewardConfig = field(default_factory=RewardConfig)
     """Sizes and schedule."""
+    play_marks: Path | None = None
+    """CSV file that says when the skill is done in play (columns skill, episode, from, to; seconds): someone watched
+    the film. Without it play that shows a success is taken for a failure, unless it is screened."""
 
     def run(self) -> None:
         """Train, or continue; leaves a `reward` checkpoint with weights, threshold and held-out scores."""
@@ -80,6 +85,10 @@ def train_reward(job: RewardJob, truth: Truth | None = None) -> None:
     demos, plays = load_dataset(job.demonstrations, spec), load_dataset(job.play, spec) if job.play else None
     skill = require_one_skill(demos.episodes, job.demonstrations)
     inputs = {"demonstrations": fingerprint(demos), "play": plays and fingerprint(plays), "skill": skill}
+    marks = read_play_marks(job.play_marks, skill) if job.play_marks else None
+    if marks is not None:
+        require_marked(marks, plays.episodes if plays else [], job)
+        inputs["play_marks"] = hashlib.sha256(job.play_marks.read_bytes()).hexdigest() if job.play_marks else ""
     if failed := [episode.name for episode in demos.episodes if episode.outcome == "fail"]:
         inputs["failed"] = ", ".join(failed)
     with TrainingRun(job.out, "reward", config, spec, world.hash, inputs) as run:
@@ -90,11 +99,19 @@ def train_reward(job: RewardJob, truth: Truth | None = None) -> None:
             goal = goal_of(demos, skill, config.goal)
             decoder = decoded_reward(model, goal, demos.episodes, config.seed)
             truth = truth or (lambda episode: recorded_margin(episode, goal, spec) >= 0)
-        data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth, skill)
+        data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth, skill, marks)
         fitted = Fitted(decoder, [], {"items": 0}) if decoder else fit(run, model, data, config)
         fitted.classifier.success_ticks = config.success_ticks
         metrics = calibrate(model, fitted.classifier, fitted.screens, data, config)
         run.finish(fitted.classifier.state_dict(), {"skill": skill, **fitted.metrics, **metrics})
+
+
+def require_marked(marks: PlayMarks, play: Sequence[Episode], job: RewardJob) -> None:
+    """Raise `DiwaError` for marks of play that is not there, or has no episode of that number."""
+    if not play:
+        raise DiwaError(f"{job.play_marks} marks play, and there is none: give --play")
+    if unknown := sorted(marks.keys() - {episode.name for episode in play}):
+        raise DiwaError(f"{job.play_marks} marks episode {unknown[0]}, and {job.play} has none of that number")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import toy
 
+from diwa_data.dataset.play_marks import Done, write_play_marks
+from diwa_data.errors import DiwaError
+from diwa_learning.core.checkpoint import load_checkpoint
 from diwa_learning.reward.classifier import (
     NEGATIVE,
     POSITIVE,
@@ -16,6 +20,7 @@ from diwa_learning.reward.classifier import (
     nt_xent,
     play_labels,
 )
+from diwa_learning.reward.data import make_data
 from diwa_learning.reward.threshold import (
     RolloutScores,
     choose_threshold,
@@ -23,6 +28,7 @@ from diwa_learning.reward.threshold import (
     rollout_threshold,
     score_at,
 )
+from diwa_learning.reward.train import RewardJob
 
 
 def test_nt_xent_of_three_items_by_hand():
@@ -112,6 +118,42 @@ def test_play_is_known_before_a_mark_of_the_skill_and_nowhere_else(toy_files):
     assert (play_labels(marked(toy_files, "fail", "open_drawer"), "open_drawer", 7.5, 1.0) == NEGATIVE).all()
     for outcome, skill in (("success", "close_drawer"), ("fail", ""), ("none", "open_drawer")):
         assert (play_labels(marked(toy_files, outcome, skill), "open_drawer", 7.5, 1.0) == UNUSED).all()
+
+
+def test_marks_of_play_are_its_labels_and_are_not_screened(toy_files, tmp_path):
+    path, play = tmp_path / "marks.csv", toy_files.play.episodes
+    marks = {episode.name: [Done(0.5, 1.0)] for episode in play[1:]}
+    write_play_marks(path, "toy", marks)
+    demos, model = toy_files.demonstrations.episodes, toy_files.world.model
+    data = make_data(model, demos, play, toy.REWARD, skill="toy", marks=marks)
+    found = data.play.labels
+    assert {NEGATIVE, POSITIVE, UNUSED} == set(found.tolist())  # the first episode is not marked
+    assert float((found == POSITIVE).float().mean()) < float((found == NEGATIVE).float().mean())
+
+    job = RewardJob(
+        toy_files.demonstrations_path,
+        toy_files.world_model_path,
+        tmp_path / "reward",
+        toy_files.play_path,
+        toy.REWARD,
+        path,
+    )
+    skill = toy_files.demonstrations.episodes[0].attributes["skill"]
+    with pytest.raises(DiwaError, match=f"no mark of {skill}"):
+        job.run()
+    write_play_marks(path, skill, {"999999": []})
+    with pytest.raises(DiwaError, match=r"marks episode 999999, and .*none of that number"):
+        job.run()
+    with pytest.raises(DiwaError, match="marks play, and there is none"):
+        replace(job, play=None).run()
+    write_play_marks(path, skill, {episode.name: marks.get(episode.name, []) for episode in play})
+    job.run()
+    history = load_checkpoint(tmp_path / "reward", "reward").metrics["history"]
+    assert "loss" in history
+    assert "screen_0_loss" not in history
+    path.write_text(path.read_text() + f"{skill},0,0.1,0.2\n")
+    with pytest.raises(DiwaError, match="play_marks was"):
+        job.run()
 
 
 def test_a_failed_attempt_that_succeeds_too_late_is_a_failure_before_that(toy_files):
