@@ -122,7 +122,9 @@ def test_a_file_may_lean_on_what_the_preset_sets(tmp_path):
 
 
 def test_unknown_presets_keys_and_files_list_what_there_is(file, tmp_path):
-    with pytest.raises(DiwaError, match="unknown preset 'huge'; choose one of calvin, debug, laptop, paper"):
+    with pytest.raises(
+        DiwaError, match="unknown preset 'huge'; choose one of calvin, calvin_laptop, debug, laptop, paper"
+    ):
         split_source(["--preset", "huge"])
     with pytest.raises(DiwaError, match=r"own.yaml: run_skill: unknown key 'rte'; known: rate, size, name, inner"):
         Source("paper", file("rte: 2.0")).section(Config, "run_skill")

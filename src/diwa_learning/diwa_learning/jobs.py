@@ -59,6 +59,8 @@ class TrainConfig:
     """HDF5 files of `diwa build-dataset`, separated by commas or spaces; the other stages take one: demonstrations."""
     play: str = ""
     """HDF5 file with play, for more negatives (reward) or start states (finetune)."""
+    play_marks: str = ""
+    """CSV file that says when the skill is done in play (reward); empty = nobody has watched it."""
     skill: str = ""
     """Skill that the demonstrations must be of; empty = theirs."""
     out: str = ""
@@ -109,7 +111,8 @@ def train(config: TrainConfig) -> Path:
     if not (config.checkpoints.ensemble or config.finetune.needs_ensemble):
         inputs["ensemble"] = None
     inputs |= {"datasets": datasets, "demonstrations": datasets[0], "config": getattr(config, config.stage)}
-    inputs["play"] = expanded(config.play) if config.play else None
+    for name in ("play", "play_marks"):
+        inputs[name] = expanded(getattr(config, name)) if getattr(config, name) else None
     inputs["out"] = expanded(config.out) if config.out else folder(config.stage, skill)
     job = STAGES[config.stage]
     job(**{name: inputs[name] for name in _fields(job)}).run()
@@ -131,7 +134,8 @@ def require_inputs(config: TrainConfig) -> None:
     """Raise `DiwaError` unless the stage exists and has been given a dataset, and nothing that it does not use."""
     if config.stage not in STAGES:
         raise unknown("stage", config.stage, STAGES)
-    given = {"skill": config.skill, "world_model": "", "play": config.play, **vars(config.checkpoints)}
+    given = {"skill": config.skill, "world_model": "", "play": config.play, "play_marks": config.play_marks}
+    given |= vars(config.checkpoints)
     taken = [name for name in given if name in _fields(STAGES[config.stage])]
     taken = [*(["skill"] if config.stage not in SHARED else []), *taken]
     unused = [name for name, value in given.items() if value and name not in taken]

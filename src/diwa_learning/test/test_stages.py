@@ -32,7 +32,9 @@ def test_sections_of_other_commands_are_left_out_and_unknown_keys_are_not():
         train_config({"policy": {"net": {"widht": 9}}}, "here")
     with pytest.raises(DiwaError, match=r"policy\.epochs.* \"int\""):
         train_config({"policy": {"epochs": 1.5}}, "here")
-    with pytest.raises(DiwaError, match="unknown preset 'huge'; choose one of calvin, debug, laptop, paper"):
+    with pytest.raises(
+        DiwaError, match="unknown preset 'huge'; choose one of calvin, calvin_laptop, debug, laptop, paper"
+    ):
         train_config({"preset": "huge"}, "here")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +11,7 @@ from diwa_data.config import Job
 from diwa_data.dataset.dataset import load_dataset
 from diwa_data.dataset.play_marks import PlayMarks, read_play_marks, spans_of, write_play_marks
 from diwa_data.errors import DiwaError
+from diwa_data.files import require_output
 from diwa_sim.environments import is_done
 
 
@@ -21,13 +23,14 @@ class MarkPlayJob(Job):
     """
 
     command_name: ClassVar[str] = "mark-play"
+    check_out: ClassVar[Callable[[Path], None]] = staticmethod(require_output)
 
     play: Path
     """HDF5 file with play of the simulated robot."""
-    skill: str
-    """Simulated task whose marks to write."""
     out: Path
     """CSV file to write, with the columns skill, episode, from and to (seconds since the episode's first frame)."""
+    skill: str = "open_drawer"
+    """Simulated task whose marks to write."""
 
     def run(self) -> None:
         """Write the file and say how much of the play it marks."""

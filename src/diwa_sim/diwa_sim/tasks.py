@@ -263,8 +263,10 @@ PAPER_TASKS = tuple(task.name for task in _OURS[:8])
 """Those of the paper, which everything else leaves as they are: play is made of them unless it is told of others."""
 
 
-def task(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
-    """The task `name`. Raises `DiwaError` that lists the tasks, or says why a registered one cannot be used."""
+def task(name: str, tasks: Mapping[str, Task] | None = None) -> Task:
+    """The task `name` of `tasks`, or of all. Raises `DiwaError` that lists them, or says why a registered one cannot be
+    used."""
+    tasks = TASKS if tasks is None else tasks
     if name in tasks:
         return tasks[name]
     if tasks is TASKS and name in TASKS.broken:

@@ -19,7 +19,7 @@ def test_marks_are_those_of_the_scene_and_no_others_are_overwritten(tmp_path, ca
     for skill in ("turn_on_lightbulb", "turn_off_lightbulb"):
         out = tmp_path / f"{skill}.csv"
         for _ in range(2):  # again, as after an interruption
-            MarkPlayJob(tmp_path / "play.h5", skill, out).run()
+            MarkPlayJob(tmp_path / "play.h5", out, skill).run()
         marks = read_play_marks(out, skill)
         assert f"{skill} is done in {sum(map(len, marks.values()))} spans of 2 episodes" in capsys.readouterr().out
         for episode in play.episodes:
@@ -28,10 +28,10 @@ def test_marks_are_those_of_the_scene_and_no_others_are_overwritten(tmp_path, ca
             np.testing.assert_array_equal(done_ticks(marks[episode.name], seconds + 0.01), true)
     before = (tmp_path / "turn_off_lightbulb.csv").read_bytes()
     with pytest.raises(DiwaError, match="no mark of turn_on_lightbulb"):
-        MarkPlayJob(tmp_path / "play.h5", "turn_on_lightbulb", tmp_path / "turn_off_lightbulb.csv").run()
+        MarkPlayJob(tmp_path / "play.h5", tmp_path / "turn_off_lightbulb.csv", "turn_on_lightbulb").run()
     (tmp_path / "mine.csv").write_text("skill,episode,from,to\nturn_on_lightbulb,0,0,1\n")
     with pytest.raises(DiwaError, match="has other marks, which may be somebody's work"):
-        MarkPlayJob(tmp_path / "play.h5", "turn_on_lightbulb", tmp_path / "mine.csv").run()
+        MarkPlayJob(tmp_path / "play.h5", tmp_path / "mine.csv", "turn_on_lightbulb").run()
     assert (tmp_path / "turn_off_lightbulb.csv").read_bytes() == before
     with pytest.raises(DiwaError, match="fly"):
-        MarkPlayJob(tmp_path / "play.h5", "fly", tmp_path / "none.csv").run()
+        MarkPlayJob(tmp_path / "play.h5", tmp_path / "none.csv", "fly").run()

@@ -250,7 +250,7 @@ def skill_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
     yield Phase(f"{skill}/replay", ReplayJob(f.demonstrations, f.replay), (f"{skill}/build",))
     if sweep.config.mark_play:
         played = () if sweep.config.world_model_of else ("build_play",)
-        yield Phase(f"{skill}/mark_play", MarkPlayJob(f.play, skill, f.play_marks), played)
+        yield Phase(f"{skill}/mark_play", MarkPlayJob(f.play, f.play_marks, skill), played)
 
 
 def trained_phases(f: RunFolder, sweep: Sweep) -> Iterator[Phase]:
