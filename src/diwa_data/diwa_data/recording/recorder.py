@@ -72,7 +72,7 @@ class RecordConfig:
 
 
 class Refusal(str):
-    """What the operator is told when nothing was done, and why."""
+    """Line for the operator when nothing was done, with the reason."""
 
 
 class EpisodeRecorder:

@@ -129,7 +129,7 @@ def launch_description(
 
 @dataclass(frozen=True)
 class Setup:
-    """What all nodes of a launch are given."""
+    """Settings that all nodes of a launch are given."""
 
     robot: str
     """The robot's parameter file."""
