@@ -1,4 +1,4 @@
-"""What an operator knows of a scene without looking: its tasks, and where the hand and objects may be."""
+"""A scene as its operator knows it without looking: its tasks, and where the hand and objects may be."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Playground:
     """A scene as its operator knows it."""
 
     tasks: Mapping[str, Task]
-    """What can be demonstrated, by name."""
+    """Tasks that can be demonstrated, by name."""
     usual: tuple[str, ...]
     """Tasks that play is made of, whatever others it is told of."""
     blocks: tuple[str, ...]

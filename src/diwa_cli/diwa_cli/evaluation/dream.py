@@ -141,11 +141,11 @@ class Parts:
     policy: Path | None
     reward: Path | None
     cure: str = "give the world model that this compact one was made of"
-    """What to do if the world model has no image decoders."""
+    """Line that says what to do if the world model has no image decoders."""
 
 
 def find_parts(job: DreamJob) -> Parts:
-    """What dreams, of a bundle or as named. Raises `DiwaError` if that is not enough for a film."""
+    """The checkpoints that dream, of a bundle or as named. Raises `DiwaError` if that is not enough for a film."""
     if job.skill:
         if named := [flag for flag in ("world_model", "policy", "reward") if getattr(job, flag)]:
             raise DiwaError(f"--skill brings its own --{named[0].replace('_', '-')}: leave one of the two out")

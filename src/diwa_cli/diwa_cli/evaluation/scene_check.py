@@ -86,7 +86,7 @@ class SceneReader:
 def differences(
     shown: Sequence[dict[str, float]], truth: np.ndarray, names: Sequence[str], between: str
 ) -> list[dict[str, str]]:
-    """Of each of T readings quantity -> how it differs from the scene state, one for all frames or (T, N).
+    """Quantity -> how each of T readings differs from the scene state, one for all frames or (T, N).
 
     `between` stands between the true value and the one that is shown.
     """

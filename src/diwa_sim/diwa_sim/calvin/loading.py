@@ -75,7 +75,7 @@ def _imported(name: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What libraries print inside is lost, that of those in C too."""
+    """Lines that libraries print inside are lost, those of libraries in C too."""
     with open(os.devnull, "w") as nowhere, ExitStack() as restored:
         for number, stream in ((1, sys.stdout), (2, sys.stderr)):
             stream.flush()

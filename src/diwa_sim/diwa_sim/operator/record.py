@@ -35,6 +35,8 @@ from diwa_sim.tasks import TASKS, require_objects, scene_objects
 MAX_ATTEMPTS = 8
 """Starts that are tried until a demonstration succeeds."""
 _PLACES = {"sim": "table", "calvin": "calvin"}
+MAX_SPOILT = 50
+"""Starts that are tried until a spoilt attempt fails: a button is pressed through by most strokes that stop short."""
 SPOILT = "failed-"
 """Names of spoilt attempts begin so."""
 _FREE = ("episodes", "minutes", "failures", "workers", "devices", "keep_failed")
@@ -165,7 +167,8 @@ def record_episode(robot: Simulated, recorder: EpisodeRecorder, name: str, confi
     discarded and done again.
     """
     spoil, index = name.startswith(SPOILT), int(name.removeprefix(SPOILT))
-    for attempt in range(MAX_ATTEMPTS):
+    attempts = MAX_SPOILT if spoil else MAX_ATTEMPTS
+    for attempt in range(attempts):
         seed = (config.seed, index, attempt, *([1] if spoil else []))
         labels = put_at_start(robot, config, index, attempt, seed)
         recorder.start(robot.time, {**labels, **({"spoilt": True} if spoil else {})}, name)
@@ -178,7 +181,7 @@ def record_episode(robot: Simulated, recorder: EpisodeRecorder, name: str, confi
             recorder.stop(robot.time, failed)
         recorder.discard()
     what = f"{'spoiling ' if spoil else ''}{config.skill}, episode {name}"
-    raise DiwaError(f"the operator failed {MAX_ATTEMPTS} times at {what}: change record.seed")
+    raise DiwaError(f"the operator failed {attempts} times at {what}: change record.seed")
 
 
 def put_at_start(

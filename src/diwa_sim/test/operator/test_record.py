@@ -139,6 +139,17 @@ def test_failed_tries_are_kept_under_names_of_their_own(
         assert [event.value for event in read_episode(bag)[messages.EPISODE_EVENT]] == ["start", "fail", "stop"]
 
 
+def test_a_spoilt_attempt_that_succeeds_is_done_again_until_one_fails(
+    tmp_path: Path, robot: SimulatedPanda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([False] * 12 + [True])  # more often than a demonstration may go wrong
+    monkeypatch.setattr("diwa_sim.operator.record._perform", lambda *_: next(answers))
+    with EpisodeRecorder(tmp_path, robot.spec) as recorder:
+        record_episode(robot, recorder, "failed-000000", RecordConfig(skill="turn_on_led"))
+    assert [path.name for path in tmp_path.iterdir()] == ["failed-000000"]
+    assert Sidecar.read(tmp_path / "failed-000000").labels["attempt"] == 12
+
+
 def test_ctrl_c_leaves_nothing_half_written_and_a_second_run_continues(tmp_path: Path) -> None:
     config = "RecordConfig(minutes=2, episode_seconds=4, seed=3)"
     code = (
