@@ -151,6 +151,13 @@ def test_there_are_four_walks():
     ]
 
 
+def test_readme_is_read_in_minutes_and_names_the_command_that_ci_runs():
+    text = (SOURCE.parent / "README.md").read_text()
+    assert len(text.split()) <= 700
+    assert re.search(r"^make test$", (SOURCE.parent / ".ci/run").read_text(), re.MULTILINE)
+    assert "`make test`" in text
+
+
 def test_commands_that_are_named_exist():
     pages = [path.read_text() for path in (SOURCE.parent / "README.md", *DOCS.glob("*.md"))]
     named = {name for page in pages for name in re.findall(r"(?:^|[`/(]|\| )diwa ([a-z][a-z-]+)", page, re.MULTILINE)}
