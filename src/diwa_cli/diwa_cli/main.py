@@ -1,12 +1,15 @@
 """The `diwa` command: finds the subcommand, and turns errors, Ctrl-C and SIGTERM into one line each.
 
-A subcommand's module is imported when it runs, so that `diwa --help` does not wait for torch.
+It ends in silence when the reader of its output does, as in `diwa --help | head -3`. A subcommand's module is imported
+when it runs, so that `diwa --help` does not wait for torch.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import select
 import signal
 import sys
 
@@ -90,9 +93,31 @@ SIMULATOR = ("mujoco", "gymnasium", "gymnasium_robotics")
 
 
 def main() -> int:
-    """Run the command in `sys.argv`; the exit status is 2 for an error and 130 for Ctrl-C and SIGTERM."""
+    """Run the command in `sys.argv`; the exit status is 2 for an error and 130 for Ctrl-C and SIGTERM.
+
+    It is 141, as a shell has it for other programs, if nobody reads the output any more.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill`, Slurm, Docker and systemd send
-    arguments = sys.argv[1:]
+    try:
+        try:
+            return answer(sys.argv[1:])
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # here an error can be caught, when the interpreter ends it cannot
+    except OSError as error:
+        status = discard_output()
+        if isinstance(error, BrokenPipeError):
+            return status
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    except SystemExit as end:  # of a help text; rich makes one of a broken pipe, too
+        if isinstance(end.__context__, BrokenPipeError):
+            return discard_output()
+        raise
+
+
+def answer(arguments: list[str]) -> int:
+    """Run a command line; its exit status. An error is one line on stderr."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -110,12 +135,30 @@ def main() -> int:
         print(f"error: the simulator needs {error.name}: pip install {error.name}", file=sys.stderr)
         return 2
     except OSError as error:  # no permission, disk full
+        if isinstance(error, BrokenPipeError) and is_unread():
+            raise
         text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         return 130
+
+
+def is_unread() -> bool:
+    """Whether stdout or stderr is a pipe that nobody reads any more: a broken one may also be another program's."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def discard_output() -> int:
+    """Let what is still to be written to stdout, and to a broken stderr, go nowhere; the status that SIGPIPE gives."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2) if is_unread() else (1,):
+        os.dup2(nowhere, descriptor)
+    return 128 + signal.SIGPIPE
 
 
 def run(name: str, arguments: list[str]) -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +62,26 @@ def test_every_command_explains_itself(diwa, name):
     ran = diwa(name, "--help")
     assert ran.status == 0
     assert f"usage: diwa {name}" in ran.out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["finetune", "--help"], ["skills"], ["fly"]])
+def test_a_reader_that_goes_away_ends_a_command_in_silence(words):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `diwa --help | true`, but never too late
+    both = {"stdout": writer, "stderr": writer if words == ["fly"] else subprocess.PIPE}
+    done = subprocess.run([sys.executable, "-m", "diwa_cli.main", *words], **both, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr or b"") == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_disk_without_room_for_the_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "diwa_cli.main", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"error: the output cannot be written: No space left on device\n",
+    )
 
 
 def test_old_names_go_on_with_a_line_on_stderr(diwa, tmp_path):
