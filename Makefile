@@ -10,7 +10,7 @@ WITHOUT_ROS := $(addprefix src/diwa_data/diwa_data/,$(addsuffix .py,clock interp
 	dataset/align recording/* teleop/*)) src/diwa_deploy/diwa_deploy/*.py
 WITH_ROS := src/diwa_data/diwa_data/ros/*.py src/diwa_deploy/diwa_deploy/ros/*.py
 
-.PHONY: help setup demo test coverage check verify bench fuzz lock clean
+.PHONY: help setup demo test coverage check docs verify bench fuzz lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ check: setup  ## ruff, mypy and the import test
 	$(BIN)/ruff format --check src benchmarks fuzz launch
 	$(BIN)/mypy
 	$(BIN)/python -m pytest src/diwa_cli/test/test_project.py
+
+docs: setup  ## the pages as a site, in build/site; a dead link or anchor fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 verify: setup  ## the long checks, on the files that `make demo` left
 	DIWA_DEMO=$(abspath $(DEMO)) $(BIN)/python -m pytest -m verify -rs
