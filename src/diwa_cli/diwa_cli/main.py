@@ -48,6 +48,10 @@ GROUPS = {
     },
     "judge": {
         "evaluate": ("evaluation.evaluate:EvaluateJob", "paired, seeded rollouts of policies in the simulator"),
+        "evaluate-sequences": (
+            "evaluation.sequences:EvaluateSequencesJob",
+            "skills one after the other, in CALVIN's manner",
+        ),
         "check-world-model": ("diwa_learning.finetune.gate:CheckJob", "whether dreams can carry fine-tuning"),
         "evaluate-world-model": ("evaluation.world_model:EvaluateWorldModelJob", "imagined against recorded"),
         "report": ("commands", "one HTML page about a demo or sweep"),

@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 SECTIONS = (
     "record", "dataset", "import_calvin", "import_lerobot", "world_model", "ensemble", "policy", "reward", "finetune",
-    "dppo", "evaluate", "check_world_model", "evaluate_world_model", "dream", "run_skill", "demo", "sweep",
-    "experiment", "sim",
+    "dppo", "evaluate", "evaluate_sequences", "check_world_model", "evaluate_world_model", "dream", "run_skill", "demo",
+    "sweep", "experiment", "sim",
 )  # fmt: skip
 
 RENAMED = {"guard": "ensemble"}

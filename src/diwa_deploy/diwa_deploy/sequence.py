@@ -23,8 +23,8 @@ from diwa_data.motion import SafetyFilter, outside
 from diwa_data.pose import Pose, rotation_distance, scaled_delta
 from diwa_data.robot import Observation, Robot
 from diwa_data.spec import Spec
-from diwa_deploy.bundle import CARD, StartRegion
-from diwa_deploy.control import AS_TRAINED, ControlResult, SkillRunner, Stopped, Tick
+from diwa_deploy.bundle import CARD, Bundle, StartRegion, find_bundle
+from diwa_deploy.control import AS_TRAINED, THREADS, ControlResult, SkillRunner, Stopped, Tick
 from diwa_learning.onnx_agent import Runtime
 
 START_DISTANCE, START_ANGLE = 0.05, 0.2
@@ -94,28 +94,30 @@ class Part:
         return self.reason == SUCCESS
 
 
-def load_runners(
-    skills: Sequence[str],
-    checkpoint: Path | None,
-    spec: Spec,
-    limits: MotionLimits,
-    policy: str = "finetuned",
-    threads: int = 1,
-    ddim_steps: int = 0,
-    runtime: Runtime = "torch",
-) -> dict[str, SkillRunner]:
-    """Skill -> its runner, for each of the `skills` once; as `SkillRunner`, before anything moves.
+def find_bundles(skills: Sequence[str], checkpoint: Path | None) -> dict[str, Bundle]:
+    """Skill -> its bundle, for each of `skills`: of the folder `checkpoint`, which holds them, or installed if None.
 
-    `checkpoint`: folder that holds their bundles by the skills' names; None takes the installed ones. Raises
-    `DiwaError` if one is missing or of another contract.
+    Raises `DiwaError` if one is missing.
     """
     if checkpoint and (checkpoint / CARD).is_file():
         raise DiwaError(f"{checkpoint} is the bundle of one skill: for a sequence name the folder that holds bundles")
-    runners: dict[str, SkillRunner] = {}
-    for skill in dict.fromkeys(skills):
-        folder = checkpoint / skill if checkpoint else None
-        runners[skill] = SkillRunner(skill, folder, spec, limits, policy, threads, ddim_steps, runtime)
-    return runners
+    return {skill: find_bundle(skill, checkpoint / skill if checkpoint else None) for skill in dict.fromkeys(skills)}
+
+
+def load_runners(
+    bundles: Mapping[str, Bundle],
+    spec: Spec,
+    limits: MotionLimits,
+    policy: str = "finetuned",
+    threads: int = THREADS,
+    ddim_steps: int = 0,
+    runtime: Runtime = "torch",
+) -> dict[str, SkillRunner]:
+    """A runner of each of `bundles`, before anything moves; as `SkillRunner`."""
+    return {
+        name: SkillRunner(one.skill, one.path, spec, limits, policy, threads, ddim_steps, runtime)
+        for name, one in bundles.items()
+    }
 
 
 class SkillSequence:

@@ -18,7 +18,7 @@ from diwa_data.robot import Observation
 from diwa_data.spec import Spec
 from diwa_deploy.bundle import SHIPPED, StartRegion
 from diwa_deploy.control import ControlResult, Stopped, Tick
-from diwa_deploy.sequence import SequenceConfig, SkillSequence, load_runners
+from diwa_deploy.sequence import SequenceConfig, SkillSequence, find_bundles, load_runners
 from diwa_learning.world_model.model import load_world_model
 
 DOWN = Rotation.from_rotvec([np.pi, 0, 0])
@@ -173,17 +173,17 @@ def test_what_cannot_be_run_is_refused_before_anything_moves():
             SequenceConfig(**wrong)
 
 
-def test_bundles_are_loaded_once_each_and_one_of_another_contract_is_refused(tmp_path):
+def test_bundles_are_loaded_once_each_and_one_of_another_contract_is_refused():
     spec = load_world_model(SHIPPED / "world_model", decodes=False).spec
-    runners = load_runners(["turn_on_led", "open_drawer", "turn_on_led"], SHIPPED, spec, MotionLimits())
-    assert list(runners) == ["turn_on_led", "open_drawer"]
+    bundles = find_bundles(["turn_on_led", "open_drawer", "turn_on_led"], SHIPPED)
+    assert list(load_runners(bundles, spec, MotionLimits())) == ["turn_on_led", "open_drawer"]
     slower = dataclasses.replace(spec, action=dataclasses.replace(spec.action, max_pos=0.01))
     with pytest.raises(DiwaError, match="max_pos"):
-        load_runners(["turn_on_led"], SHIPPED, slower, MotionLimits())
+        load_runners(bundles, slower, MotionLimits())
     with pytest.raises(DiwaError, match="is the bundle of one skill"):
-        load_runners(["turn_on_led"], SHIPPED / "turn_on_led", spec, MotionLimits())
+        find_bundles(["turn_on_led"], SHIPPED / "turn_on_led")
     with pytest.raises(DiwaError, match="no skill bundle"):
-        load_runners(["turn_on_led", "fly"], SHIPPED, spec, MotionLimits())
+        find_bundles(["turn_on_led", "fly"], SHIPPED)
 
 
 places = st.tuples(st.floats(0.2, 0.8), st.floats(-0.5, 0.5), st.floats(0.0, 0.8))

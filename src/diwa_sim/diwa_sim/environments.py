@@ -83,6 +83,19 @@ def is_done(skill: str, start: np.ndarray, now: np.ndarray, names: Sequence[str]
     return tasks.is_done(skill, start, now, names)
 
 
+def achieved(
+    skill: str, config: SimConfig | CalvinConfig, start: np.ndarray, now: np.ndarray, names: Sequence[str]
+) -> bool | None:
+    """Whether `skill` is done, given the scene states at its start and now, whose numbers have these `names`.
+
+    None where the environment of this `config` has no such task.
+    """
+    if isinstance(config, CalvinConfig):
+        goal = calvin_tasks.GOALS.get(skill)
+        return None if goal is None else bool(goal.achieved(names, start, now))
+    return tasks.succeeded(skill, start, now, names) if skill in tasks.TASKS else None
+
+
 def start_states(skill: str, config: SimConfig | CalvinConfig) -> int | None:
     """Number of start states of `skill` that there are: CALVIN's annotated segments. None: there is no end of them.
 

@@ -234,9 +234,9 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
     mine = {
         **dataclasses.asdict(setting),
         "seeds": seeds,
-        "world_model": _hash(setting.world_model),
-        "reward": _hash(setting.reward),
-        **{f"policy {name}": _hash(path) for name, path in policies.items()},
+        "world_model": checkpoint_hash(setting.world_model),
+        "reward": checkpoint_hash(setting.reward),
+        **{f"policy {name}": checkpoint_hash(path) for name, path in policies.items()},
     }
     inputs = out / "inputs.json"
     require_ours(out, "evaluation", inputs.name)
@@ -248,7 +248,7 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
     write_json(inputs, {**theirs, **mine})
 
 
-def _hash(path: Path) -> str:
+def checkpoint_hash(path: Path) -> str:
     """Hash of a checkpoint's weights. Raises `DiwaError` where there is no finished checkpoint."""
     if not path.is_dir():
         raise DiwaError(f"no checkpoint folder {path}")

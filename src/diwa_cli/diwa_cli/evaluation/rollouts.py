@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from diwa_learning.core.checkpoint import read_spec
 from diwa_sim.calvin.config import CalvinConfig
 from diwa_sim.environments import goal_labels, open_environment, seeing
 from diwa_sim.table import SimConfig
+
+Item = TypeVar("Item")
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def run_jobs(jobs: Sequence[RolloutJob], setting: Setting, kept: Path, workers: 
 
     Those without the tape that their job wants are; `DiwaError` if they end otherwise than before.
     """
-    done = {(rollout.policy, rollout.seed): rollout for rollout in read_rollouts(kept)}
+    done = {(rollout.policy, rollout.seed): rollout for rollout in read_rollouts(kept, RolloutResult)}
     missing = [job for job in jobs if (job.policy, job.seed) not in done]
     again = [dataclasses.replace(job, video=None) for job in jobs if job.tape and (job.policy, job.seed) in done]
     left, tapes = [*missing, *again], {(job.policy, job.seed): job.tape for job in again}
@@ -215,8 +219,8 @@ def _require_repeated(kept: RolloutResult, again: RolloutResult, where: Path, ta
         )
 
 
-def read_rollouts(kept: Path) -> list[RolloutResult]:
-    """The rollouts in a JSON lines file, none if it is not there; a last line cut off by a kill is dropped."""
+def read_rollouts(kept: Path, kind: type[Kept]) -> list[Kept]:
+    """The results in a JSON lines file, none if it is not there; a last line cut off by a kill is dropped."""
     if not kept.is_file():
         return []
     cure = "delete it and run again"
@@ -226,23 +230,31 @@ def read_rollouts(kept: Path) -> list[RolloutResult]:
         with atomic_path(kept) as temporary:
             temporary.write_bytes(whole)
     try:
-        return [RolloutResult(**parse_json(line, str(kept), cure)) for line in whole.splitlines()]
+        return [kind(**parse_json(line, str(kept), cure)) for line in whole.splitlines()]
     except TypeError as error:
         raise DiwaError(f"{kept} is damaged ({error}): {cure}") from error
 
 
 def _roll_out(jobs: Sequence[RolloutJob], setting: Setting, workers: int) -> Iterator[RolloutResult]:
-    """Results as they are done, each by one thread wherever it runs: the same sums in the same order."""
+    """Results as they are done."""
+    try:
+        yield from one_thread_each(functools.partial(_one, setting), jobs, workers)
+    finally:
+        if _runner.cache_info().currsize:
+            _runner(setting).close()
+            _runner.cache_clear()
+
+
+def one_thread_each(work: Callable[[Item], Kept], items: Sequence[Item], workers: int) -> Iterator[Kept]:
+    """`work(item)` of all items as they are done, each by one thread wherever it runs: the same sums in the same
+    order."""
     threads, died = torch.get_num_threads(), "a worker was killed (out of memory?): run again with fewer --workers"
     one_thread = functools.partial(torch.set_num_threads, 1)
     one_thread()
     try:
-        yield from run_unordered(functools.partial(_one, setting), jobs, workers, died, one_thread)
+        yield from run_unordered(work, items, workers, died, one_thread)
     finally:
         torch.set_num_threads(threads)
-        if _runner.cache_info().currsize:
-            _runner(setting).close()
-            _runner.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)

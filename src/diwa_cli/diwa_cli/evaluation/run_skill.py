@@ -11,15 +11,18 @@ from typing import ClassVar
 from diwa_cli.evaluation.rollouts import latency
 from diwa_cli.video import Film, require_film
 from diwa_data.config import Job, require_at_least, require_seed
+from diwa_data.errors import DiwaError
 from diwa_data.files import require_output, write_json
 from diwa_data.limits import MotionLimits
-from diwa_data.robot import Environment
+from diwa_data.robot import Environment, Observation
 from diwa_deploy.bundle import Bundle, find_bundle
-from diwa_deploy.control import AS_TRAINED, ControlResult, SkillRunner
+from diwa_deploy.control import AS_TRAINED, ControlResult, Tick
+from diwa_deploy.sequence import Part, Place, SequenceConfig, SkillSequence, find_bundles, load_runners
 from diwa_learning.core.checkpoint import read_spec
-from diwa_sim.environments import EnvironmentConfig, open_environment, seeing
+from diwa_sim.chains import chain_start
+from diwa_sim.environments import EnvironmentConfig, Simulated, achieved, open_environment, seeing
 from diwa_sim.replay import replay, success_shares
-from diwa_sim.table import SimConfig
+from diwa_sim.table import SimConfig, SimulatedPanda
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class RunSkillConfig(EnvironmentConfig):
     """Seed of the start state and of the agent's sampling."""
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits."""
+    between: SequenceConfig = field(default_factory=SequenceConfig)
+    """What happens between the skills of a sequence."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "max_steps")
@@ -43,15 +48,23 @@ class RunSkillConfig(EnvironmentConfig):
 
 @dataclass(frozen=True)
 class RunSkillJob(Job):
-    """Run one skill on the simulated robot with the deployment loop."""
+    """Run one skill, or several one after the other, on the simulated robot with the deployment loop.
+
+    In a sequence the classifier ends each skill; the hand is then moved slowly to where the next one begins. A skill
+    that runs out of time is tried once more, then the sequence ends.
+    """
 
     command_name: ClassVar[str] = "run-skill"
     section: ClassVar[str] = "run_skill"
 
-    skill: str
+    skill: str = ""
     """Skill to run; its bundle is sought in $DIWA_HOME/skills (default ~/.diwa/skills), then among those shipped."""
+    sequence: tuple[str, ...] = ()
+    """Skills to run one after the other instead: `open_drawer turn_on_led`. The scene begins as the first that needs a
+    thing needs it."""
     checkpoint: Path | None = None
-    """Folder of a bundle, instead of the installed one: `runs/demo/skills/open_drawer`."""
+    """Folder of a bundle, instead of the installed one: `runs/demo/skills/open_drawer`. For a sequence the folder that
+    holds them: `runs/table/skills`."""
     video: Path | None = None
     """Where to write an mp4."""
     config: RunSkillConfig = field(default_factory=RunSkillConfig)
@@ -61,22 +74,68 @@ class RunSkillJob(Job):
 
     def run(self) -> None:
         """Run it once and print how it went. Raises `DiwaError` if the film may not be written, or is no .mp4 file."""
-        bundle, config, video = find_bundle(self.skill, self.checkpoint), self.config, self.video
-        if video:
-            require_film(video)
-        robot = open_environment(seeing(config.chosen(self.sim), read_spec(bundle.world_model)), config.limits)
+        if bool(self.skill) == bool(self.sequence):
+            raise DiwaError("name what to run: one --skill, or the skills of a --sequence")
+        config, skills = self.config, self.sequence or (self.skill,)
+        if self.sequence:
+            bundles = find_bundles(skills, self.checkpoint)
+        else:
+            bundles = {self.skill: find_bundle(self.skill, self.checkpoint)}
+        if self.video:
+            require_film(self.video)
+        first = bundles[skills[0]]
+        robot = open_environment(seeing(config.chosen(self.sim), read_spec(first.world_model)), config.limits)
         try:
-            runner = SkillRunner(bundle.skill, bundle.path, robot.spec, config.limits)
-            if runner.about_limits:
-                print(runner.about_limits)
-            robot.reset(bundle.skill, config.seed)
-            film = Film(robot) if video else None
-            result = runner.run(robot, config.max_steps, config.seed, config.success_ticks, film)
-            print(description(bundle, result, robot))
-            if video and film and film.write(video):
-                print(f"  film                 {video}")
+            runners = load_runners(bundles, robot.spec, config.limits)
+            for line in dict.fromkeys(runner.about_limits for runner in runners.values() if runner.about_limits):
+                print(line)
+            film = Film(robot) if self.video else None
+            if self.sequence:
+                self._run_sequence(robot, SkillSequence(skills, runners, config.between), film)
+            else:
+                robot.reset(first.skill, config.seed)
+                runner = runners[self.skill]
+                result = runner.run(robot, config.max_steps, config.seed, config.success_ticks, film)
+                print(description(first, result, robot))
+            if self.video and film and film.write(self.video):
+                print(f"  film                 {self.video}")
         finally:
             robot.close()
+
+    def _run_sequence(self, robot: Simulated, sequence: SkillSequence, film: Film | None) -> None:
+        """Run it from a start at which it is possible, where there is one, and print a line for each skill."""
+        config = self.config
+        start = chain_start(sequence.skills, config.seed, self.sim.start) if config.environment == "table" else None
+        if start and isinstance(robot, SimulatedPanda):
+            robot.place(start)
+        else:
+            robot.reset(sequence.skills[0], config.seed)
+        if problem := sequence.problem(robot.observe().pose):
+            raise DiwaError(f"{sequence.skills[0]}: {problem}")
+        if sequence.about_starts:
+            print(sequence.about_starts)
+
+        def keep(place: Place, observation: Observation, tick: Tick) -> None:
+            if film:
+                film(observation, tick)
+
+        done, scene = 0, robot.scene_state()
+        for part in sequence.run(robot, config.max_steps, config.seed, config.success_ticks, keep):
+            before, scene, done = scene, robot.scene_state(), done + part.done
+            judged = achieved(part.skill, config.chosen(self.sim), before, scene, robot.spec.scene_state)
+            print(sequence_line(part, judged, robot.spec.rate), flush=True)
+        ended = "" if part.done else f"; it ended at {part.skill}: {part.reason}"
+        print(f"{done} of {len(sequence.skills)} skills done, by their classifiers{ended}")
+
+
+def sequence_line(part: Part, judged: bool | None, rate: float) -> str:
+    """One skill of a sequence: why it ended, its steps, how long the hand was moved before it, the oracle's verdict."""
+    steps = " and ".join(str(one.steps) for one in part.tries)
+    words = [f"{part.reason} after {steps} steps" if part.tries else part.reason]
+    if part.moving:
+        words.append(f"moved for {part.moving / rate:.1f} s before")
+    words.append(f"simulator's oracle: {'none' if judged is None else 'done' if judged else 'not done'}")
+    return f"{part.index + 1}  {part.skill:<20} {', '.join(words)}"
 
 
 def description(bundle: Bundle, result: ControlResult, robot: Environment) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diwa_cli.evaluation.evaluate import EvaluateConfig, evaluate, start_seeds, text
-from diwa_cli.evaluation.rollouts import Setting, read_rollouts, tape_rollouts
+from diwa_cli.evaluation.rollouts import RolloutResult, Setting, read_rollouts, tape_rollouts
 from diwa_cli.evaluation.tapes import EXTRA_TICKS
 from diwa_cli.evaluation.world_model import EvaluateWorldModelConfig, evaluate_world_model
 from diwa_cli.evaluation.world_model import text as world_model_text
@@ -71,7 +71,7 @@ def test_an_interrupted_evaluation_continues_to_the_same_result(first, checkpoin
     (tmp_path / "rollouts.jsonl").write_text(lines[0] + "\n" + lines[1][:20])  # killed while writing
     again = run(checkpoints, tmp_path)
     assert results(again) == results(evaluation)
-    kept = read_rollouts(tmp_path / "rollouts.jsonl")
+    kept = read_rollouts(tmp_path / "rollouts.jsonl", RolloutResult)
     assert len(kept) == 4
     assert kept[0].latency_ms == again.rollouts["policy"][0].latency_ms  # not run again
 
