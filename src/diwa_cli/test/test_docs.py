@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from diwa_cli.main import COMMANDS
 from diwa_cli.pipeline.plan import DemoConfig
 from diwa_data.config import load_section, presets
 from diwa_data.dataset.align import DatasetConfig
+from diwa_data.robot_config import load_robot
 from diwa_learning.ensemble.disagreement import EnsembleConfig
 from diwa_learning.finetune.dppo import DPPOConfig
 from diwa_learning.finetune.train import FinetuneConfig
@@ -158,8 +160,26 @@ def test_readme_is_read_in_minutes_and_names_the_command_that_ci_runs():
     assert "`make test`" in text
 
 
+RECIPES = sorted((DOCS / "hardware").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_each_step_of_a_recipe_says_what_to_expect_and_when_to_stop(path, tmp_path):
+    text = path.read_text()
+    assert re.search(r"[Nn](ever|one of this was ever) run on hardware", text)
+    steps = re.split(r"^(\d+)\. \*\*", text, flags=re.MULTILINE)[1:]
+    numbers, bodies = [int(number) for number in steps[::2]], steps[1::2]
+    assert numbers == [number for number in range(1, 19) if (number in range(6, 11)) != (path.stem == "README")]
+    assert [number for number, body in zip(numbers, bodies, strict=True) if "Expect:" not in body] == []
+    assert [number for number, body in zip(numbers, bodies, strict=True) if "*Stop*" not in body] == []
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        file = tmp_path / "robot.yaml"
+        file.write_text(textwrap.dedent(block))
+        assert load_robot(file).name in ("panda_ours", "fr3_ours")
+
+
 def test_commands_that_are_named_exist():
-    pages = [path.read_text() for path in (SOURCE.parent / "README.md", *DOCS.glob("*.md"))]
+    pages = [path.read_text() for path in (SOURCE.parent / "README.md", *DOCS.glob("*.md"), *RECIPES)]
     named = {name for page in pages for name in re.findall(r"(?:^|[`/(]|\| )diwa ([a-z][a-z-]+)", page, re.MULTILINE)}
     assert len(named) > 10
     assert named - set(COMMANDS) == set()
