@@ -1,9 +1,14 @@
-"""Run a skill: `ros2 launch diwa_deploy run_skill.launch.py skill:=open_drawer [robot:=sim checkpoint:=...]`."""
+"""Run a skill: `ros2 launch diwa_deploy run_skill.launch.py skill:=open_drawer [robot:=sim checkpoint:=...]`.
+
+Or several, one after the other: `sequence:='open_drawer turn_on_led'`.
+"""
 
 from launch import LaunchDescription
 
+from diwa_data.errors import DiwaError
 from diwa_data.ros.launching import (
     EXTRA_TOPICS,
+    PLAY,
     ROBOT,
     Setup,
     argument,
@@ -18,8 +23,9 @@ from diwa_data.ros.launching import (
 from diwa_data.skills import skill_name
 
 ARGUMENTS = (
-    argument("skill", None, "Which skill: the name of its bundle."),
-    argument("checkpoint", "", "Its bundle; empty = the installed one."),
+    argument("skill", "", "Which skill: the name of its bundle."),
+    argument("sequence", "", "Or skills one after the other: 'open_drawer turn_on_led'."),
+    argument("checkpoint", "", "Its bundle, or the folder of a sequence's; empty = installed."),
     *ROBOT,
     argument("max_steps", "72", "Control ticks (7.5 a second) at most."),
     argument("success_ticks", "-1", "Ticks to be sure of a success; -1 = as trained, 0 = never."),
@@ -43,18 +49,27 @@ def generate_launch_description() -> LaunchDescription:
 
 def _actions(given: dict[str, str]) -> list:
     setup = Setup.of(given, given["robot"])
-    skill, record = skill_name(given["skill"]), given["record"] == "true"
+    names, record = given["sequence"].replace(",", " ").split(), given["record"] == "true"
+    if bool(names) == bool(given["skill"]):
+        raise DiwaError("name what to run: skill:=open_drawer, or sequence:='open_drawer turn_on_led'")
+    skill = PLAY if names else skill_name(given["skill"])
     of_node = ("max_steps", "success_ticks", "threads", "ddim_steps")
-    numbers = {name: int(number(given, name)) for name in (*of_node, "seed", "rollouts")}
-    chosen = {"skill": skill, "checkpoint": given["checkpoint"], "policy": given["policy"], "runtime": given["runtime"]}
+    numbers = {name: int(number(given, name)) for name in (*of_node, "seed", "rollouts") if name != "success_ticks"}
+    numbers["success_ticks"] = int(number(given, "success_ticks", lowest=-1))
+    if names and numbers["rollouts"]:
+        raise DiwaError("rollouts compare policies of one skill: give skill:=, and no sequence")
+    chosen = {"checkpoint": given["checkpoint"], "policy": given["policy"], "runtime": given["runtime"]}
     chosen |= {name: numbers[name] for name in of_node}
-    actions = [kept_node("diwa_deploy", "policy", setup, **chosen), *robot_actions(given, setup)]
+    chosen |= {"skills": list(dict.fromkeys(map(skill_name, names)))} if names else {"skill": skill}
+    scene = given | {"skill": names[0]} if names else given
+    actions = [kept_node("diwa_deploy", "policy", setup, **chosen), *robot_actions(scene, setup)]
     if record:
         folder = given["bag_dir"] or f"~/diwa_bags{setup.namespace}/runs/{skill}"
         recording = {"folder": folder, "skill": skill, "operator": "policy"} | extra_topics(given)
         actions.append(kept_node("diwa_data", "recorder", setup, **recording))
     if given["auto"] == "true":
         goal = {name: numbers[name] for name in ("max_steps", "seed", "rollouts")}
-        goal |= {"skill": skill, "policy": given["policy"], "out": given["out"], "record": record}
+        goal |= {"policy": given["policy"], "out": given["out"], "record": record}
+        goal |= {"sequence": names} if names else {"skill": skill}
         actions.append(final_node("diwa_deploy", "run_skill", setup, **goal))
     return actions

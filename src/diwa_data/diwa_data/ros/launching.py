@@ -175,14 +175,14 @@ def robot_actions(given: Mapping[str, str], setup: Setup) -> list[Any]:
     ]
 
 
-def number(given: Mapping[str, str], name: str) -> float:
-    """The argument `name` as a number that is not negative."""
+def number(given: Mapping[str, str], name: str, lowest: float = 0.0) -> float:
+    """The argument `name` as a number that is not below `lowest`."""
     try:
         value = float(given[name])
     except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise DiwaError(f"{name}:={given[name]} is no number from 0 up")
+        value = -float("inf")
+    if not lowest <= value < float("inf"):
+        raise DiwaError(f"{name}:={given[name]} is no number from {lowest:g} up")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -133,8 +134,39 @@ def test_arguments_are_checked(launching):
     for text in ("-1", "many", "inf", "nan"):
         with pytest.raises(DiwaError, match=f"episodes:={text} is no number from 0 up"):
             launching.number({"episodes": text}, "episodes")
+    assert launching.number({"success_ticks": "-1"}, "success_ticks", lowest=-1) == -1
     assert [launching.skill_parameter(skill) for skill in ("play", "pick_cup")] == ["", "pick_cup"]
     with pytest.raises(DiwaError, match="'Pick Cup' cannot name a skill"):
         launching.skill_parameter("Pick Cup")
     with pytest.raises(DiwaError, match="unknown robot 'ur5'"):
         launching.robot_parameters("ur5")
+
+
+def test_a_skill_or_a_sequence_is_launched_with_what_the_arguments_are_by_default(launching, monkeypatch):
+    path = Path(__file__).parents[4] / "launch" / "run_skill.launch.py"
+    spec = importlib.util.spec_from_file_location("run_skill_launch", path)
+    file = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(file)
+    for kind in ("kept_node", "final_node"):
+        monkeypatch.setattr(file, kind, lambda _, name, __, **parameters: (name, parameters))
+    monkeypatch.setattr(file, "robot_actions", lambda given, _: [("robot", given["skill"])])
+    usual = {each.name: "".join(part.text for part in each.default_value or ()) for each in file.ARGUMENTS}
+
+    def actions(**given):
+        return dict(file._actions(usual | {"robot": "sim"} | given))
+
+    one = actions(skill="open_drawer")
+    assert (one["policy"]["skill"], one["policy"]["success_ticks"], one["robot"]) == ("open_drawer", -1, "open_drawer")
+    assert one["run_skill"]["skill"] == "open_drawer"
+    several = actions(sequence="turn_on_led, open_drawer turn_on_led", record="true")
+    assert several["policy"]["skills"] == ["turn_on_led", "open_drawer"]
+    assert several["run_skill"]["sequence"] == ["turn_on_led", "open_drawer", "turn_on_led"]
+    assert (several["robot"], several["recorder"]["skill"]) == ("turn_on_led", "play")
+    for given, message in (
+        ({}, "name what to run"),
+        ({"skill": "a", "sequence": "b"}, "name what to run"),
+        ({"sequence": "a b", "rollouts": "3"}, "rollouts compare policies of one skill"),
+        ({"sequence": "a Fly"}, "'Fly' cannot name a skill"),
+    ):
+        with pytest.raises(DiwaError, match=message):
+            actions(**given)

@@ -1,4 +1,4 @@
-"""The lifecycle node `policy`: loads a skill, and runs it on the arm when the action `execute_skill` asks for it."""
+"""The lifecycle node `policy`: loads skills, and runs them on the arm when one of its actions asks for it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
 from diwa_data.limits import WIDER
 from diwa_data.ros.node import Diagnostics, every, follow_parameters, run_node
+from diwa_deploy.bundle import find_bundle
 from diwa_deploy.control import SkillRunner
 from diwa_deploy.ros.ros_robot import RosRobot
 from diwa_deploy.ros.skill_server import PolicyNodeConfig, SkillServer
+from diwa_deploy.sequence import find_bundles, load_runners
 
 PATIENCE = 2.0
 """Seconds in which a running skill must have ended when the node is told to."""
 ANSWERING = 0.5
 """Seconds in which the result of that skill gets on its way."""
-LOADED = ("skill", "checkpoint", "policy", "threads", "ddim_steps", "runtime")
+LOADED = ("skill", "skills", "checkpoint", "policy", "threads", "ddim_steps", "runtime")
 """Parameters that make a skill be loaded again, which keeps the executor from the streams for a moment."""
 FIXED = ("robot.", "arm.rate", "arm.max_age", "arm.mode.")
 """Parameters that are read once; the others may change while the node is not active."""
@@ -97,16 +99,26 @@ class PolicyNode(LifecycleNode):
     def _load(self) -> None:
         config = self._read()
         checkpoint = expanded(config.checkpoint) if config.checkpoint else None
-        runners = {}
+        if config.skills:
+            bundles = find_bundles([*filter(None, [config.skill]), *config.skills], checkpoint)
+        else:
+            bundles = {config.skill: find_bundle(config.skill, checkpoint)}
+        by_policy: dict[str, dict[str, SkillRunner]] = {}
         for policy in ("finetuned", "base") if config.policy == "both" else (config.policy,):
-            spec, limits = config.robot.spec, config.arm.limits
-            runner = SkillRunner(
-                config.skill, checkpoint, spec, limits, policy, config.threads, config.ddim_steps, config.runtime
+            by_policy[policy] = load_runners(
+                bundles,
+                config.robot.spec,
+                config.arm.limits,
+                policy,
+                config.threads,
+                config.ddim_steps,
+                config.runtime,
             )
-            milliseconds = 1e3 * runner.warm_up()
-            self.get_logger().info(f"{config.skill} is loaded: {milliseconds:.0f} ms a decision by {runner.runtime}")
-            runners[f"{config.skill}/{policy}"] = runner
-        self._server.runners = runners | {config.skill: next(iter(runners.values()))}
+            for skill, runner in by_policy[policy].items():
+                milliseconds = 1e3 * runner.warm_up()
+                self.get_logger().info(f"{skill} is loaded: {milliseconds:.0f} ms a decision by {runner.runtime}")
+        named = {f"{skill}/{policy}": one for policy, found in by_policy.items() for skill, one in found.items()}
+        self._server.runners = next(iter(by_policy.values())) | named
         self._take(config)
 
     def _take(self, config: PolicyNodeConfig) -> None:

@@ -1,4 +1,4 @@
-"""Brings the node `policy` up, has it run its skill once, and says in one line how it went."""
+"""Brings the node `policy` up, has it run its skill or a sequence once, and says in one line how it went."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.node import every, leave_in_peace, read_parameters
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_deploy.trials import Comparison, run_trials
-from diwa_interfaces.action import ExecuteSkill
+from diwa_interfaces.action import ExecuteSequence, ExecuteSkill
 
 FINALIZED = State.PRIMARY_STATE_FINALIZED
 SUCCEEDED, FAILED, REFUSED = 0, 1, 2
@@ -48,8 +48,10 @@ class RunSkillConfig:
     """The robot's file; every node is given the same."""
     skill: str = ""
     """Skill that `policy` was told to load."""
+    sequence: tuple[str, ...] = ()
+    """Skills to run one after the other instead, of those that `policy` was told to load."""
     max_steps: int = 0
-    """Control ticks at most; 0 = the node's default."""
+    """Control ticks at most, in a sequence of each try; 0 = the node's default."""
     seed: int = 0
     """Seed of the policy's sampling."""
     patience: float = 60.0
@@ -76,6 +78,8 @@ class RunSkill(Node):
         self._change = self.create_client(ChangeState, "policy/change_state")
         self._get_state = self.create_client(GetState, "policy/get_state")
         self._action = ActionClient(self, ExecuteSkill, "execute_skill")
+        self._sequence = ActionClient(self, ExecuteSequence, "execute_sequence")
+        self._place = ""
         self._event = publisher(self, messages.EPISODE_EVENT)
         self._recording = ""
         subscribe(self, messages.RECORDING, self._on_recording, LATCHED)
@@ -91,14 +95,17 @@ class RunSkill(Node):
             run_trials(self, Comparison(path, skill, policies, self._config.rollouts, self._config.seed), skill)
             print(f"trials are in {path}: 'diwa report {path}' draws them", flush=True)
             return SUCCEEDED
-        result = self.execute(self._config.skill, self._config.seed)
+        names = self._config.sequence
+        result = self._execute_sequence() if names else self.execute(self._config.skill, self._config.seed)
         verdict = "success" if result.success else "no success"
-        print(f"{self._config.skill}: {verdict} ({result.reason}) after {result.steps} steps", flush=True)
+        what = f"sequence, {result.done} of {len(names)} skills done" if names else self._config.skill
+        print(f"{what}: {verdict} ({result.reason}) after {result.steps} steps", flush=True)
         return SUCCEEDED if result.success else FAILED
 
     def _bring_up(self) -> None:
         """Configure and activate."""
-        ready = (self._change.service_is_ready, self._get_state.service_is_ready, self._action.server_is_ready)
+        actions = (self._action.server_is_ready, self._sequence.server_is_ready)
+        ready = (self._change.service_is_ready, self._get_state.service_is_ready, *actions)
         self._until(lambda: all(is_ready() for is_ready in ready), "the node policy does not answer: does it run?")
         if self._state() == State.PRIMARY_STATE_UNCONFIGURED and not self._transition(Transition.TRANSITION_CONFIGURE):
             raise DiwaError("policy could not be configured: it says why above")
@@ -148,15 +155,23 @@ class RunSkill(Node):
         return self._until(answer, "policy does not answer", ask, patience).result()
 
     def execute(self, skill: str, seed: int) -> Any:
+        """Run one skill, as `_send`."""
+        return self._send(self._action, ExecuteSkill.Goal(skill=skill, max_steps=self._config.max_steps, seed=seed))
+
+    def _execute_sequence(self) -> Any:
+        """Run the sequence, as `_send`."""
+        names, most, seed = list(self._config.sequence), self._config.max_steps, self._config.seed
+        return self._send(self._sequence, ExecuteSequence.Goal(skills=names, max_steps=most, seed=seed))
+
+    def _send(self, client: ActionClient, goal: Any) -> Any:
         """Send the goal; Ctrl-C cancels it, and waits for the arm to hold.
 
         Raises `DiwaError` if the goal is refused, or its node says nothing any more.
         """
-        goal = ExecuteSkill.Goal(skill=skill, max_steps=self._config.max_steps, seed=seed)
         if self._config.record:  # the recorder begins when it hears everything
             start = partial(self._event, messages.encode_string("start"))
             self._until(lambda: self._recording, "the recorder does not start: it says why above", start, 1.0)
-        sent = self._action.send_goal_async(goal, feedback_callback=self._on_feedback)
+        sent = client.send_goal_async(goal, feedback_callback=self._on_feedback)
         self._until(sent.done, "policy does not answer")
         handle = sent.result()
         if not handle.accepted:
@@ -184,8 +199,19 @@ class RunSkill(Node):
                 raise DiwaError(f"policy has said nothing for {MAX_SILENCE:g} s: did it die?")
         return done.result()
 
-    def _on_feedback(self, _: Any = None) -> None:
+    def _on_feedback(self, said: Any = None) -> None:
         self._spoken = time.monotonic()
+        if said and isinstance(said.feedback, ExecuteSequence.Feedback):
+            self._tell(said.feedback)
+
+    def _tell(self, at: Any) -> None:
+        """Print where a sequence is, whenever it goes on."""
+        what = f"move to where {at.skill} begins" if at.moving else at.skill
+        again = f", try {at.attempt + 1}" if at.attempt else ""
+        place = f"{at.index + 1} of {len(self._config.sequence)}: {what}{again}"
+        if place != self._place:
+            self._place = place
+            print(place, flush=True)
 
     def _on_recording(self, episode: str) -> None:
         self._recording = episode

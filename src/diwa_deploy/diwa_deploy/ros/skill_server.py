@@ -1,14 +1,13 @@
-"""The action `execute_skill`: one skill at a time, in a thread of its own, and what latches after a stop."""
+"""The actions `execute_skill` and `execute_sequence`: one goal at a time, in a thread of its own, and what latches
+after a stop."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
@@ -26,17 +25,16 @@ from diwa_data.ros import clock
 from diwa_deploy.bundle import StartRegion
 from diwa_deploy.control import AS_TRAINED, THREADS, ControlResult, SkillRunner, Stopped, Tick
 from diwa_deploy.ros.ros_robot import ArmConfig, RosRobot
-from diwa_interfaces.action import ExecuteSkill
+from diwa_deploy.sequence import REST, START_ANGLE, START_DISTANCE, SUCCESS, Part, Place, SequenceConfig, SkillSequence
+from diwa_interfaces.action import ExecuteSequence, ExecuteSkill
 from diwa_learning.onnx_agent import Runtime
 
 CANCELLED = "cancelled"
-ENDS_WELL = ("success", "max_steps", CANCELLED)
+ENDS_WELL = (SUCCESS, "max_steps", CANCELLED)
 """Reasons after which the next goal is accepted at once; any other must be acknowledged with `~/rearm`."""
 SLOW, SLOW_ROTATION = 0.05, 0.2
 """Metres and radians per second on the way to the start."""
 _MOVING = "the arm is moving: cancel the skill, or deactivate the node"
-REST = 2
-"""Ticks at the start in which the target comes to rest there."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,11 @@ class PolicyNodeConfig:
     """The robot that the checkpoint must have been made for."""
     skill: str = ""
     """Skill to load."""
+    skills: tuple[str, ...] = ()
+    """Further skills to load: sequences are made of those that are loaded, `skill` included."""
     checkpoint: str = ""
-    """Folder of its bundle; empty = `$DIWA_HOME/skills/SKILL`, or else the one that comes with the package."""
+    """Folder of its bundle, with `skills` of the folder that holds all of them; empty = `$DIWA_HOME/skills/SKILL`, or
+    else those that come with the package."""
     policy: Literal["finetuned", "base", "both"] = "finetuned"
     """Which of the bundle's policies; with both a goal names one, as in `open_drawer/base`."""
     max_steps: int = 72
@@ -61,10 +62,12 @@ class PolicyNodeConfig:
     """Deterministic steps (DDIM) that a chunk is sampled in; 0 takes all of the policy's, with noise (DDPM)."""
     runtime: Runtime = "auto"
     """Library that computes decisions: `torch`, `onnx` (an extra, about twice as fast), or `onnx` where installed."""
-    start_distance: float = 0.05
+    start_distance: float = START_DISTANCE
     """Metres outside of where the demonstrations began up to which a skill may begin."""
-    start_angle: float = 0.2
+    start_angle: float = START_ANGLE
     """Radians, likewise."""
+    between: SequenceConfig = field(default_factory=SequenceConfig)
+    """What happens between the skills of a sequence."""
     arm: ArmConfig = field(default_factory=ArmConfig)
     """Rate, limits and watchdog."""
 
@@ -72,6 +75,20 @@ class PolicyNodeConfig:
         require_at_least(self, 1, "threads")
         require_at_least(self, 0, "ddim_steps")
         require_at_least(self, AS_TRAINED, "success_ticks")
+
+
+@dataclass(frozen=True)
+class SequenceEnd:
+    """How a sequence ended."""
+
+    reason: str
+    """`success`, or why its last part is not done."""
+    parts: list[Part]
+
+    @property
+    def steps(self) -> int:
+        """Control ticks of all tries."""
+        return sum(one.steps for part in self.parts for one in part.tries)
 
 
 class SkillServer:
@@ -83,21 +100,28 @@ class SkillServer:
         self.config = config
         """Parameters, as they were when the skill was loaded."""
         self.runners: dict[str, SkillRunner] = {}
-        """The loaded skill by the names that goals may use."""
+        """The loaded skills by the names that goals may use."""
         self.latched = ""
         """Why no goal is accepted until it is acknowledged."""
         self.busy = False
-        """A skill is running."""
-        ActionServer(
-            node, ExecuteSkill, "execute_skill", self._execute,
-            goal_callback=self._on_goal, cancel_callback=self._on_cancel,
-        )  # fmt: skip
+        """A skill or a sequence is running."""
+        for action, name, accept in (
+            (ExecuteSkill, "execute_skill", self._on_goal),
+            (ExecuteSequence, "execute_sequence", self._on_sequence),
+        ):
+            ActionServer(node, action, name, self._execute, goal_callback=accept, cancel_callback=self._on_cancel)
         node.create_service(Trigger, "~/rearm", self._rearm)
         node.create_service(Trigger, "~/go_to_start", self._go_to_start)
 
     def _on_goal(self, goal: ExecuteSkill.Goal) -> GoalResponse:
-        if problem := self._refusal(goal):
-            self._log.error(f"{goal.skill} is refused: {problem}")
+        return self._answer(goal.skill, self._refusal(goal))
+
+    def _on_sequence(self, goal: ExecuteSequence.Goal) -> GoalResponse:
+        return self._answer("the sequence", self._problem() or self._sequence_refusal(goal))
+
+    def _answer(self, what: str, problem: str) -> GoalResponse:
+        if problem:
+            self._log.error(f"{what} is refused: {problem}")
             return GoalResponse.REJECT
         self.busy = True
         self._robot.begin()  # here, so that no stop from now on is forgotten
@@ -108,10 +132,19 @@ class SkillServer:
             return problem
         if goal.skill not in self.runners:
             return f"{' and '.join(self.runners)} are loaded"
-        start, pose = self._start, self._robot.measured
+        start, pose = self.runners[goal.skill].start, self._robot.measured
         if start is None or pose is None:
             return ""
         return start.problem(pose, self.config.start_distance, self.config.start_angle)
+
+    def _sequence_refusal(self, goal: ExecuteSequence.Goal) -> str:
+        try:
+            sequence, pose = SkillSequence(goal.skills, self.runners, self.config.between), self._robot.measured
+        except DiwaError as error:
+            return str(error)
+        if sequence.about_starts:
+            self._log.warning(sequence.about_starts)
+        return sequence.problem(pose, self.config.start_distance, self.config.start_angle) if pose else ""
 
     @property
     def _start(self) -> StartRegion | None:
@@ -127,11 +160,11 @@ class SkillServer:
             return f"stopped by '{reason}': ros2 service call {self._name}/rearm std_srvs/srv/Trigger"
         return self._robot.problem()
 
-    async def _execute(self, goal: ServerGoalHandle) -> ExecuteSkill.Result:
-        """Run the skill in a thread of its own while the executor goes on."""
+    async def _execute(self, goal: ServerGoalHandle) -> ExecuteSkill.Result | ExecuteSequence.Result:
+        """Run the skill or the sequence in a thread of its own while the executor goes on."""
         done = Future(executor=self._node.executor)
         threading.Thread(target=self._run, args=(goal, done), name="inference", daemon=True).start()
-        result: ControlResult = await done
+        result: ControlResult | SequenceEnd = await done
         self.busy = False
         self.latched = "" if result.reason in ENDS_WELL else result.reason
         if result.reason == CANCELLED:
@@ -142,28 +175,61 @@ class SkillServer:
             goal.succeed()
         limits = ", ".join(f"{name} {count}" for name, count in sorted(self._robot.interventions.items())) or "none"
         told = f"{result.reason} after {result.steps} steps, {self._robot.missed} missed; limits: {limits}"
-        self._log.info(f"{self.config.skill}: {told}")
-        return ExecuteSkill.Result(success=result.reason == "success", reason=result.reason, steps=result.steps)
+        if isinstance(result, ControlResult):
+            self._log.info(f"{goal.request.skill}: {told}")
+            return ExecuteSkill.Result(success=result.reason == SUCCESS, reason=result.reason, steps=result.steps)
+        self._log.info(f"sequence of {len(goal.request.skills)}: {told}")
+        done_well, reason = sum(part.done for part in result.parts), result.reason
+        if reason != SUCCESS and done_well < len(result.parts):
+            reason = f"{result.parts[-1].skill}, {len(result.parts)} of {len(goal.request.skills)}: {reason}"
+        return ExecuteSequence.Result(
+            success=result.reason == SUCCESS, reason=reason, done=done_well, steps=result.steps
+        )
 
     def _run(self, goal: ServerGoalHandle, done: Future) -> None:
         """The inference thread."""
-        runner = self.runners[goal.request.skill]
+        one = isinstance(goal.request, ExecuteSkill.Goal)
+        result: ControlResult | SequenceEnd
         try:
-            steps = goal.request.max_steps or self.config.max_steps
-            tell = partial(self._tell, goal, itertools.count(1))
-            result = runner.run(self._robot, steps, goal.request.seed, self.config.success_ticks, tell)
+            result = self._run_skill(goal) if one else self._run_sequence(goal)
         except Exception as error:  # whatever it is, the arm holds and the goal ends
             self._robot.stop(str(error))
-            result = ControlResult(f"failed: {error}", [])
+            result = (ControlResult if one else SequenceEnd)(f"failed: {error}", [])
         finally:
             self._robot.end()
         done.set_result(result)
 
-    def _tell(self, goal: ServerGoalHandle, steps: Iterator[int], observation: Observation, tick: Tick) -> None:
-        """Feedback of one tick."""
-        feedback = ExecuteSkill.Feedback(step=next(steps), success_probability=tick.success_probability)
-        feedback.frame_age = clock.now() - observation.received
-        goal.publish_feedback(feedback)
+    def _run_skill(self, goal: ServerGoalHandle) -> ControlResult:
+        request, steps = goal.request, itertools.count(1)
+
+        def tell(observation: Observation, tick: Tick) -> None:
+            goal.publish_feedback(self._feedback(ExecuteSkill.Feedback(step=next(steps)), observation, tick))
+
+        runner, most = self.runners[request.skill], request.max_steps or self.config.max_steps
+        return runner.run(self._robot, most, request.seed, self.config.success_ticks, tell)
+
+    def _run_sequence(self, goal: ServerGoalHandle) -> SequenceEnd:
+        request, parts = goal.request, list[Part]()
+        at: list[Place] = []  # of every tick since it changed
+
+        def tell(place: Place, observation: Observation, tick: Tick) -> None:
+            at[:] = [*at, place] if place in at else [place]
+            told = ExecuteSequence.Feedback(step=len(at), **vars(place))
+            goal.publish_feedback(self._feedback(told, observation, tick))
+
+        sequence = SkillSequence(request.skills, self.runners, self.config.between)
+        most = request.max_steps or self.config.max_steps
+        for part in sequence.run(self._robot, most, request.seed, self.config.success_ticks, tell):
+            parts.append(part)
+            self._log.info(f"{part.index + 1} of {len(sequence.skills)}, {part.skill}: {part.reason}")
+        return SequenceEnd(parts[-1].reason, parts)
+
+    @staticmethod
+    def _feedback(told: Any, observation: Observation, tick: Tick) -> Any:
+        """`told` with what feedback says of any tick."""
+        told.success_probability = tick.success_probability
+        told.frame_age = clock.now() - observation.received
+        return told
 
     def _on_cancel(self, goal: ServerGoalHandle) -> CancelResponse:
         self._robot.stop(CANCELLED)

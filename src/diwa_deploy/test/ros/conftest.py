@@ -193,7 +193,7 @@ class Policy:
             self._executor.spin_once(timeout_sec=0.05)
 
 
-def wait(future: Any, seconds: float = 20.0) -> Any:
+def wait(future: Any, seconds: float = 60.0) -> Any:
     """The result of a future that another thread completes."""
     end = time.monotonic() + seconds
     while not future.done():
