@@ -227,14 +227,15 @@ def bundle(args: list[str]) -> int:
         card = {"skill": skill, "start": start_region(demonstrations, skill).to_card()}
         print(write_bundle(folder, parts, card).path)
 
-    def compact(bundles: Positional[list[Path]], out: NewFolder) -> None:
+    def compact(bundles: Positional[list[Path]], out: NewFolder, decoders: bool = False) -> None:
         """Make skill bundles small enough to send around: about 3 MB and 1 MB for each skill.
 
         Args:
             bundles: Folders of bundles on one world model: `runs/table/skills/*`.
             out: Folder to write.
+            decoders: Keep what draws the world model's dreams, for `diwa dream`: about 2.5 MB more.
         """
-        for folder in pack_bundles([load_bundle(path) for path in bundles], out):
+        for folder in pack_bundles([load_bundle(path) for path in bundles], out, decoders):
             print(folder)
 
     if "--compact" in args:

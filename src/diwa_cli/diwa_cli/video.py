@@ -123,8 +123,10 @@ class Row:
     """(T,) the classifier's, of success; empty without a classifier."""
     done: int | None = None
     """Frame from which the skill counts as done."""
+    truth: Sequence[str] = ()
+    """(T,) what is known about the scene of each frame, written below it; or nothing about any."""
     remarks: Sequence[str] = ()
-    """(T,) what is to be said about each frame, such as a lamp that is shown wrong; or nothing about any."""
+    """(T,) what a frame shows wrong, such as a lamp; or nothing about any."""
 
     def __len__(self) -> int:
         return len(next(iter(self.images.values())))
@@ -147,12 +149,12 @@ def film_frames(rows: Sequence[Row], context: int, rate: float, title: str) -> l
 def _draw_row(row: Row, t: int) -> np.ndarray:
     pictures = [_enlarged(images[t]) for images in row.images.values()]
     width = sum(picture.shape[1] for picture in pictures)
-    success = f"success {row.probability[t]:.2f}" if row.probability else ""
-    parts = [_line(width, row.name, success, INK), np.hstack(pictures)]
+    belief = f"classifier {row.probability[t]:.2f}" if row.probability else ""
+    parts = [_line(width, row.name, belief, INK), np.hstack(pictures)]
     if row.probability:
         parts.append(_bar(row.probability[t], row.done is not None and t >= row.done, width))
-    if row.remarks:
-        parts.append(_line(width, "", row.remarks[t], REMARK))
+    if row.truth or row.remarks:
+        parts.append(_line(width, *(each[t] if each else "" for each in (row.truth, row.remarks)), REMARK))
     return np.vstack(parts)
 
 
@@ -164,14 +166,20 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
 
 def _line(width: int, left: str, right: str, color: tuple[int, int, int]) -> np.ndarray:
     """A line of text (LINE_HEIGHT, width, 3): one at each end, the right one in `color` and cut where they meet."""
-    image, font, middle = Image.new("RGB", (width, LINE_HEIGHT), EMPTY_COLOR), _font(), LINE_HEIGHT // 2
+    image, middle = Image.new("RGB", (width, LINE_HEIGHT), EMPTY_COLOR), LINE_HEIGHT // 2
     drawing = ImageDraw.Draw(image)
-    drawing.text((6, middle), left, fill=INK, font=font, anchor="lm")
-    room = width - 24 - drawing.textlength(left, font)
-    while right and drawing.textlength(right, font) > room:
-        right = right[:-2].rstrip() + "…" if len(right) > 2 else ""
-    drawing.text((width - 6, middle), right, fill=color, font=font, anchor="rm")
+    left = _cut(left, width - 12)
+    drawing.text((6, middle), left, fill=INK, font=_font(), anchor="lm")
+    right = _cut(right, width - 24 - drawing.textlength(left, _font()))
+    drawing.text((width - 6, middle), right, fill=color, font=_font(), anchor="rm")
     return np.asarray(image)
+
+
+def _cut(text: str, room: float) -> str:
+    """As much of a text as is at most `room` pixels wide."""
+    while text and _font().getlength(text) > room:
+        text = text[:-2].rstrip() + "…" if len(text) > 2 else ""
+    return text
 
 
 @cache

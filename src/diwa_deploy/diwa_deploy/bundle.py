@@ -22,7 +22,7 @@ from diwa_data.files import atomic_path, home, read_object, require_new, write_j
 from diwa_data.manifest import CHECKPOINT_FILES, MANIFEST, require_format, require_sealed, write_manifest
 from diwa_data.pose import Pose
 from diwa_data.skills import skill_name
-from diwa_learning.core.checkpoint import load_checkpoint, read_header, write_compact
+from diwa_learning.core.checkpoint import DECODERS, load_checkpoint, read_header, write_compact
 
 PARTS = ("world_model", "policy", "reward")
 BASE = "base"
@@ -246,11 +246,12 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def pack_bundles(bundles: Sequence[Bundle], out: Path) -> list[Path]:
+def pack_bundles(bundles: Sequence[Bundle], out: Path, decoders: bool = False) -> list[Path]:
     """Write each bundle to `out/SKILL` and their world model to `out/world_model`; returns the folders of the skills.
 
     What they do stays the same but for rounding, by 1/254 of the largest weight in a row of a matrix. Base policies
-    are left out. Raises `DiwaError` when two are of one skill or of different world models, or `out` exists.
+    are left out, and unless `decoders` are wanted, what draws the world model's dreams. Raises `DiwaError` when two are
+    of one skill or of different world models, or `out` exists.
     """
     require_new(out)
     skills = [bundle.skill for bundle in bundles]
@@ -260,8 +261,12 @@ def pack_bundles(bundles: Sequence[Bundle], out: Path) -> list[Path]:
     if not bundles:
         raise DiwaError("no bundle to pack: name their folders")
     world_model = load_checkpoint(bundles[0].world_model, "world_model")
+    if decoders and not any(name.startswith(DECODERS) for name in world_model.weights):
+        raise DiwaError(
+            f"{bundles[0].world_model} keeps no decoders itself: leave --decoders out, or name other bundles"
+        )
     with atomic_path(out) as folder:
-        rounded = write_compact(world_model, folder / "world_model")
+        rounded = write_compact(world_model, folder / "world_model", decoders=decoders)
         for bundle in bundles:
             packed = folder / bundle.skill
             for part in (bundle.policy, bundle.reward):

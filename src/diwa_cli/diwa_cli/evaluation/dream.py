@@ -7,7 +7,7 @@ a policy that acts in the dream itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
-from diwa_cli.evaluation.scene_check import VALUES, SceneReader, differences
+from diwa_cli.evaluation.scene_check import SceneReader, differences, stated
 from diwa_cli.video import Row, film_frames, require_film, write_video
 from diwa_data.config import Job, require_at_least, require_seed
 from diwa_data.dataset.dataset import Episode, load_dataset, open_episode
@@ -48,6 +48,8 @@ CONTEXT = 8
 RECORDED, SIMULATED = "recorded", "simulated: the policy acts"
 IMAGINED, ACTED = "imagined: the same actions", "dreamt: the policy acts"
 """Names of a film's rows."""
+UNREAD = "furniture and lamps are not read: no decoder of the hand"
+"""Said about pictures of a world model that does not say where it sees the hand."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ class DreamFilmConfig(EnvironmentConfig):
 class DreamJob(Job):
     """Film what a world model dreams: recorded, imagined under the same actions, and dreamt by a policy that acts.
 
-    With --skill the policy of a bundle runs in the simulator first, and dreams from the same starts. On recordings of
-    the simulated table every clip is compared with the true scene: a lamp or drawer that is shown wrong is named in the
-    film and in the terminal.
+    With --skill the policy of a bundle runs in the simulator first, and dreams from the same starts. Where the scene
+    is known, every frame says what is true. On the simulated table every clip is compared with it: a lamp or drawer
+    that is shown wrong is named in the film and in the terminal.
     """
 
     command_name: ClassVar[str] = "dream"
@@ -221,6 +223,16 @@ def about(clip: Episode) -> str:
     return f"{skill}, episode {clip.name} from tick {clip.attributes['tick']}"
 
 
+def truths(clip: Episode, names: Sequence[str]) -> list[str]:
+    """What is true in each frame of a clip; nothing where the scene is unknown. Only the simulator knows when a skill
+    is done.
+    """
+    if clip.scene_state is None or not stated(clip.scene_state[0], names):
+        return []
+    ends = [(" · done" if done else " · not done") if is_rollout(clip) else "" for done in clip.success]
+    return [f"true: {stated(scene, names)}{end}" for scene, end in zip(clip.scene_state, ends, strict=True)]
+
+
 class Dreamer:
     """A world model, with a policy and a classifier where they are given."""
 
@@ -245,14 +257,17 @@ class Dreamer:
             dreams[ACTED] = State.cat(
                 [filtered[:, :context], self._act(self._policy, filtered[:, context - 1], rng)], 1
             )
-        rows, lines = [self._row(SIMULATED if is_rollout(clip) else RECORDED, filtered, clip.images)], []
+        seen = self._row(SIMULATED if is_rollout(clip) else RECORDED, filtered, clip.images)
+        rows, lines = [replace(seen, truth=truths(clip, self._world.spec.scene_state))], []
         for name, states in dreams.items():
             images = {camera: to_uint8(image)[0].numpy() for camera, image in model.decode(states.features).items()}
-            row = self._row(name, states, images)
-            if reader and model.state_decoder is not None and clip.scene_state is not None:
+            row, found = self._row(name, states, images), UNREAD
+            if reader and model.state_decoder is not None:
                 hands = model.decode_state(states)[0, :, : self._world.spec.state_dim].numpy()
-                row, found = self._checked(row, hands, clip.scene_state, reader)
-                lines.append(f"{name.partition(':')[0]}: {found}")
+                row, found = self._checked(row, hands, clip, reader)
+            elif reader:
+                row = replace(row, truth=[UNREAD] * len(row))
+            lines += [f"{name.partition(':')[0]}: {found}"] if reader else []
             rows.append(row)
         rate, done = self._world.spec.rate, [row for row in rows if row.done is not None]
         ends = [f"{row.name.partition(':')[0]} after {(row.done or 0) / rate:.1f} s" for row in done]
@@ -287,22 +302,29 @@ class Dreamer:
         sure = self._classifier.is_success(self._classifier.probability(states.features))[0].tolist()
         return done_tick(sure, self._classifier.success_ticks)
 
-    def _checked(self, row: Row, hands: np.ndarray, scenes: np.ndarray, reader: SceneReader) -> tuple[Row, str]:
-        """The row with remarks, and a line about it: in what it differs from the true scenes (T, N).
+    def _checked(self, row: Row, hands: np.ndarray, clip: Episode, reader: SceneReader) -> tuple[Row, str]:
+        """The row with remarks, and a line about it: in what it differs from the true scenes of the clip.
 
-        A policy's own dream has no truth but that of the scene in which it began.
+        A policy's own dream is held against what the same policy did in the simulator from the same start. Beside a
+        recording it has no truth but the scene in which it began.
         """
-        acted, names = row.name == ACTED, self._world.spec.scene_state
-        truth = scenes[self._config.context - 1] if acted else scenes
-        if acted:
-            scenes = np.broadcast_to(truth, (len(row), len(names)))
+        acted, names, against = row.name == ACTED, self._world.spec.scene_state, "simulated" if is_rollout(clip) else ""
+        assert clip.scene_state is not None
+        scenes = clip.scene_state[np.arange(len(row)).clip(max=len(clip) - 1)]  # the last one stays
+        alone = acted and not against
+        if alone:
+            scenes = np.broadcast_to(clip.scene_state[self._config.context - 1], scenes.shape)
+        between = " → " if alone else ", dreamt " if acted else ", shown "
         shown = reader.read(row.images[self._world.spec.cameras[0].name], hands, scenes, follow=acted)
-        found = differences(shown, truth, names, " → " if acted else ", shown ")
+        found = differences(shown, scenes, names, between)
         remarks = [", ".join(f"{name} {how}" for name, how in each.items()) for each in found]
-        row = replace(row, remarks=remarks)
+        same = (
+            "furniture and lamps as they were seen last" if alone else f"furniture and lamps as {against or 'recorded'}"
+        )
+        row = replace(row, truth=["" if remark else same for remark in remarks], remarks=remarks)
         if acted:
-            return row, f"at its end {remarks[-1] or 'all furniture is as it was seen last'}"
+            return row, f"at its end {remarks[-1] or same}"
         first = {name: how for each in reversed(found) for name, how in each.items()}
         count = Counter(name for each in found for name in each)
         said = [f"{name} in {count[name]} of {len(found)} frames (first {how})" for name, how in first.items()]
-        return row, f"wrong are {'; '.join(said)}" if said else f"{', '.join(VALUES)}: as recorded in every frame"
+        return row, f"wrong are {'; '.join(said)}" if said else f"{same} in every frame"

@@ -98,6 +98,11 @@ def differences(
     return found
 
 
+def stated(scene: np.ndarray, names: Sequence[str]) -> str:
+    """The quantities that a scene state (N,) knows of those that are read in pictures, in words."""
+    return " · ".join(f"{name} {_said(name, float(scene[names.index(name)]))}" for name in VALUES if name in names)
+
+
 def _differ(name: str, one: float, other: float) -> bool:
     return (one > 0.5) != (other > 0.5) if name in LAMPS else abs(one - other) > WRONG
 

@@ -1,14 +1,20 @@
 """Films of dreams: recorded above imagined above dreamt, and every lamp or drawer that is shown wrong is named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from diwa_cli.evaluation.scene_check import VALUES, SceneReader, differences
+from diwa_cli.evaluation.dream import Dreamer, DreamFilmConfig, truths
+from diwa_cli.evaluation.scene_check import SceneReader, differences
 from diwa_cli.video import BAR_HEIGHT, LINE_HEIGHT, PICTURE_HEIGHT, Row, film_frames, read_video
 from diwa_data.dataset.dataset import Episode, save_dataset
+from diwa_data.errors import DiwaError
 from diwa_data.images import preprocess_observation
 from diwa_data.pose import robot_state
-from diwa_deploy.bundle import pack_bundles, write_bundle
+from diwa_deploy.bundle import load_bundle, pack_bundles, write_bundle
+from diwa_learning.policy.checkpoint import load_policy
+from diwa_learning.world_model.model import load_world_model
 from diwa_sim.table import SimConfig, SimulatedPanda
 
 ROW = LINE_HEIGHT + PICTURE_HEIGHT + BAR_HEIGHT
@@ -74,14 +80,15 @@ def test_a_dataset_becomes_a_film_of_recorded_imagined_and_dreamt(diwa, checkpoi
     assert "clip 1: play, episode 000000 from tick" in ran.out
     assert "done, by the classifier: " in ran.out
     frames, rate = read_video(out)
-    assert (len(frames) >= 7, frames.shape[1:], rate) == (True, (3 * ROW + LINE_HEIGHT, 2 * PICTURE_HEIGHT, 3), 7.5)
+    height = 3 * (ROW + LINE_HEIGHT) + LINE_HEIGHT  # what is true stands below each row, whatever the model decodes
+    assert (len(frames) >= 7, frames.shape[1:], rate) == (True, (height, 2 * PICTURE_HEIGHT, 3), 7.5)
 
 
 def test_a_hybrid_model_is_compared_with_the_true_scene(diwa, hybrid_checkpoints, dataset, tmp_path):
     model = ["--world-model", hybrid_checkpoints.world_model, "--dataset", dataset]
     ran = diwa("dream", *model, "--clips", "1", "--horizon", "3", "--context", "2", "--out", tmp_path / "film.mp4")
     assert ran.status == 0, ran.err
-    assert "imagined: wrong are " in ran.out or f"imagined: {', '.join(VALUES)}: as recorded" in ran.out
+    assert "imagined: wrong are " in ran.out or "imagined: furniture and lamps as recorded" in ran.out
 
 
 def test_a_bundle_runs_in_the_simulator_and_dreams_from_the_same_start(diwa, checkpoints, tmp_path):
@@ -94,13 +101,51 @@ def test_a_bundle_runs_in_the_simulator_and_dreams_from_the_same_start(diwa, che
     assert "clip 1: open_drawer from start 5000000000, no success in the simulator" in ran.out
     assert len(read_video(out)[0]) >= 3
 
+    (drawn,) = pack_bundles([bundle], tmp_path / "drawn", decoders=True)
+    small = ["--horizon", "2", "--context", "1"]
+    assert diwa(*words[:4], drawn, *words[5:], *small).status == 0
     (packed,) = pack_bundles([bundle], tmp_path / "packed")
+    with pytest.raises(DiwaError, match="keeps no decoders itself: leave --decoders out"):
+        pack_bundles([load_bundle(packed)], tmp_path / "again", decoders=True)
     out.unlink()
     ran = diwa(*words[:4], packed, *words[5:])
     assert (ran.status, len(ran.err.splitlines())) == (2, 1)
     assert "keeps no image decoders" in ran.err
     assert "`diwa demo --skill open_drawer`" in ran.err
     assert not out.exists()
+
+
+class Shown:
+    """Reads every picture as an open drawer and lamps that are off."""
+
+    def read(self, pictures, states, scenes, follow=False):
+        return [{"drawer": 0.16, "slider": 0.0, "bulb": 0.0, "led": 0.0}] * len(states)
+
+
+def test_every_frame_says_what_is_true_beside_what_the_dream_shows(hybrid_checkpoints, episode):
+    world = load_world_model(hybrid_checkpoints.world_model)
+    policy = load_policy(hybrid_checkpoints.policy, world.spec, world.hash, world.model.feature_dim).policy
+    dreamer = Dreamer(world, policy, None, DreamFilmConfig(context=2, horizon=14))
+    names = world.spec.scene_state
+    still = np.zeros((12, len(names)))
+    still[:, names.index("drawer")], still[:, names.index("led")] = 0.003, 1.0
+    rollout = replace(episode, scene_state=still, success=np.arange(12) > 9, attributes={})
+    rows, lines = dreamer.dream(rollout, 0, Shown())
+    assert rows[0].truth[0] == "true: drawer 3 mm · slider 0 mm · bulb off · led on · not done"
+    assert rows[0].truth[-1].endswith(" · done")
+    assert rows[1].remarks == ["drawer 3 mm, shown 160 mm, led on, shown off"] * 12
+    assert rows[2].remarks == ["drawer 3 mm, dreamt 160 mm, led on, dreamt off"] * 16
+    assert lines[1] == "dreamt: at its end drawer 3 mm, dreamt 160 mm, led on, dreamt off"
+
+    recorded = replace(rollout, attributes={"tick": 0})
+    rows, _ = dreamer.dream(recorded, 0, Shown())
+    assert rows[0].truth[-1] == "true: drawer 3 mm · slider 0 mm · bulb off · led on"
+    assert rows[2].remarks[-1] == "drawer 3 mm → 160 mm, led on → off"
+    still[:, names.index("drawer")], still[:, names.index("led")] = 0.16, 0.0
+    rows, lines = dreamer.dream(recorded, 0, Shown())
+    assert (rows[1].remarks[0], rows[1].truth[0]) == ("", "furniture and lamps as recorded")
+    assert lines[0] == "imagined: furniture and lamps as recorded in every frame"
+    assert truths(replace(recorded, scene_state=None), names) == truths(recorded, ["cup"] * len(names)) == []
 
 
 def test_what_cannot_be_dreamt_is_one_line(diwa, checkpoints, dataset, tmp_path):

@@ -202,7 +202,9 @@ def seal_checkpoint(path: Path) -> None:
     write_manifest(path, CHECKPOINT_FILES)
 
 
-TRAINING_ONLY = ("decoder_in.", "decoders.", "state_decoder.", "component_decoder.", "critic.")
+DECODERS = ("decoder_in.", "decoders.", "state_decoder.", "component_decoder.")
+"""Beginnings of the names of a world model's tensors that draw what it imagines."""
+TRAINING_ONLY = (*DECODERS, "critic.")
 """Beginnings of the names of tensors that no robot needs."""
 SMALL = 1024
 """Tensors of fewer numbers stay as they are."""
@@ -210,14 +212,18 @@ SCALE = ".scale_of_rows"
 """Ends the name of the factors of the rows of an int8 matrix, which stands under the name before it."""
 
 
-def write_compact(checkpoint: Checkpoint, out: Path, world_model_hash: str | None = None) -> str:
+def write_compact(
+    checkpoint: Checkpoint, out: Path, world_model_hash: str | None = None, decoders: bool = False
+) -> str:
     """Write a checkpoint to the folder `out` for deployment, bound to the world model `world_model_hash`.
 
-    Returns the hash of what was written: its numbers are rounded, so it is another model than the one it is made of.
+    With `decoders` a world model can still dream. Returns the hash of what was written: its numbers are rounded, so it
+    is another model than the one it is made of.
     """
+    aside = tuple(name for name in TRAINING_ONLY if not (decoders and name in DECODERS))
     header = read_header(checkpoint.path) | {"world_model": world_model_hash, "format": FORMAT}
     metrics = {name: value for name, value in checkpoint.metrics.items() if name != "history"}
-    needed = {name: t for name, t in checkpoint.weights.items() if not name.startswith(TRAINING_ONLY)}
+    needed = {name: t for name, t in checkpoint.weights.items() if not name.startswith(aside)}
     write_checkpoint(out, header, checkpoint.spec, metrics, compact(needed))
     return weights_hash(out)
 
