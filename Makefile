@@ -37,8 +37,8 @@ coverage: setup  ## lines that the tests of recording and deployment run; fails 
 	echo "nodes:"; report 85 "$(WITH_ROS)" && exit $$status
 
 check: setup  ## ruff, mypy and the import test
-	$(BIN)/ruff check src benchmarks fuzz launch
-	$(BIN)/ruff format --check src benchmarks fuzz launch
+	$(BIN)/ruff check src benchmarks fuzz launch examples
+	$(BIN)/ruff format --check src benchmarks fuzz launch examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest src/diwa_cli/test/test_project.py
 
@@ -57,7 +57,7 @@ fuzz: setup  ## damage files, goals and poses at random (minutes); writes docs/r
 
 lock:  ## choose the versions of requirements.lock anew (needs uv; a version stays where it still fits)
 	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-package torch \
-		$(addprefix --extra ,sim view lerobot ros vive webxr dev) --constraints requirements-torch.txt \
+		$(addprefix --extra ,sim view lerobot hub ros vive webxr dev) --constraints requirements-torch.txt \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
 clean:  ## remove the environment and caches, keep recordings and runs

@@ -243,6 +243,46 @@ def bundle(args: list[str]) -> int:
     return call(command, "bundle", args)
 
 
+def push(args: list[str]) -> int:
+    from diwa_cli.pipeline import hub
+
+    def command(
+        path: Positional[Path], repository: Positional[str], revision: str = hub.MAIN, public: bool = False
+    ) -> None:
+        """Put a skill bundle, a checkpoint or a dataset on the Hugging Face Hub, with a page that says what it is.
+
+        A repository that is new is private unless you say --public. Log in first: `hf auth login`, or set HF_TOKEN.
+
+        Args:
+            path: Folder of a bundle or checkpoint, or HDF5 file.
+            repository: USER/NAME.
+            revision: Branch, which is made if need be.
+            public: Let everybody see a new repository.
+        """
+        print(hub.push(path, repository, revision, public))
+
+    return call(command, "push", args)
+
+
+def pull(args: list[str]) -> int:
+    from diwa_cli.pipeline import hub
+
+    def command(repository: Positional[str], out: NewFolder | None = None, revision: str = hub.MAIN) -> None:
+        """Fetch what `diwa push` put on the Hugging Face Hub, and check it: checksums, formats, nothing pickled.
+
+        With HF_HUB_OFFLINE=1 it takes this machine's copy of what was pulled before.
+
+        Args:
+            repository: USER/NAME, or datasets/USER/NAME.
+            out: Folder or HDF5 file to write; a skill is installed in $DIWA_HOME/skills (default ~/.diwa) without it.
+            revision: Branch, tag or commit.
+        """
+        path, kind, commit = hub.pull(repository, out, revision)
+        print(f"{path}: {kind} of {repository}, commit {commit[:12]}")
+
+    return call(command, "pull", args)
+
+
 def seal(args: list[str]) -> int:
     from diwa_cli.sealing import seal as make_checksums
 

@@ -45,6 +45,7 @@ GROUPS = {
         "train-reward": ("diwa_learning.reward.train:RewardJob", "demonstrations -> success classifier"),
         "finetune": ("diwa_learning.finetune.train:FinetuneJob", "better policy, by PPO in dreams"),
         "dppo": ("evaluation.dppo:DPPOJob", "better policy, by PPO in the simulator: the baseline"),
+        "sweep": ("pipeline.sweep:SweepJob", "skills x seeds x alpha_BC, to one report; on Ray"),
     },
     "judge": {
         "evaluate": ("evaluation.evaluate:EvaluateJob", "paired, seeded rollouts of policies in the simulator"),
@@ -56,14 +57,13 @@ GROUPS = {
         "evaluate-world-model": ("evaluation.world_model:EvaluateWorldModelJob", "imagined against recorded"),
         "report": ("commands", "one HTML page about a demo or sweep"),
         "compare": ("commands", "sweeps side by side on what they have in common"),
+        "experiment": ("experiments.experiment:ExperimentJob", "what limits the gain of a run"),
     },
-    "robot": {
+    "share": {
         "bundle": ("commands", "checkpoints -> a skill that can be run"),
         "seal": ("commands", "checksums for what was changed on purpose"),
-    },
-    "research": {
-        "sweep": ("pipeline.sweep:SweepJob", "skills x seeds x alpha_BC, to one report; on Ray"),
-        "experiment": ("experiments.experiment:ExperimentJob", "what limits the gain of a run"),
+        "push": ("commands", "bundle, checkpoint or dataset -> Hugging Face Hub"),
+        "pull": ("commands", "the same from the Hub, checked by its checksums"),
     },
 }
 """Group -> command -> where it is, and what it does: a job's class, or a module of `diwa_cli` with a function."""
@@ -192,11 +192,10 @@ def deprecated(old: str, new: str) -> None:
 
 
 def usage() -> str:
-    """The text of `diwa --help`: at most 40 lines of 80 characters."""
+    """The text of `diwa --help`: at most 42 lines of 80 characters."""
     lines = [
         "usage: diwa COMMAND ...      (its flags: diwa COMMAND --help)",
         "Diffusion policies, fine-tuned inside a learned world model.",
-        "",
     ]
     for group, commands in GROUPS.items():
         lines += [f"{group}:", *(f"  {name:<21} {text}" for name, (_, text) in commands.items())]

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -15,16 +16,20 @@ import numpy as np
 import pytest
 import torch
 
+from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
 from diwa_cli.main import main
 from diwa_cli.video import write_video
+from diwa_data.dataset.dataset import save_dataset
+from diwa_data.limits import MotionLimits
 from diwa_data.spec import CALVIN, Spec
-from diwa_learning.core.checkpoint import save_checkpoint, weights_hash
+from diwa_learning.core.checkpoint import load_checkpoint, save_checkpoint, weights_hash
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
 from diwa_learning.policy.train import PolicyConfig
 from diwa_learning.reward.classifier import DecodedReward, RewardClassifier, RewardConfig
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.model import WorldModel
 from diwa_learning.world_model.rssm import RSSMConfig
+from diwa_sim.table import SimConfig
 from diwa_sim.tasks import SCENE_STATE
 
 BASE_WINS, TUNED_WINS = [True, False, False, True], [True, True, False, True]
@@ -120,6 +125,28 @@ class Checkpoints:
 def checkpoints(tmp_path_factory) -> Checkpoints:
     """Smallest sizes; the two policies differ in their weights."""
     return make_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def small_demo(checkpoints, tmp_path_factory) -> Path:
+    """`runs/demo` of open_drawer, made small: untrained networks, and two of their rollouts for recordings."""
+    demo = tmp_path_factory.mktemp("runs") / "demo"
+    shutil.copytree(checkpoints.world_model, demo / "world_model")
+    shutil.copytree(checkpoints.policy, demo / "open_drawer/seed_0/policy")
+    doubting = load_checkpoint(checkpoints.reward, "reward")
+    doubting.weights["head.2.bias"] += torch.tensor([5.0, -5.0])  # nothing is a success to it: dreams can start
+    about, key, config = {"skill": "open_drawer"}, doubting.world_model_hash, doubting.config_as(RewardConfig)
+    reward = demo / "open_drawer/seed_0/reward"
+    save_checkpoint(reward, "reward", doubting.weights, config, doubting.spec, about, key)
+    setting = Setting("open_drawer", checkpoints.world_model, checkpoints.reward, 16, MotionLimits(), SimConfig())
+    rollouts = tape_rollouts(checkpoints.policy, [1, 2], setting)
+    for name, shown in (
+        ("open_drawer/demonstrations.h5", {"source": "demonstration", "skill": "open_drawer"}),
+        ("play.h5", {"source": "play", "skill": ""}),
+    ):
+        episodes = [replace(episode, attributes={**episode.attributes, **shown}) for episode in rollouts]
+        save_dataset(demo / name, doubting.spec, episodes)
+    return demo
 
 
 @pytest.fixture(scope="session")

@@ -25,21 +25,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
-from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
-from diwa_data.dataset.dataset import save_dataset
-from diwa_data.limits import MotionLimits
 from diwa_data.spec import CameraSpec, Spec
 from diwa_data.testing.foreign import write_foreign
 from diwa_data.testing.synthetic import record_synthetic
-from diwa_learning.core.checkpoint import load_checkpoint, save_checkpoint
-from diwa_learning.reward.classifier import RewardConfig
-from diwa_sim.table import SimConfig
 
 PAGE = Path(__file__).parents[3] / "docs/extending.md"
 SECTIONS = (
@@ -55,18 +48,8 @@ SECONDS = 300
 
 
 def a_demo(folder: Path, request: pytest.FixtureRequest) -> None:
-    """`runs/demo` of open_drawer, made small: untrained networks, and two of their rollouts for demonstrations."""
-    networks, demo = request.getfixturevalue("checkpoints"), folder / "runs/demo"
-    shutil.copytree(networks.world_model, demo / "world_model")
-    doubting = load_checkpoint(networks.reward, "reward")
-    doubting.weights["head.2.bias"] += torch.tensor([5.0, -5.0])  # nothing is a success to it: dreams can start
-    about, key, config = {"skill": "open_drawer"}, doubting.world_model_hash, doubting.config_as(RewardConfig)
-    reward = demo / "open_drawer/seed_0/reward"
-    save_checkpoint(reward, "reward", doubting.weights, config, doubting.spec, about, key)
-    setting = Setting("open_drawer", networks.world_model, networks.reward, 16, MotionLimits(), SimConfig())
-    shown = {"source": "demonstration", "skill": "open_drawer"}
-    episodes = [replace(episode, attributes=shown) for episode in tape_rollouts(networks.policy, [1, 2], setting)]
-    save_dataset(demo / "open_drawer/demonstrations.h5", doubting.spec, episodes)
+    """`runs/demo` of open_drawer, made small."""
+    shutil.copytree(request.getfixturevalue("small_demo"), folder / "runs/demo")
 
 
 def their_bags(folder: Path, _: pytest.FixtureRequest) -> None:

@@ -112,7 +112,7 @@ def test_version(diwa):
     ("words", "message"),
     [
         (["fly"], "unknown command 'fly'; choose one of demo, dream, skills"),
-        (["recrod"], "experiment. Did you mean 'record'?"),
+        (["recrod"], "pull. Did you mean 'record'?"),
         (["run-skill", "--skill", "open_drawr"], "--checkpoint. Did you mean 'open_drawer'?"),
         (["run-skill", "--skill", "Open-Drawer"], "'Open-Drawer' cannot name a skill"),
         (["demo", "--preset", "dbug"], "name a .yaml file. Did you mean 'debug'?"),

@@ -18,7 +18,7 @@ MODULES = {
     "python3-pil": "PIL", "pillow": "PIL",
 }  # fmt: skip
 """Names of distributions and rosdep keys whose module is called otherwise."""
-OPTIONAL = ("view", "onnx", "lerobot", "scale", "panda", "vive", "webxr")
+OPTIONAL = ("view", "onnx", "lerobot", "hub", "scale", "panda", "vive", "webxr")
 """Extras of pyproject.toml: imported where they are used, with an error that names them."""
 
 
@@ -76,3 +76,36 @@ def test_the_pip_step_holds_what_rosdep_does_not(project: dict, by_pip: list[str
     keys = {module_of(name) for package in PACKAGES for name in declared(package)}
     left = {name_of(requirement) for requirement in wanted - {*by_pip}}
     assert {name for name in left if module_of(name) not in keys} == set()
+
+
+CONDA = {"pytorch-cpu": "torch", "python3-pil": "pillow", "python3-yaml": "pyyaml"}
+"""Names of one package in conda's, rosdep's and pip's words."""
+
+
+def test_pixi_holds_what_ros_and_pip_would_install_and_its_tasks_launch_what_there_is(by_pip: list[str]) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
+    text = (ROOT / "pixi.toml").read_text()
+    found = tomllib.loads(text)
+    conda, pip = found["dependencies"], found["pypi-dependencies"]
+    ros = {name for name in conda if name.startswith("ros-jazzy-")}
+    roots = [ElementTree.parse(file).getroot() for file in sorted((ROOT / "src").glob("*/package.xml"))]
+    kinds = ("depend", "exec_depend", "build_depend", "buildtool_depend")
+    keys = {str(element.text) for root in roots for element in root if element.tag in kinds}
+    keys -= {str(root.findtext("name")) for root in roots}
+    named = {CONDA.get(key, key.removeprefix("python3-")) for key in keys if key.startswith("python3-")}
+    wanted = {f"ros-jazzy-{key.replace('_', '-')}" for key in keys if not key.startswith("python3-")}
+    looked_at = {"ros-jazzy-ros2cli-common-extensions", "ros-jazzy-rmw-cyclonedds-cpp"}
+    assert ros == wanted | looked_at
+    assert named <= set(conda)
+    versions = {CONDA.get(name, name): version for name, version in {**conda, **pip}.items()}
+    for requirement in by_pip:
+        assert versions[name_of(requirement)] == requirement.removeprefix(name_of(requirement))
+    assert "UNSOLVED" in text
+    for task in ("teleop-sim", "skill-sim"):
+        package, launch = re.findall(r"ros2 launch (\w+) (\w+\.launch\.py)", found["tasks"][task]["cmd"])[0]
+        assert (
+            f'"launch/{launch}"' in (ROOT / "src" / package / "setup.py").read_text()
+            or (ROOT / "src" / package / "launch" / launch).is_file()
+        )
+        arguments = re.findall(r"(\w+):=", found["tasks"][task]["cmd"])
+        assert all(f'"{name}"' in (ROOT / "launch" / launch).read_text() for name in arguments), arguments

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "diwa_deploy": {"numpy", "torch", "diwa_data", "diwa_learning"},
     "diwa_cli": {
         "numpy", "scipy", "torch", "tyro", "rich", "matplotlib", "PIL", "imageio_ffmpeg", "cv2", "ray", "jinja2",
-        "gymnasium",
+        "gymnasium", "huggingface_hub",
         "diwa_data", "diwa_sim", "diwa_learning", "diwa_deploy",
     },
 }  # fmt: skip
@@ -115,7 +115,7 @@ def test_the_lock_holds_every_dependency_but_torch_by_hash():
     for requirement in map(Requirement, wanted):
         if requirement.name in ("torch", "diwa-ros2"):
             continue
-        for version in ("3.10", "3.11", "3.12"):
+        for version in ("3.10", "3.11", "3.12", "3.13", "3.14"):
             here = {"python_version": version, "python_full_version": f"{version}.0"}
             fits = [
                 each

@@ -61,4 +61,4 @@ def test_a_missing_package_is_one_apt_line(setup, code, packages):
 
 
 def test_another_python_is_refused_with_the_cure(setup):
-    assert "Python 3.10 to 3.12 is needed" in setup(OLD_PYTHON).stderr
+    assert "Python 3.10 to 3.14 is needed" in setup(OLD_PYTHON).stderr

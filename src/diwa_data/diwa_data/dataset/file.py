@@ -124,11 +124,15 @@ def is_dataset(path: Path) -> bool:
         return False
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a dataset carries a checksum."""
+    with path.open("rb") as file:
+        return file.read(len(_SIGNATURE)) != _SIGNATURE
+
+
 def write_checksum(path: Path) -> None:
     """Make the checksum of a dataset anew, whatever it holds."""
-    with path.open("rb") as file:
-        has_room = file.read(len(_SIGNATURE)) != _SIGNATURE
-    if has_room:
+    if is_sealed(path):
         write_digest(path)
         return
     require_space(path, path.stat().st_size)
