@@ -154,7 +154,8 @@ def _draw_row(row: Row, t: int) -> np.ndarray:
     if row.probability:
         parts.append(_bar(row.probability[t], row.done is not None and t >= row.done, width))
     if row.truth or row.remarks:
-        parts.append(_line(width, *(each[t] if each else "" for each in (row.truth, row.remarks)), REMARK))
+        truth, remark = (each[t] if each else "" for each in (row.truth, row.remarks))
+        parts.append(_line(width, truth, remark, REMARK))
     return np.vstack(parts)
 
 
