@@ -33,7 +33,7 @@ SUCCESS, OUT_OF_TIME = "success", "max_steps"
 """Reasons of a `ControlResult`: after the first the next skill follows, after the second it is tried again."""
 REST = 2
 """Ticks at the end of a move in which the target comes to rest."""
-_PATIENCE = 2.0  # seconds beyond its duration in which a move must have ended
+_SLOWER, _PATIENCE = 1.5, 2.0  # times its shortest duration, and seconds beyond, in which a move must have ended
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,8 @@ class SkillSequence:
     ) -> ControlResult:
         """Move to the middle of where the skill begins, or unless `always` stay where it may begin anyway.
 
-        The gripper keeps its command. Each step begins at the goal that the filter let through before, so that an arm
-        which was held up goes on slowly too.
+        The gripper keeps its command. Each step begins at the published target, so that one which was held up, or is
+        late, does not hurry after.
         """
         assert runner.start
         region, limits, spec, config = runner.start, runner.limits.within(robot.spec), robot.spec, self._config
@@ -211,11 +211,14 @@ class SkillSequence:
             corners = _corners(goal, region, config.height)
             legs = zip([goal, *corners], corners, strict=False)
             planned = sum(len(list(way(*leg, speed, turning, spec.tick))) for leg in legs)
-            while len(ticks) < planned + _PATIENCE * spec.rate:
+            while len(ticks) < _SLOWER * planned + _PATIENCE * spec.rate:
                 observation, started = robot.observe(), time.perf_counter()
+                if _same(observation.target, corners[0]):
+                    rested += len(corners) == 1
+                    corners = corners[1:] or corners
                 if rested > REST and not region.problem(observation.pose, START_DISTANCE, START_ANGLE):
                     return ControlResult(SUCCESS, ticks)
-                wanted = next(way(goal, corners[0], speed, turning, spec.tick))
+                wanted = next(way(observation.target, corners[0], speed, turning, spec.tick))
                 action = np.append(scaled_delta(goal, wanted, spec.action), gripper)[: spec.action.dim]
                 command = safety.step(action, observation.target)
                 latency = time.perf_counter() - started
@@ -223,9 +226,6 @@ class SkillSequence:
                 ticks.append(Tick(command.action, 0.0, command.interventions, latency))
                 tell(observation, ticks[-1])
                 goal = command.goal
-                if _same(goal, corners[0]):
-                    rested += len(corners) == 1
-                    corners = corners[1:] or corners
         except Stopped as error:
             return ControlResult(str(error), ticks)
         return ControlResult("the hand did not reach where its demonstrations began: something holds it", ticks)
@@ -246,6 +246,6 @@ def _corners(hand: Pose, region: StartRegion, height: float) -> list[Pose]:
 
 
 def _same(pose: Pose, other: Pose) -> bool:
-    """Nearer than any step of a move."""
+    """As near as a target comes that is on its way there."""
     turned = rotation_distance(pose.rotation, other.rotation)
-    return bool(np.linalg.norm(pose.position - other.position) < 1e-6) and turned < 1e-4
+    return bool(np.linalg.norm(pose.position - other.position) < 1e-3) and turned < 5e-3
