@@ -32,9 +32,15 @@ class StartConfig:
     """How many frames of a demonstration count as its first."""
     play_share: float = 0.1
     """Share taken from play; the rest end with any frame of demonstrations."""
+    chain_share: float = 0.0
+    """Share that begin with frames of play in which the hand is where demonstrations began: the scenes in which a skill
+    begins after others."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "count", "context", "first_frames")
+        shares = (self.first_share, self.play_share, self.chain_share)
+        if not all(share >= 0 for share in shares) or sum(shares) > 1 + 1e-9:
+            raise DiwaError(f"shares of starts are {', '.join(map(str, shares))}: they must be 0 or more, together 1")
 
 
 def start_states(
@@ -47,13 +53,16 @@ def start_states(
 ) -> State:
     """States after segments of demonstrations and play, each filtered from the zero state.
 
-    Those of which the classifier is sure are dropped. The share for play falls to demonstrations when there is none.
+    Those of which the classifier is sure are dropped. The shares for play fall to demonstrations when there is none.
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     n_first = round(config.count * config.first_share)
     n_play = round(config.count * config.play_share) if play else 0
     first = draw_frames(demonstrations, n_first, rng, config.first_frames)
-    last = [*draw_frames(play, n_play, rng), *draw_frames(demonstrations, config.count - n_first - n_play, rng)]
+    chain = draw_chain_frames(play, demonstrations, round(config.count * config.chain_share), rng)
+    n_rest = config.count - n_first - n_play - len(chain)
+    last = [*draw_frames(play, n_play, rng), *draw_frames(demonstrations, n_rest, rng)]
+    first += chain
     lengths = iter(rng.integers(1, config.context, size=len(first) + len(last), endpoint=True).tolist())
     parts = [
         *(Segment(episode, t, min(t + next(lengths), len(episode))) for episode, t in first),
@@ -81,3 +90,20 @@ def draw_frames(
     which = np.searchsorted(np.cumsum(lengths), flat, side="right")
     index = flat - (np.cumsum(lengths) - lengths)[which]
     return [(episodes[w], int(t)) for w, t in zip(which, index, strict=True)]
+
+
+def draw_chain_frames(
+    play: Sequence[Episode], demonstrations: Sequence[Episode], count: int, rng: np.random.Generator
+) -> list[tuple[Episode, int]]:
+    """`count` random (episode, frame) of play in which the hand is in the box of the demonstrations' first positions.
+
+    None if there is no such frame. No label says what was done before: play is one skill after the other, so that
+    all scenes are in it which skills leave; a hand above the table is what a move to the start makes of any other.
+    """
+    if count == 0 or not play:
+        return []
+    begun = np.array([episode.state[0, :3] for episode in demonstrations])
+    low, high = begun.min(axis=0), begun.max(axis=0)
+    inside = [((e.state[:, :3] >= low) & (e.state[:, :3] <= high)).all(axis=1) for e in play]  # (T,) each
+    frames = [(e, int(t)) for e, within in zip(play, inside, strict=True) for t in np.flatnonzero(within)]
+    return [frames[i] for i in rng.integers(len(frames), size=count)] if frames else []

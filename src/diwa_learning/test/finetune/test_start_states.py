@@ -1,11 +1,13 @@
 """Which recorded frames dreams begin with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from diwa_data.errors import DiwaError
-from diwa_learning.finetune.start_states import StartConfig, draw_frames, start_states
+from diwa_learning.finetune.start_states import StartConfig, draw_chain_frames, draw_frames, start_states
 from diwa_learning.reward.classifier import RewardClassifier
 from diwa_learning.world_model.latents import Segment, embed_clips, filtered_states, last_states
 
@@ -74,3 +76,33 @@ def test_a_seed_fixes_the_bank(toy_files, toy_reward):
     banks = [start_states(model, classifier, demos, play, StartConfig(count=20), seed=s) for s in (1, 1, 2)]
     assert torch.equal(banks[0].features, banks[1].features)
     assert banks[0].h.shape != banks[2].h.shape or not torch.equal(banks[0].h, banks[2].h)
+
+
+def test_chain_starts_begin_in_play_where_demonstrations_began(toy_files, toy_reward, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "diwa_learning.finetune.start_states.last_states",
+        lambda model, parts, noise: drawn.append(parts) or last_states(model, parts, noise),
+    )
+    model, demos = toy_files.world.model, toy_files.demonstrations.episodes
+    play = [replace(episode, state=episode.state.copy()) for episode in demos]
+    low, high = (getattr(np.array([demo.state[0, :3] for demo in demos]), end)(axis=0) for end in ("min", "max"))
+    for episode in play:
+        episode.state[:, :3] = high + 1.0
+        episode.state[2:4, :3] = (low + high) / 2
+    assert {t for _, t in draw_chain_frames(play, demos, 50, np.random.default_rng(0))} == {2, 3}
+    far = [replace(episode, state=episode.state + 9) for episode in play]
+    assert draw_chain_frames(far, demos, 50, np.random.default_rng(0)) == []
+
+    for share in (0.0, 0.5):
+        config = StartConfig(count=100, first_share=0.2, play_share=0.0, chain_share=share)
+        start_states(model, toy_reward.classifier, demos, play, config, seed=0)
+    mine = {id(episode) for episode in play}
+    without, with_chains = ([part for part in parts if id(part.episode) in mine] for parts in drawn)
+    assert (len(without), len(with_chains), {part.start for part in with_chains}) == (0, 50, {2, 3})
+
+
+@pytest.mark.parametrize("shares", [{"chain_share": 0.5}, {"play_share": -0.1}, {"first_share": float("nan")}])
+def test_shares_that_are_none_are_refused(shares):
+    with pytest.raises(DiwaError, match="shares of starts are"):
+        StartConfig(**shares)
