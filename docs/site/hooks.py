@@ -17,7 +17,7 @@ ALSO = {"README.md": HOME} | {
     name: name
     for name in (
         "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "RELEASING.md", "docker/README.md",
-        "CITATION.cff", "LICENSE",
+        "examples/README.md", "CITATION.cff", "LICENSE",
     )
 }  # fmt: skip
 """File of the repository -> its place on the site."""
