@@ -48,8 +48,6 @@ CONTEXT = 8
 RECORDED, SIMULATED = "recorded", "simulated: the policy acts"
 IMAGINED, ACTED = "imagined: the same actions", "dreamt: the policy acts"
 """Names of a film's rows."""
-UNREAD = "furniture and lamps are not read: no decoder of the hand"
-"""Said about pictures of a world model that does not say where it sees the hand."""
 
 
 @dataclass(frozen=True)
@@ -261,13 +259,13 @@ class Dreamer:
         rows, lines = [replace(seen, truth=truths(clip, self._world.spec.scene_state))], []
         for name, states in dreams.items():
             images = {camera: to_uint8(image)[0].numpy() for camera, image in model.decode(states.features).items()}
-            row, found = self._row(name, states, images), UNREAD
-            if reader and model.state_decoder is not None:
-                hands = model.decode_state(states)[0, :, : self._world.spec.state_dim].numpy()
+            row = self._row(name, states, images)
+            if reader:
+                hands = clip.state[np.arange(len(row)).clip(max=len(clip) - 1)]
+                if model.state_decoder is not None:  # without one the hand is taken to be where it truly is
+                    hands = model.decode_state(states)[0, :, : self._world.spec.state_dim].numpy()
                 row, found = self._checked(row, hands, clip, reader)
-            elif reader:
-                row = replace(row, truth=[UNREAD] * len(row))
-            lines += [f"{name.partition(':')[0]}: {found}"] if reader else []
+                lines.append(f"{name.partition(':')[0]}: {found}")
             rows.append(row)
         rate, done = self._world.spec.rate, [row for row in rows if row.done is not None]
         ends = [f"{row.name.partition(':')[0]} after {(row.done or 0) / rate:.1f} s" for row in done]
