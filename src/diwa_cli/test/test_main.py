@@ -69,7 +69,7 @@ def test_a_reader_that_goes_away_ends_a_command_in_silence(words):
     reader, writer = os.pipe()
     os.close(reader)  # as `diwa --help | true`, but never too late
     both = {"stdout": writer, "stderr": writer if words == ["fly"] else subprocess.PIPE}
-    done = subprocess.run([sys.executable, "-m", "diwa_cli.main", *words], **both, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "diwa_cli.main", *words], **both, timeout=300)
     os.close(writer)
     assert (done.returncode, done.stderr or b"") == (128 + signal.SIGPIPE, b"")
 
@@ -77,7 +77,7 @@ def test_a_reader_that_goes_away_ends_a_command_in_silence(words):
 def test_a_disk_without_room_for_the_output_is_one_line():
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "diwa_cli.main", "--help"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=300)
     assert (done.returncode, done.stderr) == (
         2,
         b"error: the output cannot be written: No space left on device\n",
