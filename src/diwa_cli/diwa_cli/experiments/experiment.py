@@ -30,6 +30,11 @@ from diwa_learning.finetune.selection import before, scores
 from diwa_learning.finetune.train import FinetuneConfig
 from diwa_sim.table import SimConfig
 
+SPREAD = 0.05
+"""Least difference in true success between checkpoints of a skill from which they can be ranked; a fraction."""
+RESAMPLES = 2000
+"""Draws of the skills for the interval of a correlation."""
+
 
 @dataclass(frozen=True)
 class ExperimentConfig:
@@ -160,18 +165,43 @@ def dreamt(checkpoint: Checkpoint, kept: Sequence[int]) -> dict[int, tuple[float
 
 
 def ranking(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Spearman's correlations with true success; None where one side is the same for all."""
+    """Spearman's correlations with true success, all values centred within their skill, and 95 % intervals.
 
-    def correlation(values: Sequence[float]) -> float | None:
-        if len(set(values)) < 2 or len(set(truth)) < 2:
-            return None
-        return round(float(spearmanr(values, truth).statistic), 3)
+    Skills whose true success spreads by less than `SPREAD` are listed and not counted: there is nothing to rank.
+    Intervals are by bootstrap over skills; None for fewer than two of them, and for a correlation where one side is the
+    same for all.
+    """
+    by_skill: dict[str, list[Judged]] = defaultdict(list)
+    for one in judged:
+        by_skill[one.skill].append(one)
+    counted = sorted(skill for skill, some in by_skill.items() if np.ptp([one.truth for one in some]) >= SPREAD)
 
-    truth = [one.truth for one in judged]
+    def centred(name: str, skill: str) -> np.ndarray:
+        values = np.array([getattr(one, name) for one in by_skill[skill]])
+        return (values - values.mean()).round(9)  # ties stay ties
+
+    def correlated(name: str) -> dict[str, Any]:
+        pairs = [np.stack([centred("truth", skill), centred(name, skill)]) for skill in counted]
+
+        def correlation(chosen: np.ndarray) -> float:
+            one, other = np.concatenate([pairs[index] for index in chosen], axis=1)
+            return float(spearmanr(one, other).statistic) if np.ptp(one) and np.ptp(other) else float("nan")
+
+        if not pairs or np.isnan(found := correlation(np.arange(len(pairs)))):
+            return {"spearman": None, "interval": None}
+        interval = None
+        if len(pairs) > 1:
+            indices, rng = np.arange(len(pairs)), np.random.default_rng(0)
+            drawn = [correlation(rng.choice(indices, len(indices))) for _ in range(RESAMPLES)]
+            interval = [round(float(edge), 3) for edge in np.nanpercentile(drawn, (2.5, 97.5))]
+        return {"spearman": round(found, 3), "interval": interval}
+
     return {
-        "checkpoints": len(judged),
-        "score": correlation([one.score for one in judged]),
-        "dream_success": correlation([one.dream_success for one in judged]),
+        "checkpoints": sum(len(by_skill[skill]) for skill in counted),
+        "skills": counted,
+        "not_counted": sorted(set(by_skill) - set(counted)),
+        "score": correlated("score"),
+        "dream_success": correlated("dream_success"),
     }
 
 

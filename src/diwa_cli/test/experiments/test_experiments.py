@@ -14,15 +14,28 @@ JUDGED = [
 ]
 
 
-def test_ranks_against_the_truth():
-    assert ranking(JUDGED) == {"checkpoints": 5, "score": 1.0, "dream_success": 0.1}  # 1 - 6 * 18 / (5 * 24)
-    tuned = [one for one in JUDGED if one.iteration]
-    assert ranking(tuned) == {"checkpoints": 3, "score": 1.0, "dream_success": -1.0}
+def test_ranks_against_the_truth_within_each_skill():
+    found = ranking(JUDGED)
+    assert found["checkpoints"] == 5
+    assert found["score"]["spearman"] == 1.0
+    assert found["dream_success"]["spearman"] == 0.7  # ranks 2 4 3 1 5 of the truth, 3 2 4 1 5: 1 - 6 * 6 / (5 * 24)
+    low, high = found["dream_success"]["interval"]
+    assert (low, high) == (-0.5, 1.0)  # the first skill alone, the second alone
+
+
+def test_an_offset_between_skills_ranks_nothing():
+    easy = [Judged("a", "open_drawer", n, 0.9, 0.9 - 0.1 * n, 0.8 + 0.1 * n) for n in range(2)]
+    hard = [Judged("b", "turn_on_led", n, 0.2, 0.2 - 0.1 * n, 0.2 + 0.1 * n) for n in range(2)]
+    assert ranking([*easy, *hard])["score"] == {"spearman": -1.0, "interval": [-1.0, -1.0]}
 
 
 def test_where_all_are_equal_there_is_no_correlation():
-    found = ranking([Judged("a", "open_drawer", n, 1.0, 0.1 * n, 0.5) for n in range(3)])
-    assert found["score"] is None
+    still = [Judged("a", "open_drawer", n, 1.0, 0.1 * n, 0.5) for n in range(3)]
+    found = ranking(still)
+    assert (found["not_counted"], found["score"]["spearman"]) == (["open_drawer"], None)
+    alone = ranking([*still, *JUDGED[3:]])
+    assert alone["skills"] == ["turn_on_led"]
+    assert alone["score"] == {"spearman": 1.0, "interval": None}
 
 
 def test_what_choosing_gains_is_a_mean_over_runs():

@@ -99,7 +99,7 @@ def check_experiments(diwa, out):
     assert results["reward"]["verdicts"]["classifier"]["rollouts"] == 2
     scored = results["score"]
     assert [one["iteration"] for one in scored["checkpoints"]] == [0, 2, 4]
-    assert scored["spearman"]["fine-tuned"]["checkpoints"] == 2
+    assert scored["spearman"]["fine-tuned"]["checkpoints"] in (0, 2)  # none where both succeed as often
     assert set(scored["success"]) == {"base", "chosen", "last", "best"}
     assert (out / "experiments/score/score.svg").is_file()
     check_tapes(diwa, out)
