@@ -57,6 +57,8 @@ class TrainConfig:
     """Shipped preset under the settings of the stages."""
     dataset: str = ""
     """HDF5 files of `diwa build-dataset`, separated by commas or spaces; the other stages take one: demonstrations."""
+    attempts: str = ""
+    """HDF5 files of demonstrations whose failed attempts the world model learns from, too (world_model)."""
     play: str = ""
     """HDF5 file with play, for more negatives (reward) or start states (finetune)."""
     play_marks: str = ""
@@ -111,6 +113,7 @@ def train(config: TrainConfig) -> Path:
     if not (config.checkpoints.ensemble or config.finetune.needs_ensemble):
         inputs["ensemble"] = None
     inputs |= {"datasets": datasets, "demonstrations": datasets[0], "config": getattr(config, config.stage)}
+    inputs["attempts"] = tuple(paths(config.attempts))
     for name in ("play", "play_marks"):
         inputs[name] = expanded(getattr(config, name)) if getattr(config, name) else None
     inputs["out"] = expanded(config.out) if config.out else folder(config.stage, skill)
@@ -135,6 +138,7 @@ def require_inputs(config: TrainConfig) -> None:
     if config.stage not in STAGES:
         raise unknown("stage", config.stage, STAGES)
     given = {"skill": config.skill, "world_model": "", "play": config.play, "play_marks": config.play_marks}
+    given |= {"attempts": config.attempts}
     given |= vars(config.checkpoints)
     taken = [name for name in given if name in _fields(STAGES[config.stage])]
     taken = [*(["skill"] if config.stage not in SHARED else []), *taken]

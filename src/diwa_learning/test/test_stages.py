@@ -84,7 +84,7 @@ def test_an_open_quote_is_refused():
         ),
         (
             TrainConfig("world_model", dataset="a.h5", play="b.h5"),
-            "stage world_model has no use for play: it takes dataset",
+            "stage world_model has no use for play: it takes dataset, attempts",
         ),
         (
             TrainConfig("reward", dataset="a.h5", checkpoints=Checkpoints(policy="p", reward="r")),

@@ -54,6 +54,11 @@ class Technique(ABC):
     ) -> Iterator[Step]:
         """The steps of one try. `margin` tells by how much the task's goal is exceeded now."""
 
+    @property
+    def travel(self) -> np.ndarray:
+        """The hand's way (3,) from where it goes down to where the task is done at the latest, metres."""
+        return np.zeros(3)
+
     def leave(self, scene: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
         """The steps that follow a try: straight up."""
         yield from lift(scene, habits, closed)
@@ -92,6 +97,11 @@ class Stroke(Technique):
     pace: float = 1.0
     """Speed, as a share of the operator's usual one."""
     misses: float = 0.6
+
+    @property
+    def travel(self) -> np.ndarray:
+        """The whole stroke."""
+        return np.array(self.stroke)
 
     def leave(self, scene: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
         """Straight up, held as in the stroke."""
@@ -158,6 +168,11 @@ class Push(Technique):
     surplus: float = 0.01
     """By how much the goal must be exceeded for the operator to be content, in its unit."""
     misses: float = 0.35
+
+    @property
+    def travel(self) -> np.ndarray:
+        """The whole push."""
+        return np.array(self.way)
 
     def content(self, scene: Scene, margin: float) -> bool:
         """A little beyond the goal."""

@@ -231,10 +231,12 @@ def shared_phases(folder: SweepFolder, sweep: Sweep) -> Iterator[Phase]:
         yield Phase("record_play", RecordJob(folder.play_bags, s.play, s.sim), cores=s.play.workers)
         job = BuildDatasetJob((folder.play_bags,), folder.play, s.dataset)
         yield Phase("build_play", job, ("record_play",), s.dataset.workers)
-        # Play alone, as in the paper, for all skills at once. Demonstrations succeed whatever the hand seems to do, and
-        # a model that has seen them dreams of success.
-        model = WorldModelJob((folder.play,), folder.world_model, s.world_model)
-        yield Phase("train_world_model", model, ("build_play",), ALL_CORES)
+        # Play, as in the paper, for all skills at once, and what fails. Demonstrations succeed whatever the hand seems
+        # to do, and a model that has seen them dreams of success.
+        runs = {run.skill: RunFolder(folder, run) for run in sweep.runs()} if sweep.config.failures else {}
+        attempts = tuple(run.demonstrations for run in runs.values())
+        model = WorldModelJob((folder.play,), folder.world_model, s.world_model, attempts)
+        yield Phase("train_world_model", model, ("build_play", *(f"{skill}/build" for skill in runs)), ALL_CORES)
     if s.finetune.needs_ensemble:
         ensemble = EnsembleJob((folder.play,), folder.world_model, folder.ensemble, s.ensemble)
         yield Phase("train_ensemble", ensemble, _after(sweep))

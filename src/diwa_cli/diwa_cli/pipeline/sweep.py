@@ -27,8 +27,8 @@ from diwa_deploy.bundle import is_plain_bundle
 from diwa_learning.core.checkpoint import is_finished
 
 _PLAY, _DEMONSTRATIONS = ("play", "dataset", "sim"), ("demonstrations", "dataset", "sim")
-_WORLD_MODEL = (*_PLAY, "world_model")
-_LEARNED = (*_WORLD_MODEL, *_DEMONSTRATIONS, "policy", "reward")
+_WORLD_MODEL = (*_PLAY, *_DEMONSTRATIONS, "world_model")
+_LEARNED = (*_WORLD_MODEL, "policy", "reward")
 DEPENDS_ON = {
     "record_play": _PLAY,
     "build_play": _PLAY,
@@ -37,8 +37,8 @@ DEPENDS_ON = {
     "record": _DEMONSTRATIONS,
     "build": _DEMONSTRATIONS,
     "replay": _DEMONSTRATIONS,
-    "train_policy": (*_WORLD_MODEL, *_DEMONSTRATIONS, "policy"),
-    "train_reward": (*_WORLD_MODEL, *_DEMONSTRATIONS, "reward"),
+    "train_policy": (*_WORLD_MODEL, "policy"),
+    "train_reward": (*_WORLD_MODEL, "reward"),
     "finetune": (*_LEARNED, "ensemble", "finetune"),
     "evaluate": (*_LEARNED, "ensemble", "finetune", "final"),
     "dream": (*_LEARNED, "ensemble", "finetune", "final"),

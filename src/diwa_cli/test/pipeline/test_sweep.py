@@ -55,7 +55,8 @@ def test_plan_of_two_skills_and_two_alphas():
     assert found["record"] == {"record_play": (), "open_drawer/record": (), "turn_on_led/record": ()}
     assert found["build"]["turn_on_led/build"] == ("turn_on_led/record",)
     assert found["replay"]["open_drawer/replay"] == ("open_drawer/build",)
-    assert found["train_world_model"] == {"train_world_model": ("build_play",)}
+    built = ("build_play", "open_drawer/build", "turn_on_led/build")
+    assert found["train_world_model"] == {"train_world_model": built}
     assert found["train_policy"] == {
         "open_drawer/seed_0/train_policy": ("open_drawer/build", "train_world_model"),
         "turn_on_led/seed_0/train_policy": ("turn_on_led/build", "train_world_model"),
@@ -77,6 +78,14 @@ def test_final_evaluations_can_begin_from_the_starts_for_tuning():
         found = planned(SweepConfig(skills=("open_drawer",), seeds=(0,), starts=starts))
         judged = {phase.job.config.seeds for name, phase in found.items() if name.endswith("/evaluate")}
         assert judged == {starts}
+
+
+def test_the_world_model_learns_from_failed_attempts_too_if_there_are_any():
+    for failures in (0, 3):
+        model = planned(SweepConfig(skills=("turn_on_led",), seeds=(0,), failures=failures))["train_world_model"]
+        assert model.after == (("build_play", "turn_on_led/build") if failures else ("build_play",))
+        assert model.job.datasets == (Path("out/play.h5"),)
+        assert model.job.attempts == ((Path("out/turn_on_led/demonstrations.h5"),) if failures else ())
 
 
 def test_play_has_tries_at_tasks_beyond_the_papers_and_every_phase_has_what_they_bring():

@@ -363,6 +363,17 @@ def without_failures(demonstrations: Dataset) -> Dataset:
     return dataclasses.replace(demonstrations, episodes=kept)
 
 
+def only_failures(demonstrations: Dataset) -> Dataset:
+    """The attempts that are marked failed. Raises `DiwaError` if none is."""
+    kept = [episode for episode in demonstrations.episodes if episode.outcome == "fail"]
+    if not kept:
+        raise DiwaError(
+            f"{demonstrations.path}: none of its {len(demonstrations.episodes)} attempts is marked failed: fail at the "
+            "skill on purpose and press fail, mark failed attempts with 'diwa annotate', or name another dataset"
+        )
+    return dataclasses.replace(demonstrations, episodes=kept)
+
+
 def seal_dataset(path: Path) -> None:
     """Make the checksum of a dataset anew. Raises `DiwaError` if it holds what `load_dataset` refuses."""
     with open_file(path, changed_by_hand=True) as file, damage_as_error(f"{path} cannot be read as a dataset", CURE):

@@ -14,7 +14,7 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from diwa_data.config import Job
-from diwa_data.dataset.dataset import Dataset, load_dataset
+from diwa_data.dataset.dataset import Dataset, load_dataset, only_failures
 from diwa_data.errors import DiwaError
 from diwa_data.spec import under_all_limits
 from diwa_learning.core.device import (
@@ -81,6 +81,9 @@ class WorldModelJob(Job):
     """Checkpoint folder; an interrupted training in it continues."""
     config: WorldModelConfig = field(default_factory=WorldModelConfig)
     """Sizes and schedule."""
+    attempts: tuple[Path, ...] = ()
+    """HDF5 files of demonstrations whose failed attempts are trained on, too. Their successes are not: in all of them
+    the hand is where a skill ends only when it is done, and a model that believes this dreams of success."""
 
     def run(self) -> None:
         """Train, or continue."""
@@ -88,7 +91,7 @@ class WorldModelJob(Job):
 
 
 def train_world_model(job: WorldModelJob) -> None:
-    """Train on all datasets and leave the checkpoint, its curves and the open-loop filmstrip in `job.out`.
+    """Train on datasets and failed attempts; leave the checkpoint, curves and the open-loop filmstrip in `job.out`.
 
     An interrupted run continues; a finished one is left as it is. Raises `DiwaError` for datasets of different specs,
     damaged ones or (hybrid variant) ones without scene state, for a loss that is no number, and for an `out` that
@@ -97,6 +100,7 @@ def train_world_model(job: WorldModelJob) -> None:
     out, config = job.out, job.config
     require_run_folder(out)
     loaded = load_datasets(job.datasets)
+    loaded += [only_failures(load_dataset(path, loaded[0].spec)) for path in job.attempts]
     if config.scene_state:
         require_scene_state(loaded)
     spec = under_all_limits([dataset.spec for dataset in loaded], "the datasets")

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from diwa_data.dataset.dataset import load_dataset
 from diwa_data.errors import DiwaError
 from diwa_data.spec import Spec
-from diwa_learning.core.checkpoint import load_checkpoint
+from diwa_learning.core.checkpoint import load_checkpoint, read_header
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.draws import draw
 from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.open_loop import action_check
-from diwa_learning.world_model.replay import ReplayBuffer
+from diwa_learning.world_model.replay import ReplayBuffer, held_out_of
 from diwa_learning.world_model.rssm import RSSMConfig
 from diwa_learning.world_model.train import WorldModelJob, adamw, update
 
@@ -75,6 +76,27 @@ def test_the_phase_leaves_a_checkpoint_with_metrics_and_a_filmstrip(
     assert "frames/s" in capsys.readouterr().out
     WorldModelJob(datasets=(play, demonstrations), out=out, config=tiny_config).run()
     assert "is finished" in capsys.readouterr().out
+
+
+def test_of_attempts_the_failed_ones_are_learned_from(tmp_path, play, write_dataset, make_episode, tiny_config):
+    outcomes = ("success", "fail", "none", "fail")
+    attempts = [make_episode(length, length) for length in (30, 6, 40, 8)]
+    attempts = [replace(e, attributes=e.attributes | {"outcome": o}) for e, o in zip(attempts, outcomes, strict=True)]
+    path = write_dataset(tmp_path / "attempts.h5", attempts)
+    WorldModelJob((play,), tmp_path / "world_model", tiny_config, (path,)).run()
+    checkpoint = load_checkpoint(tmp_path / "world_model", "world_model")
+    assert checkpoint.metrics["frames"] + checkpoint.metrics["held_out_frames"] == 20 + 14 + 9 + 5 + 6 + 8
+    seen = read_header(checkpoint.path)["inputs"]["datasets"]
+    assert [line.rpartition(",")[0] for line in seen] == [
+        "play.h5: 4 episodes, 48 frames",
+        "attempts.h5: 2 episodes, 14 frames",
+    ]
+    assert held_out_of(load_dataset(play), seen, tiny_config.held_out, np.random.default_rng(tiny_config.seed))
+
+    good = write_dataset(tmp_path / "good.h5", [attempts[0]])
+    with pytest.raises(DiwaError, match=r"good\.h5: none of its 1 attempts is marked failed"):
+        WorldModelJob((play,), tmp_path / "other", tiny_config, (good,)).run()
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, play, tiny_config, monkeypatch):

@@ -43,18 +43,26 @@ def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generat
 
 MISS = (0.05, 0.07, 0.08)
 """Largest error of the aim of an attempt that is to miss: along a stroke, to the sides, and upwards, metres."""
+AHEAD = (0.4, 0.8)
+"""Share of a stroke by which a feint comes down ahead of where the stroke begins."""
 
 
 def spoilt(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
-    """Fail at `skill` in a way that looks like it: beside its object, or by stopping short; hold still, then mark it.
+    """Fail at `skill` in a way that looks like it; hold still, then mark it.
 
-    Ends without a mark if it succeeds all the same.
+    Half go straight to where the hand is in the end, the others come down beside the object or stop short. A world
+    model that never saw the first kind takes a hand behind the lever for light. Ends without a mark if it succeeds all
+    the same.
     """
     chosen = sim.playground.task(skill)
     margin = _margin(sim, chosen, sim.scene_state())
-    if rng.random() < 0.5:
-        slip = turned(rng.uniform([-1, -1, 0], 1) * MISS, sim.playground.yaw)
-        manner = Manner(slip, share=rng.uniform(0.3, 1.0), blind=True)
+    aside = turned(rng.uniform([-1, -1, 0], 1) * MISS, sim.playground.yaw)
+    kind = rng.choice(("feint", "feint", "beside", "short"))
+    if kind == "feint":
+        ahead = rng.uniform(*AHEAD) * chosen.technique.travel * [1, 1, 0]
+        manner = Manner(0.4 * aside + ahead, share=0.1, blind=True)
+    elif kind == "beside":
+        manner = Manner(aside, share=rng.uniform(0.3, 1.0), blind=True)
     else:
         manner = Manner(share=rng.uniform(0.2, 0.95))
     yield from chosen.technique.attempt(sim, habits, manner, margin)

@@ -9,7 +9,7 @@ from diwa_data.errors import DiwaError
 from diwa_data.teleop.clutch import Command, ControllerState, TeleopConfig, Teleoperator
 from diwa_sim.operator import plans
 from diwa_sim.operator.operator import ScriptedOperator
-from diwa_sim.operator.plans import MAX_DEMONSTRATION, demonstration, play
+from diwa_sim.operator.plans import MAX_DEMONSTRATION, demonstration, play, spoilt
 from diwa_sim.scene import SCENE_STATE
 from diwa_sim.steps import DT, Habits, Reach, Step, up
 from diwa_sim.table import SimulatedPanda
@@ -147,6 +147,19 @@ def test_play_changes_the_table_and_is_mostly_in_contact_with_it(robot: Simulate
     assert np.mean(near) > 0.5
     moved = {name for name, distance in zip(SCENE_STATE, travel, strict=True) if distance > 0.05}
     assert len(moved & {"drawer", "slider", "lever", "bulb", "led"}) >= 4, moved
+
+
+def test_spoilt_attempts_also_end_where_a_success_would(robot: SimulatedPanda) -> None:
+    behind = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        robot.reset("turn_on_lightbulb", seed)
+        lever, plan = robot.site("lever_tip")[0], spoilt(robot, "turn_on_lightbulb", Habits.draw(rng), rng)
+        events = [c.events for c, _ in teleoperate(robot, operator_for(robot, plan, seed), MAX_DEMONSTRATION)]
+        failed = ("fail",) in events
+        assert failed != robot.succeeded()
+        behind.append(failed and robot.measured_pose.position[0] > lever + 0.01)
+    assert 1 <= sum(behind) <= 4, "a third or so: the hand behind the lever in the dark"
 
 
 def test_unknown_skill_is_refused(robot: SimulatedPanda) -> None:
