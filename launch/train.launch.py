@@ -21,6 +21,7 @@ ARGUMENTS = (
     argument("set", "", "Over both, as in 'policy.epochs:=100 policy.seed:=1'."),
     argument("out", "", "Checkpoint folder; continues what was interrupted."),
     argument("skill", "", "Skill that the demonstrations must be of; empty = theirs."),
+    argument("attempts", "", "HDF5 of demonstrations whose failed attempts are learned from too (world_model)."),
     argument("play", "", "HDF5 with play (reward, finetune)."),
     argument("world_model", "", "Checkpoint of stage world_model."),
     argument("policy", "", "Checkpoint of stage policy (finetune)."),
@@ -39,7 +40,8 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _actions(given: dict[str, str]) -> list[Node]:
-    settings: dict[str, Any] = {name: given[name] for name in ("stage", "preset", "dataset", "out", "skill", "play")}
+    names = ("stage", "preset", "dataset", "out", "skill", "attempts", "play")
+    settings: dict[str, Any] = {name: given[name] for name in names}
     checkpoints = ("world_model", "policy", "reward", "ensemble", *RENAMED)
     settings |= {f"checkpoints.{name}": given[name] for name in checkpoints if given[name]}
     return [
