@@ -23,7 +23,7 @@ from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import BASE, FINETUNED, RunFolder, SweepFolder, write_text
 from diwa_data.config import from_mapping
 from diwa_data.dataset.align import DatasetConfig
-from diwa_data.dataset.dataset import BuildDatasetJob, load_dataset
+from diwa_data.dataset.dataset import BuildDatasetJob, load_dataset, only_failures
 from diwa_data.dataset.file import copy_episodes
 from diwa_data.errors import DiwaError
 from diwa_data.files import write_json
@@ -38,7 +38,7 @@ from diwa_learning.policy.train import PolicyConfig, PolicyJob
 from diwa_learning.reward.classifier import RewardConfig
 from diwa_learning.reward.train import RewardJob
 from diwa_learning.world_model.config import WorldModelConfig
-from diwa_learning.world_model.replay import held_out_of
+from diwa_learning.world_model.replay import held_out_of, learned_from
 from diwa_learning.world_model.train import WorldModelJob
 from diwa_sim.operator.record import RecordJob, SimulatedRecordConfig
 from diwa_sim.table import SimConfig
@@ -81,7 +81,8 @@ def degraded(
         )
     trained, held_out = split_play(run, out)
     rows = [measure(AS_TRAINED, run, held_out, out / "as_trained", clips, evaluation, sim)]
-    cases = [(name, make, sim) for name, make in world_models(run.world_model, trained, config).items()]
+    makers = world_models(run.world_model, trained, attempts(run), config)
+    cases = [(name, make, sim) for name, make in makers.items()]
     for metres in config.moved:
         elsewhere = replace(sim, static_moved=(metres, 0.0, 0.0, 0.0, 0.0, 0.0))
         cases.append((f"static camera moved by {100 * metres:g} cm", partial(link, run.world_model), elsewhere))
@@ -130,29 +131,41 @@ def split_play(run: RunFolder, out: Path) -> tuple[Path, Path]:
     return trained, held_out
 
 
-def world_models(world_model: Path, play: Path, config: DegradeConfig) -> dict[str, Callable[[Path], None]]:
-    """Name -> what makes that world model in a folder, of a good one and the play that it was trained on."""
+def attempts(run: RunFolder) -> tuple[Path, ...]:
+    """The demonstrations of the sweep whose failed attempts its world model learned from."""
+    trained_on, found = read_header(run.world_model)["inputs"]["datasets"], []
+    for path in dict.fromkeys(one.demonstrations for one in run.sweep.runs()):
+        shown = load_dataset(path, images=False)
+        if any(each.outcome == "fail" for each in shown.episodes) and learned_from(only_failures(shown), trained_on):
+            found.append(path)
+    return tuple(found)
+
+
+def world_models(
+    world_model: Path, play: Path, failed: tuple[Path, ...], config: DegradeConfig
+) -> dict[str, Callable[[Path], None]]:
+    """Name -> what makes that world model in a folder, of a good one and what it was trained on."""
     settings = load_checkpoint(world_model, "world_model").config_as(WorldModelConfig)
     found: dict[str, Callable[[Path], None]] = {}
     for share in config.early:
         fewer = replace(settings, updates=max(1, round(share * settings.updates)))
-        found[f"{100 * share:g} % of the updates"] = partial(train, play, config=fewer)
+        found[f"{100 * share:g} % of the updates"] = partial(train, play, attempts=failed, config=fewer)
     for share in config.data:
-        found[f"{100 * share:g} % of the play"] = partial(train, play, config=settings, share=share)
+        found[f"{100 * share:g} % of the play"] = partial(train, play, attempts=failed, config=settings, share=share)
     for deviations in config.noise:
         found[f"prior with noise of {deviations:g}"] = partial(add_noise, world_model, deviations)
     return found
 
 
-def train(play: Path, out: Path, config: WorldModelConfig, share: float = 1.0) -> None:
-    """Train a world model on the first episodes of play, a `share` of them."""
+def train(play: Path, out: Path, attempts: tuple[Path, ...], config: WorldModelConfig, share: float = 1.0) -> None:
+    """Train a world model on the first episodes of play, a `share` of them, and on failed attempts."""
     if share < 1:
         part = play.with_name(f"play_{share:g}.h5")
         if not part.is_file():
             names = [episode.name for episode in load_dataset(play).episodes]
             copy_episodes(play, names[: max(2, round(share * len(names)))], part)
         play = part
-    WorldModelJob((play,), out, config).run()
+    WorldModelJob((play,), out, config, attempts).run()
 
 
 def add_noise(world_model: Path, deviations: float, out: Path) -> None:

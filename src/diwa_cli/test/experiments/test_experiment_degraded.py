@@ -40,15 +40,22 @@ def test_noise_changes_what_is_imagined_and_nothing_that_is_filtered(checkpoints
 
 
 def test_each_is_named_after_how_it_is_worse(checkpoints, tmp_path, monkeypatch):
-    trained: dict[Path, WorldModelConfig] = {}
-    monkeypatch.setattr("diwa_cli.experiments.degraded.train", lambda play, out, config: trained.update({out: config}))
+    trained = {}
+    attempts = (tmp_path / "attempts.h5",)
+
+    def train(play, out, attempts, config):
+        trained[out] = config, attempts
+
+    monkeypatch.setattr("diwa_cli.experiments.degraded.train", train)
     config = DegradeConfig(early=(0.25,), data=(0.1,), noise=(0.3, 1))
-    made = world_models(checkpoints.world_model, tmp_path / "play.h5", config)
+    made = world_models(checkpoints.world_model, tmp_path / "play.h5", attempts, config)
     assert list(made) == [
         "25 % of the updates", "10 % of the play", "prior with noise of 0.3", "prior with noise of 1",
     ]  # fmt: skip
     made["25 % of the updates"](tmp_path / "early")
-    assert trained[tmp_path / "early"].updates == WorldModelConfig().updates // 4
+    early, failed = trained[tmp_path / "early"]
+    assert early.updates == WorldModelConfig().updates // 4
+    assert failed == attempts
 
 
 @pytest.mark.parametrize(

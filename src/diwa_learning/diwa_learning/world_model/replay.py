@@ -235,6 +235,11 @@ def fingerprint(dataset: Dataset) -> str:
     return f"{dataset.path.name}: {len(dataset.episodes)} episodes, {frames} frames, {digest.hexdigest()[:12]}"
 
 
+def learned_from(dataset: Dataset, trained_on: Sequence[str]) -> bool:
+    """Whether a dataset of this content is among the fingerprints of what was trained on."""
+    return _content(fingerprint(dataset)) in map(_content, trained_on)
+
+
 def _content(fingerprint: str) -> str:
     """A fingerprint without the file's name."""
     return fingerprint.rpartition(": ")[2]
