@@ -59,9 +59,9 @@ class Amounts:
     """Minutes of play to record."""
     demonstrations: int = 50
     """Demonstrations to record of each skill."""
-    failures: int = 20
-    """Attempts at each skill that the operator spoils on purpose, or fine-tuning finds first what only looks like a
-    success: without them policies stopped where the hand ends, and left the bulb dark."""
+    failures: int = 40
+    """Attempts at each skill that the operator spoils on purpose. World model and classifier learn from them; without
+    them a hand that is where the skill ends is a success in dreams, and policies left the bulb dark."""
     mark_play: bool = False
     """The simulator marks when each skill is done in play, in place of a person who watches the film; the success
     classifier learns from that."""
