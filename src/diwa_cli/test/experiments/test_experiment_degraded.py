@@ -1,7 +1,5 @@
 """World models made worse on purpose: how, and what is read from their dreams."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
