@@ -18,8 +18,8 @@ from diwa_data.testing.synthetic import record_synthetic
 SMALL = Spec(cameras=(CameraSpec("static", (40, 48)), CameraSpec("gripper", (40, 48))))
 OUTPUTS = {"out", "video", "save", "figure", "thumbnails"}
 """Names of parameters that are outputs."""
-IN_PLACE = {"annotate", "recover", "report", "calibrate", "skills", "doctor", "seal"}
-"""Commands that name no output: they change or complete what they are given, or write where a setting says."""
+IN_PLACE = {"annotate", "recover", "report", "calibrate", "skills", "doctor", "seal", "push"}
+"""Commands that name no output: they change, complete or send what they are given, or write where a setting says."""
 
 
 FUNCTIONS = [name for name, (place, _) in COMMANDS.items() if ":" not in place]
