@@ -95,6 +95,8 @@ def record(out: Path, config: RecordConfig, sim: SimConfig | CalvinConfig | None
 
 def _require_known(config: RecordConfig, sim: SimConfig | CalvinConfig) -> None:
     """Raise `DiwaError` for a task that there is none of, or whose object is not on the table."""
+    if config.failures < 0:
+        raise DiwaError(f"record.failures is {config.failures}: give 0 or more")
     if not 0 <= config.task_share <= 1:
         raise DiwaError(f"record.task_share is {config.task_share}: give a share from 0 to 1")
     scripted = config.device == "scripted"  # it knows the simulator's tasks only, a person shows anything

@@ -107,6 +107,7 @@ def test_tasks_that_the_scene_is_not_made_for_are_refused_before_anything_is_wri
         (RecordConfig(tasks=("stack_cubes",)), SimConfig(), "'stack_cubes' needs the object 'block'"),
         (RecordConfig(tasks=("fly",)), SimConfig(), "unknown simulated task 'fly'"),
         (RecordConfig(tasks=("lift_cube",), task_share=float("nan")), SimConfig(), "task_share is nan"),
+        (RecordConfig(skill="turn_on_led", failures=-3), SimConfig(), "record.failures is -3"),
         (RecordConfig(), SimConfig(objects=("cup",)), "unknown object of the scene 'cup'"),
     ):
         with pytest.raises(DiwaError, match=said):
