@@ -1,4 +1,4 @@
-"""What every benchmark shares: measurements, each printed as a line of JSON by the benchmark's command."""
+"""Shared parts of the benchmarks: measurements, each printed as a line of JSON by the benchmark's command."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ _barrier: Any = None
 
 
 def prepare_process(barrier: Any, eager: bool) -> None:
-    """What a process does first."""
+    """Set up a worker process."""
     global _barrier
     _barrier = barrier
     os.environ["TORCHDYNAMO_DISABLE"] = "1" if eager else "0"

@@ -28,7 +28,7 @@ def usage(pid: int) -> tuple[float, float]:
 
 
 def summary(rows: np.ndarray) -> dict[str, float]:
-    """Of rows (N, 3): time, CPU seconds, megabytes."""
+    """Summary of rows (N, 3): time, CPU seconds, megabytes."""
     cpu = (rows[-1, 1] - rows[0, 1]) / (rows[-1, 0] - rows[0, 0])
     return {
         "cpu_percent": round(100 * float(cpu), 1),

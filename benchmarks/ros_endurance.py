@@ -62,7 +62,7 @@ class Client(PolicyClient):
 
 
 def run(checkpoint: Path, skill: str, seconds: float) -> dict[str, Any]:
-    """What was measured."""
+    """The measured figures."""
     rclpy.init()
     client = Client()
     with running_skill(skill, checkpoint) as group:

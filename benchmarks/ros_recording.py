@@ -62,7 +62,7 @@ def record(folder: Path, minutes: float, storage: str, robot_file: str) -> dict[
 
 
 def judge(path: Path) -> dict[str, object]:
-    """What a bag holds; frames of the simulated robot are published on five topics at once."""
+    """Counts of a bag's messages; frames of the simulated robot are published on five topics at once."""
     with Bag(path) as bag:
         topics, spec = bag.sidecar.topics, bag.spec
         images = [messages.image_topic(camera.name) for camera in spec.cameras]

@@ -35,7 +35,7 @@ TITLES = {
         )
     },
 }
-"""What each row measures, and the implementation beside ours. Rows without a title stand under their name."""
+"""The rows: what each measures, and the implementation beside ours. Rows without a title stand under their name."""
 GROWTH = re.compile(r"growth_(minutes|batch_size|sequence_length|cameras)_(\d+)_(\w+)")
 COUNTED = {
     "minutes": "minutes of play",

@@ -38,7 +38,7 @@ def some_pose(rng: np.random.Generator, spread: float) -> Pose:
 
 
 def some_measured(rng: np.random.Generator, target: Pose) -> Pose:
-    """What an arm says, or a broken driver; mostly it is where it was told to be."""
+    """The pose that an arm or a broken driver reports; mostly it is where it was told to be."""
     kind = rng.integers(12)
     if kind == 0:
         return some_pose(rng, 0.5)

@@ -27,7 +27,7 @@ def all_targets() -> dict[str, Target]:
 
 
 def row(name: str, cases: list[Case]) -> dict[str, str | int]:
-    """What is written about a target."""
+    """The record that is written about a target."""
     counts = Counter(case.outcome for case in cases)
     return {"target": name, "cases": len(cases), **{outcome: counts[outcome] for outcome in OUTCOMES}}
 

@@ -59,7 +59,7 @@ def can_remap() -> bool:
 
 
 def passing_on(controllers: str, where: dict[str, str]) -> list[Node | LogInfo]:
-    """What stands between the controller's own topics and ours, where they cannot be remapped."""
+    """The node between the controller's own topics and ours, where they cannot be remapped."""
     sections = yaml.safe_load(Path(controllers).expanduser().read_text())
     frames = [
         section["ros__parameters"]["base_frame"]

@@ -202,7 +202,7 @@ def diwa(monkeypatch, capsys):
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left."""
+    """The outcome of a command."""
 
     status: int
     out: str

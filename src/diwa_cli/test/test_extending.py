@@ -74,7 +74,7 @@ class Block:
 
     language: str
     words: str
-    """What stands behind the language."""
+    """The text behind the language of a fenced block."""
     text: str
     line: int
     """Number of its first line in the page."""

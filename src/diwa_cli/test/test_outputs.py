@@ -1,4 +1,4 @@
-"""What commands write: refused before the work where nothing may be replaced, or where another process writes."""
+"""Outputs of commands: refused before the work where nothing may be replaced, or where another process writes."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""What `source install/setup.bash` adds to the path, so that `ros2` finds what the building environment holds."""
+"""`source install/setup.bash` adds the building environment to the path, so that `ros2` finds its packages."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_step_without_reset_is_a_mistake_in_the_program():
 
 
 def test_executed_actions_are_those_that_a_dataset_would_hold():
-    """Of the same published targets, one of which is farther away than an action reaches."""
+    """The same published targets for both, one of which is farther away than an action reaches."""
     xs = [0.5, 0.52, 0.60, 0.61, 0.61]
     targets = [Pose(np.array([x, 0, 0.3]), Rotation.from_euler("z", x - 0.5) * DOWN) for x in xs]
     safety = started(targets[0], gripper=-1.0)

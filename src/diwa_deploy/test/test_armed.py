@@ -1,4 +1,4 @@
-"""What is published to an arm, from arming to disarming, whatever is measured."""
+"""Targets published to an arm, from arming to disarming, whatever is measured."""
 
 import numpy as np
 import pytest

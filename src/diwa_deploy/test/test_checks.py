@@ -1,4 +1,4 @@
-"""What is said of a robot's graph, line by line."""
+"""The report about a robot's graph, line by line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What LeRobot's own library wrote, imported, through a world model's training and a policy's."""
+"""A dataset that LeRobot's own library wrote, imported, trains a world model and a policy."""
 
 from pathlib import Path
 

@@ -175,7 +175,7 @@ def positions(walk: np.ndarray) -> np.ndarray:
 
 
 def picture(x: float, size: int = 64) -> np.ndarray:
-    """What both cameras see: a bright band as wide as x."""
+    """The image of both cameras: a bright band as wide as x."""
     image = np.full((size, size, 3), 30, np.uint8)
     image[:, : round(x * size)] = 220
     return image

@@ -64,7 +64,7 @@ def _goal(skill: str) -> Goal:
 
 
 _QUANTITIES = tuple(dict.fromkeys(_goal(skill).quantity for skill in PAPER_TASKS))
-"""What the skills move; `any_start` takes each by this name."""
+"""The things that the skills move, by the names that `any_start` takes."""
 
 
 def _begins(skill: str, scene: dict[str, bool]) -> bool:

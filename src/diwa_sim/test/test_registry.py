@@ -38,7 +38,7 @@ BALL = '<mujoco><worldbody><body name="it" pos="0.3 0 0.02"><freejoint/><geom si
 
 
 def installed(folder: Path, package: str, module: str, points: str) -> None:
-    """What pip leaves of a package with one module and these entry points."""
+    """A package with one module and these entry points, as pip installs it."""
     (folder / f"{package}.py").write_text(module)
     about = folder / f"{package}-0.3.dist-info"
     about.mkdir()

@@ -11,7 +11,7 @@ from diwa_sim.scenery import SIZE
 from diwa_sim.table import SimConfig, SimulatedPanda
 
 VIEWS = Path(__file__).parent / "views"
-"""What the cameras of a policy saw at a start before there was anything for films."""
+"""The images of a policy's cameras at a start, from before there was any scenery for films."""
 DRAWN_BY = ("llvmpipe", "Mesa 22.3.6")
 """Renderer of these pictures; others draw edges otherwise."""
 

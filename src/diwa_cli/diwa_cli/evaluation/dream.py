@@ -222,7 +222,7 @@ def about(clip: Episode) -> str:
 
 
 def truths(clip: Episode, names: Sequence[str]) -> list[str]:
-    """What is true in each frame of a clip; nothing where the scene is unknown. Only the simulator knows when a skill
+    """The truth in each frame of a clip; nothing where the scene is unknown. Only the simulator knows when a skill
     is done.
     """
     if clip.scene_state is None or not stated(clip.scene_state[0], names):

@@ -38,7 +38,7 @@ class RunSkillConfig(EnvironmentConfig):
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits."""
     between: SequenceConfig = field(default_factory=SequenceConfig)
-    """What happens between the skills of a sequence."""
+    """Moves and tries between the skills of a sequence."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "max_steps")

@@ -52,7 +52,7 @@ class EvaluateSequencesConfig:
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits, as on the robot."""
     between: SequenceConfig = field(default_factory=SequenceConfig)
-    """What happens between the skills of a sequence."""
+    """Moves and tries between the skills of a sequence."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "sequences", "length", "max_steps", "workers")

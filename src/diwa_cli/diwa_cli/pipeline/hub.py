@@ -100,7 +100,7 @@ class Package:
     kind: Kind
     title: str
     card: str
-    """What `diwa inspect` says."""
+    """The output of `diwa inspect`."""
     files: dict[str, Path]
     """Path in the repository -> file."""
 

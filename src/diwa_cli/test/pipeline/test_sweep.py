@@ -341,7 +341,7 @@ def check_what_is_reused(out, variant):
 
 
 def check_failure(diwa, out):
-    """What stands in the way of one skill leaves the other skill's result."""
+    """A failure of one skill leaves the other skill's result."""
     (out / "close_drawer").mkdir()
     (out / "close_drawer" / "bags").write_text("no folder")
     ran = diwa(*SWEEP, "close_drawer", "--seeds", "0", "--out", out)

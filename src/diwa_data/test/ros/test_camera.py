@@ -26,7 +26,7 @@ def picture() -> np.ndarray:
 
 
 def driver_message(encoding: str, padding: int, stamp: float) -> memoryview:
-    """What a driver sends of `picture`."""
+    """The message in which a driver sends `picture`."""
     image = picture()
     channels = {"rgb8": image, "bgr8": image[..., ::-1], "bgra8": np.dstack([image[..., ::-1], image[..., 0]])}.get(
         encoding

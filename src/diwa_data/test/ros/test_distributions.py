@@ -1,4 +1,4 @@
-"""What Humble's and Jazzy's rclpy and rosbag2_py want to know."""
+"""Differences between Humble's and Jazzy's rclpy and rosbag2_py."""
 
 from __future__ import annotations
 

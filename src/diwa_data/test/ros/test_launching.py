@@ -1,4 +1,4 @@
-"""What the launch files share: which nodes are started, which come back, and how a launch ends."""
+"""Shared parts of the launch files: which nodes are started, which come back, and how a launch ends."""
 
 from __future__ import annotations
 

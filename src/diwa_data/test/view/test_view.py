@@ -40,7 +40,7 @@ def dataset(recorded, tmp_path_factory) -> Path:
 
 
 class Rows:
-    """What a Rerun file holds of each entity: seconds on both timelines and the values of one component."""
+    """Entities of a Rerun file: seconds on both timelines and the values of one component."""
 
     def __init__(self, path: Path):
         chunk = pytest.importorskip("rerun.chunk", reason="rerun-sdk is not installed (extra `view`)")
@@ -67,7 +67,7 @@ class Rows:
 
 
 def rows_of(path: Path, episode: str | None, out: Path) -> Rows:
-    """What `diwa view --save` writes."""
+    """The Rerun file that `diwa view --save` writes."""
     pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra `view`)")
     save_view(path, episode, out)
     return Rows(out)

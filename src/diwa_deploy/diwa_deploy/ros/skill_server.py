@@ -67,7 +67,7 @@ class PolicyNodeConfig:
     start_angle: float = START_ANGLE
     """Radians, likewise."""
     between: SequenceConfig = field(default_factory=SequenceConfig)
-    """What happens between the skills of a sequence."""
+    """Moves and tries between the skills of a sequence."""
     arm: ArmConfig = field(default_factory=ArmConfig)
     """Rate, limits and watchdog."""
 

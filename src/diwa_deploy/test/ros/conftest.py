@@ -76,7 +76,7 @@ def start(domain: int) -> Iterator[Callable[..., Any]]:
 
 
 class Arm:
-    """What the arm was told: targets with the time they came, and the gripper's commands."""
+    """Commands to the arm: targets with the time they came, and the gripper's commands."""
 
     def __init__(self, topics: Any):
         self.targets: list[Pose] = topics.subscribe(messages.TARGET_POSE)

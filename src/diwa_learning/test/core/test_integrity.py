@@ -45,7 +45,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(made):
-    """What its policy is read as."""
+    """The checkpoint as its policy's loader reads it."""
     return load(made / "policy")
 
 

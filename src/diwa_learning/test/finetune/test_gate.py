@@ -53,7 +53,7 @@ def early(toy_files, tmp_path_factory):
 
 
 SLOW = {"imagined_play", "psnr_gain", "action_gain"}
-"""What takes more updates to learn than a test has."""
+"""Figures that take more updates to learn than a test has."""
 
 
 def failing(verdict):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 SETTINGS = {"updates": 300, "batch_size": 2, "sequence_length": 6, "check_every": 1000, "save_every": 100}
-"""Of the world model, over the preset debug: seconds of steps that cost what Python costs, on any machine."""
+"""World-model settings over the preset debug: training takes seconds on any machine, mostly Python's overhead."""
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def play(tmp_path: Path, make_episode: Callable, write_dataset: Callable) -> Pat
 
 
 class Told:
-    """What the node has told."""
+    """The messages that the node has published."""
 
     def __init__(self, topics: Any):
         from diagnostic_msgs.msg import DiagnosticArray

@@ -1,4 +1,4 @@
-"""What a training step draws: weights, and the frames to decode."""
+"""Random draws of a training step: weights, and the frames to decode."""
 
 from dataclasses import replace
 

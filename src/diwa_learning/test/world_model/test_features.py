@@ -38,7 +38,7 @@ def noise_for(model, clips, seed=0):
 
 
 def observations(bag):
-    """What a robot would have seen at the ticks of a recording."""
+    """The observations that a robot would have had at the ticks of a recording."""
     with Bag(bag) as source:
         for tick in ticks_of(source, DatasetConfig()):
             seen = {stream: source.value(stream, sample) for stream, sample in tick.samples.items()}
