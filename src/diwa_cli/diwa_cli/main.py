@@ -12,61 +12,77 @@ import re
 import select
 import signal
 import sys
+import textwrap
 
 from diwa_data import __version__
 from diwa_data.errors import DiwaError, unknown
 
 GROUPS = {
     "try": {
-        "demo": ("pipeline.sweep:DemoJob", "all of it, small: from recording to skill and report"),
-        "dream": ("evaluation.dream:DreamJob", "a film of what a world model imagines"),
-        "skills": ("commands", "skills that are installed, and how often they succeed"),
-        "run-skill": ("evaluation.run_skill:RunSkillJob", "a skill with the deployment loop, simulated"),
-        "doctor": ("commands", "what is installed from where; graphics, threads, disk"),
+        "demo": ("pipeline.sweep:DemoJob", "record, train, dream and evaluate one skill, small"),
+        "dream": ("evaluation.dream:DreamJob", "film what a world model imagines"),
+        "skills": ("commands", "list the installed skills and how often they succeed"),
+        "run-skill": ("evaluation.run_skill:RunSkillJob", "run a skill in the simulator, as on the robot"),
+        "doctor": ("commands", "check the installation, graphics, threads, disk, robot"),
     },
     "record": {
-        "record": ("diwa_sim.operator.record:RecordJob", "the simulated robot, teleoperated, into bags"),
-        "calibrate": ("commands", "direction of the robot in a VIVE's tracking room"),
-        "annotate": ("commands", "mark a folder's attempts as successes or failed"),
-        "mark-play": ("diwa_sim.mark_play:MarkPlayJob", "when a skill is done in simulated play"),
+        "record": ("diwa_sim.operator.record:RecordJob", "teleoperate the simulated robot into bags"),
+        "calibrate": ("commands", "find the robot's forward direction for a VIVE"),
+        "annotate": ("commands", "mark recorded attempts as success or failure"),
+        "mark-play": ("diwa_sim.mark_play:MarkPlayJob", "mark when a skill is done in simulated play"),
         "recover": ("commands", "salvage truncated or unfinished bags"),
         "build-dataset": ("pipeline.ray:BuildOnRayJob", "bags -> HDF5 dataset at the control rate"),
         "import-calvin": ("diwa_data.calvin.convert:ImportCalvinJob", "CALVIN's data -> HDF5 dataset"),
         "import-lerobot": ("diwa_data.lerobot.convert:ImportLeRobotJob", "LeRobot's format -> HDF5 dataset"),
         "export-lerobot": ("commands", "dataset -> LeRobot's format v3.0"),
-        "inspect": ("commands", "card of a bag, dataset, checkpoint or bundle"),
-        "view": ("commands", "an episode in the Rerun viewer"),
-        "replay": ("evaluation.run_skill:ReplayJob", "a dataset's actions, open loop in the simulator"),
+        "inspect": ("commands", "summarise a bag, dataset, checkpoint or bundle"),
+        "view": ("commands", "open an episode in the Rerun viewer"),
+        "replay": ("evaluation.run_skill:ReplayJob", "replay a dataset's actions open loop in the simulator"),
     },
     "learn": {
         "train-world-model": ("diwa_learning.world_model.train:WorldModelJob", "datasets -> world model"),
-        "train-ensemble": ("diwa_learning.ensemble.train:EnsembleJob", "ensemble that says where dreams are guesses"),
+        "train-ensemble": (
+            "diwa_learning.ensemble.train:EnsembleJob",
+            "play -> ensemble that knows where dreams guess",
+        ),
         "train-policy": ("diwa_learning.policy.train:PolicyJob", "demonstrations -> diffusion policy"),
         "train-reward": ("diwa_learning.reward.train:RewardJob", "demonstrations -> success classifier"),
-        "finetune": ("diwa_learning.finetune.train:FinetuneJob", "better policy, by PPO in dreams"),
-        "dppo": ("evaluation.dppo:DPPOJob", "better policy, by PPO in the simulator: the baseline"),
-        "sweep": ("pipeline.sweep:SweepJob", "skills x seeds x alpha_BC, to one report; on Ray"),
+        "finetune": ("diwa_learning.finetune.train:FinetuneJob", "policy -> better policy, by PPO in dreams"),
+        "dppo": ("evaluation.dppo:DPPOJob", "the same by PPO in the simulator: the baseline"),
+        "sweep": ("pipeline.sweep:SweepJob", "train many skills, seeds and alpha_BCs; one report"),
     },
     "judge": {
-        "evaluate": ("evaluation.evaluate:EvaluateJob", "paired, seeded rollouts of policies in the simulator"),
+        "evaluate": ("evaluation.evaluate:EvaluateJob", "compare policies from the same starts, simulated"),
         "evaluate-sequences": (
             "evaluation.sequences:EvaluateSequencesJob",
-            "skills one after the other, in CALVIN's manner",
+            "run skills one after the other, as CALVIN does",
         ),
-        "check-world-model": ("diwa_learning.finetune.gate:CheckJob", "whether dreams can carry fine-tuning"),
-        "evaluate-world-model": ("evaluation.world_model:EvaluateWorldModelJob", "imagined against recorded"),
+        "check-world-model": ("diwa_learning.finetune.gate:CheckJob", "can its dreams carry fine-tuning?"),
+        "evaluate-world-model": (
+            "evaluation.world_model:EvaluateWorldModelJob",
+            "compare imagined with recorded clips",
+        ),
         "report": ("commands", "one HTML page about a demo or sweep"),
         "compare": ("commands", "sweeps side by side on what they have in common"),
-        "experiment": ("experiments.experiment:ExperimentJob", "what limits the gain of a run"),
+        "experiment": ("experiments.experiment:ExperimentJob", "find out what limits the gain of a run"),
     },
     "share": {
         "bundle": ("commands", "checkpoints -> a skill that can be run"),
-        "seal": ("commands", "checksums for what was changed on purpose"),
+        "seal": ("commands", "new checksums after a change on purpose"),
         "push": ("commands", "bundle, checkpoint or dataset -> Hugging Face Hub"),
         "pull": ("commands", "the same from the Hub, checked by its checksums"),
     },
 }
 """Group -> command -> where it is, and what it does: a job's class, or a module of `diwa_cli` with a function."""
+START = """\
+Fine-tune diffusion policies inside a learned world model.
+
+Start with:
+  diwa run-skill --skill turn_on_led    a shipped skill on the simulated Panda
+  diwa demo                             recording to skill, in about 20 minutes
+
+""".splitlines()
+"""First lines of `diwa --help`."""
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 RENAMED = {
     "pack": ("bundle", "--compact"),
@@ -122,8 +138,8 @@ def main() -> int:
 
 def answer(arguments: list[str]) -> int:
     """Run a command line; its exit status. An error is one line on stderr."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
+    if not arguments or arguments[0] in ("-h", "--help", "--help-all", "help"):
+        print(usage(everything=arguments[:1] == ["--help-all"]))
         return 0
     if arguments[0] == "--version":
         print(f"diwa {__version__}")
@@ -191,15 +207,17 @@ def deprecated(old: str, new: str) -> None:
     print(f"{old} is deprecated: it is {new} now", file=sys.stderr)
 
 
-def usage() -> str:
-    """The text of `diwa --help`: at most 42 lines of 80 characters."""
-    lines = [
-        "usage: diwa COMMAND ...      (its flags: diwa COMMAND --help)",
-        "Diffusion policies, fine-tuned inside a learned world model.",
-    ]
+def usage(everything: bool = False) -> str:
+    """The text of `diwa --help`, one screen of 24 lines and 80 columns; `everything` says what each command does."""
+    lines = ["usage: diwa COMMAND ...      (its flags: diwa COMMAND --help)", *START]
     for group, commands in GROUPS.items():
-        lines += [f"{group}:", *(f"  {name:<21} {text}" for name, (_, text) in commands.items())]
-    return "\n".join(lines)
+        if everything:
+            lines += ["", f"{group}:", *(f"  {name:<21} {text}" for name, (_, text) in commands.items())]
+        else:
+            lines += textwrap.wrap(
+                f"{group + ':':<8} {'  '.join(commands)}", 78, subsequent_indent=" " * 9, break_on_hyphens=False
+            )
+    return "\n".join(lines if everything else [*lines, "", "What each command does: diwa --help-all"])
 
 
 if __name__ == "__main__":
