@@ -33,8 +33,8 @@ NewFolder = Annotated[Path, require_new]
 
 HELP = f"""
 
-All defaults shown are those of the preset: --preset debug|laptop|robot|paper|calvin|calvin_laptop
-({DEFAULT_PRESET} unless named), then --config FILE.yaml over it, then flags over both."""
+Defaults are those of --preset debug|laptop|robot|paper|calvin|calvin_laptop
+({DEFAULT_PRESET} if not given). --config FILE.yaml overrides it; flags override both."""
 
 
 def split_source(args: list[str]) -> tuple[Source, list[str]]:

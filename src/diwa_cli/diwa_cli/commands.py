@@ -16,14 +16,15 @@ def calibrate(args: list[str]) -> int:
     from diwa_data.teleop.devices import ViveConfig
 
     def command(serial: str = "", role: Literal["left", "right"] = "right", calibration: str = "") -> None:
-        """Find how the VIVE's tracking room lies to the robot: hold the controller still, then move it along robot +x.
+        """Find the robot's forward direction in the VIVE's tracking room.
 
-        The phone or headset of `--device webxr` needs none of this: its page has a button for it.
+        Hold the controller still, then move it along the robot's +x, as the questions say. A phone or headset
+        (`--device webxr`) does not need this: its page has a button.
 
         Args:
-            serial: Serial number of the controller (LHR-...); empty takes the one of the hand.
+            serial: Serial number of the controller (LHR-...); empty = the one of the hand in --role.
             role: Hand that the controller is assigned to in SteamVR.
-            calibration: File to write; empty is $DIWA_HOME/vive.json (default ~/.diwa).
+            calibration: File to write; empty = $DIWA_HOME/vive.json (default ~/.diwa).
         """
         config = ViveConfig(serial, role, calibration)
         require_output(device.calibration_path(config))
@@ -50,13 +51,13 @@ def inspect(args: list[str]) -> int:
         suggest_mapping: bool = False,
         out: NewFile | None = None,
     ) -> None:
-        """Print a card of a bag, a dataset, a checkpoint, a skill bundle or a LeRobot dataset, or of a folder of some.
+        """Summarise a bag, dataset, checkpoint, skill bundle or LeRobot dataset, or a folder of them.
 
         Args:
-            path: What to look at.
-            thumbnails: PNG file to draw a bag's frames into, with their times.
-            suggest_mapping: Print a mapping file instead, for a bag of another lab or a LeRobot dataset.
-            out: File to write that to; it must not exist.
+            path: File or folder to look at.
+            thumbnails: PNG file to write, with a bag's frames and their times.
+            suggest_mapping: Draft a mapping file instead, for another lab's bag or a LeRobot dataset.
+            out: File to write the draft to; it must not exist.
         """
         if (out and not suggest_mapping) or (thumbnails and suggest_mapping):
             raise DiwaError("--out is the file of --suggest-mapping, which draws no --thumbnails")
@@ -93,9 +94,9 @@ def view(args: list[str]) -> int:
 
         Args:
             path: A bag, a folder of bags or a dataset.
-            episode: Which one of a folder or dataset, such as 000003; the first unless named.
-            save: Rerun file (.rrd) to write instead of opening a window.
-            serve: Serve it to web browsers instead, until Ctrl-C (ports 9090 and 9876, open to the network).
+            episode: Episode of a folder or dataset, such as 000003; without it, the first.
+            save: Rerun file (.rrd) to write, instead of opening a window.
+            serve: Serve the viewer to web browsers until Ctrl-C (ports 9090 and 9876, open to the network).
         """
         if save:
             save_view(path, episode, save)
@@ -120,19 +121,19 @@ def annotate(args: list[str]) -> int:
         terminal: bool = False,
         port: int = 0,
     ) -> None:
-        """Mark recorded attempts as successes or failed: a folder of them on a page with their films, or one by flags.
+        """Mark recorded attempts as success or failure: on a page that plays their films, or one attempt by flags.
 
-        Marks are kept at once, beside the messages, of which none changes; bags of other recorders get a file of marks
-        beside them. Datasets that were built before do not notice; the next `diwa build-dataset` does.
+        Each mark is saved at once, beside the messages, which never change. Bags of other recorders get a file of marks
+        beside them. Build a dataset again after marking: one that was built before does not have the new marks.
 
         Args:
             path: A bag, or a folder of bags.
-            success: Seconds from the start of one bag at which the skill was done; no page is shown.
-            fail: Seconds from its start at which it had failed; no page is shown.
-            never: Take the success mark of one bag back; no page is shown.
-            mapping: Mapping file that cuts bags of other recorders into episodes; without one, each bag is an attempt.
-            terminal: Show the films in this terminal instead, for machines without a browser.
-            port: TCP port of the page at 127.0.0.1; 0 takes any free one.
+            success: Mark success at this time, in seconds from the start of one bag; shows no page.
+            fail: Mark failure at this time, in seconds from the start of one bag; shows no page.
+            never: Remove the success mark of one bag; shows no page.
+            mapping: Mapping file that cuts another lab's bags into episodes; without it, each bag is one attempt.
+            terminal: Show the films in this terminal, for machines without a browser.
+            port: TCP port of the page at 127.0.0.1; 0 = any free one.
         """
         if never or success is not None or fail is not None:
             print(annotate_bag(path, success, fail, never, mapping))
@@ -154,7 +155,7 @@ def recover(args: list[str]) -> int:
     from diwa_data.recording.recover import recover as salvage
 
     def command(path: Positional[Path]) -> None:
-        """Salvage the whole messages of truncated or unfinished bags.
+        """Salvage the complete messages of truncated or unfinished bags.
 
         Args:
             path: A bag, or a folder of them.
@@ -169,13 +170,13 @@ def export_lerobot(args: list[str]) -> int:
     from diwa_data.lerobot.export import export_lerobot as export
 
     def command(dataset: Positional[Path], out: NewFolder, repo_id: str = "", video: bool = False) -> None:
-        """Export a dataset to LeRobot's format v3.0, so that its policies train on our recordings.
+        """Export a dataset to LeRobot's format v3.0, so that LeRobot's policies can train on it.
 
         Args:
-            dataset: HDF5 file.
+            dataset: HDF5 file to export.
             out: Folder to write; it must not exist.
-            repo_id: Name on the Hugging Face hub, user/name, for the card; local/<name of --out> unless given.
-            video: Keep images as H.264 video, smaller and lossy, instead of exact PNG images.
+            repo_id: Name on the Hugging Face Hub (user/name), for the card; without it, local/<name of --out>.
+            video: Store images as H.264 video (smaller, lossy) instead of PNG (exact).
         """
         done = export(dataset, out, repo_id, video)
         size = f"{done.size / 1e6:,.1f} MB"
@@ -204,18 +205,18 @@ def bundle(args: list[str]) -> int:
         base: Path | None = None,
         out: NewFolder | None = None,
     ) -> None:
-        """Put the checkpoints of one skill together, as `run-skill` and the ROS 2 node load them.
+        """Combine the checkpoints of one skill into a bundle, which `diwa run-skill` and the ROS 2 node can run.
 
-        `diwa bundle --compact BUNDLES... --out DIR` makes bundles small enough to send around.
+        `diwa bundle --compact BUNDLES... --out DIR` makes small bundles, for sending.
 
         Args:
             skill: Skill that the policy performs.
             world_model: Checkpoint of `diwa train-world-model`.
             policy: Checkpoint of `diwa finetune`, or of `diwa train-policy`.
             reward: Checkpoint of `diwa train-reward`.
-            demonstrations: Their dataset: a robot begins the skill only near where they began.
-            base: Checkpoint of `diwa train-policy`, for comparisons of before and after.
-            out: Folder to write; without it the bundle is installed in $DIWA_HOME/skills/SKILL (default ~/.diwa).
+            demonstrations: HDF5 file of its demonstrations: a robot starts the skill only near where they began.
+            base: Checkpoint of `diwa train-policy`, to compare the policy before and after fine-tuning.
+            out: Folder to write; without it, the bundle is installed in $DIWA_HOME/skills/SKILL (default ~/.diwa).
         """
         folder = out or skills_folder() / skill_name(skill)
         require_new(folder)
@@ -228,12 +229,12 @@ def bundle(args: list[str]) -> int:
         print(write_bundle(folder, parts, card).path)
 
     def compact(bundles: Positional[list[Path]], out: NewFolder, decoders: bool = False) -> None:
-        """Make skill bundles small enough to send around: about 3 MB and 1 MB for each skill.
+        """Make small bundles for sending: about 3 MB, and 1 MB for each skill.
 
         Args:
-            bundles: Folders of bundles on one world model: `runs/table/skills/*`.
+            bundles: Folders of bundles that share a world model, such as `runs/table/skills/*`.
             out: Folder to write.
-            decoders: Keep what draws the world model's dreams, for `diwa dream`: about 2.5 MB more.
+            decoders: Keep the world model's image decoders, which `diwa dream` needs: about 2.5 MB more.
         """
         for folder in pack_bundles([load_bundle(path) for path in bundles], out, decoders):
             print(folder)
@@ -249,15 +250,15 @@ def push(args: list[str]) -> int:
     def command(
         path: Positional[Path], repository: Positional[str], revision: str = hub.MAIN, public: bool = False
     ) -> None:
-        """Put a skill bundle, a checkpoint or a dataset on the Hugging Face Hub, with a page that says what it is.
+        """Upload a skill bundle, a checkpoint or a dataset to the Hugging Face Hub, with a page that describes it.
 
-        A repository that is new is private unless you say --public. Log in first: `hf auth login`, or set HF_TOKEN.
+        A new repository is private, unless you say --public. Log in first: `hf auth login`, or set HF_TOKEN.
 
         Args:
             path: Folder of a bundle or checkpoint, or HDF5 file.
             repository: USER/NAME.
-            revision: Branch, which is made if need be.
-            public: Let everybody see a new repository.
+            revision: Branch; it is created if need be.
+            public: Make a new repository public.
         """
         print(hub.push(path, repository, revision, public))
 
@@ -268,13 +269,13 @@ def pull(args: list[str]) -> int:
     from diwa_cli.pipeline import hub
 
     def command(repository: Positional[str], out: NewFolder | None = None, revision: str = hub.MAIN) -> None:
-        """Fetch what `diwa push` put on the Hugging Face Hub, and check it: checksums, formats, nothing pickled.
+        """Download what `diwa push` uploaded to the Hugging Face Hub, and check it: checksums, formats, no pickles.
 
-        With HF_HUB_OFFLINE=1 it takes this machine's copy of what was pulled before.
+        With HF_HUB_OFFLINE=1 it uses this machine's copy of an earlier pull.
 
         Args:
             repository: USER/NAME, or datasets/USER/NAME.
-            out: Folder or HDF5 file to write; a skill is installed in $DIWA_HOME/skills (default ~/.diwa) without it.
+            out: Folder or HDF5 file; without it, a skill is installed in $DIWA_HOME/skills (default ~/.diwa).
             revision: Branch, tag or commit.
         """
         path, kind, commit = hub.pull(repository, out, revision)
@@ -287,9 +288,9 @@ def seal(args: list[str]) -> int:
     from diwa_cli.sealing import seal as make_checksums
 
     def command(path: Positional[Path]) -> None:
-        """Make the checksums of checkpoints, skill bundles, episodes and datasets anew, as they are now.
+        """Write new checksums for checkpoints, skill bundles, episodes and datasets as they are now.
 
-        For files that were made before 0.2 or by others, and after a change by hand. What is damaged is refused.
+        Use it for files from before version 0.2 or from others, and after a change by hand. Damaged files are refused.
 
         Args:
             path: One of them, or a folder that holds some at any depth.
@@ -305,7 +306,7 @@ def skills(args: list[str]) -> int:
         """List the skills that `diwa run-skill` finds by name.
 
         Args:
-            tasks: List the simulated tasks instead, those of installed packages too.
+            tasks: List the simulated tasks instead, including those of installed packages.
         """
         if tasks:
             from diwa_sim.tasks import tasks_table as table
@@ -320,7 +321,7 @@ def report(args: list[str]) -> int:
     from diwa_cli.report.report import write_report
 
     def command(run: Positional[Path]) -> None:
-        """Write `report.html` into a run's folder: one page with everything in it, to look at and to send around.
+        """Write `report.html` into a run's folder: one page that holds everything, also its films.
 
         Args:
             run: Folder of `diwa demo` or `diwa sweep` (the page names what is missing in it), or the file of a
@@ -341,17 +342,17 @@ def compare(args: list[str]) -> int:
         out: OutputFile | None = None,
         figure: OutputFile | None = None,
     ) -> None:
-        """Print the results of several sweeps side by side, on the skills, seeds and start states that all have.
+        """Print the results of several sweeps side by side, on the skills, seeds and starts that all of them have.
 
-        Results are paired with those of the first by start state: variants of the method, on one play. A sweep with
-        several values of alpha_BC is a variant for each.
+        Each sweep is a variant of the method on the same play, and is compared with the first, paired by start state. A
+        sweep with several values of alpha_BC counts as one variant for each value.
 
         Args:
             runs: Folders of finished demos and sweeps.
-            names: One for each; by default the folders'.
-            each: Print a row for every run instead, with nothing compared: demos of different skills in one table.
-            out: JSON file for the rows.
-            figure: SVG file for bars.
+            names: A name for each sweep; without them, the folders' names.
+            each: Print a row for every run and compare nothing, for demos of different skills in one table.
+            out: JSON file to write the rows into.
+            figure: SVG file to draw the bars into.
         """
         print(tables.each(runs, out) if each else tables.compare(runs, names or [], out, figure))
 
@@ -363,15 +364,16 @@ def doctor(args: list[str]) -> int:
     from diwa_cli.doctor import examine_robot
 
     def command(robot: str = "", seconds: float = 3.0, namespace: str = "") -> int:
-        """Say what is installed from where, and whether this machine can do what the project needs.
+        """Say what is installed, from where, and whether this machine can do what the project needs.
 
-        With --robot it checks a robot's file, and where ROS 2 is sourced the running graph against it: topics, types,
-        rates, frames, images, transforms, gripper. It only listens: nothing moves. Exit status 1 if something is wrong.
+        With --robot it checks a robot file. Where ROS 2 is sourced, it also compares the running graph with that file:
+        topics, types, rates, frames, images, transforms, gripper. It only listens, so nothing moves. The exit status is
+        1 if something is wrong.
 
         Args:
-            robot: Your robot's .yaml file, franka or sim.
-            seconds: How long it listens to the graph.
-            namespace: Namespace of the robot's nodes and topics, as launch files are given it.
+            robot: Robot file (.yaml) to check; `franka` and `sim` are the shipped ones.
+            seconds: Seconds for which it listens to the graph.
+            namespace: Namespace of the robot's nodes and topics, as given to the launch files.
         """
         return 0 if (examine_robot(robot, seconds, namespace) if robot else examine()) else 1
 

@@ -70,6 +70,13 @@ def test_every_command_explains_itself(diwa, name):
     assert f"usage: diwa {name}" in ran.out
 
 
+def test_help_of_the_longest_command_fits_two_screens(diwa, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = diwa("finetune", "--help").out.splitlines()
+    assert len(lines) < 48
+    assert max(map(len, lines)) <= 80
+
+
 @pytest.mark.parametrize("words", [["--help"], ["finetune", "--help"], ["skills"], ["fly"]])
 def test_a_reader_that_goes_away_ends_a_command_in_silence(words):
     reader, writer = os.pipe()

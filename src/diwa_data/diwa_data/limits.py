@@ -25,27 +25,27 @@ class MotionLimits:
     """Bounds on the published target's place and motion, in the base frame. Speeds and their changes are norms."""
 
     workspace_low: tuple[float, float, float] = (0.20, -0.50, 0.0)
-    """Lower corner of the box that the hand stays in, metres."""
+    """Lower corner of the box that the hand stays in, in metres."""
     workspace_high: tuple[float, float, float] = (0.80, 0.50, 0.80)
-    """Upper corner of that box, metres."""
+    """Upper corner of that box, in metres."""
     max_speed: float = 0.52
-    """Metres per second."""
+    """Greatest speed, in metres per second."""
     max_rotation_speed: float = 1.30
-    """Radians per second."""
+    """Greatest rotation speed, in radians per second."""
     max_acceleration: float = 4.0
-    """Metres per second squared."""
+    """Greatest acceleration, in metres per second squared."""
     max_rotation_acceleration: float = 12.0
-    """Radians per second squared."""
+    """Greatest rotation acceleration, in radians per second squared."""
     max_jerk: float = 200.0
-    """Metres per second cubed."""
+    """Greatest jerk, in metres per second cubed."""
     max_rotation_jerk: float = 600.0
-    """Radians per second cubed."""
+    """Greatest rotation jerk, in radians per second cubed."""
     max_lead_pos: float = 0.05
-    """Metres that the target may be ahead of the measured position: it brakes to stay within."""
+    """Greatest lead of the target over the measured position, in metres; the target brakes to stay within it."""
     max_lead_rot: float = 0.3
-    """Radians that the target may be ahead of the measured rotation: it brakes to stay within."""
+    """Greatest lead of the target over the measured rotation, in radians; the target brakes to stay within it."""
     max_tilt: float = 1.2
-    """Radians between the hand's approach axis (its z) and straight down: the limit on pitch and roll."""
+    """Greatest angle between the hand's approach axis (its z) and straight down, in radians; limits pitch and roll."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -144,22 +144,22 @@ def limits_of_each_coordinate(limits: MotionLimits) -> tuple[np.ndarray, np.ndar
 
 @dataclass(frozen=True)
 class PlausibleConfig:
-    """Thresholds that a measured pose must keep to be believed. The speeds are the Panda's own limits."""
+    """Conditions under which a measured pose is believed. The speeds are the Panda's own limits."""
 
     samples: int = 3
-    """Poses in a row that must agree before the first of them, or any after a wrong one, is believed."""
+    """Poses in a row that must agree before any is believed, at the beginning and after an implausible one."""
     max_speed: float = 1.7
-    """Greatest speed between two samples, metres per second."""
+    """Greatest speed between two samples, in metres per second."""
     max_rotation_speed: float = 2.5
-    """Greatest speed of rotation between two samples, radians per second."""
+    """Greatest rotation speed between two samples, in radians per second."""
     jitter_pos: float = 0.02
     """Metres by which two samples may differ beyond that, whatever their times."""
     jitter_rot: float = 0.1
     """Radians by which two samples may differ beyond that, whatever their times."""
     margin: float = 0.2
-    """Metres outside of the workspace up to which the hand may be measured."""
+    """Metres outside the workspace up to which a measured position is believed."""
     max_gap: float = 1.0
-    """Seconds between two samples beyond which they are not compared: the watchdog ends a skill then."""
+    """Seconds between two samples beyond which they are not compared; the watchdog has then ended the skill."""
 
 
 class BelievedPose:

@@ -33,22 +33,22 @@ ROBOTS = ("franka", "sim")
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """One camera: where its driver publishes and what of its images is recorded."""
+    """One camera: the topic of its driver, and the part of its images that is recorded."""
 
     driver: str = ""
-    """Topic of the driver's images (sensor_msgs/Image); empty if recorded images are published by the robot itself."""
+    """Topic of the driver's images (sensor_msgs/Image); empty = the robot itself publishes recorded images."""
     compressed: bool = False
-    """`driver` is a sensor_msgs/CompressedImage (jpeg)."""
+    """Whether `driver` is a sensor_msgs/CompressedImage (jpeg)."""
     info: str = ""
     """Topic of the driver's sensor_msgs/CameraInfo; empty records no intrinsics."""
     crop: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Top, left, height, width cut from the driver's image before it is resized; height 0 = all of it."""
+    """Top, left, height and width of the part of the driver's image that is resized; height 0 = the whole image."""
     record_size: tuple[int, int] = (200, 200)
-    """Height and width of the recorded rgb8 image, pixels."""
+    """Height and width of the recorded rgb8 image, in pixels."""
     size: tuple[int, int] = (64, 64)
-    """Height and width in datasets and networks, pixels: 48, 64, 80, 96, 112 or 128 a side."""
+    """Height and width in datasets and networks, in pixels: 48, 64, 80, 96, 112 or 128 a side."""
     start: Literal["", "kinect", "realsense"] = ""
-    """Driver that the launch files start on the topic `driver`; empty: the lab starts its own."""
+    """Driver that the launch files start; it publishes on `driver`. Empty = you start it."""
     serial: str = ""
     """Serial number of the device that `start` opens; empty = the first one found."""
 
@@ -59,16 +59,16 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class JointConfig:
-    """Margins of the arm's joints before limits and singularities; 0 switches one off."""
+    """Distances of the arm from joint limits and singularities at which something happens; 0 switches one off."""
 
     warn: float = 0.1
     """Radians from a joint's limit below which the operator is warned."""
     hold: float = 0.03
-    """Radians from a joint's limit below which the target stands still and a skill ends."""
+    """Radians from a joint's limit below which the target brakes and a skill ends."""
     warn_singular: float = 0.06
     """Smallest singular value of the Jacobian (m/rad and rad/rad) below which the operator is warned."""
     hold_singular: float = 0.03
-    """Smallest singular value below which the target stands still and a skill ends."""
+    """Smallest singular value below which the target brakes and a skill ends."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class TopicsConfig:
     target: TargetTopic = field(default_factory=TargetTopic)
     """Target of the arm."""
     rate: float = 200.0
-    """Most poses, and most joint states, that are passed on a second, Hz."""
+    """Greatest rate at which poses and joint states are passed on, in Hz."""
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.rate <= 1000.0:
@@ -257,26 +257,26 @@ class RobotConfig:
     """The `robot` section of `config/robot_*.yaml`; every node gets it."""
 
     name: str = "panda"
-    """Which robot and table: the lab's own name."""
+    """Name of this robot and table, chosen by the lab."""
     cameras: dict[str, CameraConfig] = field(default_factory=lambda: {name: CameraConfig() for name in CAMERAS})
-    """One to four cameras by name; the frames of the first are the clock of datasets. A file lists the names, and has a
-    section for each beside the list, under its name."""
+    """One to four cameras by name; the frames of the first are the clock of datasets.
+    A robot file lists the names, and has a section for each beside the list."""
     base_frame: str = BASE_FRAME
     """Frame of all poses: the base of the arm. A pose in another frame is refused."""
     joints: JointConfig = field(default_factory=JointConfig)
-    """Margins of the arm's joints."""
+    """Distances of the arm from joint limits and singularities at which something happens."""
     topics: TopicsConfig = field(default_factory=TopicsConfig)
-    """Topics of the arm and its gripper that are not ours."""
+    """Topics of the arm and its gripper where they are not ours."""
     limits: MotionLimits = field(default_factory=MotionLimits)
-    """Bounds on targets, for every node that has none of its own in the file."""
+    """Limits on targets, for every node that has none of its own in the file."""
     start_pose: StartPose = field(default_factory=StartPose)
-    """Where the hand should stand before a recording or a skill."""
+    """Pose in which the hand should be before a recording or a skill."""
     plausible: PlausibleConfig = field(default_factory=PlausibleConfig)
-    """Which measured poses are believed."""
+    """Conditions under which measured poses are believed."""
     action: ActionSpec = field(default_factory=ActionSpec)
     """Scale and conventions of actions."""
     record_rate: float = 30.0
-    """Frames per second of every camera, Hz: 15 or 30, or another multiple of 7.5."""
+    """Frames per second of every camera: 15 or 30, or another multiple of 7.5."""
     inference_delay: float = 0.0
     """Nominal time from a frame's arrival to the command that answers it, seconds."""
     scene_state: tuple[str, ...] = ()

@@ -24,12 +24,12 @@ class Goal(Protocol):
 
 @dataclass(frozen=True)
 class GripperConfig:
-    """How patient the gripper's thread is."""
+    """Patience of the gripper's thread."""
 
     patience: float = 3.0
     """Seconds after which a goal that does not end is cancelled: a move onto an object may hang for very long."""
     rest: float = 0.5
-    """Seconds to wait after a cancel before the next goal is sent."""
+    """Seconds between a cancel and the next goal."""
 
 
 class GripperWorker:

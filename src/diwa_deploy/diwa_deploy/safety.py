@@ -23,14 +23,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class WatchdogConfig:
-    """Ages of frames, pose and inference, seconds."""
+    """Ages of frames, pose and inference at which something happens, in seconds."""
 
     warn: float = 0.1
-    """Age that is counted and reported."""
+    """Age at which it is counted and reported."""
     hold: float = 0.2
-    """Age at which the target stands still until the stream is younger again."""
+    """Age at which the target brakes until the stream is younger again."""
     abort: float = 1.0
-    """Age at which the skill ends, and the node must be armed anew."""
+    """Age at which the skill ends and the node must be rearmed."""
 
 
 def judge(ages: Mapping[str, float], config: WatchdogConfig) -> Verdict:

@@ -38,17 +38,17 @@ _SLOWER, _PATIENCE = 1.5, 2.0  # times its shortest duration, and seconds beyond
 
 @dataclass(frozen=True)
 class SequenceConfig:
-    """How the hand moves between the skills of a sequence, and how often one is tried."""
+    """Moves between the skills of a sequence, and how often each skill is tried."""
 
     tries: int = 2
-    """Times that a skill is tried, each but the first from the middle of where its demonstrations began."""
+    """Number of tries of a skill. Each but the first begins in the middle of where its demonstrations began."""
     speed: float = 0.1
-    """Speed of the hand between two skills, metres per second."""
+    """Speed of the hand between two skills, in metres per second."""
     rotation_speed: float = 0.4
-    """Its speed of rotation there, radians per second."""
+    """Rotation speed of the hand between two skills, in radians per second."""
     height: float = 0.0
-    """Height of the fingertips above the base at which they cross, metres, unless they are higher; 0 = the greatest at
-    which demonstrations of the next skill began."""
+    """Height above the base at which the fingertips cross, in metres; a hand that is higher stays higher.
+    0 = the greatest height at which demonstrations of the next skill began."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "tries")

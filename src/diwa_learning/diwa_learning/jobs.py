@@ -49,26 +49,27 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A stage, what it trains on and how."""
+    """A stage of training, its data and its settings."""
 
     stage: str = ""
-    """world_model, ensemble, policy, reward or finetune."""
+    """Stage to train: world_model, ensemble, policy, reward or finetune."""
     preset: str = DEFAULT_PRESET
-    """Shipped preset under the settings of the stages."""
+    """Shipped preset whose settings the stages start from."""
     dataset: str = ""
-    """HDF5 files of `diwa build-dataset`, separated by commas or spaces; the other stages take one: demonstrations."""
+    """HDF5 files of `diwa build-dataset`, separated by commas or spaces (world_model, ensemble).
+    The other stages take one file of demonstrations."""
     attempts: str = ""
-    """HDF5 files of demonstrations whose failed attempts the world model learns from, too (world_model)."""
+    """HDF5 files of demonstrations whose failed attempts the world model also learns from (world_model)."""
     play: str = ""
-    """HDF5 file with play, for more negatives (reward) or start states (finetune)."""
+    """HDF5 file of play, for more negatives (reward) or start states (finetune)."""
     play_marks: str = ""
-    """CSV file that says when the skill is done in play (reward); empty = nobody has watched it."""
+    """CSV file that says when the skill is done in play (reward); empty = there are no marks."""
     skill: str = ""
-    """Skill that the demonstrations must be of; empty = theirs."""
+    """Skill that the demonstrations must show; empty = whichever they show."""
     out: str = ""
     """Checkpoint folder, in which an interrupted training continues; empty = `folder`."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    """Checkpoints that earlier stages left."""
+    """Checkpoints of earlier stages."""
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     """Settings of stage world_model."""
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)

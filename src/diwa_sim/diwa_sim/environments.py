@@ -32,7 +32,7 @@ Simulated = SimulatedPanda | CalvinEnvironment
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    """Where policies act."""
+    """Choice of the environment in which policies act."""
 
     environment: Literal["table", "calvin"] = "table"
     """Our simulated table, or CALVIN's own environment (docs/calvin.md)."""

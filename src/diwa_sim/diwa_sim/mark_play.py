@@ -19,7 +19,8 @@ from diwa_sim.environments import is_done
 class MarkPlayJob(Job):
     """Write when a skill is done in simulated play, for `diwa train-reward --play-marks`.
 
-    The scene state says it, in place of a person who watches the film: of a real robot's play, write the file by hand.
+    The scene state tells it, in place of a person who watches the film. For a real robot's play, write the file by
+    hand.
     """
 
     command_name: ClassVar[str] = "mark-play"

@@ -23,14 +23,14 @@ GRIPPER_DOWN = Rotation.from_matrix(np.diag([1.0, -1.0, -1.0]))
 
 @dataclass(frozen=True)
 class StartConfig:
-    """How far the hand's start varies. Wider starts make a skill harder to imitate."""
+    """Spread of the hand's start. Wider starts make a skill harder to imitate."""
 
     spread_pos: tuple[float, float, float] = (0.14, 0.26, 0.12)
-    """Half widths of the box of hand positions along x, y, z; metres."""
+    """Half widths of the box of hand positions along x, y and z, in metres."""
     spread_yaw: float = 0.5
-    """Largest turn about the vertical, rad."""
+    """Largest turn about the vertical, in radians."""
     spread_tilt: float = 0.12
-    """Largest tilt about each horizontal axis, rad."""
+    """Largest tilt about each horizontal axis, in radians."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,16 +53,16 @@ class SimConfig:
     start: StartConfig = field(default_factory=StartConfig)
     """Distribution of start states."""
     objects: tuple[str, ...] = ()
-    """Objects on the table beside the cube, by name: those that tasks bring. Recordings, play and evaluation of a model
-    have the same ones."""
+    """Objects on the table beside the cube, by the names that tasks give them.
+    Recordings, play and evaluation of a model must have the same ones."""
     cameras: tuple[str, ...] = ()
-    """Cameras of the scene that are recorded, each with height and width for the networks and for recordings where they
-    are not 64x64 and 200x200: `static gripper side:96x128 front:64x64:240x240`. Empty = static gripper."""
+    """Cameras to record, each with the sizes (height x width) for networks and recordings if not 64x64 and 200x200:
+    `static gripper side:96x128 front:64x64:240x240`. Empty = static gripper."""
     fixed_gripper: bool = False
-    """The fingers stay closed, and nothing is told about them: an action has 6 numbers, a state 9."""
+    """Keep the fingers closed and leave them out of the contract: an action has 6 numbers, a state 9."""
     static_moved: tuple[float, float, float, float, float, float] = (0.0,) * 6
-    """Metres along x, y, z of the base, then radians about them, by which the camera `static` stands elsewhere than
-    usual. The contract does not say so: what was trained before cannot know it."""
+    """Shift of the camera `static` along x, y, z of the base (metres), and rotation about them (radians).
+    The contract does not record it, so models that were trained before cannot know of it."""
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.static_moved).all():

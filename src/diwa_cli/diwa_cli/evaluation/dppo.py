@@ -39,32 +39,32 @@ from diwa_sim.table import SimConfig
 class DPPOJob(Job):
     """Fine-tune a policy by PPO in the simulator, with the simulator's own rewards: the baseline DPPO.
 
-    With --reward, its kept checkpoints are rolled out on the starts of learning curves afterwards (`curve/` in its
-    folder): after how many environment steps does one succeed as often as --until says?
+    With --reward, it then rolls out the kept checkpoints from the starts of learning curves (`curve/` in its folder).
+    That shows after how many environment steps one succeeds as often as --until says.
     """
 
     command_name: ClassVar[str] = "dppo"
     section: ClassVar[str] = "dppo"
 
     policy: Path
-    """Checkpoint folder of `diwa train-policy`; its skill is what is practised."""
+    """Checkpoint folder of `diwa train-policy`; its skill is practised."""
     world_model: Path
-    """Checkpoint folder of the world model it was trained on, which filters what it sees."""
+    """Checkpoint folder of the world model that the policy was trained on; it filters the observations."""
     out: Path
-    """Checkpoint folder; an interrupted training in it continues."""
+    """Checkpoint folder; an interrupted training continues."""
     until: float | Path | None = None
-    """Success rate (a fraction), or folder of `diwa evaluate` whose last policy has it: practice ends once rollouts
-    succeed as often (sets `--enough`)."""
+    """Practice ends once rollouts succeed this often (sets `--enough`): a rate from 0 to 1, or a folder of
+    `diwa evaluate` whose last policy has it."""
     reward: Path | None = None
-    """Checkpoint folder of a classifier, whose view is recorded in the rollouts of checkpoints."""
+    """Checkpoint folder of a classifier; its probability is recorded in the checkpoints' rollouts."""
     practise: bool = True
-    """Without it, the checkpoints that are there are rolled out, of an interrupted practice too."""
+    """Practise. `--no-practise` only rolls out the checkpoints that exist, also those of an interrupted practice."""
     config: DPPOConfig = field(default_factory=DPPOConfig)
     """Sizes and schedule."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Environment, processes, and rollouts of checkpoints."""
     sim: SimConfig = field(default_factory=SimConfig)
-    """Our simulated table."""
+    """The simulated table."""
 
     def run(self) -> None:
         """Practise, or continue; roll out checkpoints if there is a classifier, and print the answer."""

@@ -52,16 +52,16 @@ IMAGINED, ACTED = "imagined: the same actions", "dreamt: the policy acts"
 
 @dataclass(frozen=True)
 class DreamFilmConfig(EnvironmentConfig):
-    """Settings of `diwa dream`: how much is dreamt."""
+    """Settings of `diwa dream`: number and length of the clips."""
 
     clips: int = 3
-    """Clips in the film, one after the other: of a dataset at random, in the simulator a start state each."""
+    """Clips in the film, one after the other: random ones of a dataset, or one start state each in the simulator."""
     horizon: int = HORIZON
-    """Actions imagined in each clip, at most."""
+    """Most actions imagined in each clip."""
     context: int = CONTEXT
     """Frames that the world model sees before it imagines."""
     seed: int = 0
-    """Seed of the choice of clips, or the first start state, and of all sampling."""
+    """Seed of the choice of clips, of the first start state and of all sampling."""
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits in the simulator."""
 
@@ -72,11 +72,11 @@ class DreamFilmConfig(EnvironmentConfig):
 
 @dataclass(frozen=True)
 class DreamJob(Job):
-    """Film what a world model dreams: recorded, imagined under the same actions, and dreamt by a policy that acts.
+    """Film what a world model dreams beside what was recorded: under the same actions, or with a policy that acts.
 
-    With --skill the policy of a bundle runs in the simulator first, and dreams from the same starts. Where the scene
-    is known, every frame says what is true. On the simulated table every clip is compared with it: a lamp or drawer
-    that is shown wrong is named in the film and in the terminal.
+    With --skill, the policy of a bundle first runs in the simulator, and then dreams from the same starts. Where the
+    scene is known, every frame says what is true. On the simulated table, film and terminal also name each lamp or
+    drawer that the dream shows wrong.
     """
 
     command_name: ClassVar[str] = "dream"
@@ -84,24 +84,24 @@ class DreamJob(Job):
     check_out: ClassVar[Callable[[Path], None]] = staticmethod(require_film)
 
     skill: str = ""
-    """Skill whose bundle dreams: world model, policy and classifier. Not with --world-model."""
+    """Skill whose bundle gives world model, policy and classifier; not together with --world-model."""
     checkpoint: Path | None = None
-    """Folder of that bundle, instead of the installed one: `runs/demo/skills/open_drawer`."""
+    """Folder of that bundle, such as `runs/demo/skills/open_drawer`; without it, the installed one."""
     world_model: Path | None = None
     """Checkpoint folder of `diwa train-world-model`."""
     policy: Path | None = None
-    """Policy that acts in its dreams: a checkpoint folder of `diwa train-policy` or `diwa finetune`."""
+    """Policy that acts in the dreams: checkpoint folder of `diwa train-policy` or `diwa finetune`."""
     reward: Path | None = None
-    """Classifier of the policy's skill, whose probability is drawn below the pictures."""
+    """Classifier of the policy's skill; its probability is drawn below the images."""
     dataset: Path | None = None
-    """HDF5 file to dream from. Of one that the model was trained on, the episodes that were held out. Without one the
-    policy runs in the simulator."""
+    """HDF5 file whose frames begin the dreams: held-out episodes, if the model was trained on the file.
+    Without a dataset, the policy first runs in the simulator."""
     out: Path = Path("dream.mp4")
     """Film (MP4) to write."""
     config: DreamFilmConfig = field(default_factory=DreamFilmConfig)
-    """How much is dreamt."""
+    """Number and length of the clips."""
     sim: SimConfig = field(default_factory=SimConfig)
-    """Our simulated table."""
+    """The simulated table."""
 
     def run(self) -> None:
         """Dream, write the film, and print a few lines about each clip."""

@@ -29,26 +29,26 @@ from diwa_sim.table import SimConfig
 
 @dataclass(frozen=True)
 class EvaluateConfig(EnvironmentConfig):
-    """Settings of `diwa evaluate`: start states, their number, the length of a rollout."""
+    """Settings of `diwa evaluate`: start states and the length of a rollout."""
 
     skill: str = "open_drawer"
-    """Skill to perform; its oracle decides about success."""
+    """Skill to perform; its oracle decides whether a rollout succeeded."""
     seeds: Literal["tuning", "curve", "final"] = "final"
     """Range of start states; the three never overlap."""
     rollouts: int = 100
-    """Start states; every policy gets the same ones. With calvin.data at most as many as it has annotated segments
-    of the skill, each once."""
+    """Number of start states, the same for every policy.
+    With calvin.data at most the number of annotated segments of the skill; each is used once."""
     max_steps: int = 72
-    """Control ticks after which a rollout has failed."""
+    """Control ticks after which a rollout counts as failed."""
     ddim_steps: int = 0
-    """Deterministic steps (DDIM) that a chunk is sampled in; 0 takes all of the policy's, with noise (DDPM)."""
+    """Deterministic denoising steps (DDIM) for each chunk; 0 = all of the policy's steps, with noise (DDPM)."""
     videos: int = 6
-    """Start states, counted from the first, whose rollouts are filmed."""
+    """Number of start states, from the first on, whose rollouts are filmed."""
     tapes: bool = False
-    """Keep every rollout, images included, in the dataset rollouts.h5 (about 0.5 MB each at 72 ticks); each then goes
-    on to 8 ticks after its limit. Results stay the same; rollouts that are there without a tape are run again."""
+    """Keep every rollout with its images in the dataset rollouts.h5 (about 0.5 MB each at 72 ticks).
+    Each then continues for 8 ticks after its end; results stay the same. Finished ones without a tape run again."""
     workers: int = 2
-    """Processes; each uses one thread."""
+    """Number of processes; each uses one thread."""
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits, as on the robot."""
 
@@ -76,27 +76,27 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EvaluateJob(Job):
-    """Roll out policies on the same start states of the simulator: success, 95 % intervals, paired differences."""
+    """Roll out policies from the same start states in the simulator: success, 95 % intervals, paired differences."""
 
     command_name: ClassVar[str] = "evaluate"
     section: ClassVar[str] = "evaluate"
 
     policies: dict[str, Path]
-    """Names and checkpoint folders: `base BASE/policy finetuned RUN/finetuned`. The others are compared with the
-    first."""
+    """Names and checkpoint folders: `base BASE/policy finetuned RUN/finetuned`.
+    The others are compared with the first."""
     world_model: Path
-    """Checkpoint folder of the world model they were trained on."""
+    """Checkpoint folder of the world model that the policies were trained on."""
     reward: Path
-    """Checkpoint folder of the classifier, shown in the videos; the simulator's oracle decides."""
+    """Checkpoint folder of the classifier that the videos show; the simulator's oracle decides about success."""
     out: Path
     """Folder for evaluation.json, success.svg, videos and tapes; an interrupted evaluation in it continues."""
     curve: int = 0
-    """Checkpoints of the last policy's fine-tuning to evaluate, evenly from the first policy to the last: its learning
-    curve, by iteration, in place of the policies themselves; 0 = none."""
+    """Checkpoints of the last policy's fine-tuning to evaluate instead of the policies: its learning curve; 0 = none.
+    They are spread evenly from the first policy to the last."""
     config: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Start states and limits."""
     sim: SimConfig = field(default_factory=SimConfig)
-    """Our simulated table."""
+    """The simulated table."""
 
     def run(self) -> None:
         """Evaluate, or continue, and print the rates."""

@@ -27,12 +27,13 @@ from diwa_sim.table import SimConfig, SimulatedPanda
 
 @dataclass(frozen=True)
 class RunSkillConfig(EnvironmentConfig):
-    """Settings of `diwa run-skill`: when it stops, and how fast the robot may be."""
+    """Settings of `diwa run-skill`: when it stops, and how fast the robot may move."""
 
     max_steps: int = 72
     """Control ticks after which the robot stops (7.5 a second; 30 in CALVIN)."""
     success_ticks: int = AS_TRAINED
-    """Ticks running that the classifier must be sure of success; -1 = as it was trained, 0 lets it end nothing."""
+    """Ticks in a row for which the classifier must be sure of success; -1 = as it was trained,
+    0 = the classifier ends nothing."""
     seed: int = 0
     """Seed of the start state and of the agent's sampling."""
     limits: MotionLimits = field(default_factory=MotionLimits)
@@ -50,27 +51,27 @@ class RunSkillConfig(EnvironmentConfig):
 class RunSkillJob(Job):
     """Run one skill, or several one after the other, on the simulated robot with the deployment loop.
 
-    In a sequence the classifier ends each skill; the hand is then moved slowly to where the next one begins. A skill
-    that runs out of time is tried once more, then the sequence ends.
+    In a sequence, the classifier ends each skill, and the arm then moves slowly to where the next one begins. A skill
+    that runs out of time is tried once more; then the sequence ends.
     """
 
     command_name: ClassVar[str] = "run-skill"
     section: ClassVar[str] = "run_skill"
 
     skill: str = ""
-    """Skill to run; its bundle is sought in $DIWA_HOME/skills (default ~/.diwa/skills), then among those shipped."""
+    """Skill to run: its bundle is taken from $DIWA_HOME/skills (default ~/.diwa/skills), or else a shipped one."""
     sequence: tuple[str, ...] = ()
-    """Skills to run one after the other instead: `open_drawer turn_on_led`. The scene begins as the first that needs a
-    thing needs it."""
+    """Skills to run one after the other instead: `open_drawer turn_on_led`.
+    The scene is set up so that the first skill of each object is possible."""
     checkpoint: Path | None = None
-    """Folder of a bundle, instead of the installed one: `runs/demo/skills/open_drawer`. For a sequence the folder that
-    holds them: `runs/table/skills`."""
+    """Folder of a bundle, such as `runs/demo/skills/open_drawer`; without it, the installed one.
+    For a sequence: the folder that holds the bundles, such as `runs/table/skills`."""
     video: Path | None = None
-    """Where to write an mp4."""
+    """MP4 file to write."""
     config: RunSkillConfig = field(default_factory=RunSkillConfig)
-    """When it stops, and how fast the robot may be."""
+    """When it stops, and how fast the robot may move."""
     sim: SimConfig = field(default_factory=SimConfig)
-    """Our simulated table."""
+    """The simulated table."""
 
     def run(self) -> None:
         """Run it once and print how it went. Raises `DiwaError` if the film may not be written, or is no .mp4 file."""
@@ -162,9 +163,10 @@ def verdict(robot: Environment) -> str:
 
 @dataclass(frozen=True)
 class ReplayJob(Job):
-    """Run the actions of a dataset's demonstrations open loop in the simulator, each from its own start.
+    """Replay the actions of a dataset's demonstrations open loop in the simulator, each from its own start.
 
-    This proves scale, frame, sign and timing. The exit status is 1 if a skill succeeds too rarely.
+    If they succeed, scale, frame, sign and timing of the actions are right. The exit status is 1 if a skill succeeds
+    too rarely.
     """
 
     command_name: ClassVar[str] = "replay"
@@ -176,7 +178,8 @@ class ReplayJob(Job):
     out: Path | None = None
     """JSON file for the results."""
     minimum: float = 0.95
-    """Share of successes that every skill must reach; below it, scale, frame, sign or timing of actions is in doubt."""
+    """Share of demonstrations that must succeed for each skill.
+    Below it, scale, frame, sign or timing of the actions may be wrong."""
 
     def run(self) -> bool:
         """Replay, print a line per skill, write the results; whether every skill reaches the minimum."""

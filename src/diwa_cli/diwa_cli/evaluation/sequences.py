@@ -37,18 +37,18 @@ from diwa_sim.tasks import PAPER_TASKS, succeeded
 
 @dataclass(frozen=True)
 class EvaluateSequencesConfig:
-    """Settings of `diwa evaluate-sequences`: the sequences, their number, the length of a try."""
+    """Settings of `diwa evaluate-sequences`: number of sequences, and their lengths."""
 
     seeds: Literal["tuning", "curve", "final"] = "final"
-    """Range of the seeds that draw starts and orders, as in `diwa evaluate`."""
+    """Range of seeds that decide starts and orders, as in `diwa evaluate`."""
     sequences: int = 100
-    """Sequences; every policy gets the same ones."""
+    """Number of sequences, the same for every policy."""
     length: int = 5
-    """Different skills in each."""
+    """Number of different skills in each sequence."""
     max_steps: int = 72
-    """Control ticks after which a try of a skill has failed."""
+    """Control ticks after which a try counts as failed."""
     workers: int = 2
-    """Processes; each uses one thread."""
+    """Number of processes; each uses one thread."""
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Safety limits, as on the robot."""
     between: SequenceConfig = field(default_factory=SequenceConfig)
@@ -108,10 +108,10 @@ class SequenceResult:
 
 @dataclass(frozen=True)
 class EvaluateSequencesJob(Job):
-    """Run seeded sequences of skills on the simulated table as deployment does: mean completed length, with intervals.
+    """Run seeded sequences of skills on the simulated table, and report how many skills are done in a row.
 
-    A sequence is of different skills of the eight, in an order that is possible from its start. The classifier ends
-    each skill, the oracle judges.
+    A sequence consists of different skills of the eight, in an order that is possible from its start. As in deployment,
+    the classifier ends each skill; the simulator's oracle judges it.
     """
 
     command_name: ClassVar[str] = "evaluate-sequences"
@@ -120,13 +120,13 @@ class EvaluateSequencesJob(Job):
     out: Path
     """Folder for sequences.json; an interrupted evaluation in it continues."""
     skills: Path | None = None
-    """Folder that holds a bundle of each skill, such as `runs/table/skills`, instead of the installed ones."""
+    """Folder with a bundle of each skill, such as `runs/table/skills`; without it, the installed ones."""
     policies: tuple[Literal["finetuned", "base"], ...] = ("finetuned",)
-    """Which of the bundles' policies; shipped bundles hold no base."""
+    """Policies of the bundles to run; the shipped bundles hold no `base`."""
     config: EvaluateSequencesConfig = field(default_factory=EvaluateSequencesConfig)
     """Sequences and limits."""
     sim: SimConfig = field(default_factory=SimConfig)
-    """Our simulated table."""
+    """The simulated table."""
 
     def run(self) -> None:
         """Evaluate, or continue, and print a line per policy."""

@@ -34,10 +34,10 @@ ERROR = re.compile(r"open_loop_(.+)_error")
 
 @dataclass(frozen=True)
 class EvaluateWorldModelConfig:
-    """Settings of `diwa evaluate-world-model`: how much is imagined."""
+    """Settings of `diwa evaluate-world-model`: number and length of the clips."""
 
     clips: int = 16
-    """Held-out clips, evenly over the episodes."""
+    """Number of held-out clips, spread evenly over the episodes."""
     horizon: int = HORIZON
     """Actions imagined in each clip."""
     context: int = CONTEXT
@@ -45,8 +45,8 @@ class EvaluateWorldModelConfig:
     seed: int = 0
     """Seed of the samples of z, and of the probes."""
     probes: bool = True
-    """Train small networks that read furniture, lamps, objects and the hand from embedding, filtered and imagined
-    features, where the recordings hold the simulator's state: they say what the model sees, for diagnosis only."""
+    """Train small networks that read furniture, lamps, objects and the hand from the model's states.
+    They show what the model sees, for diagnosis only, and need recordings that hold the simulator's state."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "clips", "horizon", "context")
@@ -55,7 +55,7 @@ class EvaluateWorldModelConfig:
 
 @dataclass(frozen=True)
 class EvaluateWorldModelJob(Job):
-    """Imagine clips open loop and compare with what was recorded: PSNR, SSIM, KL, hand and scene, step by step."""
+    """Imagine clips open loop and compare them with the recording: PSNR, SSIM, KL, hand and scene at each step."""
 
     command_name: ClassVar[str] = "evaluate-world-model"
     section: ClassVar[str] = "evaluate_world_model"
@@ -63,12 +63,12 @@ class EvaluateWorldModelJob(Job):
     world_model: Path
     """Checkpoint folder of `diwa train-world-model`."""
     dataset: Path
-    """HDF5 file. Of one that the model was trained on, the episodes that were held out; else all."""
+    """HDF5 file: its held-out episodes, if the model was trained on it, otherwise all."""
     out: Path
-    """Folder for result.json, the curves, filmstrips and a film."""
+    """Folder for result.json, curves, filmstrips and a film."""
     rollouts: tuple[Path, ...] = ()
-    """Rollouts of policies (`diwa evaluate --tapes`), or other recordings with the simulator's state, on which the
-    probes are judged too; the failed ones that are read worst are drawn."""
+    """Rollouts of policies (`diwa evaluate --tapes`) or other recordings with the simulator's state.
+    The probes are judged on them too, and the failed ones that are read worst are drawn."""
     config: EvaluateWorldModelConfig = field(default_factory=EvaluateWorldModelConfig)
     """Clips and their lengths."""
 

@@ -48,16 +48,16 @@ AS_TRAINED, GATE = "as trained", "gate.json"
 
 @dataclass(frozen=True)
 class DegradeConfig:
-    """How world models are made worse."""
+    """Ways in which world models are made worse."""
 
     early: tuple[float, ...] = (0.1, 0.25, 0.5)
-    """Shares of the run's updates after which the training of one ends."""
+    """Train a world model for each of these shares of the run's updates."""
     data: tuple[float, ...] = (0.125, 0.25)
-    """Shares of the run's play that one is trained on."""
+    """Train a world model on each of these shares of the run's play."""
     noise: tuple[float, ...] = (1.0, 4.0)
-    """Noise on the prior's matrices, in standard deviations of each: dreams err, filtering does not."""
+    """Noise on the prior's matrices, in standard deviations of each: dreams get worse, filtering does not."""
     moved: tuple[float, ...] = (0.05,)
-    """Metres by which the static camera has moved sideways when demonstrations are recorded and policies run."""
+    """Metres by which the static camera moves sideways before demonstrations are recorded and policies run."""
 
     def __post_init__(self) -> None:
         largest = {"early": 1.0, "data": 1.0, "noise": 1e3, "moved": 1.0}

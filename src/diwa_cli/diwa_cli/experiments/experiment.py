@@ -43,9 +43,9 @@ class ExperimentConfig:
     clips: int = 16
     """Held-out clips that each world model imagines."""
     dreams: int = 16
-    """Dreams of each rollout's actions."""
+    """Number of dreams under each rollout's actions."""
     degrade: DegradeConfig = field(default_factory=DegradeConfig)
-    """How world models are made worse."""
+    """Ways in which world models are made worse."""
     evaluate: EvaluateConfig = field(default_factory=partial(EvaluateConfig, seeds="tuning", videos=0))
     """Rollouts that measure success."""
 
@@ -55,8 +55,8 @@ class ExperimentJob(Job):
     """Find out what limits the gain of a finished run.
 
     reward: fine-tune with a classifier that learned from the simulator's own labels; with --tapes, only count how often
-    it and the run's own are wrong in these rollouts. score: roll out every checkpoint, and see how well the offline
-    score ranks them. degraded: do it all again on world models made worse on purpose.
+    that one and the run's own are wrong in these rollouts. score: roll out every checkpoint, and measure how well the
+    offline score ranks them. degraded: repeat everything on world models made worse on purpose.
     """
 
     command_name: ClassVar[str] = "experiment"
@@ -64,15 +64,15 @@ class ExperimentJob(Job):
     positional: ClassVar[tuple[str, ...]] = ("name", "run_folder")
 
     name: Literal["reward", "score", "degraded"]
-    """Which experiment."""
+    """Experiment to run."""
     run_folder: Path
-    """Folder of a finished `diwa demo` or of one run of a sweep (SWEEP/SKILL/seed_N/alpha_A), for score of a sweep
-    too; results go to `experiments/` in it."""
+    """Folder of a finished `diwa demo`, or of one run of a sweep (SWEEP/SKILL/seed_N/alpha_A); for score a sweep too.
+    Results go to `experiments/` in it."""
     tapes: tuple[Path, ...] = ()
-    """reward: rollouts of policies on the skill, as `diwa evaluate --tapes` keeps them in rollouts.h5; nothing more is
-    rolled out or fine-tuned then."""
+    """For reward: rollouts of the skill's policies, as `diwa evaluate --tapes` keeps them in rollouts.h5.
+    Then nothing is rolled out or fine-tuned."""
     classifier: Path | None = None
-    """reward with tapes: checkpoint of `diwa train-reward` to judge in place of the run's own."""
+    """For reward with --tapes: checkpoint of `diwa train-reward` to judge instead of the run's own."""
     config: ExperimentConfig = field(default_factory=ExperimentConfig)
     """Amounts."""
     sim: SimConfig = field(default_factory=SimConfig)

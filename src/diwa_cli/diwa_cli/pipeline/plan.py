@@ -84,22 +84,22 @@ class SweepConfig(Amounts):
     """Settings of `diwa sweep`."""
 
     skills: tuple[str, ...] = (ALL,)
-    """Simulated tasks to learn; `all` for the paper's eight. Play includes tries at others, and what they bring."""
+    """Simulated tasks to learn; `all` = the paper's eight. With other tasks, play includes tries at them."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of policy, classifier and fine-tuning."""
     alphas: tuple[float, ...] = ()
-    """Values of alpha_BC; none = the preset's."""
+    """Values of alpha_BC to try; none = the preset's."""
     dppo_seeds: tuple[int, ...] = ()
-    """Seeds whose base policies DPPO fine-tunes in the simulator too, until they are as good; none = no baseline."""
+    """Seeds whose base policies DPPO also fine-tunes in the simulator, until it matches DiWA; none = no baseline."""
     videos: int = 1
-    """Start states of every final evaluation that are filmed."""
+    """Number of start states of every final evaluation that are filmed."""
     reuse: str = ""
-    """Folder of another sweep: what it has finished and is configured alike is linked, not made again; empty =
-    that of `world_model_of`."""
+    """Folder of another sweep: what it finished with the same settings is linked instead of made again.
+    Empty = that of `world_model_of`."""
     jobs: int = 2
-    """Phases at a time, on Ray; at most as many as there are cores. With 1, one after the other, without Ray."""
+    """Phases that run at a time, on Ray; at most the number of cores. 1 = one after the other, without Ray."""
     ray: str = ""
-    """Address of a Ray cluster (`auto`, ray://HOST:10001) to run on; empty = on this machine."""
+    """Address of the Ray cluster to run on (`auto`, ray://HOST:10001); empty = this machine."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ class DemoConfig(Amounts):
     """Settings of `diwa demo`."""
 
     skill: str = "open_drawer"
-    """Simulated task to learn. Unless it is one of the paper's eight, play includes tries at it."""
+    """Simulated task to learn. If it is none of the paper's eight, play includes tries at it."""
     curve_checkpoints: int = 5
-    """Checkpoints on the learning curve, the policy before fine-tuning included."""
+    """Checkpoints on the learning curve, including the policy before fine-tuning."""
 
     def as_sweep(self, source: Source) -> SweepConfig:
         """The sweep of one run that it is."""

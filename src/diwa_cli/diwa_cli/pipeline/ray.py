@@ -107,8 +107,8 @@ class BuildOnRayJob(BuildDatasetJob):
     """Build a dataset at the control rate from bags."""
 
     ray: str = ""
-    """Align bags as Ray tasks: `local` on this machine, an address (`auto`, ray://HOST:10001) on a cluster that shares
-    this file system."""
+    """Align bags as Ray tasks: `local` on this machine, or the address of a cluster with this file system (`auto`,
+    ray://HOST:10001)."""
 
     def run(self) -> None:
         """Build, or continue."""

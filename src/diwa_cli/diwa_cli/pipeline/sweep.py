@@ -57,10 +57,10 @@ leaves and which command made it. To learn the skill, give the same command with
 
 @dataclass(frozen=True)
 class SweepJob(Job):
-    """Learn skills x seeds x alpha_BC on one world model, judge all on the same starts: one table and one report.
+    """Train skills x seeds x alpha_BC on one world model, and judge all from the same starts: one table, one report.
 
-    Finished phases are skipped, interrupted ones continue. The exit status is 1 if a phase failed; all that does not
-    need it is done, and it is named at the end.
+    Finished phases are skipped, and interrupted ones continue. A phase that fails stops only what needs it; it is named
+    at the end, and the exit status is 1.
     """
 
     command_name: ClassVar[str] = "sweep"
@@ -85,13 +85,13 @@ class SweepJob(Job):
 
 @dataclass(frozen=True)
 class DemoJob(Job):
-    """Record, build datasets, train, fine-tune in dreams, evaluate and report: all in one folder."""
+    """Record, build datasets, train, fine-tune in dreams, evaluate and report, all in one folder."""
 
     command_name: ClassVar[str] = "demo"
     section: ClassVar[str] = "demo"
 
     out: Path = Path("runs/demo")
-    """Folder of the run. Finished phases in it are skipped, an interrupted one continues."""
+    """Folder of the run. Finished phases are skipped, and an interrupted one continues."""
     config: DemoConfig = field(default_factory=DemoConfig)
     """Skill and amounts."""
     source: Source = field(default_factory=Source)

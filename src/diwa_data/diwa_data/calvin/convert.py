@@ -46,20 +46,21 @@ class CalvinImportConfig:
     """`diwa import-calvin`: which part of CALVIN's data, and in what pieces."""
 
     skill: str = ""
-    """Import demonstrations of this skill, the annotated segments of CALVIN's task of that name; empty: all play."""
+    """Import demonstrations of this skill: the annotated segments of CALVIN's task of that name. Empty = all play."""
     count: int = 50
-    """Demonstrations: this many segments at random, overlapping ones only where others are used up; 0 takes all."""
+    """Number of demonstrations, chosen at random; overlapping segments only when no others are left. 0 = all."""
     seed: int = 0
     """Seed of the choice of demonstrations."""
     episode_frames: int = 1800
-    """Longer recordings are cut into pieces of so many actions; a piece begins with the frame that ends the last."""
+    """Recordings longer than this many actions are cut into pieces.
+    Each piece begins with the frame that ends the one before."""
     workers: int = 2
-    """Processes; changes nothing in the result."""
+    """Number of processes; the result does not depend on it."""
 
 
 @dataclass(frozen=True)
 class ImportCalvinJob(Job):
-    """Import CALVIN's data as a dataset: all play of a folder, or with --skill demonstrations of one skill."""
+    """Import CALVIN's data as a dataset: all play of a folder, or with --skill the demonstrations of one skill."""
 
     command_name: ClassVar[str] = "import-calvin"
     section: ClassVar[str] = "import_calvin"

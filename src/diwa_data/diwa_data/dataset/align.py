@@ -25,11 +25,11 @@ class DatasetConfig:
     """`diwa build-dataset`: bags to a dataset at the spec's control rate."""
 
     max_age: float = 0.2
-    """Seconds by which a stream may be older than the first camera's frame before the tick is flagged."""
+    """Greatest age of a stream relative to the first camera's frame, in seconds; beyond it the tick is flagged."""
     max_missing: int = 2
     """Flagged ticks in a row that are bridged; one more splits the episode."""
     workers: int = 2
-    """Processes; changes nothing in the result."""
+    """Number of processes; the result does not depend on it."""
 
 
 def align(source: Source, parent: h5py.Group, config: DatasetConfig) -> float:

@@ -123,11 +123,11 @@ class BuildDatasetJob(Job):
     bags: tuple[Path, ...]
     """Bags, or folders of bags."""
     out: Path
-    """HDF5 file to write; an interrupted building of it continues."""
+    """HDF5 file to write; an interrupted build continues."""
     config: DatasetConfig = field(default_factory=DatasetConfig)
     """How bags are aligned."""
     mapping: Path | None = None
-    """YAML file that says which topics of another lab's bags are what (`diwa inspect BAG --suggest-mapping`)."""
+    """YAML file that maps the topics of another lab's bags to ours (draft: `diwa inspect BAG --suggest-mapping`)."""
 
     def run(self) -> None:
         """Build, or continue."""

@@ -46,12 +46,12 @@ CLIPPED = 0.02
 
 @dataclass(frozen=True)
 class LeRobotImportConfig:
-    """`diwa import-lerobot`: how much, and by how many processes."""
+    """`diwa import-lerobot`: number of episodes and processes."""
 
     count: int = 0
-    """Episodes to import, the first so many of those whose task is wanted; 0 takes all."""
+    """Number of episodes to import: the first of those whose task is wanted. 0 = all."""
     workers: int = 2
-    """Processes; changes nothing in the result."""
+    """Number of processes; the result does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ImportLeRobotJob(Job):
     out: Path
     """HDF5 file to write; an interrupted import into it continues."""
     mapping: str = ""
-    """Mapping file (.yaml), or the name of a shipped one; an export of ours needs none."""
+    """Mapping file (.yaml), or the name of a shipped one; our own exports need none."""
     config: LeRobotImportConfig = field(default_factory=LeRobotImportConfig)
     """Amounts."""
 

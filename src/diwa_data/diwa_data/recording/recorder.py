@@ -35,36 +35,36 @@ _DISK_CHECK_EVERY = 1.0  # seconds
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """`diwa record`: what is recorded, how much of it, and how."""
+    """`diwa record`: skill, amount, operator and device."""
 
     device: Literal["scripted", "keyboard", "webxr", "vive"] = "scripted"
-    """Who holds the controller."""
+    """Device that the operator holds; `scripted` needs no person."""
     skill: str = ""
-    """Skill to demonstrate: any name, for the scripted operator a simulated task. Empty records play."""
+    """Skill to demonstrate: any name; for the scripted operator a simulated task. Empty = play."""
     episodes: int = 50
-    """Demonstrations to record (with a skill)."""
+    """Number of demonstrations to record, with a skill."""
     minutes: float = 360.0
-    """Minutes of play to record (without a skill)."""
+    """Minutes of play to record, without a skill."""
     tasks: tuple[str, ...] = ()
     """Simulated tasks that the scripted operator tries in play, beside the paper's eight."""
     task_share: float = 0.5
-    """Share of play that goes to `tasks`, 0 to 1."""
+    """Share of play that goes to `tasks`, from 0 to 1."""
     episode_seconds: float = 120.0
-    """Longest episode, seconds; play is cut into episodes of this length."""
+    """Length of the longest episode, in seconds; play is cut into episodes of this length."""
     storage: Storage = "mcap"
-    """rosbag2 storage."""
+    """Storage format of rosbag2."""
     keep_failed: bool = True
-    """Keep the scripted operator's failed tries, marked as such, as NAME-failed-TRY beside the episode: the success
-    classifier learns from them. They do not count among `episodes`."""
+    """Keep the scripted operator's failed tries, marked, as NAME-failed-TRY. World model and classifier learn from
+    them. They do not count as `episodes`."""
     failures: int = 0
-    """Attempts at the skill that the scripted operator spoils on purpose, kept as failed-NUMBER and marked as such: the
-    success classifier learns what only looks like a success. They do not count among `episodes`."""
+    """Attempts at the skill that the scripted operator spoils on purpose, kept and marked as failed-NUMBER.
+    They show what only looks like a success, and do not count as `episodes`."""
     workers: int = 2
     """Episodes recorded at the same time (simulated robot only)."""
     seed: int = 0
-    """Start states and the scripted operator."""
+    """Seed of start states and scripted operator."""
     operator: str = ""
-    """Who recorded; goes into the labels. Empty = the device's name."""
+    """Name of the person who records, for the labels; empty = the device's name."""
     teleop: TeleopConfig = field(default_factory=TeleopConfig)
     """Clutch and motion limits."""
     devices: DeviceConfig = field(default_factory=DeviceConfig)

@@ -42,19 +42,19 @@ class RecorderConfig:
     """Parameters of `recorder`."""
 
     robot: RobotConfig = field(default_factory=RobotConfig)
-    """The contract of what is recorded."""
+    """The robot, whose contract is recorded."""
     folder: str = "bags"
-    """Folder of the episodes; an existing one continues."""
+    """Folder of the episodes; recording continues in an existing one."""
     storage: Storage = "mcap"
-    """rosbag2 storage."""
+    """Storage format of rosbag2."""
     skill: str = ""
     """Skill that is demonstrated; empty = play."""
     operator: str = ""
-    """Who teleoperates; goes into the labels."""
+    """Name of the person who teleoperates, for the labels."""
     min_free_mb: float = 1000.0
-    """Free disk below which nothing is recorded, megabytes."""
+    """Free disk space below which nothing is recorded, in megabytes."""
     extra_topics: tuple[str, ...] = ()
-    """Further topics that go into the bag as they come, of any type: nothing waits for them, no dataset has them."""
+    """Further topics for the bag, of any type. The recorder does not wait for them, and datasets do not have them."""
 
 
 class Health:

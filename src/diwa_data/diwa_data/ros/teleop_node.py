@@ -39,7 +39,7 @@ class TeleopNodeConfig:
     robot: RobotConfig = field(default_factory=RobotConfig)
     """The robot; only its contract matters here."""
     device: str = "vive"
-    """vive, webxr, keyboard, or scripted: a controller that another node publishes."""
+    """vive, webxr, keyboard, or scripted (another node publishes the controller)."""
     devices: DeviceConfig = field(default_factory=DeviceConfig)
     """Settings of the devices."""
     teleop: TeleopConfig = field(default_factory=TeleopConfig)

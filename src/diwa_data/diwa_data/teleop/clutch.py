@@ -21,18 +21,18 @@ GRIPPER_REPEAT = 1.0
 
 @dataclass(frozen=True)
 class TeleopConfig:
-    """The way from a controller's motion to the robot's."""
+    """How the controller's motion moves the robot."""
 
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Workspace, speeds, lead and tilt."""
     rate: float = 60.0
-    """Targets per second, Hz."""
+    """Targets per second."""
     max_jump: float = 0.05
-    """Metres of controller motion in one step that release the clutch (a tracking jump)."""
+    """Metres of controller motion in one step at which the clutch releases (a tracking jump)."""
     max_turn: float = 0.5
-    """Radians of controller rotation in one step that release the clutch."""
+    """Radians of controller rotation in one step at which the clutch releases."""
     trigger_threshold: float = 0.1
-    """Trigger values above it close the gripper."""
+    """Trigger value above which the gripper closes, from 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,46 +28,46 @@ ROOM_AXES = Rotation.from_matrix([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0,
 
 @dataclass(frozen=True)
 class KeyboardConfig:
-    """Speeds of a hand that keys move."""
+    """Speeds of the hand while a key is held."""
 
     speed: float = 0.12
-    """Metres per second while a key is held."""
+    """Speed while a key is held, in metres per second."""
     turn_speed: float = 0.5
-    """Radians per second while a key is held."""
+    """Rotation speed while a key is held, in radians per second."""
     hold: float = 0.15
-    """Seconds for which a key counts as held after the terminal reported it; longer than its repeat interval."""
+    """Seconds for which a key counts as held after the terminal reported it; more than its repeat interval."""
 
 
 @dataclass(frozen=True)
 class ViveConfig:
-    """Which controller, and how the tracking room lies relative to the robot."""
+    """Choice of controller, and the direction of the tracking room relative to the robot."""
 
     serial: str = ""
-    """Serial number of the controller (`LHR-...`); empty takes the one of `role`."""
+    """Serial number of the controller (`LHR-...`); empty = the one of `role`."""
     role: str = "right"
     """Hand that the controller is assigned to in SteamVR: left or right."""
     calibration: str = ""
-    """File with the yaw that `diwa calibrate` found; empty is `$DIWA_HOME/vive.json` (default `~/.diwa`)."""
+    """File with the yaw that `diwa calibrate` found; empty = `$DIWA_HOME/vive.json` (default `~/.diwa`)."""
     frozen_after: float = 0.5
     """Seconds without a new button packet after which the clutch releases."""
 
 
 @dataclass(frozen=True)
 class WebXRConfig:
-    """The page that a phone, a headset or any browser drives the robot from."""
+    """The page on which a phone, a headset or any browser drives the robot."""
 
     host: str = ""
-    """Address to listen at; empty listens at all of this machine's and prints the one of the local network."""
+    """Address to listen at; empty = all of this machine's, and the printed one is that of the local network."""
     port: int = 8443
-    """TCP port; 0 takes any free one."""
+    """TCP port; 0 = any free one."""
     stale_after: float = 0.1
     """Seconds without a fresh message after which the clutch releases."""
     speed: float = 0.12
-    """Metres per second of the page's jog buttons."""
+    """Speed of the page's jog buttons, in metres per second."""
     turn_speed: float = 0.5
-    """Radians per second of the page's jog buttons."""
+    """Rotation speed of the page's jog buttons, in radians per second."""
     folder: str = ""
-    """Folder of the certificate; empty is `$DIWA_HOME/webxr` (default `~/.diwa`)."""
+    """Folder of the certificate; empty = `$DIWA_HOME/webxr` (default `~/.diwa`)."""
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ from diwa_deploy.gripper import CLOSE_BELOW, OPEN_ABOVE, GripperConfig, GripperW
 
 @dataclass(frozen=True)
 class FrankaConfig:
-    """A Franka's gripper."""
+    """Settings of a Franka's gripper."""
 
     namespace: str = FRANKA_NAMESPACE
-    """Where the actions `grasp` and `move` are."""
+    """Namespace of the actions `grasp` and `move`."""
     open_width: float = 0.08
-    """Metres between the fingers when open."""
+    """Distance between the open fingers, in metres."""
     speed: float = 0.1
-    """Metres per second."""
+    """Speed of the fingers, in metres per second."""
     force: float = 20.0
-    """Newton with which it closes."""
+    """Closing force, in newtons."""
 
 
 class Gripper(Protocol):

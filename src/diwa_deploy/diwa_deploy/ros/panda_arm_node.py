@@ -41,9 +41,9 @@ class PandaArmConfig:
     hostname: str = ""
     """Address of the arm's control box."""
     rate: float = 60.0
-    """Poses and joints a second, Hz."""
+    """Poses and joint states per second."""
     stiffness: tuple[float, float] = (400.0, 30.0)
-    """Stiffness of the Cartesian impedance: N/m, Nm/rad."""
+    """Stiffness of the Cartesian impedance, in N/m and Nm/rad."""
     limits: MotionLimits = field(default_factory=MotionLimits)
     """Limits that every target must keep, whoever publishes it."""
     worker: GripperConfig = field(default_factory=GripperConfig)

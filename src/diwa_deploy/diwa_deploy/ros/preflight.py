@@ -36,7 +36,7 @@ class PreflightConfig:
     arm: ArmConfig = field(default_factory=ArmConfig)
     """Limits; as the node's."""
     seconds: float = 3.0
-    """How long it listens."""
+    """Seconds for which it listens."""
 
 
 class Preflight(Node):

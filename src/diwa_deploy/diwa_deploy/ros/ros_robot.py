@@ -39,16 +39,16 @@ _TIME_TO_REST = 5.0  # seconds in which a braking target rests, also at limits o
 
 @dataclass(frozen=True)
 class ModeConfig:
-    """Where the arm says its mode: anything but `moving` (reflex, user stop, guiding) freezes target and skill."""
+    """Topic on which the arm reports its mode. Any but `moving` (reflex, user stop, guiding) stops target and skill."""
 
     topic: str = ""
-    """For instance franka_robot_state_broadcaster/robot_state; empty = the arm does not say."""
+    """Topic, such as franka_robot_state_broadcaster/robot_state; empty = the arm reports none."""
     type: str = "franka_msgs/msg/FrankaRobotState"
     """Type of its messages."""
     field: str = "robot_mode"
-    """Their field that holds the mode."""
+    """Field of the message that holds the mode."""
     moving: int = 2
-    """Its value when the arm obeys."""
+    """Value of that field while the arm obeys."""
 
 
 class ModeWatch:
@@ -87,15 +87,15 @@ class ArmConfig:
     """How targets reach the arm."""
 
     rate: float = 60.0
-    """Targets per second, Hz."""
+    """Targets per second."""
     limits: MotionLimits = field(default_factory=MotionLimits)
-    """Safety limits, of every published step too."""
+    """Safety limits of every published target."""
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
-    """Ages at which it warns, holds and aborts."""
+    """Ages at which the node warns, brakes and aborts."""
     max_age: float = 0.2
-    """Seconds by which a stream may be older than the first camera's frame of its tick."""
+    """Greatest age of a stream relative to the first camera's frame of its tick, in seconds."""
     mode: ModeConfig = field(default_factory=ModeConfig)
-    """Where the arm says in which mode it is."""
+    """Topic on which the arm reports its mode."""
 
 
 class RosRobot:

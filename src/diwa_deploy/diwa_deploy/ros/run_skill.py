@@ -47,19 +47,19 @@ class RunSkillConfig:
     robot: RobotConfig = field(default_factory=RobotConfig)
     """The robot's file; every node is given the same."""
     skill: str = ""
-    """Skill that `policy` was told to load."""
+    """Skill that the node `policy` has loaded."""
     sequence: tuple[str, ...] = ()
-    """Skills to run one after the other instead, of those that `policy` was told to load."""
+    """Skills to run one after the other instead; the node `policy` must have loaded them."""
     max_steps: int = 0
-    """Control ticks at most, in a sequence of each try; 0 = the node's default."""
+    """Most control ticks, in a sequence for each try; 0 = the node's default."""
     seed: int = 0
     """Seed of the policy's sampling."""
     patience: float = 60.0
     """Seconds to wait for the node, its checkpoint and the streams."""
     record: bool = False
-    """Have a recorder start and stop, and in a comparison mark what the operator says."""
+    """Make a recorder start and stop; in a comparison it also marks what the operator says."""
     rollouts: int = 0
-    """Trials of each policy in a comparison; 0 runs the skill once."""
+    """Trials of each policy in a comparison; 0 = run the skill once."""
     policy: Literal["finetuned", "base", "both"] = "finetuned"
     """Policies to compare; the node `policy` must be given the same value."""
     out: str = "comparison.json"

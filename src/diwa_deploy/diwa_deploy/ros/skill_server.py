@@ -46,26 +46,28 @@ class PolicyNodeConfig:
     skill: str = ""
     """Skill to load."""
     skills: tuple[str, ...] = ()
-    """Further skills to load: sequences are made of those that are loaded, `skill` included."""
+    """Further skills to load; a sequence can be made of all that are loaded, `skill` included."""
     checkpoint: str = ""
-    """Folder of its bundle, with `skills` of the folder that holds all of them; empty = `$DIWA_HOME/skills/SKILL`, or
-    else those that come with the package."""
+    """Folder of its bundle; with `skills`, the folder that holds all of them.
+    Empty = `$DIWA_HOME/skills/SKILL`, or else the one that comes with the package."""
     policy: Literal["finetuned", "base", "both"] = "finetuned"
-    """Which of the bundle's policies; with both a goal names one, as in `open_drawer/base`."""
+    """Policies of the bundle to load; with `both`, a goal names one, such as `open_drawer/base`."""
     max_steps: int = 72
-    """Control ticks after which a goal that names none ends."""
+    """Control ticks after which a goal ends that names none."""
     success_ticks: int = AS_TRAINED
-    """Ticks running that the classifier must be sure of success; -1 = as it was trained, 0 lets it end nothing."""
+    """Ticks in a row for which the classifier must be sure of success; -1 = as it was trained,
+    0 = the classifier ends nothing."""
     threads: int = THREADS
     """Threads of a decision; more are faster only on cores that nothing else uses, and much slower on busy ones."""
     ddim_steps: int = 0
-    """Deterministic steps (DDIM) that a chunk is sampled in; 0 takes all of the policy's, with noise (DDPM)."""
+    """Deterministic denoising steps (DDIM) for each chunk; 0 = all of the policy's steps, with noise (DDPM)."""
     runtime: Runtime = "auto"
-    """Library that computes decisions: `torch`, `onnx` (an extra, about twice as fast), or `onnx` where installed."""
+    """Library that computes decisions: `torch`, or `onnx` (an extra, about twice as fast);
+    `auto` = `onnx` where it is installed."""
     start_distance: float = START_DISTANCE
-    """Metres outside of where the demonstrations began up to which a skill may begin."""
+    """Metres outside the region where demonstrations began up to which a skill may start."""
     start_angle: float = START_ANGLE
-    """Radians, likewise."""
+    """Radians outside that region up to which a skill may start."""
     between: SequenceConfig = field(default_factory=SequenceConfig)
     """Moves and tries between the skills of a sequence."""
     arm: ArmConfig = field(default_factory=ArmConfig)

@@ -22,26 +22,26 @@ from diwa_learning.world_model.rssm import PLACE, RSSM, State, place_code
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """An ensemble of dynamics on a world model's states, and what is usual for it."""
+    """An ensemble of dynamics on a world model's states, and the measurement of its usual disagreement."""
 
     members: int = 5
-    """Dynamics in the ensemble; at least two."""
+    """Number of dynamics networks in the ensemble, at least two."""
     width: int = 256
-    """Hidden units of each."""
+    """Hidden units of each network."""
     updates: int = 1000
-    """Optimiser steps of all members together."""
+    """Optimiser steps, each for all members together."""
     batch_size: int = 256
-    """Transitions per step and member."""
+    """Transitions in each step, for each member."""
     learning_rate: float = 1e-3
-    """Learning rate of Adam; falls to 0 linearly."""
+    """Learning rate of Adam at the start; it falls linearly to 0."""
     held_out: float = 0.1
-    """Share of episodes kept to learn what is usual, at least one."""
+    """Share of episodes kept to measure the usual disagreement; at least one episode."""
     stretches: int = 200
-    """Segments of them imagined for it, under the recorded actions."""
+    """Segments of the held-out episodes that are imagined for this, under the recorded actions."""
     context: int = 8
-    """Frames filtered before each."""
+    """Frames that are filtered before each segment is imagined."""
     horizon: int = 72
-    """Imagined actions of each."""
+    """Actions imagined in each segment."""
     log_every: int = 50
     """Updates between log entries."""
     save_every: int = 500

@@ -45,7 +45,7 @@ class LoadedEnsemble:
 
 @dataclass(frozen=True)
 class EnsembleJob(Job):
-    """Train an ensemble of dynamics on a world model's states, which disagree where its dreams are guesses."""
+    """Train an ensemble that tells where a world model's dreams are guesses: there its members disagree."""
 
     command_name: ClassVar[str] = "train-ensemble"
     section: ClassVar[str] = "ensemble"
@@ -55,7 +55,7 @@ class EnsembleJob(Job):
     world_model: Path
     """Checkpoint folder of `diwa train-world-model`."""
     out: Path
-    """Checkpoint folder; an interrupted training in it continues."""
+    """Checkpoint folder; an interrupted training continues."""
     config: EnsembleConfig = field(default_factory=EnsembleConfig)
     """Sizes and schedule."""
 

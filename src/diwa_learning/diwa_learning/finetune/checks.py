@@ -39,20 +39,20 @@ from diwa_learning.world_model.rssm import State, categorical_kl, shift_actions
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Settings of `diwa check-world-model`: how much is imagined."""
+    """Settings of `diwa check-world-model`: number and length of the imagined segments."""
 
     clips: int = 48
-    """Segments of held-out play that are imagined."""
+    """Number of segments of held-out play to imagine."""
     context: int = 8
-    """Frames of each that are filtered before imagination begins."""
+    """Frames of each segment that are filtered before imagination begins."""
     horizon: int = 40
-    """Actions imagined after them."""
+    """Actions imagined in each segment."""
     pictures: int = 16
-    """Segments of them whose imagined pictures are compared, pixel by pixel, too."""
+    """Number of these segments whose imagined images are also compared pixel by pixel."""
     dreams: int = 100
-    """Dreams of the policy."""
+    """Number of dreams of the policy."""
     base_success: float | None = None
-    """Share of tries in which the policy succeeds on the robot, as far as it is known; none = it is not."""
+    """Share of tries in which the policy succeeds on the robot, from 0 to 1; none = unknown."""
     seed: int = 0
     """Seed of segments and noise."""
 

@@ -30,26 +30,26 @@ from diwa_learning.world_model.rssm import State
 
 @dataclass(frozen=True)
 class DPPOConfig:
-    """Fine-tuning in environments; updates and sizes as DiWA's, which the paper's Table S.5 gives for both."""
+    """Fine-tuning in environments. Updates and sizes are DiWA's; the paper's Table S.5 gives them for both."""
 
     envs: int = 50
-    """N, environments in parallel."""
+    """N, the number of environments in parallel."""
     chunks: int = 36
-    """T, chunks of each in an iteration."""
+    """T, the chunks in each environment and iteration."""
     horizon: int = 18
-    """Chunks after which an episode is cut: 18 chunks of 4 actions are 72 actions, 9.6 s."""
+    """Chunks after which an episode is cut: 18 chunks of 4 actions are 72 actions, or 9.6 s."""
     exploration: Exploration = field(default_factory=Exploration)
-    """Noise of the chunks."""
+    """Noise of the sampled chunks."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    """The updates."""
+    """Settings of the updates."""
     iterations: int = 70
-    """Rounds of acting and updating: 70 x 7,200 steps are 504,000, the most that Table I reports of a skill."""
+    """Rounds of acting and updating. 70 rounds of 7,200 steps are 504,000 steps, the most in the paper's Table I."""
     critic_warmup: int = 5
-    """First iterations that train the critic alone."""
+    """Number of first iterations that train only the critic."""
     enough: float | None = None
-    """Mean success of three iterations' rollouts, noise included, that ends practice; None = only `iterations` do."""
+    """Practice ends at this mean success of three iterations' rollouts, noise included; none = after `iterations`."""
     alpha_bc: float = 0.0
-    """Weight of KL(pi_pre || pi_theta). DPPO has none: the term guards against errors of a world model (Eq. 9)."""
+    """Weight of KL(pi_pre || pi_theta). DPPO has none: the term guards against a world model's errors (Eq. 9)."""
     checkpoint_every: int = 5
     """Iterations between policy checkpoints in `iterations/`."""
     save_every: int = 1

@@ -141,9 +141,10 @@ def held_out_recordings(world_model: Path, model: WorldModel, datasets: Sequence
 
 @dataclass(frozen=True)
 class CheckJob(Job):
-    """Check whether fine-tuning in a world model's dreams can help, on recordings that its training did not see.
+    """Check on recordings that its training did not see whether a world model can carry fine-tuning.
 
-    More is checked with what was trained on it. The exit status is 1 if the world model is refused.
+    With --ensemble, --reward, --policy and --demonstrations it checks more. The exit status is 1 if it refuses the
+    world model.
     """
 
     command_name: ClassVar[str] = "check-world-model"
@@ -152,17 +153,18 @@ class CheckJob(Job):
     world_model: Path
     """Checkpoint folder of `diwa train-world-model`."""
     play: Path
-    """HDF5 file with play. Of one that the model was trained on, the episodes that were held out; else all."""
+    """HDF5 file of play: its held-out episodes, if the model was trained on it, otherwise all."""
     out: Path | None = None
-    """Folder for check.json."""
+    """Folder to write check.json into."""
     ensemble: Path | None = None
     """Checkpoint folder of `diwa train-ensemble`."""
     reward: Path | None = None
     """Checkpoint folder of `diwa train-reward`."""
     policy: Path | None = None
-    """Checkpoint folder of `diwa train-policy`, whose dreams are counted; needs --reward and --demonstrations."""
+    """Checkpoint folder of `diwa train-policy`; counts how often its dreams succeed.
+    Needs --reward and --demonstrations."""
     demonstrations: Path | None = None
-    """HDF5 file with demonstrations of the skill: dreams start from them, and failed attempts must not succeed."""
+    """HDF5 file of the skill's demonstrations: dreams start from them, and failed attempts must not succeed."""
     config: CheckConfig = field(default_factory=CheckConfig)
     """Amounts."""
 

@@ -26,26 +26,26 @@ from diwa_learning.world_model.rssm import RSSM, State
 
 @dataclass(frozen=True)
 class DreamConfig:
-    """Shape of an iteration's dreams, and their reward."""
+    """Number, length and reward of an iteration's dreams."""
 
     dreams: int = 50
-    """N, dreams in parallel."""
+    """N, the number of dreams in parallel."""
     chunks: int = 36
-    """T, chunks of each in an iteration."""
+    """T, the chunks in each dream and iteration."""
     horizon: int = 18
-    """Chunks after which a dream is cut: 18 chunks of 4 actions are 72 actions, 9.6 s."""
+    """Chunks after which a dream is cut: 18 chunks of 4 actions are 72 actions, or 9.6 s."""
     reward: Literal["binary", "probability"] = "binary"
-    """`binary`: 1 for the chunk in which the skill is done, which ends the dream; `probability`: its states' mean
-    probability of success, and the dream goes on."""
+    """`binary`: a chunk in which the skill is done earns 1 and ends the dream.
+    `probability`: a chunk earns the mean probability of success of its states, and the dream continues."""
     penalty: float = 0.0
-    """Taken off a chunk's reward for each standard deviation by which the ensemble deviates after it; 0 = off."""
+    """Reward lost for each standard deviation by which the ensemble's disagreement exceeds its mean; 0 = off."""
     precision: Precision = "float32"
-    """Arithmetic of the world model's matrix products; h, logits, policy and classifier are always float32. `auto`:
-    bfloat16 where the processor or GPU multiplies it."""
+    """Precision of the world model's matrix products; h, logits, policy and classifier are always float32.
+    With `auto` it is bfloat16 where the processor or GPU supports that in hardware."""
     exploration: Exploration = field(default_factory=Exploration)
-    """Noise of dreams."""
+    """Noise of the dreams."""
     starts: StartConfig = field(default_factory=StartConfig)
-    """Where they start."""
+    """Start states of the dreams."""
 
 
 @dataclass(frozen=True)

@@ -46,16 +46,16 @@ class BCWeight(nn.Module):
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """Updates of one iteration; the defaults are the paper's (Table S.5)."""
+    """Settings of the PPO updates; the defaults are the paper's (Table S.5)."""
 
     trained_steps: int = 10
-    """K', the last denoising steps that are fine-tuned; at most K."""
+    """K', the number of last denoising steps that are fine-tuned; at most K."""
     gamma: float = 0.999
-    """Discount per chunk."""
+    """Discount factor for each chunk."""
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation: 0 trusts the critic alone, 1 the observed returns alone."""
     gamma_denoising: float = 0.99
-    """Discount per denoising step: the advantage at step k counts gamma_denoising^(k-1)."""
+    """Discount factor for each denoising step: the advantage at step k counts gamma_denoising^(k-1)."""
     clip_low: float = 0.001
     """PPO's clip range at the earliest trained denoising step."""
     clip_high: float = 0.01
@@ -63,7 +63,7 @@ class PPOConfig:
     epochs: int = 10
     """Passes over an iteration's (chunk, denoising step) entries."""
     minibatch: int = 7500
-    """Entries per optimiser step; the short last one is kept."""
+    """Entries in each optimiser step; the last step may have fewer."""
     actor_learning_rate: float = 1e-5
     """Learning rate of the actor's Adam optimiser."""
     critic_learning_rate: float = 1e-3

@@ -19,22 +19,22 @@ from diwa_learning.world_model.rssm import State
 
 @dataclass(frozen=True)
 class StartConfig:
-    """Which recorded segments dreams start after."""
+    """Choice of the recorded segments after which dreams start."""
 
     count: int = 2000
-    """Start states encoded before training."""
+    """Number of start states to encode before training."""
     context: int = 8
-    """Most frames of a segment; all lengths from 1 are equally likely. Single frames are what deployment begins with,
-    longer segments what its filter has seen soon after."""
+    """Most frames in a segment; all lengths from 1 on are equally likely.
+    Deployment begins with a single frame, and its filter has soon seen more."""
     first_share: float = 0.5
-    """Share that begin with one of the first `first_frames` frames of demonstrations: where deployment starts."""
+    """Share of dreams that begin within the first `first_frames` frames of a demonstration, as deployment does."""
     first_frames: int = 4
-    """How many frames of a demonstration count as its first."""
+    """Number of frames of a demonstration that count as its first."""
     play_share: float = 0.1
-    """Share taken from play; the rest end with any frame of demonstrations."""
+    """Share of dreams that begin in play; the rest begin at any frame of a demonstration."""
     chain_share: float = 0.0
-    """Share that begin with frames of play in which the hand is where demonstrations began: the scenes in which a skill
-    begins after others."""
+    """Share of dreams that begin in play with the hand where demonstrations began.
+    These are the scenes that a skill meets when it follows another."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "count", "context", "first_frames")

@@ -38,34 +38,33 @@ class FinetuneConfig:
     """Fine-tuning in dreams; the defaults are the paper's (Table S.5) and those of docs/method.md."""
 
     dream: DreamConfig = field(default_factory=DreamConfig)
-    """Size of an iteration, reward and start states."""
+    """Number and length of dreams, reward and start states."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    """The updates."""
+    """Settings of the PPO updates."""
     iterations: int = 694
-    """Rounds of dreaming and updating: 694 x 7,200 actions are 5 M, 278 are the real robot's 2 M."""
+    """Rounds of dreaming and updating; the paper's are 694 in simulation, 278 on the robot."""
     critic_warmup: int = 5
-    """First iterations that train the critic alone."""
+    """First iterations, for the critic only."""
     gate: Literal["off", "warn", "refuse"] = "off"
-    """Check the world model before it dreams (`diwa check-world-model`): `refuse` ends with what is wrong with it,
-    `warn` says so and goes on."""
+    """Check the world model first; if it fails, `refuse` or only `warn`."""
     alpha_bc: float | None = None
-    """Weight of KL(pi_pre || pi_theta); None = the skill's own in `alpha_bc_of`, or else 0.05; 0 = off."""
+    """Weight of KL(pi_pre || pi_theta); none = the skill's in `alpha_bc_of` or 0.05; 0 = off."""
     alpha_bc_of: MutableMapping[str, float] = field(
         default_factory=dict
     )  # as a flag, a dict has its default's keys only
-    """Skill -> its weight, for skills that need another than 0.05."""
+    """Skills that need another weight than 0.05."""
     target_kl: float | None = None
-    """KL(pi_pre || pi_theta) for which alpha_BC is set anew after every iteration; None = it stays as it is."""
+    """Adjust alpha_BC after every iteration towards this KL(pi_pre || pi_theta); none = keep it."""
     checkpoint_every: int = 50
-    """Iterations between policy checkpoints in `iterations/`."""
+    """Iterations between policy checkpoints."""
     result: Literal["last", "best"] = "last"
-    """Which checkpoint is the result: the last, or the one with the best offline score, which needs an ensemble."""
+    """Result: the last checkpoint, or the one with the best offline score (needs --ensemble)."""
     patience: int = 0
-    """With `best`: checkpoints without a better score after which fine-tuning ends; 0 = never before `iterations`."""
+    """With `best`: stop after this many checkpoints without a better score; 0 = never."""
     save_every: int = 20
-    """Iterations between saves of the resumable state."""
+    """Iterations between resumable saves."""
     seed: int = 0
-    """Seed of start states, critic, dreams and minibatches."""
+    """Seed of starts, critic and dreams."""
 
     @staticmethod
     def gathered(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -89,25 +88,25 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class FinetuneJob(Job):
-    """Fine-tune a policy by PPO inside the world model's dreams, without any simulator or robot."""
+    """Fine-tune a policy by PPO in a world model's dreams, without robot or simulator."""
 
     command_name: ClassVar[str] = "finetune"
     section: ClassVar[str] = "finetune"
 
     policy: Path
-    """Checkpoint folder of `diwa train-policy`."""
+    """Checkpoint of `diwa train-policy`."""
     reward: Path
-    """Checkpoint folder of `diwa train-reward`."""
+    """Checkpoint of `diwa train-reward`."""
     world_model: Path
-    """Checkpoint folder of `diwa train-world-model`."""
+    """Checkpoint of `diwa train-world-model`."""
     demonstrations: Path
-    """HDF5 file with demonstrations of the skill: dreams start from frames of those that did not fail."""
+    """HDF5 file of demonstrations: dreams start from those that did not fail."""
     out: Path
-    """Checkpoint folder; an interrupted training in it continues."""
+    """Output folder; interrupted runs continue."""
     play: Path | None = None
-    """HDF5 file with play: dreams start from its frames too."""
+    """HDF5 file; dreams start from play too."""
     ensemble: Path | None = None
-    """Checkpoint folder of `diwa train-ensemble`: says where dreams should not be believed."""
+    """Checkpoint of `diwa train-ensemble`; lets dreams avoid guesses."""
     config: FinetuneConfig = field(default_factory=FinetuneConfig)
     """Sizes and schedule."""
 

@@ -25,13 +25,13 @@ class PolicyNetConfig:
     """Kind and sizes of a policy."""
 
     kind: str = "diffusion"
-    """`diffusion` is DiWA's; `gaussian` the unimodal one of Table S.6; MODULE:CLASS is a class of your own."""
+    """`diffusion` is DiWA's policy, `gaussian` the unimodal one of Table S.6, and MODULE:CLASS a class of your own."""
     width: int = 512
     """Units of each hidden layer."""
     denoising_steps: int = 20
-    """K, steps from noise to actions; a Gaussian policy takes one whatever this says."""
+    """K, the steps from noise to actions; a Gaussian policy always takes one."""
     chunk: int = 4
-    """H, actions predicted and executed at a time."""
+    """H, the actions that are predicted and executed at a time."""
 
     def __post_init__(self) -> None:
         require_policy_name(self.kind)

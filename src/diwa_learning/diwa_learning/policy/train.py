@@ -26,10 +26,10 @@ from diwa_learning.world_model.replay import fingerprint
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Pre-training of the policy; the defaults are the paper's (Table S.3)."""
+    """Imitation: pre-training of the policy. The defaults are the paper's (Table S.3)."""
 
     net: PolicyNetConfig = field(default_factory=PolicyNetConfig)
-    """Kind and sizes."""
+    """Kind and sizes of the policy."""
     epochs: int = 5000
     """Passes over all (feature, chunk) pairs."""
     batch_size: int = 256
@@ -41,13 +41,13 @@ class PolicyConfig:
     weight_decay: float = 1e-6
     """Decoupled weight decay of AdamW."""
     ema_decay: float = 0.995
-    """Decay of the moving average of the weights, which the checkpoint holds, at each of its updates."""
+    """Decay of the moving average of the weights at each of its updates; the checkpoint holds the average."""
     ema_start: int = 20
-    """Epoch from which weights are averaged; before, the average is a copy of them."""
+    """Epoch from which weights are averaged; before that, the average is a copy of them."""
     ema_every: int = 10
     """Optimiser steps between updates of the average."""
     latent_samples: int = 8
-    """Filtered samples of each demonstration; every pair draws one of them anew each epoch."""
+    """Filtered latent samples of each demonstration; every epoch, each pair draws one of them."""
     log_every: int = 10
     """Epochs between entries of the curves."""
     save_every: int = 500
@@ -64,11 +64,11 @@ class PolicyJob(Job):
     section: ClassVar[str] = "policy"
 
     demonstrations: Path
-    """HDF5 file with demonstrations of one skill; attempts that are marked failed are left out."""
+    """HDF5 file of demonstrations of one skill; attempts that are marked as failed are left out."""
     world_model: Path
     """Checkpoint folder of `diwa train-world-model`."""
     out: Path
-    """Checkpoint folder; an interrupted training in it continues."""
+    """Checkpoint folder; an interrupted training continues."""
     config: PolicyConfig = field(default_factory=PolicyConfig)
     """Sizes and schedule."""
 

@@ -25,53 +25,54 @@ from diwa_learning.world_model.networks import ImageEncoder, PerCamera
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Training of the reward classifier; the defaults are the paper's (Table S.4)."""
+    """Training of the success classifier; the defaults are the paper's (Table S.4)."""
 
     kind: Literal["classifier", "images", "decoder"] = "classifier"
-    """`images`: a classifier of the images that the world model decodes, for comparison. `decoder`: success by the
-    scene state that a hybrid world model decodes; nothing is trained, only measured."""
+    """`images`: a classifier on the images that the world model decodes, for comparison.
+    `decoder`: success by the scene state that a hybrid world model decodes; nothing is trained, only measured."""
     goal: Goal = field(default_factory=lambda: Goal("", 0.0, 0.0))
-    """With `decoder`: the change of the scene state that makes the skill done; without a quantity, as recorded."""
+    """With `decoder`: change of the scene state that makes the skill done; without a quantity, as recorded."""
     width: int = 512
     """Units of each layer."""
     epochs: int = 100
-    """Passes over all items; with play, those that screen it take as many together, before."""
+    """Passes over all items. With play, the classifiers that screen it first take as many passes together."""
     batch_size: int = 32
-    """Items per optimiser step."""
+    """Items in each optimiser step."""
     learning_rate: float = 1e-6
     """Learning rate of Adam."""
     margin: float = 1.0
-    """Seconds before the success mark of a demonstration in which frames are unused; earlier ones are failures."""
+    """Seconds before a demonstration's success mark whose frames are unused; earlier frames are failures."""
     temperature: float = 0.5
     """Temperature of NT-Xent."""
     positive_share: float = 0.5
-    """Share of each batch drawn from success items, which are rare."""
+    """Share of each batch that is drawn from successes, which are rare."""
     latent_samples: int = 2
-    """Samples of the latents of each demonstration."""
+    """Latent samples of each demonstration."""
     imagined_every: int = 8
-    """Frames between the first frames of a demonstration's imagined segments; the first starts at frame 0."""
+    """Frames between the starts of a demonstration's imagined segments; the first starts at frame 0."""
     context: int = 1
-    """Most frames that are filtered before a segment is imagined, from 1 on: as before a dream (`starts.context`)."""
+    """Most frames that are filtered before a segment is imagined; 1 to this many, as before a dream
+    (`starts.context`)."""
     horizon: int = 72
-    """Most actions imagined in a segment: as long as a dream."""
+    """Most actions imagined in a segment; as long as a dream."""
     play_segments: int = 300
-    """Random segments of `horizon` actions of play that give negatives."""
+    """Number of random segments of play, of `horizon` actions, that give negatives."""
     play_folds: int = 3
-    """Classifiers that screen play without marks, each trained without some of its recordings, which it then judges."""
+    """Number of classifiers that screen unmarked play; each judges the recordings that it was not trained on."""
     play_success_above: float = 0.5
-    """Play frames without a mark are failures, except where every classifier that has not seen their recording gives
-    them a higher probability of success than this: those may be successes and are left out."""
+    """Unmarked play counts as failure, except frames that may be a success; these are left out.
+    That is where every classifier that has not seen the recording gives a higher probability than this."""
     held_out: float = 0.2
     """Share of demonstrations, failed attempts and play kept for threshold and report; at least one demonstration."""
     false_success: float = 0.05
-    """Largest share of held-out rollouts without a success that the threshold may let be declared done."""
+    """Largest share of held-out rollouts without success that may be declared done at the threshold."""
     precision: float = 0.95
-    """Least precision of the threshold on held-out imagined latents."""
+    """Lowest precision on held-out imagined latents that the threshold must reach."""
     lowest_threshold: float = 0.5
-    """Least threshold: a dream that goes on until something passes finds what few recorded frames show."""
+    """Lowest threshold. PPO finds what passes a lower one, although few recorded frames show it."""
     success_ticks: int = SUCCESS_TICKS
-    """Control ticks running that the classifier must be sure before the skill counts as done, here and wherever the
-    classifier is used."""
+    """Control ticks in a row for which the classifier must be sure before the skill counts as done,
+    here and wherever the classifier is used."""
     save_every: int = 10
     """Epochs between saves of the resumable state."""
     seed: int = 0

@@ -42,25 +42,25 @@ from diwa_learning.world_model.replay import fingerprint
 class RewardJob(Job):
     """Train the success classifier of one skill, which gives the reward in dreams.
 
-    With --kind decoder, a hybrid world model's own decoder takes its place: only its scores are measured.
+    With --kind decoder, a hybrid world model's own decoder takes its place; nothing is trained, only measured.
     """
 
     command_name: ClassVar[str] = "train-reward"
     section: ClassVar[str] = "reward"
 
     demonstrations: Path
-    """HDF5 file with demonstrations of one skill; attempts that are marked failed give negatives."""
+    """HDF5 file of demonstrations of one skill; attempts that are marked as failed give negatives."""
     world_model: Path
     """Checkpoint folder of `diwa train-world-model`."""
     out: Path
-    """Checkpoint folder; an interrupted training in it continues."""
+    """Checkpoint folder; an interrupted training continues."""
     play: Path | None = None
-    """HDF5 file with play, for more negatives."""
+    """HDF5 file of play, for more negatives."""
     config: RewardConfig = field(default_factory=RewardConfig)
     """Sizes and schedule."""
     play_marks: Path | None = None
-    """CSV file that says when the skill is done in play (columns skill, episode, from, to; seconds): someone watched
-    the film. Without it play that shows a success is taken for a failure, unless it is screened."""
+    """CSV file that says when the skill is done in play (columns skill, episode, from, to; seconds).
+    Without it, play that shows a success counts as failure, unless screening leaves it out."""
 
     def run(self) -> None:
         """Train, or continue; leaves a `reward` checkpoint with weights, threshold and held-out scores."""

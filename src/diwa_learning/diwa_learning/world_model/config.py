@@ -14,45 +14,46 @@ class WorldModelConfig:
     """Training of the world model; the defaults are the paper's sizes."""
 
     depth: int = 48
-    """Channels of the first convolution; the others are 2, 4 and 8 times as wide."""
+    """Channels of the first convolution; the others have 2, 4 and 8 times as many."""
     rssm: RSSMConfig = field(default_factory=RSSMConfig)
     """Sizes of the recurrent part."""
     robot_state: bool = True
-    """The model also sees the normalised robot state; false is the paper's solely visual variant."""
+    """The model also sees the normalised robot state; without it, it is the paper's purely visual variant."""
     robot_state_weight: float = 0.0
-    """Weight of half the mean squared error of the robot state decoded from the features; 0: there is no decoder."""
+    """Weight of half the mean squared error of the decoded robot state; 0 = it is not decoded."""
     scene_state: bool = False
-    """The hybrid variant: the model also sees the normalised scene state, and decodes it with the robot state."""
+    """Hybrid variant: the model also sees the normalised scene state, and decodes it with the robot state."""
     image_components: int = 0
-    """Number of principal components of each camera's images that the model also sees and decodes; 0: none."""
+    """Number of principal components of each camera's images that the model also sees and decodes; 0 = none."""
     component_weight: float = 0.0
-    """Weight of half the mean squared error of those components, each of unit variance."""
+    """Weight of half the mean squared error of these components, each scaled to unit variance."""
     slow_features: int = 0
-    """Linear features of the pictures that change least from frame to frame, such as drawer and lamps: part of the
-    state, seen while filtering and predicted in imagination; 0: none."""
+    """Number of slow features: linear features of the images that change least between frames; 0 = none.
+    They describe drawer and lamps; the model sees them while filtering and predicts them in imagination."""
     slow_weight: float = 0.0
-    """Weight of half the mean squared error of their prediction, each in units of its change between two frames."""
+    """Weight of half the mean squared error of their prediction, in units of their change between two frames."""
     target: bool = False
-    """The model also sees, and sums up in imagination, where the executed actions have put the commanded position."""
+    """The model also gets the commanded position; in imagination it adds up the actions."""
     max_lead: float = 0.05
-    """Metres by which that position may lead the hand, where recordings do not say `max_lead_pos` of their limits."""
+    """Largest lead of that position over the hand, in metres, for recordings that do not say `max_lead_pos`."""
     imagined_steps: int = 0
-    """Robot states and components are also decoded after 1 to this many imagined steps, begun as many frames apart."""
+    """Robot states and components are also decoded after 1 to this many imagined steps, begun as many frames
+    apart."""
     beta: float = 0.3
-    """Weight of the KL term. The paper's 0.3 in simulation and 1.0 on the real robot, for images in [-1, 1], are 0.075
-    and 0.25 for ours in [-0.5, 0.5]."""
+    """Weight of the KL term. The paper's 0.3 (simulation) and 1.0 (robot) are for images in [-1, 1];
+    for ours in [-0.5, 0.5] the same balance is 0.075 and 0.25."""
     kl_balance: float = 0.8
     """Share of the KL gradient that trains the prior."""
     updates: int = 20_000
     """Optimiser steps."""
     batch_size: int = 50
-    """Sequences per step."""
+    """Sequences in each step."""
     sequence_length: int = 50
-    """Frames per sequence."""
+    """Frames in each sequence."""
     learning_rate: float = 3e-4
     """Learning rate of AdamW at the start."""
     final_learning_rate: float = 3e-4
-    """Learning rate at the end of a cosine over the updates; the paper's is constant."""
+    """Learning rate at the end; it follows a cosine. The paper's is constant."""
     adam_eps: float = 1e-5
     """Epsilon of AdamW."""
     weight_decay: float = 5e-2
@@ -60,14 +61,14 @@ class WorldModelConfig:
     gradient_clip: float = 100.0
     """Largest norm of the gradient."""
     reset_probability: float = 0.01
-    """Chance per step that h, z and the previous action are zeroed."""
+    """Probability at each step that h, z and the previous action are zeroed."""
     precision: Precision = "float32"
-    """Arithmetic of matrix products in training; logits, KL, loss and weights are always float32. `auto`: bfloat16
-    where the processor or GPU multiplies it; elsewhere it is emulated, and several times slower than float32."""
+    """Precision of matrix products in training; logits, KL, loss and weights are always float32.
+    With `auto` it is bfloat16 where the processor or GPU supports that in hardware, and float32 elsewhere."""
     decode_fraction: float = 1.0
-    """Share of a batch's frames, drawn anew each step, that is reconstructed; the loss keeps its expectation."""
+    """Share of a batch's frames that is reconstructed, drawn anew in each step; the loss keeps its expectation."""
     graphs: bool = True
-    """On a GPU the loss and its gradients are compiled into CUDA graphs; without effect on the CPU."""
+    """Compile the loss and its gradients into CUDA graphs on a GPU; no effect on a CPU."""
     held_out: float = 0.05
     """Share of each dataset's episodes kept for the open-loop check; at least one episode."""
     log_every: int = 50

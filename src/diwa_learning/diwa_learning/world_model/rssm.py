@@ -77,13 +77,13 @@ class RSSMConfig:
     """Sizes of the recurrent state-space model."""
 
     recurrent: int = 1024
-    """Numbers in the recurrent state h."""
+    """Size of the recurrent state h."""
     categoricals: int = 32
-    """Categorical variables in the stochastic latent z."""
+    """Number of categorical variables in the stochastic latent z."""
     classes: int = 32
-    """Classes of each."""
+    """Classes of each categorical variable."""
     hidden: int = 1000
-    """Width of the GRU's input and of the hidden layer of prior and posterior."""
+    """Width of the GRU's input, and of the hidden layers of prior and posterior."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ SLOW_FRAMES = 4000
 
 @dataclass(frozen=True)
 class WorldModelJob(Job):
-    """Train a world model on datasets of play and demonstrations."""
+    """Train a world model on datasets of play."""
 
     command_name: ClassVar[str] = "train-world-model"
     section: ClassVar[str] = "world_model"
@@ -78,12 +78,12 @@ class WorldModelJob(Job):
     datasets: tuple[Path, ...]
     """HDF5 files of `diwa build-dataset`."""
     out: Path
-    """Checkpoint folder; an interrupted training in it continues."""
+    """Checkpoint folder; an interrupted training continues."""
     config: WorldModelConfig = field(default_factory=WorldModelConfig)
     """Sizes and schedule."""
     attempts: tuple[Path, ...] = ()
-    """HDF5 files of demonstrations whose failed attempts are trained on, too. Their successes are not: in all of them
-    the hand is where a skill ends only when it is done, and a model that believes this dreams of success."""
+    """HDF5 files of demonstrations whose failed attempts are trained on too. Their successes are not: there, the hand
+    is where a skill ends only when it is done, and a model that believes this dreams of success."""
 
     def run(self) -> None:
         """Train, or continue."""

@@ -16,14 +16,14 @@ class CalvinConfig:
     """CALVIN's environment and its start states."""
 
     data: str = ""
-    """Folder of CALVIN's data (task_D_D/validation): the scene and cameras that it was rendered with, the starts of its
-    annotated segments, each once. Empty: scene D as calvin_env ships it, starts drawn by seed."""
+    """Folder of CALVIN's data (task_D_D/validation): sets scene, cameras and starts; each annotated segment gives one.
+    Empty = scene D as calvin_env ships it, with starts drawn by seed."""
     egl: bool = True
-    """Render with EGL, as CALVIN's data were; false draws on the CPU, and looks different."""
+    """Render with EGL, as CALVIN's data were; otherwise on the CPU, which looks different."""
     spread_joints: float = 0.1
-    """How far each joint of a drawn start is from the scene's home, at most; rad."""
+    """Largest distance of each joint from the scene's home at a start drawn by seed, in radians."""
     rate: float = CALVIN.rate
-    """Control ticks per second: 30 as in CALVIN's data, or 7.5 as in recordings of our own."""
+    """Control ticks per second: 30 as in CALVIN's data, or 7.5 as in our own recordings."""
 
     def __post_init__(self) -> None:
         if self.rate not in (CALVIN.rate, RECORDED_RATE):

@@ -45,7 +45,7 @@ _FREE = ("episodes", "minutes", "failures", "workers", "devices", "keep_failed")
 
 @dataclass(frozen=True)
 class SimulatedRecordConfig(EnvironmentConfig, RecordConfig):
-    """`diwa record`: where, what is recorded, how much of it, and how."""
+    """`diwa record`: environment, skill, amount, operator and device."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class RecordJob(Job):
     section: ClassVar[str] = "record"
 
     out: Path
-    """Folder of the episodes; an interrupted recording in it continues."""
+    """Folder of the episodes; an interrupted recording continues."""
     config: SimulatedRecordConfig = field(default_factory=SimulatedRecordConfig)
-    """Place, amount, operator and device."""
+    """Environment, skill, amount, operator and device."""
     sim: SimConfig = field(default_factory=SimConfig)
     """Our simulated table."""
 

@@ -33,19 +33,19 @@ class OperatorConfig:
     robot: RobotConfig = field(default_factory=RobotConfig)
     """The robot's file; every node is given the same."""
     skill: str = ""
-    """Skill to demonstrate; empty plays."""
+    """Skill to demonstrate; empty = play."""
     episodes: int = 0
-    """Episodes after which the operator goes home; 0 = never."""
+    """Number of episodes after which the operator stops; 0 = never."""
     episode_seconds: float = 120.0
-    """Length of an episode of play, seconds."""
+    """Length of an episode of play, in seconds."""
     keep_failed: bool = False
-    """Have failed tries marked and kept instead of discarded."""
+    """Mark failed tries and keep them, instead of discarding them."""
     tasks: tuple[str, ...] = ()
     """Simulated tasks that are tried in play, beside the paper's eight."""
     task_share: float = 0.5
-    """Share of play that goes to `tasks`, 0 to 1."""
+    """Share of play that goes to `tasks`, from 0 to 1."""
     seed: int = 0
-    """Seed of habits and plans."""
+    """Seed of the operator's habits and plans."""
 
 
 class OperatorNode(Node):

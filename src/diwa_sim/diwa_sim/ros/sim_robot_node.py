@@ -37,14 +37,14 @@ class SimRobotConfig:
     """Parameters of `sim_robot`."""
 
     robot: RobotConfig = field(default_factory=RobotConfig)
-    """Its cameras must be some of the scene's, and its scene state, if it names one, the table's. Without a gripper in
-    its contract the fingers stay closed."""
+    """Robot file. Its cameras must be some of the scene's, and its scene state, if it has one, the table's.
+    Without a gripper in its contract the fingers stay closed."""
     skill: str = ""
-    """Skill whose start the scene is put into; empty, or none of the simulated tasks = any start."""
+    """Skill whose start the scene is set up for; empty, or no simulated task = any start."""
     seed: int = 0
     """Seed of the starts."""
     window: bool = False
-    """Show the scene in a window of its own."""
+    """Show the scene in a window."""
     sim: SimConfig = field(default_factory=SimConfig)
     """Distribution of start states; cameras, gripper and objects are those of `robot`."""
 
