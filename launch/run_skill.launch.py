@@ -32,6 +32,7 @@ ARGUMENTS = (
     argument("threads", "1", "Threads of a decision; more pay only on idle cores."),
     argument("runtime", "auto", "What computes decisions; auto = onnx if installed.", ("auto", "torch", "onnx")),
     argument("ddim_steps", "0", "Deterministic steps to sample a chunk in; 0 = all, with noise."),
+    argument("server", "", "Machine whose 'diwa serve-policy' decides: http://gpu:8700; empty = this one."),
     argument("policy", "finetuned", "Which policy of the bundle.", ("finetuned", "base", "both")),
     argument("rollouts", "0", "Blind trials of each policy; 0 = run once."),
     argument("out", "comparison.json", "File of those trials; continues."),
@@ -58,7 +59,7 @@ def _actions(given: dict[str, str]) -> list:
     numbers["success_ticks"] = int(number(given, "success_ticks", lowest=-1))
     if names and numbers["rollouts"]:
         raise DiwaError("rollouts compare policies of one skill: give skill:=, and no sequence")
-    chosen = {"checkpoint": given["checkpoint"], "policy": given["policy"], "runtime": given["runtime"]}
+    chosen = {name: given[name] for name in ("checkpoint", "policy", "runtime", "server")}
     chosen |= {name: numbers[name] for name in of_node}
     chosen |= {"skills": list(dict.fromkeys(map(skill_name, names)))} if names else {"skill": skill}
     scene = given | {"skill": names[0]} if names else given

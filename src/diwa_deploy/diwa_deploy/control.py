@@ -24,6 +24,7 @@ from diwa_data.robot import Observation, Robot
 from diwa_data.spec import Spec
 from diwa_deploy.bundle import CARD, StartRegion, find_bundle
 from diwa_deploy.checks import Check
+from diwa_deploy.remote import RemoteAgent
 from diwa_learning.agent import Agent, load_agent
 from diwa_learning.onnx_agent import Runtime, in_runtime
 from diwa_learning.reward.done import run_length
@@ -71,7 +72,7 @@ class ControlResult:
 
 def control_loop(
     robot: Robot,
-    agent: Agent,
+    agent: Agent | RemoteAgent,
     safety: SafetyFilter,
     max_steps: int,
     seed: int = 0,
@@ -149,17 +150,25 @@ class SkillRunner:
         threads: int = THREADS,
         ddim_steps: int = 0,
         runtime: Runtime = "torch",
+        server: str = "",
     ):
         """`checkpoint`: folder of the bundle; None takes the installed one. `policy`: finetuned or base.
 
-        `threads`: those of a decision. `ddim_steps`: as of `Agent`. `runtime`: as of `in_runtime`. Raises `DiwaError`
-        if there is no bundle, or it is of another contract.
+        `threads`: those of a decision. `ddim_steps`: as of `Agent`. `runtime`: as of `in_runtime`. `server`: address of
+        `diwa serve-policy` on another machine, which has the bundle and decides. Raises `DiwaError` if there is no
+        bundle, or it is of another contract.
         """
-        bundle = find_bundle(skill, checkpoint)
-        self.start = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
+        self._agent: Agent | RemoteAgent
+        self.start: StartRegion | None
         """Where its demonstrations began; None if the bundle does not say."""
-        agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec, ddim_steps)
-        self._agent, self.runtime = in_runtime(agent, runtime, threads)
+        if server:
+            self._agent = remote = RemoteAgent(server, skill, spec)
+            self.start, self.runtime = remote.start, remote.runtime
+        else:
+            bundle = find_bundle(skill, checkpoint)
+            self.start = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
+            agent = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec, ddim_steps)
+            self._agent, self.runtime = in_runtime(agent, runtime, threads)
         self.limits = limits
         """Limits of speed and place, in force from the next run on."""
         self._spec, self._threads = spec, threads
@@ -167,7 +176,9 @@ class SkillRunner:
     @property
     def about_limits(self) -> str:
         """As `MotionLimits.compared`, of those in force and those of the recordings that the skill was learned from."""
-        return self.limits.compared(self._agent.world_model.spec.limits)
+        agent = self._agent
+        recorded = agent.limits if isinstance(agent, RemoteAgent) else agent.world_model.spec.limits
+        return self.limits.compared(recorded)
 
     def warm_up(self) -> float:
         """Decide on black images a few times; returns the seconds of the last decision."""

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import rclpy
@@ -35,12 +36,12 @@ def full_namespace(name: str, above: str = "") -> str:
     return full
 
 
-def every(node: Any, seconds: float, callback: Callable[[], None]) -> None:
-    """Call `callback` every so many seconds.
+def every(node: Any, seconds: float, callback: Callable[[], Any], group: Any = None) -> Any:
+    """Call `callback` every so many seconds, in the callback group `group` or the node's own; returns the timer.
 
     The timers of rclpy stand still while the wall clock is behind where it was, or waits for `/clock`; these do not.
     """
-    node.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+    return node.create_timer(seconds, callback, group, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
 def run_work(make: Callable[[], Any]) -> NoReturn:
@@ -69,19 +70,37 @@ def run_work(make: Callable[[], Any]) -> NoReturn:
     _run(make, work, signal.default_int_handler, (DiwaError, OSError))
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it, a signal ends a node of `run_node` at once: for what only reads, and takes long."""
+    _interruptible.append(True)
+    try:
+        yield
+    finally:
+        _interruptible.pop()
+
+
+_interruptible: list[bool] = []
+
+
 def run_node(make: Callable[[], Any]) -> NoReturn:
     """Make a node, spin it, `close()` it, and exit: 0 after Ctrl-C, SIGTERM or `SystemExit`, 2 after a `DiwaError`.
 
-    A signal waits for the running callback, and the node can still publish while it closes.
+    A signal waits for what is running unless that is `interruptible`, and the node can still publish while it closes.
     """
     stopped: list[int] = []
+
+    def on_signal(number: int, _: Any) -> None:
+        stopped.append(number)
+        if _interruptible:
+            raise KeyboardInterrupt
 
     def spin(node: Any, executor: SingleThreadedExecutor) -> None:
         every(node, _LOOK_UP_EVERY, lambda: None)  # cheaper than a timeout, which is a new timer at every spin
         while not stopped:
             executor.spin_once()
 
-    _run(make, spin, lambda number, _: stopped.append(number), (DiwaError,))
+    _run(make, spin, on_signal, (DiwaError,))
 
 
 def _run(

@@ -12,18 +12,18 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from diwa_data.errors import DiwaError
 from diwa_data.files import expanded
 from diwa_data.limits import WIDER
-from diwa_data.ros.node import Diagnostics, every, follow_parameters, run_node
+from diwa_data.ros.node import Diagnostics, every, follow_parameters, interruptible, run_node
 from diwa_deploy.bundle import find_bundle
 from diwa_deploy.control import SkillRunner
 from diwa_deploy.ros.ros_robot import RosRobot
 from diwa_deploy.ros.skill_server import PolicyNodeConfig, SkillServer
 from diwa_deploy.sequence import find_bundles, load_runners
 
-PATIENCE = 2.0
+PATIENCE = 1.0
 """Seconds in which a running skill must have ended when the node is told to."""
-ANSWERING = 0.5
+ANSWERING = 0.3
 """Seconds in which the result of that skill gets on its way."""
-LOADED = ("skill", "skills", "checkpoint", "policy", "threads", "ddim_steps", "runtime")
+LOADED = ("server", "skill", "skills", "checkpoint", "policy", "threads", "ddim_steps", "runtime")
 """Parameters that make a skill be loaded again, which keeps the executor from the streams for a moment."""
 FIXED = ("robot.", "arm.rate", "arm.max_age", "arm.mode.")
 """Parameters that are read once; the others may change while the node is not active."""
@@ -98,6 +98,15 @@ class PolicyNode(LifecycleNode):
 
     def _load(self) -> None:
         config = self._read()
+        with interruptible():  # nothing moves yet
+            runners = self._runners(config)
+        self._server.runners = runners
+        self._take(config)
+
+    def _runners(self, config: PolicyNodeConfig) -> dict[str, SkillRunner]:
+        """The skills by the names that goals may use, loaded and warm."""
+        if config.server:
+            return self._served(config)
         checkpoint = expanded(config.checkpoint) if config.checkpoint else None
         if config.skills:
             bundles = find_bundles([*filter(None, [config.skill]), *config.skills], checkpoint)
@@ -114,20 +123,34 @@ class PolicyNode(LifecycleNode):
                 config.ddim_steps,
                 config.runtime,
             )
-            for skill, runner in by_policy[policy].items():
-                milliseconds = 1e3 * runner.warm_up()
-                self.get_logger().info(f"{skill} is loaded: {milliseconds:.0f} ms a decision by {runner.runtime}")
+            self._warm_up(by_policy[policy])
         named = {f"{skill}/{policy}": one for policy, found in by_policy.items() for skill, one in found.items()}
-        self._server.runners = next(iter(by_policy.values())) | named
-        self._take(config)
+        return next(iter(by_policy.values())) | named
+
+    def _served(self, config: PolicyNodeConfig) -> dict[str, SkillRunner]:
+        """The skills of a server."""
+        if config.policy == "both":
+            raise DiwaError("policy is both, but a server has one: compare policies that are loaded here")
+        names = dict.fromkeys([*filter(None, [config.skill]), *config.skills])
+        spec, limits = config.robot.spec, config.arm.limits
+        runners = {name: SkillRunner(name, None, spec, limits, server=config.server) for name in names}
+        self._warm_up(runners)
+        return runners
+
+    def _warm_up(self, runners: dict[str, SkillRunner]) -> None:
+        for skill, runner in runners.items():
+            milliseconds = 1e3 * runner.warm_up()
+            self.get_logger().info(f"{skill} is loaded: {milliseconds:.0f} ms a decision by {runner.runtime}")
 
     def _take(self, config: PolicyNodeConfig) -> None:
         """Let the loaded skill run by `config`."""
         for runner in self._server.runners.values():
             runner.limits = config.arm.limits
         for line in {runner.about_limits for runner in self._server.runners.values()} - {""}:
-            log = self.get_logger()
-            (log.warning if line.startswith(WIDER) else log.info)(line)
+            if line.startswith(WIDER):  # rclpy takes one severity a line
+                self.get_logger().warning(line)
+            else:
+                self.get_logger().info(line)
         self._robot.configure(config.arm)
         self._config = self._server.config = config
 

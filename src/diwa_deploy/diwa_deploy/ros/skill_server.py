@@ -64,6 +64,9 @@ class PolicyNodeConfig:
     runtime: Runtime = "auto"
     """Library that computes decisions: `torch`, or `onnx` (an extra, about twice as fast);
     `auto` = `onnx` where it is installed."""
+    server: str = ""
+    """Address of `diwa serve-policy` on another machine, such as http://gpu:8700: it has the bundles and decides, with
+    the settings that it was given. Empty = this node decides."""
     start_distance: float = START_DISTANCE
     """Metres outside the region where demonstrations began up to which a skill may start."""
     start_angle: float = START_ANGLE
