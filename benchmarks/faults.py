@@ -45,7 +45,7 @@ def main() -> None:
         print(f"{len(rows)} faults: {RESULTS / name}_faults.json and .md")
 
 
-def run_tests(table: Table) -> list[dict[str, str]]:
+def run_tests(table: Table) -> list[dict[str, str | int]]:
     """One row for every test that notes a fault; stops here if any test fails."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -56,17 +56,19 @@ def run_tests(table: Table) -> list[dict[str, str]]:
         for case in xml.etree.ElementTree.parse(report).iter("testcase"):
             properties = {p.get("name", ""): p.get("value", "") for p in case.iter("property")}
             if "fault" in properties:
-                rows.append({**properties, "test": f"{Path(case.get('file', '')).name}::{case.get('name')}"})
+                counts = {name: int(value) for name, value in properties.items() if name == "violations"}
+                where = f"{Path(case.get('file', '')).name}::{case.get('name')}"
+                rows.append({**properties, **counts, "test": where})
         return rows
 
 
-def markdown(table: Table, rows: list[dict[str, str]], name: str) -> str:
+def markdown(table: Table, rows: list[dict[str, str | int]], name: str) -> str:
     """The rows as a page."""
     columns = ("fault", *table.columns)
     lines = [f"# {table.title}", "", f"Written by `python benchmarks/faults.py {name}`; each row is a test.", ""]
     lines += [f"| {' | '.join(columns)} | test |", "|---" * (len(columns) + 1) + "|"]
     for row in rows:
-        cells = [row[column].replace("|", "\\|") for column in columns]
+        cells = [str(row[column]).replace("|", "\\|") for column in columns]
         lines.append(f"| {' | '.join(cells)} | `{row['test']}` |")
     return "\n".join(lines) + "\n"
 

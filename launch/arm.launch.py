@@ -1,5 +1,6 @@
 """The arm's controller on our topics: `ros2 launch diwa_deploy arm.launch.py arm:=fr3`, once its driver runs."""
 
+import importlib.util
 import subprocess
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from launch_ros.actions import Node
 from diwa_data.config import config_file
 from diwa_data.errors import DiwaError
 from diwa_data.recording import messages
-from diwa_data.ros.launching import NAMESPACE, argument, launch_description
+from diwa_data.ros.launching import NAMESPACE, ROBOT_FILE, Setup, argument, launch_description
 
 ARGUMENTS = (
     argument("arm", None, "Franka Panda (FER), or Franka Research 3.", ("panda", "fr3")),
     argument("controller_manager", "controller_manager", "The driver's, below the namespace."),
     argument("controllers", "", "Your own .yaml; empty = the shipped one."),
+    ROBOT_FILE,
     NAMESPACE,
 )
 HELP_PATIENCE = 30.0
@@ -26,7 +28,10 @@ REMAPS = {"target_pose": messages.TARGET_POSE, "current_pose": messages.CURRENT_
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Spawns crisp's CartesianController and its PoseBroadcaster; the driver's own launch file comes first."""
+    """Spawns crisp's CartesianController and its PoseBroadcaster, and starts what tells the arm's mode and recovers it.
+
+    The driver's own launch file comes first.
+    """
     return launch_description(ARGUMENTS, _actions)
 
 
@@ -48,7 +53,7 @@ def _actions(given: dict[str, str]) -> list[Node | LogInfo]:
     else:
         between = passing_on(controllers, where)
     spawner = Node(package="controller_manager", executable="spawner", arguments=arguments, output="screen", **where)
-    return [spawner, *between]
+    return [spawner, *between, franka(given, where)]
 
 
 def can_remap() -> bool:
@@ -77,3 +82,15 @@ def passing_on(controllers: str, where: dict[str, str]) -> list[Node | LogInfo]:
             output="screen", respawn=True, respawn_delay=2.0, **where,
         ),
     ]  # fmt: skip
+
+
+def franka(given: dict[str, str], where: dict[str, str]) -> Node | LogInfo:
+    """The node that tells the arm's mode, gives it collision thresholds, and recovers it when it is asked to."""
+    if importlib.util.find_spec("franka_msgs") is None:
+        why = "source the workspace of your arm's driver"
+        return LogInfo(msg=f"ERROR: no franka_msgs here, nothing tells the arm's mode or recovers it: {why}")
+    robot = Setup.of(given | {"shared_events": "false"}, "franka").robot
+    return Node(
+        package="diwa_deploy", executable="franka_node", name="franka", output="screen", respawn=True,
+        respawn_delay=2.0, parameters=[{"controller_manager": given["controller_manager"]}, robot], **where,
+    )  # fmt: skip

@@ -19,6 +19,7 @@ setup(
             "preflight = diwa_deploy.ros.preflight:main",
             "panda_arm_node = diwa_deploy.ros.panda_arm_node:main",
             "policy_node = diwa_deploy.ros.policy_node:main",
+            "franka_node = diwa_deploy.ros.franka_node:main",
             "gripper_node = diwa_deploy.ros.gripper_node:main",
             "run_skill_node = diwa_deploy.ros.run_skill:main",
         ]

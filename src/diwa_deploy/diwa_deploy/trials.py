@@ -5,6 +5,7 @@ An operator resets the scene and judges each trial.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +78,9 @@ def read_comparison(path: Path) -> dict[str, Any]:
 class Client(Protocol):
     """Lets go of the arm, holds it, runs a skill on it, and is told by the operator how that went."""
 
+    @property
+    def interrupted(self) -> bool: ...
+
     def let_go(self) -> None: ...
     def activate(self) -> None: ...
     def execute(self, skill: str, seed: int) -> Any: ...
@@ -87,22 +91,25 @@ def run_trials(client: Client, comparison: Comparison, skill: str) -> None:
     """Until all are done or the operator ends it. Which policy runs is never said."""
     while comparison.left:
         client.let_go()
-        if ask(f"{comparison.left} to go. Reset the scene and the arm, then Enter (q ends): ") == "q":
+        if ask(client, f"{comparison.left} to go. Reset the scene and the arm, then Enter (q ends): ") == "q":
             return
         client.activate()
         result = client.execute(f"{skill}/{comparison.next}", seed=len(comparison.trials))
-        answer = ask(f"stopped: {result.reason}. Did it succeed? (y, n; anything else does it again): ")
+        answer = ask(client, f"stopped: {result.reason}. Did it succeed? (y, n; anything else does it again): ")
         if answer in ("y", "n"):
             trial = Trial(comparison.next, answer == "y", result.success, result.reason, result.steps)
             comparison.add(trial)
             client.judge(trial.success)
 
 
-def ask(question: str) -> str:
-    """The operator's answer, in lower case. Raises `DiwaError` where there is no terminal."""
+def ask(client: Client, question: str) -> str:
+    """The operator's answer, in lower case. Raises `DiwaError` where there is no terminal, and when interrupted."""
     try:
         with open("/dev/tty", "r+b", buffering=0) as terminal:
             terminal.write(question.encode())
+            while not select.select([terminal], [], [], 0.2)[0]:
+                if client.interrupted:
+                    raise DiwaError("interrupted: what was judged is kept")
             return terminal.readline().decode(errors="ignore").strip().lower()
     except OSError as error:
         raise DiwaError("a comparison needs a terminal to ask in: start it in one") from error

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from diwa_data.testing.waiting import until
 from diwa_deploy.gripper import GripperConfig, GripperWorker
 
 
@@ -29,13 +30,6 @@ class SlowGoal:
     def cancel(self) -> None:
         self._gripper.told.append("cancel")
         self._ends = 0.0
-
-
-def until(condition, seconds: float = 3.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.fixture

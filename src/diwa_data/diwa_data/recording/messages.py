@@ -29,6 +29,8 @@ EPISODE_LABELS = "/diwa/episode_labels"
 """JSON of labels that the next episode gets, latched; the simulated robot tells its seed there."""
 RECORDING = "/diwa/recording"
 """Name of the running episode, empty between two, latched."""
+ARM_MODE = "/diwa/arm_mode"
+"""The arm's mode as libfranka numbers it: 2 moves. Only arms that have one say it."""
 SCENE_STATE = "/diwa/scene_state"
 TF = "/tf"
 ROBOT_DESCRIPTION = "/robot_description"
@@ -47,6 +49,7 @@ TYPES = {
     EPISODE_EVENT: "std_msgs/msg/String",
     EPISODE_LABELS: "std_msgs/msg/String",
     RECORDING: "std_msgs/msg/String",
+    ARM_MODE: "std_msgs/msg/Int8",
     SCENE_STATE: "std_msgs/msg/Float64MultiArray",
 }
 SHOWN_TYPES = {TF: "tf2_msgs/msg/TFMessage", ROBOT_DESCRIPTION: "std_msgs/msg/String"}

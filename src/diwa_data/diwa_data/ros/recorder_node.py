@@ -155,7 +155,7 @@ class RecorderNode(Node):
         if self._session.unfinished:
             self.get_logger().warning(self._session.unfinished)
         infos = [messages.camera_info_topic(camera.name) for camera in spec.cameras]
-        topics = [*required, *infos, messages.CONTROLLER_POSE, messages.CONTROLLER_JOY]
+        topics = [*required, *infos, messages.CONTROLLER_POSE, messages.CONTROLLER_JOY, messages.ARM_MODE]
         topics += [messages.JOINT_STATES] if messages.JOINT_STATES not in topics else []  # of a robot without a gripper
         self._extra = extra_names(config.extra_topics, [*topics, messages.EPISODE_EVENT])
         names = {topic: config.robot.name_on_graph(topic) for topic in topics} | self._extra

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from rclpy.node import Node
 
 from diwa_data.errors import DiwaError
-from diwa_data.limits import MotionLimits
 from diwa_data.motion import BelievedPose
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros import clock
+from diwa_data.ros.arm_mode import ModeConfig, ModeWatch
 from diwa_data.ros.node import Diagnostics, every, read_parameters, run_node
 from diwa_data.ros.topics import (
     LATCHED,
@@ -46,6 +46,8 @@ class TeleopNodeConfig:
     """Clutch, limits and rate."""
     max_pose_age: float = 0.2
     """Seconds without a measured pose after which no target is published."""
+    mode: ModeConfig = field(default_factory=ModeConfig)
+    """Where the arm says in which mode it is."""
 
 
 PATIENCE = 2.5
@@ -55,21 +57,17 @@ PATIENCE = 2.5
 class Arm:
     """The arm of a teleoperator: where it is, whether that is believed, and whether it obeys this node alone."""
 
-    def __init__(
-        self, node: Node, limits: MotionLimits, robot: RobotConfig, max_age: float, on_known: Callable[[Pose], str]
-    ):
-        """`max_age`: seconds after which a pose is too old.
-
-        `on_known` is called with a pose from which to start anew, and answers why it cannot (empty if it can).
-        """
-        self._node, self._max_age, self._on_known = node, max_age, on_known
-        self._believed = BelievedPose(limits, robot.plausible)
+    def __init__(self, node: Node, config: TeleopNodeConfig, on_known: Callable[[Pose], str]):
+        """`on_known` is called with a pose from which to start anew, and answers why it cannot (empty if it can)."""
+        self._node, self._max_age, self._on_known = node, config.max_pose_age, on_known
+        self._believed = BelievedPose(config.teleop.limits, config.robot.plausible)
         self._others: str | None = None  # unknown until it was looked
         self._problem, self._begun = "no measured pose yet", time.monotonic()
         self._measured, self._commanded = (
             on_graph(node, name) for name in (messages.CURRENT_POSE, messages.TARGET_POSE)
         )
-        subscribe(node, messages.CURRENT_POSE, self._on_pose, SENSOR, robot.base_frame)
+        self._told_mode, self._mode = "", ModeWatch(node, config.mode, self._on_mode)
+        subscribe(node, messages.CURRENT_POSE, self._on_pose, SENSOR, config.robot.base_frame)
         every(node, 0.5, self._look_around)
 
     @property
@@ -94,11 +92,16 @@ class Arm:
         if self._believed.problem:
             if not self._problem:
                 self.lose(self._believed.problem)
-        elif self._problem and self._others == "":
+        elif self._problem and self._others == "" and not self._mode.problem:
             problem = self._on_known(pose)
             if problem:
                 self._node.get_logger().warn(problem, throttle_duration_sec=PATIENCE)
-            self._problem = problem
+            self._problem, self._told_mode = problem, ""
+
+    def _on_mode(self, problem: str) -> None:
+        if self._told_mode != problem:
+            self._told_mode = problem
+            self.lose(problem)
 
     def _look_around(self) -> None:
         """An arm's controller may ignore two publishers both, or obey both."""
@@ -139,7 +142,7 @@ class TeleopNode(Node):
         self._start_pose = config.robot.start_pose
         self._by_press = not simulated  # a simulated scene is put back between episodes, arm and all
         self._armed, self._released = True, False
-        self._arm = Arm(self, config.teleop.limits, config.robot, config.max_pose_age, self._start_anew)
+        self._arm = Arm(self, config, self._start_anew)
         self._target = publisher(self, messages.TARGET_POSE, 1)
         has_gripper = config.robot.action.gripper
         self._gripper_command = publisher(self, messages.GRIPPER_COMMAND, LATCHED) if has_gripper else None

@@ -32,6 +32,7 @@ from diwa_data.recording import messages
 from diwa_data.robot_config import CAMERAS
 from diwa_data.ros.topics import LATCHED, publisher, subscribe
 from diwa_data.testing.synthetic import JOINTS, READY, synthetic_image, synthetic_pose
+from diwa_data.testing.waiting import PATIENCE
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class Program:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def wait_for(self, text: str, seconds: float = 15.0) -> str:
+    def wait_for(self, text: str, seconds: float = PATIENCE) -> str:
         """The first line said from now on, or before, that holds `text`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -103,12 +104,16 @@ class Program:
                 self._process.wait(5)
         self.kill()
 
-    def stop(self, number: int = signal.SIGINT) -> int:
-        """Send a signal to all of them, as a terminal does; the exit status."""
+    def send_signal(self, number: int = signal.SIGINT) -> None:
+        """Send a signal to all of them, as a terminal does."""
         os.killpg(self._process.pid, number)
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Send a signal to all of them; the exit status."""
+        self.send_signal(number)
         return self.wait()
 
-    def wait(self, seconds: float = 15.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """The exit status, once it has ended."""
         status = self._process.wait(seconds)
         self._reader.join(5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import read_episode
 from diwa_data.recording.messages import gripper_width
 from diwa_data.testing.synthetic import synthetic_pose
+from diwa_data.testing.waiting import until
 
 pytestmark = pytest.mark.ros
 
@@ -48,13 +49,6 @@ def cameras(topics: Any) -> Iterator[Any]:
     made = SyntheticRobot(topics, silent=(messages.CURRENT_POSE, messages.JOINT_STATES, messages.TARGET_POSE))
     yield made
     made.close()
-
-
-def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def arms_targets(topics: Any) -> list:

@@ -10,6 +10,7 @@ import pytest
 from diwa_data.limits import MotionLimits
 from diwa_data.robot_config import RobotConfig
 from diwa_data.teleop.clutch import TeleopConfig
+from diwa_data.testing.waiting import wait
 
 pytestmark = pytest.mark.ros
 
@@ -27,16 +28,6 @@ class Config:
     name: str = "a"
     rate: float = 60.0
     limits: MotionLimits = field(default_factory=MotionLimits)
-
-
-def wait(future):
-    """The result of a future that another thread completes."""
-    from threading import Event
-
-    done = Event()
-    future.add_done_callback(lambda _: done.set())
-    assert done.wait(10), "no answer"
-    return future.result()
 
 
 @pytest.mark.parametrize("name", NODES)

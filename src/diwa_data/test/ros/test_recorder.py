@@ -69,6 +69,21 @@ def test_an_episode_holds_every_message_and_reads_without_ros(topics, robot, sta
     assert len(segments(bag)) == 1
 
 
+def test_the_arms_mode_is_in_the_bag_where_it_is_told(topics, robot, recorder, tmp_path):
+    from std_msgs.msg import Int8
+
+    mode = topics.call(lambda: topics.node.create_publisher(Int8, messages.ARM_MODE, 10))
+    time.sleep(1.0)
+    begin(topics, recorder)
+    for number in (2, 2, 4):
+        mode.publish(Int8(data=number))
+        time.sleep(0.2)
+    topics.event("stop")
+    recorder.wait_for("finished 000000")
+    with Bag(tmp_path / "bags" / "000000") as bag:
+        assert [bag.value(*told) for told in bag.messages([messages.ARM_MODE])] == [2, 2, 4]
+
+
 def test_an_attempt_is_marked_failed_while_it_runs_and_after_it(topics, robot, start, tmp_path):
     recorder = start("recorder", f"folder:={tmp_path}", "skill:=pick_cup", "min_free_mb:=0.0")
     recorder.wait_for("press start")

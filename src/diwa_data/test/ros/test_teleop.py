@@ -169,6 +169,34 @@ def test_an_arm_that_is_silent_or_moved_by_something_else_is_not_pulled_back(han
     )
 
 
+def test_a_reflex_brakes_and_after_it_the_deadman_must_be_pressed_anew(hand, teleop, topics, fault):
+    from std_msgs.msg import Int8
+
+    mode = topics.call(lambda: topics.node.create_publisher(Int8, messages.ARM_MODE, 10))
+    hand.press()
+    hand.run(0.3, (0.1, 0, 0))
+    hand.follows = False
+    mode.publish(Int8(data=4))
+    hand.run(0.5, (0.1, 0, 0))
+    teleop.wait_for("the target brakes, then none is published: the arm is in mode 4 (reflex), not 2")
+    hand.targets.clear()
+    hand.run(0.5, (0.1, 0, 0))
+    hand.press()
+    assert not hand.targets, "still in the reflex"
+    teleop.forget()
+    mode.publish(Int8(data=2))
+    hand.run(0.5, (0.1, 0, 0))
+    teleop.wait_for("the target is the measured pose: release the deadman and press it anew")
+    assert not hand.targets
+    hand.press()
+    np.testing.assert_allclose(hand.targets[0].position, hand.arm.position, atol=1e-6)
+    fault(
+        "the arm stops with a reflex, which its mode says, and recovers",
+        "braked; no target until the deadman was released and pressed anew; then the target is the measured pose",
+        "nothing",
+    )
+
+
 def test_a_pose_in_another_frame_is_no_pose(start, hand):
     node = start("teleop", "device:=scripted", "robot.base_frame:=fr3_link0")
     node.wait_for("scripted")

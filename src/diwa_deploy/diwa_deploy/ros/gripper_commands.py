@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,10 +10,10 @@ from rclpy.action import ActionClient
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_action, get_message
 
-from diwa_data.errors import DiwaError
 from diwa_data.robot_config import FRANKA_NAMESPACE, CommandTopic
 from diwa_data.ros.topics import LATCHED
 from diwa_deploy.gripper import CLOSE_BELOW, OPEN_ABOVE, GripperConfig, GripperWorker
+from diwa_deploy.ros.packages import imported
 
 
 @dataclass(frozen=True)
@@ -181,19 +180,9 @@ def make_gripper(node: Node, config: CommandTopic, franka: FrankaConfig, patienc
 
 def action_type(name: str) -> Any:
     """The class of a type of actions. Raises `DiwaError` if its package is not installed."""
-    return _imported(get_action, name)
+    return imported(get_action, name, "gripper's")
 
 
 def message_type(name: str) -> Any:
     """The class of a type of messages. Raises `DiwaError` if its package is not installed."""
-    return _imported(get_message, name)
-
-
-def _imported(get: Callable[[str], Any], name: str) -> Any:
-    try:
-        return get(name)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
-        package = name.partition("/")[0]
-        raise DiwaError(
-            f"no {package} here: source the workspace of your gripper's driver, which brings {name}"
-        ) from error
+    return imported(get_message, name, "gripper's")

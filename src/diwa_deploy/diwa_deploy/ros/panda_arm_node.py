@@ -19,14 +19,14 @@ from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros import clock
+from diwa_data.ros.arm_mode import GUIDING, USER_STOPPED, mode_words
 from diwa_data.ros.node import every, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, node_name, on_graph, publisher, subscribe
+from diwa_deploy.collision import CollisionConfig
 from diwa_deploy.gripper import GripperConfig, GripperWorker
 from diwa_deploy.safety import Verdict, judge_joints
 from diwa_deploy.target import TargetGate
 
-MODE = "diwa/arm_mode"
-"""std_msgs/Int8, libfranka's robot mode: 2 moves. Tell it to the node `policy` as `arm.mode`."""
 JOINTS = [*(f"panda_joint{number}" for number in range(1, 8)), "panda_finger_joint1", "panda_finger_joint2"]
 OPEN_WIDTH, SPEED, FORCE = 0.08, 0.1, 20.0
 """Metres, metres per second and newtons of the gripper."""
@@ -48,6 +48,8 @@ class PandaArmConfig:
     """Limits that every target must keep, whoever publishes it."""
     worker: GripperConfig = field(default_factory=GripperConfig)
     """Patience with the gripper."""
+    collision: CollisionConfig = field(default_factory=CollisionConfig)
+    """Thresholds of the arm's contact and collision detection."""
 
 
 class Motion:
@@ -88,7 +90,7 @@ class PandaArmNode(Node):
         self._width = float(self._gripper.read_once().width) if self._gripper else 0.0
         self._pose = publisher(self, messages.CURRENT_POSE)
         self._joints = publisher(self, messages.JOINT_STATES)
-        self._mode = self.create_publisher(Int8, MODE, 10)
+        self._mode = self.create_publisher(Int8, messages.relative(messages.ARM_MODE), 10)
         self._worker = GripperWorker(self._move_fingers, self._config.worker, self.get_logger().error)
         self._gate, self._margin, self._rivals = TargetGate(self._config.limits), Verdict("ok", ""), ""
         self._start()
@@ -111,6 +113,9 @@ class PandaArmNode(Node):
 
     def _start(self) -> None:
         translation, rotation = self._config.stiffness
+        if collision := self._config.collision:
+            thresholds = collision.contact_torque, collision.torque, collision.contact_force, collision.force
+            self._panda.get_robot().set_collision_behavior(*map(list, thresholds))
         impedance = np.diag([translation] * 3 + [rotation] * 3)
         self._controller = self._panda_py.controllers.CartesianImpedance(impedance=impedance)
         self._panda.start_controller(self._controller)
@@ -163,10 +168,17 @@ class PandaArmNode(Node):
         return Motion(lambda: self._gripper.grasp(0.0, SPEED, FORCE, 0.0, OPEN_WIDTH), self._gripper.stop)
 
     def _recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Clear a reflex, and hold the measured pose."""
-        self._panda.recover()
-        self._gate.close()
-        self._start()
+        """Clear a reflex, and hold the measured pose; answer why not."""
+        if (mode := int(self._panda.get_state().robot_mode.value)) in (GUIDING, USER_STOPPED):
+            response.message = f"the arm is in {mode_words(mode)}: let go of it, or release the user stop"
+            return response
+        try:
+            self._panda.recover()
+            self._gate.close()
+            self._start()
+        except Exception as error:  # of libfranka
+            response.message = f"the arm could not recover: {error}"
+            return response
         response.success, response.message = True, "recovered: holding the measured pose"
         return response
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from rclpy.node import Node
 from rosidl_runtime_py.utilities import get_message
@@ -24,6 +22,7 @@ from diwa_data.recording.messages import decode_value, gripper_width, header_sta
 from diwa_data.robot import Observation
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros import clock
+from diwa_data.ros.arm_mode import ModeConfig, ModeWatch
 from diwa_data.ros.distributions import SubscriptionEventCallbacks, with_received
 from diwa_data.ros.topics import LATCHED, SENSOR, message_type, on_graph, other_publishers, publisher
 from diwa_data.teleop.clutch import GRIPPER_REPEAT
@@ -35,51 +34,6 @@ from diwa_deploy.target import ArmedTarget
 _RIVALS_EVERY = 0.5  # seconds between looks for other publishers of the target
 _JOINTS_EVERY = 0.05  # seconds between looks at the joints' margins
 _TIME_TO_REST = 5.0  # seconds in which a braking target rests, also at limits of a tenth of the defaults
-
-
-@dataclass(frozen=True)
-class ModeConfig:
-    """Topic on which the arm reports its mode. Any but `moving` (reflex, user stop, guiding) stops target and skill."""
-
-    topic: str = ""
-    """Topic, such as franka_robot_state_broadcaster/robot_state; empty = the arm reports none."""
-    type: str = "franka_msgs/msg/FrankaRobotState"
-    """Type of its messages."""
-    field: str = "robot_mode"
-    """Field of the message that holds the mode."""
-    moving: int = 2
-    """Value of that field while the arm obeys."""
-
-
-class ModeWatch:
-    """Subscribes to the mode and calls `on_problem` whenever it comes and is not `moving`."""
-
-    def __init__(self, node: Node, config: ModeConfig, on_problem: Callable[[str], None]):
-        """Raises `DiwaError` if the mode's message type is not installed."""
-        self._config, self._on_problem = config, on_problem
-        self._mode: int | None = None
-        if not config.topic:
-            return
-        try:
-            message_class = get_message(config.type)
-        except (ModuleNotFoundError, AttributeError, ValueError) as error:
-            cure = "source the workspace of your arm's driver, or leave arm.mode.topic empty"
-            raise DiwaError(f"no message type {config.type} for {config.topic}: {cure}") from error
-        node.create_subscription(message_class, config.topic, self._on_mode, SENSOR)
-
-    @property
-    def problem(self) -> str:
-        """Why the arm does not obey; empty if it does, or never says."""
-        if not self._config.topic or self._mode == self._config.moving:
-            return ""
-        if self._mode is None:
-            return f"nothing on {self._config.topic}"
-        return f"the arm is in mode {self._mode}, not {self._config.moving}"
-
-    def _on_mode(self, message: Any) -> None:
-        self._mode = int(getattr(message, self._config.field))
-        if self.problem:
-            self._on_problem(self.problem)
 
 
 @dataclass(frozen=True)
@@ -311,13 +265,16 @@ class RosRobot:
             self._node.get_logger().error(f"no target is published until the node is activated anew: {error}")
 
     def _step(self) -> None:
-        verdict = judge(self.ages(), self._config.watchdog) if self._running else Verdict("ok", "")
+        ages, watchdog = self.ages(), self._config.watchdog
+        verdict = judge(ages, watchdog) if self._running else Verdict("ok", "")
         if self._running and self._margin.level != "ok":
             verdict = self._worse(verdict)
         if verdict.level == "abort":
             self.stop(verdict.reason)
         if self._mode.problem:
             self._fail(self._mode.problem)
+        if (age := ages[messages.CURRENT_POSE]) > watchdog.abort:  # what comes back may be elsewhere
+            self._fail(f"{messages.CURRENT_POSE} is {age:.2f} s old")
         with self._lock:
             if self._stop or verdict.level in ("hold", "abort"):
                 self._arm.hold()

@@ -36,7 +36,7 @@ SUCCEEDED, FAILED, REFUSED = 0, 1, 2
 """Exit status: the classifier saw the success; it did not, or the skill was stopped; it never began."""
 MAX_SILENCE = 5.0
 """Seconds without a word from a running skill after which its node counts as gone; it speaks at every tick."""
-CANCEL_PATIENCE = 2.0
+CANCEL_PATIENCE = 1.5
 """Seconds after Ctrl-C in which the skill must have ended."""
 
 
@@ -85,6 +85,11 @@ class RunSkill(Node):
         subscribe(self, messages.RECORDING, self._on_recording, LATCHED)
         self._spoken = 0.0
         every(self, 0.1, lambda: None)  # a signal is noticed at least this soon
+
+    @property
+    def interrupted(self) -> bool:
+        """Ctrl-C or SIGTERM has come."""
+        return bool(self._stopped)
 
     def run(self) -> int:
         """The exit status."""

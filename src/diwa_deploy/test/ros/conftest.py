@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import CAMERAS, CameraConfig, RobotConfig
 from diwa_data.spec import Spec
+from diwa_data.testing.waiting import wait
 from diwa_deploy.bundle import write_bundle
 from diwa_learning.core.checkpoint import save_checkpoint, weights_hash
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
@@ -66,8 +67,8 @@ def start(domain: int) -> Iterator[Callable[..., Any]]:
 
     started: list[NodeProcess] = []
 
-    def begin(name: str, *settings: str) -> NodeProcess:
-        started.append(NodeProcess(f"diwa_deploy.ros.{name}", domain, *settings))
+    def begin(name: str, *settings: str, remaps: Iterable[str] = ()) -> NodeProcess:
+        started.append(NodeProcess(f"diwa_deploy.ros.{name}", domain, *settings, remaps=remaps))
         return started[-1]
 
     yield begin
@@ -193,15 +194,6 @@ class Policy:
             self._executor.spin_once(timeout_sec=0.05)
 
 
-def wait(future: Any, seconds: float = 60.0) -> Any:
-    """The result of a future that another thread completes."""
-    end = time.monotonic() + seconds
-    while not future.done():
-        assert time.monotonic() < end, "no answer"
-        time.sleep(0.01)
-    return future.result()
-
-
 @pytest.fixture
 def open_policy(domain: int, topics: Any, robot: Any) -> Iterator[Callable[..., Policy]]:
     """`open_policy(bundle, "name:=value", ...)`: the node, told of this bundle; closed with the test."""
@@ -253,3 +245,108 @@ def fault(record_property: Callable[[str, object], None], arm: Arm) -> Callable[
         assert violations == 0
 
     return note
+
+
+class FrankaDriver:
+    """An imitation of one: says its mode at 100 Hz, and does what it is asked for; writes down what that was."""
+
+    def __init__(self, topics: Any, namespace: str = "", by_service: bool = False):
+        self.told: list[str] = []
+        self.mode, self.recovers_to, self.refuses = 2, 2, ""
+        self._open, self._topics = True, topics
+        topics.call(lambda: self._serve(topics.node, namespace, by_service))
+        self._thread = threading.Thread(target=self._speak, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._open = False
+        self._thread.join()
+
+    def _serve(self, node: Any, namespace: str, by_service: bool) -> None:
+        from controller_manager_msgs.srv import SwitchController
+        from franka_msgs.action import ErrorRecovery
+        from franka_msgs.msg import FrankaRobotState
+        from franka_msgs.srv import ErrorRecovery as ByService
+        from franka_msgs.srv import SetFullCollisionBehavior
+        from rclpy.action import ActionServer
+
+        state = f"{namespace}/franka_robot_state_broadcaster/robot_state"
+        self._state, self._publisher = FrankaRobotState, node.create_publisher(FrankaRobotState, state, 10)
+        if by_service:
+            node.create_service(ByService, f"{namespace}/panda_error_recovery_service_server/error_recovery", self._ask)
+        else:
+            ActionServer(node, ErrorRecovery, f"{namespace}/action_server/error_recovery", self._recover)
+        name = f"{namespace}/service_server/set_full_collision_behavior"
+        node.create_service(SetFullCollisionBehavior, name, self._collision)
+        node.create_service(SwitchController, f"{namespace}/controller_manager/switch_controller", self._switch)
+
+    def _speak(self) -> None:
+        while self._open:
+            self._publisher.publish(self._state(robot_mode=self.mode))
+            time.sleep(0.01)
+
+    def _recover(self, goal: Any) -> Any:
+        from franka_msgs.action import ErrorRecovery
+
+        self.told.append("recover")
+        if self.refuses == "recover":
+            goal.abort()
+        else:
+            self.mode = self.recovers_to
+            goal.succeed()
+        return ErrorRecovery.Result()
+
+    def _ask(self, _: Any, response: Any) -> Any:
+        self.told.append("recover")
+        self.mode = self.recovers_to
+        response.success = True
+        return response
+
+    def _collision(self, request: Any, response: Any) -> Any:
+        forces = request.lower_force_thresholds_nominal[0], request.upper_force_thresholds_acceleration[5]
+        torques = request.lower_torque_thresholds_acceleration[6], request.upper_torque_thresholds_nominal[0]
+        self.told.append(f"thresholds {[*map(float, (*forces, *torques))]}")
+        response.success, response.error = self.refuses != "thresholds", "command rejected due to the current mode"
+        return response
+
+    def _switch(self, request: Any, response: Any) -> Any:
+        self.told += [f"stop {name}" for name in request.deactivate_controllers]
+        self.told += [f"start {name}" for name in request.activate_controllers]
+        response.ok = True
+        return response
+
+
+@pytest.fixture
+def imitate(topics: Any) -> Iterator[Callable[..., FrankaDriver]]:
+    """`imitate(namespace, by_service)`: a Franka's driver; closed with the test."""
+    made: list[FrankaDriver] = []
+
+    def one(namespace: str = "", by_service: bool = False) -> FrankaDriver:
+        made.append(FrankaDriver(topics, namespace, by_service))
+        return made[-1]
+
+    yield one
+    for driver in made:
+        driver.close()
+
+
+@pytest.fixture
+def driver(imitate: Callable[..., FrankaDriver]) -> FrankaDriver:
+    return imitate()
+
+
+@pytest.fixture
+def recover(topics: Any) -> Callable[..., Any]:
+    """`recover(namespace)`: what the node answers."""
+    from std_srvs.srv import Trigger
+
+    def client_of(namespace: str) -> Any:
+        return topics.call(lambda: topics.node.create_client(Trigger, f"{namespace}/franka/recover"))
+
+    clients = {name: client_of(name) for name in ("", "/left")}  # known to the node when it begins: it loses no answer
+
+    def ask(namespace: str = "") -> Any:
+        assert clients[namespace].wait_for_service(60.0)
+        return wait(clients[namespace].call_async(Trigger.Request()))
+
+    return ask

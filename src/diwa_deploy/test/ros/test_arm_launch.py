@@ -19,7 +19,13 @@ JAZZY, HUMBLE = "usage: spawner [--param-file P] [--controller-ros-args A]", "us
 
 
 @pytest.fixture
-def launch(tmp_path: Path, monkeypatch) -> Any:
+def drivers() -> list[str]:
+    """Packages of messages of arms that are installed."""
+    return ["franka_msgs"]
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch, drivers: list[str]) -> Any:
     """`launch(help, "arm", ...)`: the nodes that the file starts beside a spawner with this help, as their options."""
     spec = importlib.util.spec_from_file_location("arm_launch", FILE)
     assert spec is not None
@@ -33,6 +39,12 @@ def launch(tmp_path: Path, monkeypatch) -> Any:
         (tmp_path / "share" / package).mkdir()
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     monkeypatch.setattr(module, "Node", lambda **options: SimpleNamespace(**options))
+    found = importlib.util.find_spec
+
+    def find(name: str, *more: Any) -> Any:
+        return (name in drivers or None) if name == "franka_msgs" else found(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
     monkeypatch.setattr(module, "LogInfo", lambda msg: SimpleNamespace(package="log", msg=msg))
 
     def run(told: str, arm: str, namespace: str = "", manager: str = "controller_manager", own: str = "") -> Any:
@@ -41,17 +53,20 @@ def launch(tmp_path: Path, monkeypatch) -> Any:
         spawner.write_text(f"#!/bin/sh\necho '{told}'\n")
         spawner.chmod(0o755)
         given = {"arm": arm, "namespace": namespace, "controller_manager": manager, "controllers": own}
+        given |= {"robot_file": ""}
         return module._actions(given)
 
     return run
 
 
 def test_a_spawner_that_can_remaps_to_our_topics_in_the_namespace(launch) -> None:
-    (spawner,) = launch(JAZZY, "fr3")
+    spawner, franka = launch(JAZZY, "fr3")
     assert spawner.arguments[3:6] == [str(config_file("crisp_fr3.yaml")), "--controller-manager", "/controller_manager"]
     assert "-r target_pose:=/diwa/target_pose" in spawner.arguments
     assert "-r current_pose:=/diwa/current_pose" in spawner.arguments
-    (spawner,) = launch(JAZZY, "fr3", "/left")
+    assert (franka.executable, franka.parameters[0]) == ("franka_node", {"controller_manager": "controller_manager"})
+    spawner, franka = launch(JAZZY, "fr3", "/left")
+    assert franka.namespace == "/left"
     assert spawner.namespace == "/left"
     assert spawner.arguments[5] == "/left/controller_manager"
     assert "-r target_pose:=/left/diwa/target_pose" in spawner.arguments
@@ -59,7 +74,7 @@ def test_a_spawner_that_can_remaps_to_our_topics_in_the_namespace(launch) -> Non
 
 
 def test_where_the_spawner_cannot_an_adapter_stands_between(launch) -> None:
-    spawner, told, adapter = launch(HUMBLE, "panda", "/left")
+    spawner, told, adapter, _ = launch(HUMBLE, "panda", "/left")
     assert not [word for word in spawner.arguments if "ros-args" in word or "-r " in word]
     assert "cannot remap topics" in told.msg
     assert (adapter.package, adapter.executable, adapter.namespace) == ("diwa_data", "adapter_node", "/left")
@@ -70,6 +85,11 @@ def test_where_the_spawner_cannot_an_adapter_stands_between(launch) -> None:
             "robot.topics.target.topic": "target_pose",
         }
     ]
+
+
+def test_without_the_drivers_messages_nothing_recovers_and_that_is_said(launch, drivers) -> None:
+    drivers.clear()
+    assert launch(JAZZY, "fr3")[-1].msg.startswith("ERROR: no franka_msgs here")
 
 
 def test_a_file_without_a_frame_is_refused_by_name(launch, tmp_path: Path) -> None:

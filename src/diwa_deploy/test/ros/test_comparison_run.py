@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -33,15 +34,19 @@ class Operator:
         os.close(terminal)
         self.read = ""
 
-    def answer(self, question: str, answer: str, seconds: float = 30.0) -> None:
+    def answer(self, question: str, answer: str) -> None:
         """Wait for `question`, then type `answer`."""
+        self.wait_for(question)
+        os.write(self._master, f"{answer}\n".encode())
+
+    def wait_for(self, question: str, seconds: float = 60.0) -> None:
+        """Read up to a question."""
         end = time.monotonic() + seconds
         while question not in self.read:
             assert time.monotonic() < end, self.read
             if select.select([self._master], [], [], 0.1)[0]:
                 self.read += os.read(self._master, 4096).decode()
         self.read = ""
-        os.write(self._master, f"{answer}\n".encode())
 
     def close(self) -> int:
         end = time.monotonic() + 20
@@ -78,6 +83,15 @@ def test_trials_are_asked_for_judged_and_continue(open_policy, bundle, arm, doma
     assert [trial["success"] for trial in trials] == [True, False, True, False]
     assert {trial["steps"] for trial in trials} == {3}
     assert arm.violations() == 0
+
+
+def test_ctrl_c_ends_it_while_it_asks(open_policy, bundle, domain, tmp_path):
+    open_policy(bundle, "max_steps:=3")
+    operator = Operator(domain, "skill:=open_drawer", "rollouts:=2", f"out:={tmp_path / 'c.json'}")
+    operator.wait_for("2 to go. Reset the scene")
+    operator.process.send_signal(signal.SIGINT)
+    assert operator.close() == 2
+    assert "interrupted: what was judged is kept" in operator.read
 
 
 def test_what_is_recorded_gets_the_operators_word_and_not_the_classifiers(

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from diwa_data.recording import messages
+from diwa_data.testing.waiting import until
 
 pytestmark = [
     pytest.mark.ros,
@@ -54,13 +55,6 @@ class LetOthersRun:
         yield
 
 
-def until(condition, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def command(topics, value: float) -> None:
     from diwa_data.ros.topics import LATCHED
 
@@ -70,6 +64,7 @@ def command(topics, value: float) -> None:
 def test_edges_become_goals(topics, start):
     gripper = topics.call(lambda: Gripper(topics.node, 0.0))
     start("gripper_node")
+    until(lambda: topics.node.count_subscribers(messages.GRIPPER_COMMAND))
     for value in (1.0, 1.0, -1.0, -1.0, 1.0):
         command(topics, value)
         time.sleep(1.5)

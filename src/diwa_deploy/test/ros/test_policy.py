@@ -278,7 +278,7 @@ def test_a_reflex_ends_the_skill_and_nothing_pulls_back(open_policy, bundle, arm
     time.sleep(1.0)
     mode.publish(Int8(data=4))
     done = result(handle)
-    assert done.reason == "the arm is in mode 4, not 2"
+    assert done.reason == "the arm is in mode 4 (reflex), not 2"
     assert arm.moved(0.3) < 1e-6
     guided = Pose(arm.targets[-1].position + np.array([0.0, 0.15, 0.0]), arm.targets[-1].rotation)
     robot.pose = lambda _: guided

@@ -8,6 +8,8 @@ import time
 import numpy as np
 import pytest
 
+from diwa_data.testing.waiting import wait
+
 pytestmark = [pytest.mark.ros, pytest.mark.workspace]
 
 CLIENT = ("skill:=open_drawer", "max_steps:=1000")
@@ -81,15 +83,6 @@ def change(policy, topics):
         return "" if result.successful else result.reason
 
     return set_one
-
-
-def wait(future, seconds: float = 20.0):
-    """The result of a future that another thread completes."""
-    end = time.monotonic() + seconds
-    while not future.done():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return future.result()
 
 
 def test_what_is_changed_before_configure_counts_and_while_active_nothing_may_change(policy, change):

@@ -13,6 +13,7 @@ from diwa_data.limits import MotionLimits
 from diwa_data.pose import Pose
 from diwa_data.robot import Observation
 from diwa_data.spec import Spec
+from diwa_data.testing.waiting import wait
 from diwa_deploy.bundle import StartRegion
 from diwa_deploy.control import ControlResult, Stopped, Tick
 
@@ -119,15 +120,6 @@ class Client:
 
     def _keep(self, told):
         self.feedback.append(told.feedback)
-
-
-def wait(future):
-    """The result of a future that another thread completes."""
-    end = time.monotonic() + 60.0
-    while not future.done():
-        assert time.monotonic() < end, "no answer"
-        time.sleep(0.001)
-    return future.result()
 
 
 @pytest.fixture

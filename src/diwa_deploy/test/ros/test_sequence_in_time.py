@@ -12,6 +12,7 @@ import pytest
 
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
+from diwa_data.testing.waiting import wait
 from diwa_deploy.bundle import StartRegion, seal_bundle
 
 pytestmark = [pytest.mark.ros, pytest.mark.workspace]
@@ -59,15 +60,6 @@ class Client:
             assert time.monotonic() < end
             time.sleep(0.01)
         time.sleep(1.0)
-
-
-def wait(future, seconds: float = 60.0):
-    """The result of a future that another thread completes."""
-    end = time.monotonic() + seconds
-    while not future.done():
-        assert time.monotonic() < end, "no answer"
-        time.sleep(0.01)
-    return future.result()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from diwa_data.recording import messages
 from diwa_data.recording.bag_reader import Bag, find_bags, is_bag
+from diwa_data.testing.waiting import wait
 
 pytestmark = [pytest.mark.ros, pytest.mark.workspace]
 
@@ -91,15 +92,6 @@ class Arm:
         handle = wait(self._action.send_goal_async(self._goal(skill="open_drawer")))
         assert handle.accepted
         return handle.get_result_async()
-
-
-def wait(future: Any, seconds: float = 60.0) -> Any:
-    """The result of a future that another thread completes."""
-    end = time.monotonic() + seconds
-    while not future.done():
-        assert time.monotonic() < end, "no answer"
-        time.sleep(0.01)
-    return future.result()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from diwa_data.motion import is_finite
 from diwa_data.pose import Pose, rotation_distance
 from diwa_data.recording import messages
 from diwa_data.robot_config import RobotConfig
-from diwa_data.ros.node import every, read_parameters, run_node
+from diwa_data.ros.node import every, interruptible, read_parameters, run_node
 from diwa_data.ros.topics import LATCHED, on_graph, publisher, subscribe
 from diwa_data.skills import skill_name
 from diwa_sim.steps import CONTROL_RATE, DT
@@ -59,7 +59,8 @@ class SimRobotNode(Node):
             skill_name(self._config.skill)
         spec = self._config.robot.spec
         self._sim = self._config.sim.like(spec)
-        self._robot = SimulatedPanda(self._sim)
+        with interruptible():
+            self._robot = SimulatedPanda(self._sim)
         if spec.scene_state not in ((), self._robot.spec.scene_state):
             right = ", ".join(self._robot.spec.scene_state)
             raise DiwaError(f"robot.scene_state is {', '.join(spec.scene_state)}; the table's is {right}")
@@ -82,7 +83,8 @@ class SimRobotNode(Node):
         subscribe(self, messages.EPISODE_EVENT, self._on_event)
         self._window = contextlib.ExitStack()
         self._view = self._window.enter_context(self._robot.window()) if self._config.window else None
-        self._robot.observe()  # the first image takes long
+        with interruptible():
+            self._robot.observe()  # the first image takes long
         self._steps, self._begun = 0, time.monotonic()
         every(self, DT, self._catch_up)
 
