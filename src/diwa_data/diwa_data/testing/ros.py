@@ -30,7 +30,7 @@ from tf2_msgs.msg import TFMessage
 from diwa_data.pose import Pose
 from diwa_data.recording import messages
 from diwa_data.robot_config import CAMERAS
-from diwa_data.ros.topics import LATCHED, publisher, subscribe
+from diwa_data.ros.topics import DEPTH, LATCHED, publisher, subscribe
 from diwa_data.testing.synthetic import JOINTS, READY, synthetic_image, synthetic_pose
 from diwa_data.testing.waiting import PATIENCE
 
@@ -169,9 +169,9 @@ class Topics:
         return done.result(timeout=10)
 
     def subscribe(self, topic: str) -> list:
-        """A list that fills with the values of a topic."""
+        """A list that fills with the values of a topic, all of them on a busy machine too."""
         self.received[topic] = []
-        self.call(lambda: subscribe(self.node, topic, self.received[topic].append))
+        self.call(lambda: subscribe(self.node, topic, self.received[topic].append, DEPTH))
         return self.received[topic]
 
     def event(self, name: str) -> None:
