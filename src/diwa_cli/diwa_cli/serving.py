@@ -38,9 +38,9 @@ def serve_policy(args: list[str]) -> int:
             ddim_steps: Deterministic steps to sample a chunk in; 0 takes all of the policy's, with noise.
             runtime: What computes; auto is ONNX Runtime where it is installed.
         """
-        with PolicyServer((host, port), skills, checkpoint, policy, threads, ddim_steps, runtime) as server:
-            with suppress(KeyboardInterrupt):
-                print(f"{', '.join(skills)} at http://{host}:{server.server_port}, until Ctrl-C", flush=True)
-                server.serve_forever()
+        made = PolicyServer((host, port), skills, checkpoint, policy, threads, ddim_steps, runtime)
+        with made as server, suppress(KeyboardInterrupt):
+            print(f"{', '.join(skills)} at http://{host}:{server.server_port}, until Ctrl-C", flush=True)
+            server.serve_forever()
 
     return call(command, "serve-policy", args)
