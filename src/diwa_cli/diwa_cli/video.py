@@ -43,6 +43,8 @@ COLUMNS = 9
 """Frames of a filmstrip."""
 GIF_WIDTH = 480
 """Most pixels of an animation."""
+WEBP = ".webp"
+"""Ends the names of animated pictures."""
 PAUSE = 8
 """Frames for which the last one of an animation stays."""
 
@@ -191,31 +193,43 @@ def _font() -> ImageFont.FreeTypeFont:
 def require_film(path: Path) -> None:
     """Raise `DiwaError` unless a film can be written to `path`."""
     require_output(path)
-    if path.suffix.lower() != ".mp4":
-        raise DiwaError(f"{path} is no .mp4 file: films are written as MP4")
+    if path.suffix.lower() not in (".mp4", WEBP):
+        raise DiwaError(f"{path} is no .mp4 file: films are MP4, or animated pictures for web pages ({WEBP})")
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray], rate: float) -> None:
-    """Write `frames` (T of (H, W, 3) uint8, H and W even) as an mp4 that browsers play; `rate` in Hz."""
-    height, width = frames[0].shape[:2]
+    """Write `frames` (T of (H, W, 3) uint8, H and W even) as an mp4 that browsers play; `rate` in Hz.
+
+    As an animated picture, which pages show that play no mp4, if `path` ends so.
+    """
     frames = [*frames, *[frames[-1]] * round(HOLD * rate)]
     with atomic_path(path) as temporary:
-        writer = imageio_ffmpeg.write_frames(
-            str(temporary),
-            (width, height),
-            fps=rate,
-            codec="libx264",
-            macro_block_size=2,
-            quality=None,
-            ffmpeg_log_level="error",
-            output_params=["-crf", "27", "-preset", "fast", "-movflags", "+faststart", "-f", "mp4"],
-        )
-        writer.send(None)
-        try:
-            for frame in frames:
-                writer.send(np.ascontiguousarray(frame))
-        finally:
-            writer.close()
+        (_write_webp if path.suffix.lower() == WEBP else _write_mp4)(temporary, frames, rate)
+
+
+def _write_webp(path: Path, frames: Sequence[np.ndarray], rate: float) -> None:
+    first, *others = map(Image.fromarray, frames)
+    first.save(path, "WEBP", save_all=True, append_images=others, duration=round(1000 / rate), quality=70)
+
+
+def _write_mp4(path: Path, frames: Sequence[np.ndarray], rate: float) -> None:
+    height, width = frames[0].shape[:2]
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        (width, height),
+        fps=rate,
+        codec="libx264",
+        macro_block_size=2,
+        quality=None,
+        ffmpeg_log_level="error",
+        output_params=["-crf", "27", "-preset", "fast", "-movflags", "+faststart", "-f", "mp4"],
+    )
+    writer.send(None)
+    try:
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame))
+    finally:
+        writer.close()
 
 
 def read_video(path: Path) -> tuple[np.ndarray, float]:

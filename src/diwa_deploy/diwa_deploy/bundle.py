@@ -1,8 +1,8 @@
 """A skill bundle: a folder with world model, policy and reward classifier, and a card that says where they are from.
 
-Bundles beside each other may share one world model, which then lies beside them too. Eight skills on the simulated
-table are shipped that way (`diwa_deploy/skills`). The card also holds where the demonstrations began: a policy knows
-nothing of other starts.
+Bundles beside each other may share one world model, which then lies beside them too. Seven of the eight skills on the
+simulated table that are shipped (`diwa_deploy/skills`) do; `open_drawer` has a world model of its own, which keeps what
+draws its dreams. The card also holds where the demonstrations began: a policy knows nothing of other starts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from diwa_data.files import atomic_path, home, read_object, require_new, write_j
 from diwa_data.manifest import CHECKPOINT_FILES, MANIFEST, require_format, require_sealed, write_manifest
 from diwa_data.pose import Pose
 from diwa_data.skills import skill_name
-from diwa_learning.core.checkpoint import DECODERS, load_checkpoint, read_header, write_compact
+from diwa_learning.core.checkpoint import DECODERS, keeps_decoders, load_checkpoint, read_header, write_compact
 
 PARTS = ("world_model", "policy", "reward")
 BASE = "base"
@@ -136,6 +136,12 @@ def installed_skills() -> dict[str, Path]:
     """Skill -> folder of its bundle, for all that can be run by name: the user's own go before those shipped."""
     folders = [path.parent for place in (SHIPPED, skills_folder()) for path in sorted(place.glob(f"*/{CARD}"))]
     return {folder.name: folder for folder in folders}
+
+
+def dreaming_skills() -> list[str]:
+    """Those of the shipped skills whose world model can draw what it imagines."""
+    folders = [path.parent for path in sorted(SHIPPED.glob(f"*/{CARD}"))]
+    return [folder.name for folder in folders if keeps_decoders(_world_model(folder))]
 
 
 def find_bundle(skill: str, checkpoint: Path | None = None) -> Bundle:

@@ -19,7 +19,7 @@ from diwa_deploy.bundle import SHIPPED, load_bundle, pack_bundles, write_bundle
 from diwa_deploy.control import SkillRunner
 from diwa_learning.world_model.model import load_world_model
 
-SKILL = "open_drawer"
+SKILL = "turn_on_led"
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_packing_what_is_packed_changes_no_decision(runner: SkillRunner, spec: S
     again = SkillRunner(SKILL, packed[0], spec, MotionLimits())
     np.testing.assert_allclose(run(again, spec, seed=1), run(runner, spec, seed=1), atol=1e-3)
 
-    for wrong, message in (([], "no bundle to pack"), (bundles[:1] * 2, "2 of the bundles are of open_drawer")):
+    for wrong, message in (([], "no bundle to pack"), (bundles[:1] * 2, f"2 of the bundles are of {SKILL}")):
         with pytest.raises(DiwaError, match=message):
             pack_bundles(wrong, tmp_path / "other")
     with pytest.raises(DiwaError, match="exists already"):

@@ -7,7 +7,7 @@ a policy that acts in the dream itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from diwa_cli.evaluation.rollouts import Setting, tape_rollouts
-from diwa_cli.evaluation.scene_check import SceneReader, differences, stated
+from diwa_cli.evaluation.scene_check import SceneReader, agreement, differences, remark, stated, unclear
 from diwa_cli.video import Row, film_frames, require_film, write_video
 from diwa_data.config import Job, require_at_least, require_seed
 from diwa_data.dataset.dataset import Episode, load_dataset, open_episode
 from diwa_data.errors import DiwaError
 from diwa_data.limits import MotionLimits
 from diwa_data.progress import progress
-from diwa_deploy.bundle import find_bundle
+from diwa_deploy.bundle import dreaming_skills, find_bundle
 from diwa_learning.agent import NoClassifier
 from diwa_learning.core.checkpoint import read_header
 from diwa_learning.finetune.imagination import Dream, DreamConfig
@@ -60,6 +60,8 @@ class DreamFilmConfig(EnvironmentConfig):
     """Most actions imagined in each clip."""
     context: int = CONTEXT
     """Frames that the world model sees before it imagines."""
+    same_actions: bool = True
+    """Show also what is imagined under the actions that were recorded or simulated, beside what the policy dreams."""
     seed: int = 0
     """Seed of the choice of clips, of the first start state and of all sampling."""
     limits: MotionLimits = field(default_factory=MotionLimits)
@@ -97,7 +99,7 @@ class DreamJob(Job):
     """HDF5 file whose frames begin the dreams: held-out episodes, if the model was trained on the file.
     Without a dataset, the policy first runs in the simulator."""
     out: Path = Path("dream.mp4")
-    """Film (MP4) to write."""
+    """Film to write: MP4, or an animated WebP, which pages like a README show."""
     config: DreamFilmConfig = field(default_factory=DreamFilmConfig)
     """Number and length of the clips."""
     sim: SimConfig = field(default_factory=SimConfig)
@@ -151,8 +153,8 @@ def find_parts(job: DreamJob) -> Parts:
             raise DiwaError(f"--skill brings its own --{named[0].replace('_', '-')}: leave one of the two out")
         bundle = find_bundle(job.skill, job.checkpoint)
         cure = (
-            f"`diwa demo --skill {job.skill}` makes a bundle that dreams, then add --checkpoint "
-            f"runs/demo/skills/{job.skill}"
+            f"try --skill {' or '.join(dreaming_skills())}, whose dreams can be seen at once; or make a bundle "
+            f"that dreams with `diwa demo --skill {job.skill}`, then add --checkpoint runs/demo/skills/{job.skill}"
         )
         return Parts(bundle.world_model, bundle.policy, bundle.reward, cure)
     if job.world_model is None:
@@ -250,7 +252,9 @@ class Dreamer:
         clips = embed_clips(model, [whole(clip)])
         noise = probes.noise(model, clips, rng)
         filtered = filtered_states(model, clips, noise)
-        dreams = {IMAGINED: imagined_states(model, clips, noise, context)}
+        dreams = {}
+        if self._config.same_actions or not self._policy:
+            dreams[IMAGINED] = imagined_states(model, clips, noise, context)
         if self._policy:
             dreams[ACTED] = State.cat(
                 [filtered[:, :context], self._act(self._policy, filtered[:, context - 1], rng)], 1
@@ -314,15 +318,23 @@ class Dreamer:
             scenes = np.broadcast_to(clip.scene_state[self._config.context - 1], scenes.shape)
         between = " → " if alone else ", dreamt " if acted else ", shown "
         shown = reader.read(row.images[self._world.spec.cameras[0].name], hands, scenes, follow=acted)
-        found = differences(shown, scenes, names, between)
-        remarks = [", ".join(f"{name} {how}" for name, how in each.items()) for each in found]
-        same = (
-            "furniture and lamps as they were seen last" if alone else f"furniture and lamps as {against or 'recorded'}"
-        )
-        row = replace(row, truth=["" if remark else same for remark in remarks], remarks=remarks)
+        wrong, hidden = differences(shown, scenes, names), [unclear(each) for each in shown]
+        same = "as seen last" if alone else f"as {against or 'recorded'}"
+        agreed = [agreement(*each, same) for each in zip(wrong, hidden, strict=True)]
+        remarks = [remark(*each, alone) for each in zip(wrong, hidden, strict=True)]
+        row = replace(row, truth=agreed, remarks=remarks)
         if acted:
-            return row, f"at its end {remarks[-1] or same}"
-        first = {name: how for each in reversed(found) for name, how in each.items()}
-        count = Counter(name for each in found for name in each)
-        said = [f"{name} in {count[name]} of {len(found)} frames (first {how})" for name, how in first.items()]
-        return row, f"wrong are {'; '.join(said)}" if said else f"{same} in every frame"
+            last = ", ".join(f"{name} {between.join(both)}" for name, both in wrong[-1].items())
+            return row, f"at its end {'; '.join(filter(None, [last, remark({}, hidden[-1]), agreed[-1]]))}"
+        first = {name: between.join(both) for each in reversed(wrong) for name, both in each.items()}
+        said = (
+            [f"wrong are {_counted(wrong, {name: f' (first {how})' for name, how in first.items()})}"] if first else []
+        )
+        said += [f"unclear are {_counted(hidden, {})}"] if any(hidden) else []
+        return row, ". ".join(said) or f"{agreed[-1]} in every frame"
+
+
+def _counted(found: Sequence[Collection[str]], more: Mapping[str, str]) -> str:
+    """In how many frames each name was found, with `more` about it."""
+    count = Counter(name for each in found for name in each)
+    return "; ".join(f"{name} in {n} of {len(found)} frames{more.get(name, '')}" for name, n in count.items())

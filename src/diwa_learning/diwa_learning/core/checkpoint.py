@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -191,6 +192,13 @@ def is_finished(path: Path) -> bool:
 def weights_hash(path: Path) -> str:
     """First 16 hexadecimal digits of the SHA-256 of the checkpoint's weights file."""
     return file_digest(Path(path) / WEIGHTS)[:16]
+
+
+def keeps_decoders(path: Path) -> bool:
+    """Whether the finished world model in `path` can draw what it imagines."""
+    with safe_open(path / WEIGHTS, "pt") as file:
+        names = file.keys()
+    return any(name.startswith(DECODERS) for name in names)
 
 
 def seal_checkpoint(path: Path) -> None:
