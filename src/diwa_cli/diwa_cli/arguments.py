@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from diwa_data.config import DEFAULT_PRESET, Job, Source, load_parameters
 from diwa_data.errors import DiwaError
@@ -31,10 +32,28 @@ NewFile = Annotated[Path, require_new]
 NewFolder = Annotated[Path, require_new]
 """A folder that a command makes: nothing may be there."""
 
+KINDS = ConstructorRegistry()
+"""Types of flags that are shown otherwise than by tyro."""
+
 HELP = f"""
 
 Defaults are those of --preset debug|laptop|robot|paper|calvin|calvin_laptop
 ({DEFAULT_PRESET} if not given). --config FILE.yaml overrides it; flags override both."""
+
+
+@KINDS.primitive_rule
+def _none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[None] | None:
+    """None is shown as `none`, and may be written either way."""
+    if info.type is not type(None):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="none",
+        choices=("none", "None"),
+        instance_from_str=lambda words: None,
+        is_instance=lambda value: value is None,
+        str_from_instance=lambda value: ["none"],
+    )
 
 
 def split_source(args: list[str]) -> tuple[Source, list[str]]:
@@ -63,7 +82,7 @@ def call(command: Callable[..., int | None], name: str, args: list[str]) -> int:
         return command(*values, **named)
 
     description = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
-    parse = functools.partial(tyro.cli, checked, prog=f"diwa {name}", description=description)
+    parse = functools.partial(tyro.cli, checked, prog=f"diwa {name}", description=description, registry=KINDS)
     try:
         return parse(args=["--help" if word == ALL else word for word in args]) or 0
     except SystemExit as end:

@@ -1,4 +1,4 @@
-"""Commands that are no jobs: arguments in, one function call. Those that are jobs stand in `main.py` by their class."""
+"""Commands that are not jobs: arguments in, one function call. `main.py` names the class of each job."""
 
 import math
 from contextlib import closing
@@ -60,7 +60,7 @@ def inspect(args: list[str]) -> int:
             out: File to write the draft to; it must not exist.
         """
         if (out and not suggest_mapping) or (thumbnails and suggest_mapping):
-            raise DiwaError("--out is the file of --suggest-mapping, which draws no --thumbnails")
+            raise DiwaError("--out needs --suggest-mapping, which cannot be combined with --thumbnails: leave one out")
         if suggest_mapping:
             lerobot = (suggest_lerobot_mapping, "import-lerobot FOLDER")
             suggest, then = lerobot if is_lerobot(path) else (suggest_bag_mapping, "build-dataset BAGS")

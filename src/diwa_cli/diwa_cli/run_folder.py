@@ -70,8 +70,8 @@ class SweepFolder:
         """Whether it is a sweep's folder. Raises `DiwaError` for a demo of an earlier version, with other folders."""
         if "demo" in (config := self.config) and "sweep" not in config:
             raise DiwaError(
-                f"{self.path} is a demo of an earlier version, with other folders: make it anew by the same command "
-                "in another --out, with `--world-model-of` on its world model; its bundle in skills/ runs as before"
+                f"{self.path} is a demo of an earlier version, with other folders: repeat it with another --out, "
+                "and --world-model-of to keep its world model; its bundle in skills/ runs as before"
             )
         return "sweep" in config
 
@@ -116,7 +116,7 @@ class Run:
     @classmethod
     def named(cls, skill: str, seed: str, alpha: str) -> Run:
         """By the three parts of its name. Raises `DiwaError` if it is none."""
-        with damage_as_error(f"{skill}/{seed}/{alpha} is no run", "name a folder SKILL/seed_N/alpha_A"):
+        with damage_as_error(f"{skill}/{seed}/{alpha} is not a run", "name a folder SKILL/seed_N/alpha_A"):
             return cls(skill, int(seed.removeprefix("seed_")), float(alpha.removeprefix("alpha_")))
 
     @property
@@ -186,7 +186,7 @@ def find_run(path: Path) -> RunFolder:
     if absolute.name.startswith("alpha_") and SweepFolder(absolute.parents[2]).is_sweep:
         return RunFolder(SweepFolder(path.parent.parent.parent), Run.named(*absolute.parts[-3:]))
     if not SweepFolder(path).is_sweep:
-        raise DiwaError(f"{path} is no finished run: `diwa demo --out {path}` makes one")
+        raise DiwaError(f"{path} is not a finished run: `diwa demo --out {path}` makes one")
     runs = SweepFolder(path).runs()
     if len(runs) != 1:
         example = runs[0].path if runs else path / "SKILL" / "seed_N" / "alpha_A"

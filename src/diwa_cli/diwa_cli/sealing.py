@@ -23,7 +23,7 @@ KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], None]]] = {
 
 
 def seal(path: Path) -> Iterator[str]:
-    """Make the checksums of everything at or below `path` anew; a line for each. Hidden files are left out.
+    """Write new checksums for everything at or below `path`; a line for each. Hidden files are left out.
 
     Raises `DiwaError` if there is nothing or, after all others, naming what is damaged.
     """

@@ -194,7 +194,7 @@ def require_film(path: Path) -> None:
     """Raise `DiwaError` unless a film can be written to `path`."""
     require_output(path)
     if path.suffix.lower() not in (".mp4", WEBP):
-        raise DiwaError(f"{path} is no .mp4 file: films are MP4, or animated pictures for web pages ({WEBP})")
+        raise DiwaError(f"{path} is not a .mp4 file: films are MP4, or animated pictures for web pages ({WEBP})")
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray], rate: float) -> None:

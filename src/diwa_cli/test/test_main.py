@@ -75,6 +75,7 @@ def test_help_of_the_longest_command_fits_two_screens(diwa, monkeypatch):
     lines = diwa("finetune", "--help").out.splitlines()
     assert len(lines) < 48
     assert max(map(len, lines)) <= 80
+    assert any(" --play none|PATH " in line for line in lines)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["finetune", "--help"], ["skills"], ["fly"]])
@@ -130,9 +131,9 @@ def test_version(diwa):
         (["run-skill", "--skill", "Open-Drawer"], "'Open-Drawer' cannot name a skill"),
         (["demo", "--preset", "dbug"], "name a .yaml file. Did you mean 'debug'?"),
         (["view", "nowhere"], "nowhere does not exist"),
-        (["inspect", "nowhere", "--thumbnails", "x.png"], "nowhere is no bag"),
+        (["inspect", "nowhere", "--thumbnails", "x.png"], "nowhere is not a bag"),
         (["report", "."], ". holds no run"),
-        (["run-skill", "--skill", "open_drawer", "--video", "a.h5"], "a.h5 is no .mp4 file"),
+        (["run-skill", "--skill", "open_drawer", "--video", "a.h5"], "a.h5 is not a .mp4 file"),
         (["run-skill", "--skill", "open_drawer", "--max-steps", "0"], "max_steps is 0; it must be 1 or more"),
         (
             ["run-skill", "--skill", "open_drawer", "--success-ticks", "-2"],
@@ -148,7 +149,7 @@ def test_version(diwa):
             "is gone: `diwa evaluate-world-model --world-model RUN/world_model",
         ),
         (["experiment", "alpha-bc", "runs/demo", "--alphas", "0"], "is gone: `diwa sweep --alphas 0 0.5 2"),
-        (["experiment", "score", "nowhere"], "nowhere is no finished run"),
+        (["experiment", "score", "nowhere"], "nowhere is not a finished run"),
         (["run-skill", "--skill", "open_drawer", "--video", "."], ". is a folder, which is never replaced"),
         (["run-skill", "--skill", "fly"], "unknown skill 'fly'; choose one of close_drawer, move_slider_left"),
         (["record", "--out", "x", "--skill", "fly"], "unknown simulated task 'fly'"),
@@ -204,7 +205,7 @@ def test_odd_paths_are_one_error(diwa, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     for words, message in (
-        (["experiment", "score", "loop"], "loop is no finished run"),
+        (["experiment", "score", "loop"], "loop is not a finished run"),
         (["inspect", "x" * 300], ": File name too long"),
         (["report", "loop"], "no run folder loop"),
     ):
@@ -252,7 +253,7 @@ def test_data_commands(diwa, recorded):
 def test_learning_commands_refuse_checkpoints_of_another_phase(diwa, recorded, checkpoints, tmp_path):
     data = ["--demonstrations", recorded / "demonstrations.h5", "--out", tmp_path / "out"]
     ran = diwa("train-policy", "--world-model", checkpoints.policy, *data)
-    assert (ran.status, "is a policy checkpoint, a world_model checkpoint is needed" in ran.err) == (2, True)
+    assert (ran.status, "is a policy checkpoint, but a world_model checkpoint is needed" in ran.err) == (2, True)
     ran = diwa("train-reward", "--world-model", tmp_path / "nowhere", *data)
     assert (ran.status, "no checkpoint folder" in ran.err) == (2, True)
     ran = diwa("train-policy", "--world-model", checkpoints.world_model, "--demonstrations", "nowhere.h5", *data[2:])

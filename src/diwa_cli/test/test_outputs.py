@@ -23,7 +23,7 @@ IN_PLACE = {"annotate", "recover", "report", "calibrate", "skills", "doctor", "s
 
 
 FUNCTIONS = [name for name, (place, _) in COMMANDS.items() if ":" not in place]
-"""Commands that are no jobs."""
+"""Commands that are not jobs."""
 
 
 def signature(name, monkeypatch):

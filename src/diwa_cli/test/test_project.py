@@ -199,7 +199,7 @@ WRITTEN = [ROOT / name for name in (*PAGES, "Makefile")] + [
 EXTENDING = ROOT / "docs/extending.md"
 """The page whose code blocks are files of a reader's."""
 NOTES = r"\b(?:METHOD|ROBOT|DESIGN)\b(?!/)"
-"""Names of notes that are no part of the repository; a path such as ROBOT/SKILL is none."""
+"""Names of notes that are not part of the repository; a path such as ROBOT/SKILL is none."""
 
 
 def prose(path: Path) -> str:

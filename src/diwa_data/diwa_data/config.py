@@ -245,7 +245,7 @@ def load_object(reference: str, what: str) -> Any:
     Raises `DiwaError` for whatever goes wrong while its module is imported.
     """
     if not REFERENCE.fullmatch(reference):
-        raise DiwaError(f"{what} is no object of a module: write it as MODULE:NAME")
+        raise DiwaError(f"{what} is not an object of a module: write it as MODULE:NAME")
     module, _, name = reference.partition(":")
     try:
         return EntryPoint(name, reference, "").load()
@@ -305,7 +305,7 @@ def _to_float(value: Any) -> Any:
 
 
 def require_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
-    """Raise `DiwaError` naming a key of `values` that is no field of the dataclass `cls`, and those that are."""
+    """Raise `DiwaError` naming a key of `values` that is not a field of the dataclass `cls`, and those that are."""
     known = [f.name for f in dataclasses.fields(cls)]
     for key in values:
         if key not in known:

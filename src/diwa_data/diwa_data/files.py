@@ -75,10 +75,10 @@ def require_output(path: Path, replaces: Callable[[Path], bool] | None = None) -
         if replaces is None or not replaces(path):
             raise DiwaError(f"{path} is a folder, which is never replaced: delete it yourself, or choose another name")
     elif (path.exists() or path.is_symlink()) and not path.is_file():
-        raise DiwaError(f"{path} is no ordinary file and is not replaced: choose another name")
+        raise DiwaError(f"{path} is not an ordinary file and is not replaced: choose another name")
     parent = next((folder for folder in path.absolute().parents if folder.exists()), path)
     if not parent.is_dir():
-        raise DiwaError(f"{path} cannot be written: {parent} is no folder")
+        raise DiwaError(f"{path} cannot be written: {parent} is not a folder")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise DiwaError(f"{path} cannot be written: no permission to write into {parent}")
 
@@ -145,7 +145,9 @@ def require_free(folder: Path, megabytes: float) -> None:
     """Raise `DiwaError` if less than `megabytes` are free on the disk of `folder`: recorders stop before it is full."""
     free = free_mb(folder)
     if free < megabytes:
-        raise DiwaError(f"only {free:.0f} MB free at {folder}, {megabytes:.0f} MB are kept: free some and go on")
+        raise DiwaError(
+            f"only {free:.0f} MB are free at {folder}, but {megabytes:.0f} MB must stay free: free some, then continue"
+        )
 
 
 def free_mb(folder: Path) -> float:
@@ -231,7 +233,7 @@ def require_ours(folder: Path, what: str, marker: str, *before: str) -> None:
     if folder.is_dir() and not (folder / marker).is_file():
         for path in folder.iterdir():
             if path.name not in (LOCK, *before) and not _LEFT.fullmatch(path.name):
-                raise DiwaError(f"{folder} holds {path.name} and no {what}: choose another folder")
+                raise DiwaError(f"{folder} holds {path.name}, but no {what}: choose another folder")
 
 
 def read_json(path: Path, cure: str) -> Any:
@@ -308,7 +310,7 @@ def require_same_settings(
     found = _differences("", earlier, as_json(now), as_json(usual))
     changes = [f"{path} was {a!r}, is {b!r}" for path, a, b in found if path not in free]
     if changes:
-        raise DiwaError(f"{where} was begun differently: {'; '.join(changes)}. Restore that, or {otherwise}")
+        raise DiwaError(f"{where} was begun with other settings: {'; '.join(changes)}. Restore them, or {otherwise}")
 
 
 def _differences(path: str, old: Any, new: Any, usual: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -124,7 +124,7 @@ class Interpolator:
         return limited.interventions
 
     def track(self, goal: Pose) -> tuple[str, ...]:
-        """Follow a goal that is told anew at every step; returns the limits that changed it."""
+        """Follow a goal that is told again at every step; returns the limits that changed it."""
         if not is_finite(goal):
             self.hold()
             return ("finite",)

@@ -34,16 +34,16 @@ def content_digest(content: Any) -> str:
 def require_format(number: Any, known: int, where: str) -> None:
     """Raise `DiwaError` unless `number` is a format that this version reads, 1 to `known`."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise DiwaError(f"{where} has format {number!r}, which is no number from 1 up: it is damaged")
+        raise DiwaError(f"{where} has format {number!r}, which is not a number from 1 up: it is damaged")
     if number > known:
         raise DiwaError(f"{where} has format {number}, this version reads up to {known}: install a newer diwa-ros2")
 
 
 def changed(what: str, path: Path, cure: str) -> DiwaError:
-    """The error of a file or folder whose checksum is another; `cure` is what helps if it was damaged."""
+    """The error of a file or folder whose checksum differs; `cure` is what helps if it was damaged."""
     return DiwaError(
-        f"{what} is truncated or damaged (its checksum is another): {cure}; or, if you changed it on purpose, make its "
-        f"checksums anew with 'diwa seal {path}'"
+        f"{what} is truncated or damaged (its checksum differs): {cure}; or, if you changed it on purpose, write "
+        f"new checksums with 'diwa seal {path}'"
     )
 
 
@@ -80,14 +80,16 @@ def require_sealed(folder: Path, names: Iterable[str], cure: str) -> None:
             _told.add(place)
             warn_unsealed(f"{folder} is")
         return
-    content = read_object(path, f"{cure}, or make it anew with 'diwa seal {folder}'")
+    content = read_object(path, f"{cure}, or write it again with 'diwa seal {folder}'")
     require_format(content.get("format"), FORMAT, str(path))
     if content.pop("sha256", None) != content_digest(content):
         raise changed(str(path), folder, cure)
     files = content.get("files")
     if not isinstance(files, dict) or sorted(files) != sorted(names):
         there = ", ".join(files) if isinstance(files, dict) else f"{files!r:.100}"
-        raise DiwaError(f"{path} is of {there}: {cure}, or make it anew with 'diwa seal {folder}'")
+        raise DiwaError(
+            f"{path} lists {there}, not {', '.join(sorted(names))}: {cure}, or write it again with 'diwa seal {folder}'"
+        )
     for name, digest in files.items():
         if not (folder / name).is_file():
             raise DiwaError(f"{folder / name} is missing: {cure}")

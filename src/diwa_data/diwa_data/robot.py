@@ -73,7 +73,7 @@ class VectorEnvironment(Protocol):
         """An attribute of each; `contract` is its `Spec`."""
 
     def reset(self, *, seed: list[int | None], options: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start those in `options["reset_mask"]` (N,) bool anew; same seed, same start."""
+        """Start those in `options["reset_mask"]` (N,) bool afresh; same seed, same start."""
 
     def step(
         self, actions: np.ndarray

@@ -26,7 +26,7 @@ def skill_name(name: str) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise DiwaError(
-            f"{str(name)[:60]!r} cannot name a skill: take a small letter, then small letters, digits and _, "
+            f"{str(name)[:60]!r} cannot name a skill: use lowercase letters, digits and _, beginning with a letter, "
             "40 characters at most, such as pick_cup"
         )
     if name in RESERVED:

@@ -201,7 +201,7 @@ class Spec:
     def from_plain(cls, values: Any, where: str) -> Spec:
         """The spec of values as JSON has them; `where` names the file in errors."""
         try:
-            with damage_as_error(f"{where} is no spec", "the file is damaged or foreign"):
+            with damage_as_error(f"{where} is not a spec", "the file is damaged or foreign"):
                 return from_mapping(cls, values, where)
         except DiwaError as error:
             raise DiwaError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error

@@ -128,7 +128,7 @@ def test_the_preset_laptop_is_robot_made_small() -> None:
     for section in {*robot, *laptop}:
         small, large = laptop.get(section, {}), robot.get(section, {})
         differing = {key for key in {*small, *large} if small.get(key) != large.get(key)}
-        assert differing <= SIZES[section], f"{section}: {differing - SIZES[section]} is no size"
+        assert differing <= SIZES[section], f"{section}: {differing - SIZES[section]} is not a size"
     dreams = [preset["finetune"]["dream"] for preset in (robot, laptop)]
     assert [dream.pop("precision") for dream in dreams] == ["auto", "float32"]
     assert dreams[0] == dreams[1]

@@ -66,7 +66,7 @@ def test_nothing_but_a_file_is_ever_replaced(tmp_path: Path, kind: str, written:
     if kind == "socket":
         socket.socket(socket.AF_UNIX).bind(str(path))
     before = sorted((str(p), p.lstat().st_ino, p.lstat().st_mode) for p in tmp_path.rglob("*"))
-    with pytest.raises(DiwaError, match=r"out is (a folder|no ordinary file).*choose another name"):
+    with pytest.raises(DiwaError, match=r"out is (a folder|not an ordinary file).*choose another name"):
         require_output(path)
     with pytest.raises(DiwaError), atomic_path(path):
         pytest.fail("refused before the work")
@@ -92,7 +92,7 @@ def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DiwaError, match="file is no folder"):
+    with pytest.raises(DiwaError, match="file is not a folder"):
         require_output(tmp_path / "file" / "deep" / "out")
     monkeypatch.setattr("diwa_data.files.os.access", lambda *_: False)  # root may write everywhere
     with pytest.raises(DiwaError, match=f"no permission to write into {tmp_path}"):

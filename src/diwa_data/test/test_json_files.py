@@ -73,8 +73,8 @@ def test_what_was_begun_with_other_settings_is_refused() -> None:
     require_same_settings("runs/a", earlier, earlier | {"workers": 4}, free=("workers",))
     with pytest.raises(
         DiwaError,
-        match=r"^runs/a was begun differently: sim\.size was \[2, 3\], is \[2, 4\]; sim\.name was 'table', is None; "
-        r"alpha was None, is 0\.5\. Restore that, or choose another folder$",
+        match=r"^runs/a was begun with other settings: sim\.size was \[2, 3\], is \[2, 4\]; "
+        r"sim\.name was 'table', is None; alpha was None, is 0\.5\. Restore them, or choose another folder$",
     ):
         require_same_settings("runs/a", earlier, earlier | {"sim": {"size": (2, 4)}, "alpha": 0.5})
 

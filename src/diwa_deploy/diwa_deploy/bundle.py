@@ -53,7 +53,7 @@ class StartRegion:
         numbers = np.array([*self.low, *self.high, *self.rotation, self.angle])
         ordered = np.isfinite(numbers).all() and all(a <= b for a, b in zip(self.low, self.high, strict=True))
         if not ordered or abs(np.linalg.norm(self.rotation) - 1) > 1e-3 or not 0 <= self.angle <= np.pi + 1e-3:
-            raise DiwaError(f"{self} is no box with a unit quaternion and an angle of 0 to pi")
+            raise DiwaError(f"{self} is not a box with a unit quaternion and an angle of 0 to pi")
 
     @classmethod
     def of(cls, poses: Sequence[Pose]) -> StartRegion:
@@ -169,7 +169,7 @@ def load_bundle(path: Path) -> Bundle:
     missing += [] if (path / CARD).is_file() else [CARD]
     if missing:
         raise DiwaError(
-            f"{path} is no skill bundle: {', '.join(missing)} missing; `diwa demo` leaves one in DIR/skills"
+            f"{path} is not a skill bundle: {', '.join(missing)} missing; `diwa demo` leaves one in DIR/skills"
         )
     card = _read_card(path)
     require_sealed(path, _sealed_files(path), REWRITE)
@@ -216,7 +216,7 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 
 def seal_bundle(folder: Path) -> None:
-    """Write the manifest of a bundle anew: of its card, and of its parts by their own manifests.
+    """Write the manifest of a bundle again: of its card, and of its parts by their own manifests.
 
     Raises `DiwaError` if its card is damaged.
     """

@@ -100,7 +100,9 @@ def find_bundles(skills: Sequence[str], checkpoint: Path | None) -> dict[str, Bu
     Raises `DiwaError` if one is missing.
     """
     if checkpoint and (checkpoint / CARD).is_file():
-        raise DiwaError(f"{checkpoint} is the bundle of one skill: for a sequence name the folder that holds bundles")
+        raise DiwaError(
+            f"{checkpoint} is the bundle of one skill: for a sequence, name the folder that holds the bundles"
+        )
     return {skill: find_bundle(skill, checkpoint / skill if checkpoint else None) for skill in dict.fromkeys(skills)}
 
 

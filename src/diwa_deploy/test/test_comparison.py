@@ -34,7 +34,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path) -> N
     comparison = Comparison(tmp_path / "parts.json", "open_drawer", ("base", "finetuned"), 10, 0)
     assert (comparison.left, comparison.next) == (13, whole[7])
     assert len(read_comparison(tmp_path / "parts.json")["trials"]) == 7
-    with pytest.raises(DiwaError, match=r"seed was 0, is 4\. Restore that, or name another file"):
+    with pytest.raises(DiwaError, match=r"seed was 0, is 4\. Restore them, or name another file"):
         Comparison(tmp_path / "parts.json", "open_drawer", ("base", "finetuned"), 10, 4)
 
 
@@ -42,5 +42,5 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DiwaError, match="is missing: name the file of a comparison"):
         read_comparison(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text('{"trials": [{"policy": "base"}]}')
-    with pytest.raises(DiwaError, match="is no comparison, or damaged"):
+    with pytest.raises(DiwaError, match="is not a comparison, or damaged"):
         read_comparison(tmp_path / "bad.json")

@@ -182,7 +182,7 @@ def test_bundles_are_loaded_once_each_and_one_of_another_contract_is_refused():
         load_runners(bundles, slower, MotionLimits())
     with pytest.raises(DiwaError, match="is the bundle of one skill"):
         find_bundles(["turn_on_led"], SHIPPED / "turn_on_led")
-    with pytest.raises(DiwaError, match="no skill bundle"):
+    with pytest.raises(DiwaError, match="not a skill bundle"):
         find_bundles(["turn_on_led", "fly"], SHIPPED)
 
 

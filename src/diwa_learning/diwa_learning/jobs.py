@@ -169,7 +169,7 @@ def paths(text: str) -> list[Path]:
     try:
         return [expanded(word) for word in words]
     except ValueError as error:
-        raise DiwaError(f"{text!r} is no list of paths: {error}") from error
+        raise DiwaError(f"{text!r} is not a list of paths: {error}") from error
 
 
 def _fields(job: Any) -> list[str]:

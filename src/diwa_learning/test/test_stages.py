@@ -68,7 +68,7 @@ def test_paths_stand_between_commas_or_spaces(text, expected):
 
 
 def test_an_open_quote_is_refused():
-    with pytest.raises(DiwaError, match="is no list of paths: No closing quotation"):
+    with pytest.raises(DiwaError, match="is not a list of paths: No closing quotation"):
         paths("'a.h5")
 
 

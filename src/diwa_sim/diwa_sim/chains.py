@@ -31,7 +31,7 @@ def draw_chain(seed: int, skills: Sequence[str], length: int, config: StartConfi
     paper's, or so many cannot follow each other.
     """
     if unknown := [skill for skill in skills if skill not in PAPER_TASKS]:
-        raise DiwaError(f"no sequences are drawn of {unknown[0]!r}: of {', '.join(PAPER_TASKS)} they are")
+        raise DiwaError(f"{unknown[0]!r} cannot be part of a sequence: choose from {', '.join(PAPER_TASKS)}")
     rng = np.random.default_rng((seed, _STREAM))
     for _ in range(_DRAWS):
         scene = {quantity: bool(rng.random() < 0.5) for quantity in _QUANTITIES}

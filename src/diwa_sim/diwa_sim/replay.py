@@ -38,7 +38,7 @@ class ReplayResult:
 def replay(dataset: Path) -> list[ReplayResult]:
     """Run every demonstration's actions from its own start. Play and failed attempts are left out.
 
-    Raises `DiwaError` if the dataset holds no demonstration of the simulated robot, or of what is no task of it.
+    Raises `DiwaError` if the dataset holds no demonstration of the simulated robot, or of what is not a task of it.
     """
     loaded = load_dataset(dataset, images=False)
     shown = [e for e in loaded.episodes if e.attributes["source"] == "demonstration" and e.outcome != "fail"]

@@ -59,7 +59,7 @@ class SceneObject:
     def body(self) -> str:
         """Name of its body in its own model. Raises `DiwaError` if the model is not one free body."""
         where, cure = f"the object {self.name!r}", "give MJCF with one body in its worldbody, which has a freejoint"
-        with damage_as_error(f"{where} is no model that MuJoCo compiles", cure):
+        with damage_as_error(f"{where} is not a model that MuJoCo compiles", cure):
             model = mujoco.MjModel.from_xml_string(self.mjcf, assets=dict(self.assets))
         free = [int(model.jnt_bodyid[i]) for i in range(model.njnt) if model.jnt_type[i] == mujoco.mjtJoint.mjJNT_FREE]
         outer = [i for i in range(1, model.nbody) if model.body_parentid[i] == 0]

@@ -48,7 +48,7 @@ class Reach:
     """Bring the hand to a place."""
 
     goal: Callable[[], np.ndarray]
-    """Position (3,) of the point between the fingertips, base frame; looked at anew all the time."""
+    """Position (3,) of the point between the fingertips, base frame; looked at again all the time."""
     tolerance: float = 0.02
     """Metres from the goal at which the hand goes on to the next step."""
     until: Callable[[], bool] = lambda: False

@@ -94,7 +94,7 @@ _CAMERA = re.compile(r"(\w+)(?::(\d+)x(\d+))?(?::(\d+)x(\d+))?")
 def _camera(text: str) -> CameraSpec:
     """The camera of an entry of `SimConfig.cameras`."""
     if not (found := _CAMERA.fullmatch(text)):
-        raise DiwaError(f"sim.cameras: {text!r} is no camera: write a name, or one with sizes, as in side:96x128")
+        raise DiwaError(f"sim.cameras: {text!r} is not a camera: write a name, or one with sizes, as in side:96x128")
     name, *sides = found.groups()
     height, width, *record_size = (int(side) if side else 0 for side in sides)
     usual = CameraSpec(name)

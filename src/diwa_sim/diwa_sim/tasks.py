@@ -101,7 +101,7 @@ class Tasks(Mapping[str, Task]):
             for each in task.objects:
                 if found.setdefault(each.name, each) != each:
                     raise DiwaError(
-                        f"the task {task.name!r} brings another object {each.name!r} than one before: rename it"
+                        f"the task {task.name!r} brings another object {each.name!r} than a task before it: rename it"
                     )
         return found
 
@@ -338,7 +338,7 @@ def sample_start(skill: str, seed: int, config: StartConfig, objects: Sequence[s
 
 
 def _drawn(task: Task, rng: np.random.Generator, config: StartConfig) -> Start:
-    """A start of a task. Raises `DiwaError` if its function fails, or what it draws is no start."""
+    """A start of a task. Raises `DiwaError` if its function fails, or what it draws is not a start."""
     with damage_as_error(f"the start of the task {task.name!r} fails", "repair the function that draws it"):
         start = task.start(rng, config)
         if not isinstance(start, Start):

@@ -71,9 +71,9 @@ def test_other_cameras_have_their_own_views_and_sizes() -> None:
         (("statc",), "unknown camera of the simulated scene 'statc'; choose one of .*Did you mean 'static'"),
         (("top", "top:64x64"), r"sim.cameras names 'top' twice \(top, top\)"),
         (("side:9x64",), "sim.cameras: camera 'side' has size 9x64; the world model takes"),
-        (("side:64",), "sim.cameras: 'side:64' is no camera: write a name, or one with sizes, as in side:96x128"),
+        (("side:64",), "sim.cameras: 'side:64' is not a camera: write a name, or one with sizes, as in side:96x128"),
         (("side:64x64:800x64",), "camera 'side': the scene is drawn at 640x640 at most, not 800x64"),
-        (("",), "sim.cameras: '' is no camera"),
+        (("",), "sim.cameras: '' is not a camera"),
         (("top", "side", "front", "wrist", "static"), "sim.cameras names 5 cameras"),
     ],
 )

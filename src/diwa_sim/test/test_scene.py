@@ -101,11 +101,11 @@ def test_objects_that_no_task_brings_are_refused(objects: tuple[str, ...], said:
 @pytest.mark.parametrize(
     ("mjcf", "said"),
     [
-        ("<mujoco", "'it' is no model that MuJoCo compiles"),
+        ("<mujoco", "'it' is not a model that MuJoCo compiles"),
         (FREE.replace("<freejoint/>", ""), "is not one body with a name and a freejoint"),
         (FREE.replace('name="it"', ""), "is not one body with a name"),
         (FREE.replace("</worldbody>", '<body name="more"/></worldbody>'), "is not one body with a name"),
-        (FREE.replace("<geom", '<geom type="mesh" mesh="mug"'), "'it' is no model that MuJoCo compiles"),
+        (FREE.replace("<geom", '<geom type="mesh" mesh="mug"'), "'it' is not a model that MuJoCo compiles"),
     ],
 )
 def test_an_object_that_is_no_free_body_is_told(mjcf: str, said: str) -> None:

@@ -120,7 +120,7 @@ class ParallelEnvironments:
     def reset(
         self, *, seed: list[int | None], options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start those in `options["reset_mask"]` anew, or all; the others' observations are their last ones."""
+        """Start those in `options["reset_mask"]` again, or all; the others' observations are their last ones."""
         mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
         observed = self._ask("reset", [([seed[row] for row in share], mask[share]) for share in self._shares])
         return _joined(observed), {}

@@ -240,7 +240,7 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
     }
     inputs = out / "inputs.json"
     require_ours(out, "evaluation", inputs.name)
-    theirs = read_object(inputs, f"delete {out} to evaluate anew") if inputs.is_file() else {}
+    theirs = read_object(inputs, f"delete {out} to evaluate again") if inputs.is_file() else {}
     theirs = {"ddim_steps": 0, **theirs} if theirs else {}  # results from before there was a choice
     common = theirs.keys() & mine.keys()
     before, now = ({key: each[key] for key in common} for each in (theirs, mine))

@@ -122,7 +122,7 @@ def _errors(look: Look, segments: Sequence[Segment], reader: Probe, quantities: 
 
 
 def _shown(episode: Episode, quantities: Sequence[Quantity]) -> Quantity:
-    """The number that the skill of an episode changes, by its labels; without one the first that is no place."""
+    """The number that the skill of an episode changes, by its labels; without one the first that is not a place."""
     goal = episode.attributes.get("labels", {}).get("goal")
     name = goal.get("quantity") if isinstance(goal, dict) else ""
     scalars = [quantity for quantity in quantities if len(quantity.columns) == 1]

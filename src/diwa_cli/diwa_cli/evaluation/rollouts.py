@@ -214,8 +214,8 @@ def _require_repeated(kept: RolloutResult, again: RolloutResult, where: Path, ta
         if tape:
             tape.unlink(missing_ok=True)
         raise DiwaError(
-            f"{where}: {kept.policy} from seed {kept.seed} was a {one}, run again for its tape it is a {other}: on "
-            "another machine or version than then, evaluate into another folder"
+            f"{where}: {kept.policy} from seed {kept.seed} was a {one}, but run again for its tape it is a {other}: "
+            "if machine or version have changed, evaluate into another folder"
         )
 
 

@@ -74,7 +74,7 @@ class RunSkillJob(Job):
     """The simulated table."""
 
     def run(self) -> None:
-        """Run it once and print how it went. Raises `DiwaError` if the film may not be written, or is no .mp4 file."""
+        """Run it once and print how it went. Raises `DiwaError` if the film may not be written, or is not a .mp4."""
         if bool(self.skill) == bool(self.sequence):
             raise DiwaError("name what to run: one --skill, or the skills of a --sequence")
         config, skills = self.config, self.sequence or (self.skill,)

@@ -302,7 +302,9 @@ def _one(setting: Setting, job: SequenceJob) -> SequenceResult:
 def _seeing(sim: SimConfig, bundles: dict[str, Bundle]) -> SimConfig:
     """`sim` with the cameras, the gripper and the objects of the bundles' contract. Raises `DiwaError` if none is."""
     if not bundles:
-        raise DiwaError(f"no bundle of any of {', '.join(PAPER_TASKS)} is there")
+        raise DiwaError(
+            f"there is no bundle of {' or '.join(PAPER_TASKS)}: name the folder that holds bundles with --skills"
+        )
     return sim.like(read_spec(next(iter(bundles.values())).world_model))
 
 
@@ -316,7 +318,7 @@ def _claim(out: Path, bundles: dict[str, Bundle], policies: Sequence[str], seeds
         mine |= {f"{skill} {name}": checkpoint_hash(path) for name, path in parts.items()}
     inputs = out / "inputs.json"
     require_ours(out, "evaluation of sequences", inputs.name)
-    theirs = read_object(inputs, f"delete {out} to evaluate anew") if inputs.is_file() else {}
+    theirs = read_object(inputs, f"delete {out} to evaluate again") if inputs.is_file() else {}
     common = theirs.keys() & mine.keys()
     require_same_settings(out, {key: theirs[key] for key in common}, {key: mine[key] for key in common})
     write_json(inputs, {**theirs, **mine})

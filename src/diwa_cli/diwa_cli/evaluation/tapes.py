@@ -103,6 +103,6 @@ def _episodes(path: Path) -> dict[tuple[str, int], tuple[Path, str]]:
     found = {}
     for episode in load_dataset(path, images=False).episodes:
         if not {"policy", "seed"} <= episode.attributes.keys():
-            raise DiwaError(f"{path}: episode {episode.name} is no rollout of a policy: move the file elsewhere")
+            raise DiwaError(f"{path}: episode {episode.name} is not a rollout of a policy: move the file elsewhere")
         found[str(episode.attributes["policy"]), int(episode.attributes["seed"])] = (path, episode.name)
     return found

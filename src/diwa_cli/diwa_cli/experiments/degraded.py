@@ -76,9 +76,7 @@ def degraded(
     Raises `DiwaError` for a run whose dreams had no ensemble.
     """
     if not is_finished(run.ensemble):
-        raise DiwaError(
-            f"{run.path} has no ensemble, which is asked here: finetune.dream.penalty or result best make one"
-        )
+        raise DiwaError(f"{run.path} has no ensemble, which this experiment needs: make one with finetune.result best")
     trained, held_out = split_play(run, out)
     rows = [measure(AS_TRAINED, run, held_out, out / "as_trained", clips, evaluation, sim)]
     makers = world_models(run.world_model, trained, attempts(run), config)

@@ -82,7 +82,7 @@ class ExperimentJob(Job):
         """Do it, or continue; prints the folder with its numbers and pictures."""
         config, runs = self.config, finished_runs(self.run_folder, self.name != "score")
         if (self.tapes or self.classifier) and (self.name != "reward" or not self.tapes):
-            raise DiwaError("tapes are for `diwa experiment reward`, and --classifier names one to judge on --tapes")
+            raise DiwaError("--tapes works with `diwa experiment reward` alone, and --classifier with --tapes alone")
         out = self.run_folder / "experiments" / ("tapes" if self.tapes else self.name)
         with FolderLock(out):
             if self.name == "degraded":
@@ -103,7 +103,7 @@ def finished_runs(path: Path, alone: bool) -> list[RunFolder]:
     runs = [find_run(path)] if alone or not folder.is_sweep else folder.runs()
     finished = [run for run in runs if is_finished(run.finetuned)]
     if not finished:
-        raise DiwaError(f"{path} is no finished run: `diwa demo --out {path}` makes one")
+        raise DiwaError(f"{path} is not a finished run: `diwa demo --out {path}` makes one")
     return finished
 
 

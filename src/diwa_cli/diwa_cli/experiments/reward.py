@@ -38,7 +38,7 @@ def judge_tapes(run: RunFolder, tapes: Sequence[Path], reward: Path, out: Path) 
     """How often a classifier, and the one with true labels, are wrong in taped rollouts; a row for each policy.
 
     The rollouts' frames are filtered by the run's world model, once, from each first one on. Raises `DiwaError` for
-    recordings that are no rollouts of the classifier's skill.
+    recordings that are not rollouts of the classifier's skill.
     """
     world = load_world_model(run.world_model)
     loaded = load_reward(reward, world)
@@ -83,15 +83,15 @@ def row(skill: str, policy: str, found: Declared, ceiling: Declared) -> dict[str
 
 
 def read_tapes(tapes: Sequence[Path], skill: str, spec: Spec) -> list[Episode]:
-    """The rollouts in these files. Raises `DiwaError` if one is of another skill, or is no rollout of a policy."""
+    """The rollouts in these files. Raises `DiwaError` if one is of another skill, or is not a rollout of a policy."""
     episodes = []
     for path in tapes:
         some = load_dataset(path, spec).episodes
         if (shown := require_one_skill(some, path)) != skill:
-            raise DiwaError(f"{path} holds rollouts of {shown}, the classifier is for {skill}")
+            raise DiwaError(f"{path} holds rollouts of {shown}, but the classifier is for {skill}")
         if unnamed := [each.name for each in some if "policy" not in each.attributes]:
             raise DiwaError(
-                f"{path}: episode {unnamed[0]} is no rollout of a policy: give rollouts.h5 of `diwa evaluate --tapes`"
+                f"{path}: episode {unnamed[0]} is not a rollout of a policy: give one of `diwa evaluate --tapes`"
             )
         episodes += some
     return episodes
@@ -121,7 +121,7 @@ def train_true_reward(run: RunFolder, skill: str, out: Path) -> None:
 
     def truth(episode: Episode) -> np.ndarray:
         if episode.scene_state is None:
-            raise DiwaError(f"episode {episode.name} has no scene_state: only simulated recordings know the truth")
+            raise DiwaError(f"episode {episode.name} has no scene_state: give recordings of the simulated robot")
         return is_done(skill, episode.scene_state[0], episode.scene_state, names)
 
     train_reward(RewardJob(run.demonstrations, run.world_model, out, run.play, settings), truth)

@@ -92,8 +92,8 @@ def read_rollouts(path: Path) -> tuple[Successes, dict[float, Successes]]:
     """Successes of base policies, and of fine-tuned ones by alpha_BC. Raises `DiwaError` for a damaged file."""
     bases: Successes = {}
     tuned: dict[float, Successes] = {}
-    for number, line in enumerate(read_bytes(path, "the same `diwa sweep` writes it anew").splitlines(), 1):
-        with damage_as_error(f"{path} is damaged in line {number}", "the same `diwa sweep` writes it anew"):
+    for number, line in enumerate(read_bytes(path, "the same `diwa sweep` rewrites it").splitlines(), 1):
+        with damage_as_error(f"{path} is damaged in line {number}", "the same `diwa sweep` rewrites it"):
             one = json.loads(line)
             runs = bases if one["policy"] == BASE else tuned.setdefault(one["alpha_bc"], {})
             runs.setdefault((one["skill"], one["seed"]), {})[one["start"]] = one["success"]
@@ -115,7 +115,9 @@ def shared(variants: Sequence[Variant]) -> dict[str, list[int]]:
                 )
         found.setdefault(key[0], []).append(key[1])
     if not found:
-        raise DiwaError(f"no skill and seed is in all of {', '.join(variant.name for variant in variants)}")
+        raise DiwaError(
+            f"no skill and seed is in all of {', '.join(variant.name for variant in variants)}: choose others"
+        )
     return found
 
 

@@ -115,7 +115,7 @@ def push(path: Path, to: str, revision: str = MAIN, public: bool = False) -> str
     with packed(path) as package:
         repository = Repository(asked.name, "dataset" if package.kind == "dataset" else "model")
         if to.startswith(DATASETS) and repository != asked:
-            raise DiwaError(f"{path} is a {package.kind} and no dataset: push it to {repository}")
+            raise DiwaError(f"{path} is a {package.kind}, not a dataset: push it to {repository}")
         page = page_of(package, repository).encode()
         with errors_in_a_line(repository, revision):
             api = hub.HfApi(library_name="diwa-ros2", library_version=__version__)
@@ -199,9 +199,9 @@ def kind_of(names: Collection[str], where: str) -> Kind:
     if not names or not names & needed:
         raise DiwaError(f"{where} holds no skill bundle, checkpoint or dataset of `diwa push`")
     if other := sorted(names - needed):
-        raise DiwaError(f"{where} holds {other[0]}, which is no file of a {kind}: choose another repository")
+        raise DiwaError(f"{where} holds {other[0]}, which is not a file of a {kind}: choose another repository")
     if missing := sorted(needed - names):
-        raise DiwaError(f"{where} lacks {missing[0]}: it is no {kind} of `diwa push`")
+        raise DiwaError(f"{where} lacks {missing[0]}: it is not a {kind} of `diwa push`")
     return kind
 
 
@@ -249,7 +249,7 @@ def packed(path: Path) -> Iterator[Package]:
     elif path.is_dir() and (bundles := bundles_in(path)):
         raise DiwaError(f"{path} holds {len(bundles)} skill bundles: push one of them, such as {bundles[0].path}")
     else:
-        raise DiwaError(f"{path} is no skill bundle, checkpoint or dataset: `diwa inspect {path}` says what it is")
+        raise DiwaError(f"{path} is not a skill bundle, checkpoint or dataset: `diwa inspect {path}` says what it is")
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -52,7 +52,7 @@ def paired_rollouts(files: RunFolder) -> Evaluation:
         found[name] = [RolloutResult(**one) for one in read_json(folder / "evaluation.json")["rollouts"]]
     base, tuned = ([rollout.seed for rollout in rollouts] for rollouts in found.values())
     if base != tuned:
-        raise DiwaError(f"{files.path}: judged from other starts than its base; delete its evaluation")
+        raise DiwaError(f"{files.path}: was judged from other starts than its base: delete its evaluation")
     return Evaluation(found)
 
 

@@ -79,7 +79,7 @@ class SweepJob(Job):
         if config.jobs < 1:
             raise DiwaError(f"jobs is {config.jobs}: choose 1 or more")
         if config.reuse and not SweepFolder(Path(config.reuse)).is_sweep:
-            raise DiwaError(f"{config.reuse} holds no sweep: --reuse takes the folder of one")
+            raise DiwaError(f"{config.reuse} holds no sweep: give --reuse the folder of one")
         return _run(SweepFolder(self.out), Sweep(config, self.source), self.command(self.source), FREE, table)
 
 
@@ -145,7 +145,7 @@ def claim(folder: SweepFolder, command: str, config: dict[str, Any], free: Colle
     require_ours(folder.path, "sweep", folder.description.name)
     earlier = folder.config
     if earlier and not folder.is_sweep:
-        raise DiwaError(f"{folder.path} holds {', '.join(earlier)} and no sweep: choose another --out")
+        raise DiwaError(f"{folder.path} holds {', '.join(earlier)}, but no sweep: choose another --out")
     if earlier:
         allowed = {"finetune.gate", *(f"sweep.{name}" for name in free)}  # the gate decides whether, not what
         require_same_settings(folder.path, earlier, config, allowed, "choose another --out", usual())

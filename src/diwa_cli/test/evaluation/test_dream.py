@@ -211,7 +211,7 @@ def test_what_cannot_be_dreamt_is_one_line(diwa, checkpoints, dataset, tmp_path)
         ([*model, "--dataset", dataset, "--context", "12"], "the longest episode has 12 frames"),
         ([*model, "--dataset", tmp_path / "nowhere.h5"], "no dataset"),
         ([*model, "--dataset", dataset, "--policy", checkpoints.reward], "a policy checkpoint is needed"),
-        ([*model, "--dataset", dataset, "--out", tmp_path / "film.gif"], "is no .mp4 file"),
+        ([*model, "--dataset", dataset, "--out", tmp_path / "film.gif"], "is not a .mp4 file"),
         ([*model, "--dataset", dataset, "--out", tmp_path], "is a folder, which is never replaced"),
         ([*model, "--dataset", dataset, "--clips", "0"], "clips is 0; it must be 1 or more"),
     ):

@@ -83,7 +83,7 @@ def test_two_processes_give_the_same_results(first, checkpoints, tmp_path):
 
 def test_results_of_other_checkpoints_are_not_mixed(first, checkpoints):
     swapped = dataclasses.replace(checkpoints, policy=checkpoints.other_policy)
-    with pytest.raises(DiwaError, match=r"was begun differently: policy policy was '\w+', is '\w+'"):
+    with pytest.raises(DiwaError, match=r"was begun with other settings: policy policy was '\w+', is '\w+'"):
         run(swapped, first[1])
     with pytest.raises(DiwaError, match="max_steps was 3, is 4"):
         run(checkpoints, first[1], dataclasses.replace(CONFIG, max_steps=4))
@@ -244,7 +244,7 @@ def test_impossible_numbers_of_rollouts_are_refused(rollouts):
 
 
 def test_a_checkpoint_of_another_phase_is_one_error(checkpoints, tmp_path):
-    with pytest.raises(DiwaError, match="is a world_model checkpoint, a policy checkpoint is needed"):
+    with pytest.raises(DiwaError, match="is a world_model checkpoint, but a policy checkpoint is needed"):
         run(dataclasses.replace(checkpoints, policy=checkpoints.world_model), tmp_path)
     with pytest.raises(DiwaError, match="no checkpoint folder"):
         run(dataclasses.replace(checkpoints, policy=tmp_path / "nowhere"), tmp_path / "out")

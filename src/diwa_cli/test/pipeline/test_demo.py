@@ -38,7 +38,7 @@ def test_demo_interrupted_and_continued(diwa, interrupt_in_phase, tmp_path):
     assert "toy sizes cannot succeed" in "".join(ran.out.splitlines()[-3:])
     check_another_skill(diwa, out, tmp_path / "close")
     ran = diwa(*DEMO, "--out", out, "--rollouts", "3")
-    assert (ran.status, "begun differently: sweep.rollouts was 2, is 3" in ran.err) == (2, True)
+    assert (ran.status, "begun with other settings: sweep.rollouts was 2, is 3" in ran.err) == (2, True)
 
 
 def check_results(out):
@@ -140,9 +140,9 @@ def check_tapes(diwa, out):
     assert rows[2]["failed_rollouts"] == rows[0]["failed_rollouts"] + rows[1]["failed_rollouts"]
     assert f"{rows[0]['failed_rollouts']}" in ran.out
     ran = diwa("experiment", "reward", out, "--tapes", run.demonstrations)
-    assert (ran.status, "is no rollout of a policy: give rollouts.h5" in ran.err) == (2, True)
+    assert (ran.status, "is not a rollout of a policy: give one of `diwa evaluate" in ran.err) == (2, True)
     ran = diwa("experiment", "score", out, "--tapes", taped / "rollouts.h5")
-    assert (ran.status, "tapes are for `diwa experiment reward`" in ran.err) == (2, True)
+    assert (ran.status, "--tapes works with `diwa experiment reward` alone" in ran.err) == (2, True)
 
 
 def check_commands_on_its_files(diwa, out):

@@ -285,7 +285,7 @@ def test_checkpoints_and_datasets_go_too(diwa, server, checkpoints, dataset, tmp
     assert (tmp_path / "pulled.h5").read_bytes() == dataset.read_bytes()
     ran = diwa("pull", "lab/play", "--out", tmp_path / "x.h5")
     assert "error: lab/play: it is not there, or your token may not see it; a dataset's name begins with" in ran.err
-    assert "is a checkpoint and no dataset" in diwa("push", checkpoints.world_model, "datasets/lab/play").err
+    assert "is a checkpoint, not a dataset" in diwa("push", checkpoints.world_model, "datasets/lab/play").err
     assert "holds a checkpoint, and" in diwa("push", write_all(checkpoints, tmp_path), "lab/model").err
 
 
@@ -298,14 +298,17 @@ def test_what_is_not_ours_is_refused_in_both_directions(diwa, server, bundle, tm
     out = tmp_path / "out"
     assert diwa("push", bundle.path, "lab/a").status == 0
     files = server.files("models/lab/a")
-    for name, message in (("policy/more.pkl", "pickled files run code"), ("code.py", "code.py, which is no file of a")):
+    for name, message in (
+        ("policy/more.pkl", "pickled files run code"),
+        ("code.py", "code.py, which is not a file of a"),
+    ):
         server.repositories["models/lab/b"] = {"main": [{**files, name: b"x"}]}
         for ran in (diwa("pull", "lab/b", "--out", out), diwa("push", bundle.path, "lab/b")):
             assert (ran.status, len(ran.err.splitlines()), message in ran.err) == (2, 1, True), ran.err
     server.repositories["models/lab/b"] = {"main": [{k: v for k, v in files.items() if k != "policy/spec.json"}]}
     assert "lab/b lacks policy/spec.json" in diwa("pull", "lab/b", "--out", out).err
     (tmp_path / "notes").mkdir()
-    assert "notes is no skill bundle, checkpoint or dataset" in diwa("push", tmp_path / "notes", "lab/c").err
+    assert "notes is not a skill bundle, checkpoint or dataset" in diwa("push", tmp_path / "notes", "lab/c").err
     (tmp_path / "notes" / "config.json").write_text("{}")
     assert "is not the configuration of a checkpoint" in diwa("push", tmp_path / "notes", "lab/c").err
     assert "nowhere does not exist" in diwa("push", tmp_path / "nowhere", "lab/c").err
@@ -331,7 +334,7 @@ def test_a_dataset_without_its_checksum_or_with_another_byte_is_refused(diwa, se
     assert diwa("push", dataset, "lab/play").status == 0
     files = server.files("datasets/lab/play")
     whole = files["play.h5"]
-    for content, message in ((whole[512:], "has no checksum"), (whole[:-5] + b"?" + whole[-4:], "is another")):
+    for content, message in ((whole[512:], "has no checksum"), (whole[:-5] + b"?" + whole[-4:], "checksum differs")):
         server.repositories["datasets/lab/play"] = {"main": [{**files, "play.h5": content}]}
         ran = diwa("pull", "datasets/lab/play", "--out", tmp_path / "out.h5")
         assert (ran.status, message in ran.err) == (2, True), ran.err

@@ -164,7 +164,7 @@ def test_a_sweep_that_is_older_than_a_setting_goes_on(tmp_path):
     assert folder.config == json.loads(json.dumps(what.identity()))
     del found["config"]["reward"]["width"]
     folder.description.write_text(json.dumps(found))
-    with pytest.raises(DiwaError, match=r"reward\.width was 512, is 32\. Restore that"):
+    with pytest.raises(DiwaError, match=r"reward\.width was 512, is 32\. Restore them"):
         claim(folder, "diwa sweep", what.identity())
 
 
@@ -250,7 +250,7 @@ def test_sweep_interrupted_continued_and_grown(diwa, interrupt_in_phase, tmp_pat
     (row,) = dppo_in_sweep(diwa, here, out)
     assert [one["seed"] for one in row["dppo"]] == [0]
     ran = diwa(*here, "--rollouts", "3")
-    assert (ran.status, "begun differently: " in ran.err, "sweep.rollouts was 2" in ran.err) == (2, True, True)
+    assert (ran.status, "begun with other settings: " in ran.err, "sweep.rollouts was 2" in ran.err) == (2, True, True)
     check_variant(diwa, out, tmp_path / "gaussian")
     check_failure(diwa, out)
 
@@ -312,7 +312,7 @@ def check_variant(diwa, out, variant):
     ran = diwa(*words, "--reuse", out, "--out", variant)
     assert (ran.status, "configured alike" in ran.out) == (0, False)
     ran = diwa(*words, "--reuse", variant / "ensemble", "--out", variant.with_name("new"))
-    assert (ran.status, "ensemble holds no sweep: --reuse takes the folder of one" in ran.err) == (2, True)
+    assert (ran.status, "ensemble holds no sweep: give --reuse the folder of one" in ran.err) == (2, True)
     assert not variant.with_name("new").exists()
     check_what_is_reused(out, variant)
 

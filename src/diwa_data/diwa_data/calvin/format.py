@@ -86,7 +86,7 @@ def read_frame(path: Path) -> CalvinFrame:
     """One frame. Raises `DiwaError` naming the file if it is missing, damaged or not CALVIN's."""
     if not path.is_file():
         raise DiwaError(f"{path} is missing: {_COPY}")
-    with damage_as_error(f"{path} is no frame of CALVIN or damaged", _COPY), zipfile.ZipFile(path) as archive:
+    with damage_as_error(f"{path} is not a frame of CALVIN or damaged", _COPY), zipfile.ZipFile(path) as archive:
         arrays = {}
         for key in _SHAPES:
             with archive.open(f"{key}.npy") as file:

@@ -2,8 +2,8 @@
 
 The unpickler is Python's own, of which only the instructions that make plain values are left. Whatever a pickle calls
 is made here, of checked arguments: an array of its dtype, shape and number of bytes (protocols 2 to 5, names of old and
-new numpy, bytes as Python 2 wrote them). Python's unpickler in C is no base for that: it hashes any key and makes room
-for any number of memos.
+new numpy, bytes as Python 2 wrote them). Python's unpickler in C cannot serve for that: it hashes any key and makes
+room for any number of memos.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Unpickler(pickle._Unpickler):
     def load_reduce(self) -> None:
         arguments, make = self.stack.pop(), self.stack.pop()
         if not isinstance(make, FunctionType) or not isinstance(arguments, tuple):
-            raise ValueError("it calls what is no function")
+            raise ValueError("it calls what is not a function")
         self.append(make(*arguments))
 
     def load_build(self) -> None:
@@ -84,7 +84,7 @@ class _Unpickler(pickle._Unpickler):
             shape, dtype, fortran, content = state[-4:]
             made.__setstate__(_array(content, dtype, shape, "F" if fortran else "C").__reduce__()[2])  # type: ignore[arg-type]
         else:
-            raise ValueError("it changes what is no array")
+            raise ValueError("it changes what is not an array")
 
     def load_bytearray8(self) -> None:
         self.append(bytearray(self.read(*struct.unpack("<Q", self.read(8)))))
@@ -166,7 +166,7 @@ def _array(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if kind.kind == "U":
         codes = np.frombuffer(content, np.dtype("u4").newbyteorder(kind.byteorder))
         if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
-            raise ValueError("an array of text holds what is no character")
+            raise ValueError("an array of text holds what is not a character")
     if kind.kind == "b":
         return (np.frombuffer(content, np.uint8) != 0).reshape(shape, order=order)
     return np.frombuffer(bytearray(content), kind).reshape(shape, order=order)

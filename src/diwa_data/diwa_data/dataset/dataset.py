@@ -2,7 +2,7 @@
 
 Layout: attributes `spec`, `config`, `version`; `episodes/000000/{static, gripper, state, action, success, stamp,
 received[, scene_state, target]}`, with attributes for skill, source, labels, flagged ticks, clipping and success mark.
-Action row t leads from frame t to frame t+1; the last row holds (no motion) and is no training target.
+Action row t leads from frame t to frame t+1; the last row holds (no motion) and is not a training target.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class BagRecording:
 
     @property
     def key(self) -> str:
-        """Changes when the bag is recorded or annotated anew."""
+        """Changes when the bag is recorded or annotated again."""
         files = [self.path / "metadata.yaml", self.path / SIDECAR]
         written = [file.stat().st_mtime_ns if file.is_file() else 0 for file in files]
         return f"{self.path.resolve()} {written}"
@@ -207,7 +207,7 @@ class ForeignRecording(BagRecording):
 
     @property
     def key(self) -> str:
-        """Changes when the bag is recorded or annotated anew."""
+        """Changes when the bag is recorded or annotated again."""
         files = [self.path / METADATA, marks_path(self.path)]
         return f"{self.path.resolve()} {[file.stat().st_mtime_ns if file.is_file() else 0 for file in files]}"
 
@@ -345,7 +345,9 @@ def require_one_skill(episodes: Sequence[Episode], where: object) -> str:
     skills = sorted({str(episode.attributes.get("skill", "")) for episode in episodes})
     if len(skills) != 1 or not skills[0]:
         found = ", ".join(skills) if any(skills) else "none"
-        raise DiwaError(f"{where} must hold demonstrations of one skill, found: {found}. Build one dataset a skill")
+        raise DiwaError(
+            f"{where} must hold demonstrations of one skill, found: {found}. Build one dataset for each skill"
+        )
     return skills[0]
 
 
@@ -375,7 +377,7 @@ def only_failures(demonstrations: Dataset) -> Dataset:
 
 
 def seal_dataset(path: Path) -> None:
-    """Make the checksum of a dataset anew. Raises `DiwaError` if it holds what `load_dataset` refuses."""
+    """Write a new checksum for a dataset. Raises `DiwaError` if it holds what `load_dataset` refuses."""
     with open_file(path, changed_by_hand=True) as file, damage_as_error(f"{path} cannot be read as a dataset", CURE):
         for _ in _episodes(file, path, read_spec(file, path), images=True):
             pass

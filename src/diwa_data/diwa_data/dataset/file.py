@@ -69,7 +69,7 @@ def write_digest(path: Path) -> None:
 
 
 def require_digest(path: Path, cure: str) -> None:
-    """Raise `DiwaError` if a file is not as it was written, and `ValueError` if it is no HDF5 at all.
+    """Raise `DiwaError` if a file is not as it was written, and `ValueError` if it is not HDF5 at all.
 
     One without a checksum is told of. One that was found whole is not read again until it changes.
     """
@@ -131,7 +131,7 @@ def is_sealed(path: Path) -> bool:
 
 
 def write_checksum(path: Path) -> None:
-    """Make the checksum of a dataset anew, whatever it holds."""
+    """Make the checksum of a dataset again, whatever it holds."""
     if is_sealed(path):
         write_digest(path)
         return
@@ -225,7 +225,7 @@ def member(group: h5py.Group, name: str, kind: type, where: str) -> Any:
         raise DiwaError(f"{where}: {name} is a link to elsewhere, which is not followed: {CURE}")
     found = group[name]
     if not isinstance(found, kind):
-        raise DiwaError(f"{where}: {name} is no {'array' if kind is h5py.Dataset else 'group'}: {CURE}")
+        raise DiwaError(f"{where}: {name} is not {'an array' if kind is h5py.Dataset else 'a group'}: {CURE}")
     if isinstance(found, h5py.Dataset):
         _require_here(found, f"{where}: {name}")
     return found
@@ -298,7 +298,7 @@ def read_attributes(group: h5py.Group, length: int, where: str) -> dict[str, Any
     for key, (kind, _) in _ATTRIBUTES.items():
         value = attributes[key]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise DiwaError(f"{where}: {key} is {str(value)[:60]!r}, which is no {kind.__name__}: {CURE}")
+            raise DiwaError(f"{where}: {key} is {str(value)[:60]!r}, which is not a {kind.__name__}: {CURE}")
     flagged, mark = attributes["flagged"], attributes["success_tick"]
     if not all(isinstance(tick, int) and 0 <= tick < length for tick in flagged) or not -1 <= mark < length:
         raise DiwaError(f"{where}: a flagged tick or the success tick {mark} is outside of its {length} ticks: {CURE}")

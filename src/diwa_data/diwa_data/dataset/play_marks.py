@@ -84,7 +84,7 @@ def done_ticks(spans: Iterable[Done], seconds: np.ndarray) -> np.ndarray:
 def _episode(text: str | None, where: str) -> str:
     value = (text or "").strip()
     if not value.isdecimal():
-        raise DiwaError(f"{where}: episode {value!r} is no number: {_CURE}")
+        raise DiwaError(f"{where}: episode {value!r} is not a number: {_CURE}")
     return f"{int(value):06d}"
 
 
@@ -96,7 +96,7 @@ def _spans(begin: str | None, end: str | None, where: str) -> list[Done]:
     try:
         span = Done(float(texts[0] or 0.0), float(texts[1] or math.inf))
     except ValueError as error:
-        raise DiwaError(f"{where}: from {texts[0]!r} to {texts[1]!r} are no seconds: {_CURE}") from error
+        raise DiwaError(f"{where}: from {texts[0]!r} to {texts[1]!r} are not seconds: {_CURE}") from error
     if not 0 <= span.begin < span.end:
-        raise DiwaError(f"{where}: it is done from {texts[0]} to {texts[1]} s, which is no span of time: {_CURE}")
+        raise DiwaError(f"{where}: it is done from {texts[0]} to {texts[1]} s, which is not a span of time: {_CURE}")
     return [span]

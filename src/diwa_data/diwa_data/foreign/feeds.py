@@ -47,7 +47,7 @@ class Message:
         if not self.kind.has_header:
             return self.received
         if len(self.data) < 12:
-            raise DiwaError(f"{self.where}: message of {len(self.data)} bytes is no {self.kind.name}")
+            raise DiwaError(f"{self.where}: message of {len(self.data)} bytes is not a {self.kind.name}")
         return header_stamp(self.data) or self.received
 
 

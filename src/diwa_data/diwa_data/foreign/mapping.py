@@ -308,7 +308,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(read_bytes(Path(path), _CURE))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DiwaError(f"{path} is no YAML ({' '.join(str(error).split())[:200]}): {_CURE}") from error
+        raise DiwaError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}): {_CURE}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise DiwaError(f"{path} holds {type(values).__name__}, not keys and values: {_CURE}")
     return values
@@ -337,9 +337,7 @@ def _robot_contract(values: dict[str, Any], nested: dict[str, Any], path: Path) 
     for number, camera in enumerate(values["cameras"]):
         twice += [f"cameras[{number}].{key}" for key in ("crop", "record_size", "size") if key in camera]
     if twice:
-        raise DiwaError(
-            f"{path}: {', '.join(twice)} stands in the robot file {values['robot']} already: leave it out here"
-        )
+        raise DiwaError(f"{path}: {', '.join(twice)} is already in the robot file {values['robot']}: leave it out here")
     ours, theirs = [camera.name for camera in nested["cameras"]], [camera.name for camera in spec.cameras]
     if ours != theirs:
         raise DiwaError(

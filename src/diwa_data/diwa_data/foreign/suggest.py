@@ -35,7 +35,7 @@ _HANDS = (
     r"link8$",
     r"link7$",
 )
-_LATE = 1.0  # seconds after which a first command is no state that is told at the start
+_LATE = 1.0  # seconds after which a first command is not a state that is told at the start
 _TICK = 7.5  # ticks per second of the paper's data
 _MOST = 4
 _FRAMES = 300  # that are looked through

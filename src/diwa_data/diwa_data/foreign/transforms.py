@@ -71,7 +71,7 @@ class Transforms:
 
     @property
     def moves(self) -> bool:
-        """A transform of the chain is no static one."""
+        """A transform of the chain is not a static one."""
         return any(self._links[child].stamp < math.inf for child in self._used)
 
     def now(self) -> tuple[Sequence[Link], Sequence[Link]]:

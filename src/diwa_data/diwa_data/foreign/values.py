@@ -44,7 +44,7 @@ class MessageType(NamedTuple):
 
     def decode(self, data: bytes, where: str) -> Any:
         """The message object of CDR bytes; arrays are views of `data`."""
-        with damage_as_error(f"{where}: message of {len(data)} bytes is no {self.name}", "look with 'diwa inspect'"):
+        with damage_as_error(f"{where}: message of {len(data)} bytes is not a {self.name}", "look with 'diwa inspect'"):
             return self.store.deserialize_cdr(data, self.name)
 
 
@@ -58,7 +58,7 @@ def message_type(name: str, definition: Any, where: str) -> MessageType:
             f"{where} is a {name[:100]}, whose definition is not in the bag: convert the bag to mcap where that "
             "package is installed ('ros2 bag convert')"
         )
-    with damage_as_error(f"{where}: the bag's definition of {name} cannot be read", "record it anew"):
+    with damage_as_error(f"{where}: the bag's definition of {name} cannot be read", "record it again"):
         return MessageType(name, _store_with(name, text))
 
 
@@ -143,7 +143,7 @@ def _of_parts(position: Any, rotation: Any, where: str) -> Pose:
 def _of_matrix(matrix: np.ndarray, where: str) -> Pose:
     rotation = matrix[:3, :3]
     if not np.isfinite(matrix).all() or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
-        raise DiwaError(f"{where}: {matrix.tolist()} is no matrix of a pose")
+        raise DiwaError(f"{where}: {matrix.tolist()} is not a matrix of a pose")
     return finite_pose(matrix[:3, 3].copy(), Rotation.from_matrix(rotation).as_quat(), where)
 
 

@@ -131,7 +131,7 @@ def choose_source(folder: LeRobotFolder, name: str) -> Source:
     if own and not (folder.path / "spec.json").is_file():
         known = ", ".join(shipped())
         raise DiwaError(
-            f"{folder.path} is no export of ours: name a mapping with --mapping, a .yaml file or one of {known} "
+            f"{folder.path} is not an export of ours: name a mapping with --mapping, a .yaml file or one of {known} "
             f"('diwa inspect' lists what there is to map)"
         )
     if own:

@@ -108,7 +108,7 @@ def read_lerobot(path: Path) -> LeRobotFolder:
     """Read a folder's descriptions. Raises `DiwaError` if it is none, damaged, or of a format that is not read."""
     path = Path(path)
     if not is_lerobot(path):
-        raise DiwaError(f"{path} is no LeRobot dataset: it has no {INFO}")
+        raise DiwaError(f"{path} is not a LeRobot dataset: it has no {INFO}")
     info = read_object(path / INFO, CURE)
     version = str(info.get("codebase_version"))
     found = re.fullmatch(r"v?(\d+)\.\d+", version)

@@ -22,11 +22,11 @@ def download(repository: str, files: Sequence[str]) -> Path:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:
         cure = f"{how_to_install('lerobot')}, or download it and name its folder"
-        raise DiwaError(f"{repository} is no folder here, and the Hub needs huggingface_hub: {cure}") from error
+        raise DiwaError(f"{repository} is not a folder here, and the Hub needs huggingface_hub: {cure}") from error
     try:
         return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=list(files)))
     except Exception as error:  # its own, requests', httpx's, the operating system's: all say that there is no file
         why = " ".join(str(error).split())[:200]
         raise DiwaError(
-            f"{repository} is no folder here, and the Hub does not give it ({why}): name a folder"
+            f"{repository} is not a folder here, and the Hub does not give it ({why}): name a folder"
         ) from error

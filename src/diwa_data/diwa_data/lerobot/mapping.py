@@ -207,7 +207,7 @@ class LeRobotMapping:
         if bool(self.state.gripper) != bool(self.action.gripper):
             raise DiwaError("a gripper needs both state.gripper and action.gripper")
         if self.state.rotation.form == "euler_difference":
-            raise DiwaError("state.rotation.form euler_difference is no rotation: choose euler")
+            raise DiwaError("state.rotation.form euler_difference is not a rotation: choose euler")
 
     def with_cameras(self, features: Mapping[str, Feature]) -> LeRobotMapping:
         """The same with all cameras of a dataset where it names none; each has the last word of its feature's name."""

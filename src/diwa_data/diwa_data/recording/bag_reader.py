@@ -25,7 +25,7 @@ LARGEST_CHUNK = 64 << 20
 """Bytes of the largest chunk of an MCAP file, unpacked; recorders close theirs at a few."""
 _LARGEST_OVERLAP = 512 << 20  # bytes of the chunks of one moment, which are unpacked together
 _LARGEST_METADATA = 4 << 20  # bytes
-_LARGEST_OTHER_MESSAGE = 1 << 20  # bytes of one that is no image
+_LARGEST_OTHER_MESSAGE = 1 << 20  # bytes of one that is not an image
 
 
 def largest_message(spec: Spec, extra: bool = False) -> int:

@@ -77,14 +77,14 @@ def write_marks(bag: Path, marks: Iterable[Mark]) -> None:
     if ordered:
         write_json(path, {"format": FORMAT, "marks": ordered})
     elif path.is_dir():
-        raise DiwaError(f"{path} is a folder, where marks would lie: move it away")
+        raise DiwaError(f"{path} is a folder, but marks are stored there: move it away")
     else:
         path.unlink(missing_ok=True)
 
 
 def _mark(event: Any, at: Any) -> Mark:
     if event not in MARKS:
-        raise ValueError(f"{str(event)[:40]!r} is no mark; known are {', '.join(MARKS)}")
+        raise ValueError(f"{str(event)[:40]!r} is not a mark; known are {', '.join(MARKS)}")
     if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
-        raise ValueError(f"{str(at)[:40]!r} is no time")
+        raise ValueError(f"{str(at)[:40]!r} is not a time")
     return Mark(event, float(at))

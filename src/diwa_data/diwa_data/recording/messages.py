@@ -168,7 +168,9 @@ def decode(data: bytes | memoryview, message_type: str) -> Any:
 def decode_value(topic: str, data: bytes, where: str) -> Any:
     """The value of a serialised message. Raises `DiwaError` naming `where` on a NaN pose or a damaged message."""
     message_type = TYPES.get(topic, IMAGE_TYPE)
-    with damage_as_error(f"{where}: message of {len(data)} bytes is no {message_type}", "find it with 'diwa inspect'"):
+    with damage_as_error(
+        f"{where}: message of {len(data)} bytes is not a {message_type}", "find it with 'diwa inspect'"
+    ):
         message = decode(data, message_type)
         if message_type == IMAGE_TYPE:
             return image_of(message)

@@ -46,7 +46,7 @@ def recover(path: Path) -> list[Path]:
     episodes = sorted(sidecar.parent for sidecar in path.rglob(SIDECAR))
     broken = [e for e in episodes if not e.name.startswith(_DAMAGED) and _is_broken(e)]
     if not broken:
-        raise DiwaError(f"nothing to recover at {path}: {len(episodes)} episodes are there, all whole")
+        raise DiwaError(f"nothing to recover at {path}: {len(episodes)} episodes are there, all complete")
     recovered, errors = [], []
     for episode in broken:
         try:
@@ -119,7 +119,7 @@ def _copy_messages(storage: Path, bag: BagWriter, where: str, definitions: dict[
             if topic == messages.EPISODE_EVENT:
                 bag.sidecar.events.append((decode_value(topic, data, where), received))
     if not bag.sidecar.topics:
-        raise DiwaError(f"{where} holds no whole message: delete the episode")
+        raise DiwaError(f"{where} holds no complete message: delete the episode")
 
 
 def _mcap(storage: Path, definitions: dict[str, str]) -> Iterator[_Message]:
@@ -185,7 +185,7 @@ def _is_whole_chunk(record: bytes) -> bool:
 
 
 def seal_episode(bag: Path) -> None:
-    """Make the checksums of a finished episode anew. Raises `DiwaError` if it is not finished, or cannot be read."""
+    """Write new checksums for a finished episode. Raises `DiwaError` if it is not finished, or cannot be read."""
     sidecar = Sidecar.read(bag, changed_by_hand=True)
     sidecar.seal(bag)
     with Bag(bag, sidecar) as opened:
@@ -209,7 +209,7 @@ def annotate(path: Path, success: float | None, never: bool = False, fail: float
     words: dict[Outcome, float | None] = {"success": success, "fail": fail}
     given = {name: seconds for name, seconds in words.items() if seconds is not None}
     if len(given) + never > 1:
-        raise DiwaError("give a time of success, one of failure or --never, not both")
+        raise DiwaError("give only one of --success, --fail and --never")
     with Bag(path) as bag:
         clock = messages.image_topic(bag.spec.cameras[0].name)
         bag.require_topics([clock])

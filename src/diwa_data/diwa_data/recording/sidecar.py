@@ -154,8 +154,8 @@ class Sidecar:
         path = bag / SIDECAR
         if not path.is_file():
             raise DiwaError(
-                f"{bag} has no {SIDECAR}, so our recorder did not make it: bags of others need a mapping, which "
-                f"'diwa inspect {bag} --suggest-mapping' begins"
+                f"{bag} has no {SIDECAR}, so another recorder made it: it needs a mapping, which "
+                f"'diwa inspect {bag} --suggest-mapping' drafts"
             )
         content = read_object(path, _CURE)
         sealed = "format" in content
@@ -204,17 +204,17 @@ def _statistics(values: Any) -> TopicStatistics:
 
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{str(value)[:40]!r} is no time")
+        raise ValueError(f"{str(value)[:40]!r} is not a time")
     return float(value)
 
 
 def _file_name(value: str) -> str:
     if value != Path(value).name:
-        raise ValueError(f"{value!r} is no file of the episode")
+        raise ValueError(f"{value!r} is not a file of the episode")
     return value
 
 
 def _checked(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{str(value)[:40]!r} is no {kind.__name__}")
+        raise ValueError(f"{str(value)[:40]!r} is not a {kind.__name__}")
     return value

@@ -182,7 +182,7 @@ def number(given: Mapping[str, str], name: str, lowest: float = 0.0) -> float:
     except ValueError:
         value = -float("inf")
     if not lowest <= value < float("inf"):
-        raise DiwaError(f"{name}:={given[name]} is no number from {lowest:g} up")
+        raise DiwaError(f"{name}:={given[name]} is not a number from {lowest:g} up")
     return value
 
 

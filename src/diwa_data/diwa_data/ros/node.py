@@ -29,10 +29,12 @@ _LOOK_UP_EVERY = 0.2  # seconds: how soon a silent node notices a signal
 
 
 def full_namespace(name: str, above: str = "") -> str:
-    """The namespace `name` below `above`, with a leading slash; empty = none. Raises `DiwaError` if it is no name."""
+    """The namespace `name` below `above`, with a leading slash; empty = none. A `DiwaError` if it is not a name."""
     joined = "/".join(part.strip("/") for part in ("" if name.startswith("/") else above, name))
     if not re.fullmatch(r"(/[A-Za-z_][A-Za-z0-9_]*)*", full := f"/{joined.strip('/')}".rstrip("/")):
-        raise DiwaError(f"namespace:={name} is no name: take letters, digits and _, a letter first, such as left")
+        raise DiwaError(
+            f"namespace:={name} is not a name: use letters, digits and _, beginning with a letter, such as left"
+        )
     return full
 
 

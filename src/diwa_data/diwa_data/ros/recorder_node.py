@@ -124,12 +124,12 @@ class Rosbag2Backend:
 def extra_names(extra: Sequence[str], ours: Collection[str]) -> dict[str, str]:
     """Names in the bag, where no namespace stands before them -> names on the graph.
 
-    Raises `DiwaError` for what is no name, and for what is recorded anyway.
+    Raises `DiwaError` for what is not a name, and for what is recorded anyway.
     """
     names: dict[str, str] = {}
     for name in extra:
         if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", name, re.ASCII):
-            raise DiwaError(f"extra_topics: {name!r} is no name of a topic, such as /tf or wrench")
+            raise DiwaError(f"extra_topics: {name!r} is not a name of a topic, such as /tf or wrench")
         kept = f"/{messages.relative(name)}"
         if kept in ours or kept in names:
             raise DiwaError(f"extra_topics: {name} is recorded already: leave it out")
@@ -208,7 +208,7 @@ class RecorderNode(Node):
         try:
             self._session.label(dict(json.loads(labels)))
         except (json.JSONDecodeError, TypeError, ValueError):
-            self.get_logger().error(f"{messages.EPISODE_LABELS} says {labels!r}, which is no JSON object: left out")
+            self.get_logger().error(f"{messages.EPISODE_LABELS} says {labels!r}, which is not a JSON object: left out")
 
     def _say(self, act: Callable[[], str]) -> str:
         """Tell what `act()` says, and return it; an error loses the running episode at most, never the session."""

@@ -83,7 +83,7 @@ class Arm:
         return self._problem
 
     def lose(self, problem: str) -> None:
-        """From now on no target may be published, until the arm is known anew."""
+        """From now on no target may be published, until the arm is known again."""
         self._problem = problem
         self._node.get_logger().error(f"the target brakes, then none is published: {problem}")
 
@@ -166,7 +166,7 @@ class TeleopNode(Node):
             return str(error)
         self._armed = not (again and self._by_press)
         self._released = False
-        cure = "release the deadman and press it anew" if self._by_press and again else "press the deadman to move"
+        cure = "release the deadman and press it again" if self._by_press and again else "press the deadman to move"
         self.get_logger().info(f"the target is the measured pose: {cure}")
         return ""
 
@@ -181,7 +181,7 @@ class TeleopNode(Node):
             self._raw.publish(controller, now)
         self._feedback.update(controller, self._recording)
         if self._valid and not controller.valid:
-            self.get_logger().warn("the controller is lost: press the deadman anew when it is back")
+            self.get_logger().warn("the controller is lost: press the deadman again when it is back")
         self._valid = controller.valid
         self._known = self._known or controller.valid
         if self._arm.problem or self._arm.pose is None:

@@ -79,7 +79,7 @@ class Clutch:
         """The last step released it because the controller jumped."""
 
     def reset(self) -> None:
-        """Release; a deadman that is held must be pressed anew."""
+        """Release; a deadman that is held must be pressed again."""
         self._anchor = None
         self._must_release = True
 
@@ -142,7 +142,7 @@ class Teleoperator:
         return self._interpolator.is_left
 
     def reset(self, pose: Pose, gripper: float) -> None:
-        """Rest at `pose` with this gripper command; the operator must press the deadman anew.
+        """Rest at `pose` with this gripper command; the operator must press the deadman again.
 
         Raises `DiwaError` if the pose is outside of the workspace or the tilt limit.
         """

@@ -55,7 +55,7 @@ class Vive:
     def __init__(self, config: ViveConfig, openvr: Any, clock: Callable[[], float] = time.monotonic):
         """`openvr`: the module. Raises `DiwaError` without SteamVR or that controller."""
         if config.role not in ("left", "right"):
-            raise DiwaError(f"vive.role {config.role!r} is no hand; choose left or right")
+            raise DiwaError(f"vive.role {config.role!r} is not a hand; choose left or right")
         self._openvr, self._clock = openvr, clock
         self._system = _connect(openvr)
         self.yaw = 0.0

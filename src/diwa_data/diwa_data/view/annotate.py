@@ -47,10 +47,10 @@ def annotate_bag(
     given: dict[Outcome, float | None] = {"success": success, "fail": fail, "none": 0.0 if never else None}
     words = [(outcome, at) for outcome, at in given.items() if at is not None]
     if len(words) > 1:
-        raise DiwaError("give a time of success, one of failure or --never, not both")
+        raise DiwaError("give only one of --success, --fail and --never")
     with Annotator(path, mapping) as annotator:
         if len(annotator) > 1:
-            raise DiwaError(f"{path} holds {len(annotator)} attempts: mark each on the page, without a time here")
+            raise DiwaError(f"{path} holds {len(annotator)} attempts: mark each on the page, and leave the time out")
         entry = annotator.mark(0, *words[0]) if words else annotator.entry(0)
     shown = "no mark" if entry.at is None else f"{entry.outcome} at {entry.at:.2f} s"
     return f"{path}: {entry.seconds:.2f} s, {shown}"
@@ -122,7 +122,7 @@ class OwnAttempt:
         self._write(put_back)
 
     def _write(self, change: Callable[[Sidecar], None]) -> None:
-        """The sidecar is read anew, which keeps what others wrote since."""
+        """The sidecar is read again, which keeps what others wrote since."""
         sidecar = Sidecar.read(self._bag)
         change(sidecar)
         reseal(self._bag, sidecar)
@@ -187,7 +187,7 @@ def attempts_of(bag: Path, name: str, mapping: BagMapping | None) -> list[Attemp
     if mapping is None:
         if len(marks) > 1:
             raise DiwaError(
-                f"{bag} has marks of {len(marks)} attempts: name the mapping file that parts it (--mapping)"
+                f"{bag} has marks of {len(marks)} attempts: name the mapping file that divides it (--mapping)"
             )
         return [ForeignAttempt(bag, name, span)]
     with ForeignBag(bag, mapping) as opened:

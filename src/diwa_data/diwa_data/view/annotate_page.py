@@ -182,7 +182,7 @@ def _number(query: dict[str, str], name: str) -> int:
     try:
         return int(query.get(name, ""))
     except ValueError as error:
-        raise DiwaError(f"{name} {query.get(name, '')[:40]!r} is no number") from error
+        raise DiwaError(f"{name} {query.get(name, '')[:40]!r} is not a number") from error
 
 
 def _page() -> bytes:

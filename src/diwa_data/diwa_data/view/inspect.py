@@ -264,13 +264,13 @@ def contact_sheet(path: Path, columns: int = 12) -> np.ndarray:
 def save_contact_sheet(path: Path, out: Path) -> None:
     """Write the contact sheet of the bag `path` as the PNG `out`.
 
-    Raises `DiwaError` if `path` is no bag, or `out` has another ending.
+    Raises `DiwaError` if `path` is not a bag, or `out` has another ending.
     """
     if not is_bag(path):
         first = find_bags([path])[0] if path.is_dir() else "BAGS/000000"
-        raise DiwaError(f"{path} is no bag: thumbnails show one episode, such as {first}")
+        raise DiwaError(f"{path} is not a bag: thumbnails show one episode, such as {first}")
     if out.suffix.lower() != ".png":
-        raise DiwaError(f"{out} is no .png file: thumbnails are written as PNG")
+        raise DiwaError(f"{out} is not a .png file: thumbnails are written as PNG")
     encoded, data = cv2.imencode(".png", contact_sheet(path)[..., ::-1])
     assert encoded
     with atomic_path(out) as temporary:

@@ -79,7 +79,7 @@ class EpisodeLog:
         self._stream.log(f"plots/{name}", self._rr.Scalars(value))
 
     def message(self, topic: str, value: Any) -> None:
-        """A decoded message that is no image."""
+        """A decoded message that is not an image."""
         if topic == messages.CURRENT_POSE:
             self.pose("hand", value)
             self.lead()
@@ -123,7 +123,7 @@ def save_view(path: Path, episode: str | None, out: Path) -> None:
     """
     out = Path(out)
     if out.suffix != ".rrd":
-        raise DiwaError(f"{out} is no .rrd file: Rerun would not open it")
+        raise DiwaError(f"{out} is not a .rrd file: Rerun would not open it")
     stream = _stream(path)
     with atomic_path(out) as temporary:
         stream.save(temporary)

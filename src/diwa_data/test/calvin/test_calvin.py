@@ -208,10 +208,10 @@ def damage(path: Path, **arrays: np.ndarray) -> None:
     ("harm", "message"),
     [
         (lambda path: path.unlink(), "episode_0000110.npz is missing, and 0 other frames"),
-        (lambda path: path.write_bytes(path.read_bytes()[:3000]), "episode_0000110.npz is no frame of CALVIN"),
-        (lambda path: path.write_bytes(b""), "episode_0000110.npz is no frame of CALVIN"),
-        (lambda path: np.save(path.open("wb"), np.zeros(3)), "episode_0000110.npz is no frame of CALVIN"),
-        (lambda path: damage(path, scene_obs=None), "episode_0000110.npz is no frame of CALVIN.*scene_obs"),
+        (lambda path: path.write_bytes(path.read_bytes()[:3000]), "episode_0000110.npz is not a frame of CALVIN"),
+        (lambda path: path.write_bytes(b""), "episode_0000110.npz is not a frame of CALVIN"),
+        (lambda path: np.save(path.open("wb"), np.zeros(3)), "episode_0000110.npz is not a frame of CALVIN"),
+        (lambda path: damage(path, scene_obs=None), "episode_0000110.npz is not a frame of CALVIN.*scene_obs"),
         (lambda path: damage(path, robot_obs=np.zeros(16)), r"episode_0000110.npz: robot_obs is float64 \(16,\)"),
         (lambda path: damage(path, rgb_static=np.zeros((200, 200, 3))), "rgb_static is float64"),
         (lambda path: damage(path, scene_obs=np.full(24, np.nan)), "episode_0000110.npz: scene_obs is not finite"),
@@ -263,7 +263,7 @@ def test_importing_again_is_a_no_op_and_other_pieces_are_refused(copy: Path, tmp
     import_calvin(copy, out, config)
     assert "complete already" in capsys.readouterr().out
     assert out.stat().st_mtime_ns == written
-    with pytest.raises(DiwaError, match="begun differently: config"):
+    with pytest.raises(DiwaError, match="begun with other settings: config"):
         import_calvin(copy, out, CalvinImportConfig(skill="open_drawer", count=1, workers=1))
 
 

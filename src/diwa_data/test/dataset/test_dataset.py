@@ -42,7 +42,7 @@ def built(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rewrite(bag: Path, change) -> Path:
-    """Write a bag anew, its messages passed through `change(topic, data) -> data | None`."""
+    """Write a bag again, its messages passed through `change(topic, data) -> data | None`."""
     aside = bag.parent / "aside"
     shutil.move(bag, aside)
     with Bag(aside) as source:
@@ -148,9 +148,9 @@ def test_building_again_is_a_no_op_and_other_input_is_refused(
 ) -> None:
     build_dataset([recorded], built, DatasetConfig(workers=2))
     assert "is complete already" in capsys.readouterr().out
-    with pytest.raises(DiwaError, match=r"config\.max_age was 0\.2, is 0\.3\. Restore that, or delete it"):
+    with pytest.raises(DiwaError, match=r"config\.max_age was 0\.2, is 0\.3\. Restore them, or delete it"):
         build_dataset([recorded], built, DatasetConfig(max_age=0.3))
-    with pytest.raises(DiwaError, match="begun differently: bags was "):
+    with pytest.raises(DiwaError, match="begun with other settings: bags was "):
         build_dataset([recorded / "000000"], built, ONE)
 
 
@@ -164,7 +164,7 @@ def test_a_bad_bag_stops_the_build_and_a_second_run_continues(bags: Path, tmp_pa
     assert not out.exists()
     parts = list((tmp_path / ".D.h5.parts").glob("*.h5"))
     assert len(parts) == 1
-    with pytest.raises(DiwaError, match=r"config\.max_age was 0\.2, is 0\.3\. Restore that, or delete the folder"):
+    with pytest.raises(DiwaError, match=r"config\.max_age was 0\.2, is 0\.3\. Restore them, or delete the folder"):
         build_dataset([bags], out, DatasetConfig(max_age=0.3, workers=1))
     storage.write_bytes(whole)
     with h5py.File(parts[0], "a") as file:

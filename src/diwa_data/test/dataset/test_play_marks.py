@@ -46,12 +46,12 @@ def test_a_file_as_a_person_writes_it(tmp_path):
     [
         ("", "no column 'skill'"),
         ("skill,episode,from\n", "no column 'to'"),
-        ("skill,episode,from,to\nopen_drawer,first,0,1\n", "line 2: episode 'first' is no number"),
-        ("skill,episode,from,to\nopen_drawer\n", "line 2: episode '' is no number"),
-        ("skill,episode,from,to\nopen_drawer,1,0,1\nopen_drawer,1,1m,2\n", "line 3: from '1m' to '2' are no seconds"),
-        ("skill,episode,from,to\nopen_drawer,1,3,2\n", "from 3 to 2 s, which is no span"),
-        ("skill,episode,from,to\nopen_drawer,1,nan,2\n", "no span"),
-        ("skill,episode,from,to\nopen_drawer,1,-1,2\n", "no span"),
+        ("skill,episode,from,to\nopen_drawer,first,0,1\n", "line 2: episode 'first' is not a number"),
+        ("skill,episode,from,to\nopen_drawer\n", "line 2: episode '' is not a number"),
+        ("skill,episode,from,to\nopen_drawer,1,0,1\nopen_drawer,1,1m,2\n", "line 3: from '1m' to '2' are not seconds"),
+        ("skill,episode,from,to\nopen_drawer,1,3,2\n", "from 3 to 2 s, which is not a span"),
+        ("skill,episode,from,to\nopen_drawer,1,nan,2\n", "not a span"),
+        ("skill,episode,from,to\nopen_drawer,1,-1,2\n", "not a span"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, text, said):

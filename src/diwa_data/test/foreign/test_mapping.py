@@ -45,8 +45,11 @@ def test_a_robot_file_gives_the_contract(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rate": 7.5}, r"rate stands in the robot file arm\.yaml already: leave it out"),
-        ({"cameras": [CAMERAS[0] | {"size": [64, 64]}, CAMERAS[1]]}, r"cameras\[0\]\.size stands in the robot file"),
+        ({"rate": 7.5}, r"rate is already in the robot file arm\.yaml: leave it out"),
+        (
+            {"cameras": [CAMERAS[0] | {"size": [64, 64]}, CAMERAS[1]]},
+            r"cameras\[0\]\.size is already in the robot file",
+        ),
         ({"cameras": CAMERAS[::-1]}, "cameras are gripper, static, but arm.yaml has static, gripper, in this order"),
         ({"robot": "leg.yaml"}, "unknown robot"),
     ],
@@ -67,7 +70,7 @@ def test_words_that_yaml_takes_for_true_are_words(tmp_path: Path) -> None:
     [
         ("", "holds NoneType, not keys and values"),
         ("- a", "holds list, not keys and values"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
         ("1: 2", "not keys and values"),
         ("kind: bags", "has format None"),
         ("kind: bags\nformat: 1", "cameras is None"),

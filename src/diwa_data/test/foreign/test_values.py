@@ -67,7 +67,7 @@ def test_an_element_of_a_list_is_named_by_its_number() -> None:
 
 def test_a_matrix_that_turns_nothing_is_refused() -> None:
     message = made("std_msgs/msg/Float64MultiArray", layout=None, data=np.arange(16.0))
-    with pytest.raises(DiwaError, match="is no matrix of a pose"):
+    with pytest.raises(DiwaError, match="is not a matrix of a pose"):
         pose_in(message, "data", "here")
 
 

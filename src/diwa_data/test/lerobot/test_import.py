@@ -131,7 +131,7 @@ def test_an_interrupted_import_goes_on(mapping, tmp_path, monkeypatch):
     assert not (tmp_path / "D.h5").exists()
     import_lerobot(HERE / "v21", tmp_path / "D.h5", whole, ONE)
     assert built == [0, 1, 1]
-    with pytest.raises(DiwaError, match=r"begun differently: config.mapping.rate was 7.5, is 5.0"):
+    with pytest.raises(DiwaError, match=r"begun with other settings: config.mapping.rate was 7.5, is 5.0"):
         import_lerobot(HERE / "v21", tmp_path / "D.h5", mapping(V21, rate=5.0), ONE)
 
 
@@ -222,7 +222,7 @@ def test_bad_folders_are_one_line(folder, mapping, tmp_path):
         assert "\n" not in str(error.value)
 
     refused(tmp_path / "nowhere", "nowhere does not exist: name a folder, or a dataset of the Hugging Face Hub")
-    refused(tmp_path, r"is no LeRobot dataset: it has no meta/info.json")
+    refused(tmp_path, r"is not a LeRobot dataset: it has no meta/info.json")
     (v21 / "meta/episodes.jsonl").unlink()
     refused(v21, r"episodes.jsonl is missing: download the dataset again")
     video = v30 / "videos/observation.images.static/chunk-000/file-000.mp4"
@@ -268,7 +268,7 @@ def test_joint_positions_alone_are_refused_with_the_reason(folder, mapping, tmp_
 
 def test_without_a_mapping_only_ours_are_imported(tmp_path):
     with pytest.raises(
-        DiwaError, match=r"v30 is no export of ours: name a mapping with --mapping, .*crisp, droid, so101_ee"
+        DiwaError, match=r"v30 is not an export of ours: name a mapping with --mapping, .*crisp, droid, so101_ee"
     ):
         import_lerobot(HERE / "v30", tmp_path / "D.h5", "", ONE)
     with pytest.raises(DiwaError, match=r"unknown mapping 'driod'; choose one of .*Did you mean 'droid'"):
@@ -278,7 +278,7 @@ def test_without_a_mapping_only_ours_are_imported(tmp_path):
 def test_the_hub_without_a_network_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(DiwaError, match=r"lerobot/droid_100 is no folder here, and the Hub") as error:
+    with pytest.raises(DiwaError, match=r"lerobot/droid_100 is not a folder here, and the Hub") as error:
         import_lerobot(Path("lerobot/droid_100"), tmp_path / "D.h5", "droid", ONE)
     assert "\n" not in str(error.value)
 

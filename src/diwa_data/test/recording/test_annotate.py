@@ -47,7 +47,7 @@ def test_play_can_get_a_mark(bags, tmp_path):
 def test_a_dataset_of_other_marks_is_not_taken_for_this_one(bags, tmp_path):
     success_ticks(bags / "000000", tmp_path / "d.h5")
     annotate(bags / "000000", 1.0)
-    with pytest.raises(DiwaError, match="begun differently: bags was "):
+    with pytest.raises(DiwaError, match="begun with other settings: bags was "):
         success_ticks(bags / "000000", tmp_path / "d.h5")
 
 
@@ -57,7 +57,7 @@ def test_a_dataset_of_other_marks_is_not_taken_for_this_one(bags, tmp_path):
         (2.98, False, "outside of .*000000, which lasts 2.97 s"),
         (-0.1, False, "outside of"),
         (float("nan"), False, "success at nan s is outside of"),
-        (1.0, True, "not both"),
+        (1.0, True, "give only one"),
     ],
 )
 def test_what_cannot_be_marked_is_refused_and_changes_nothing(bags, success, never, message):
@@ -77,7 +77,7 @@ def test_thumbnails_show_both_cameras_with_times_and_success(bags, tmp_path):
     assert square[18:58].any()
     assert square[58:].any()
     assert (contact_sheet(bags / "000001", columns=3)[:3] == 255).all()
-    with pytest.raises(DiwaError, match=r"sheet\.jpg is no \.png file"):
+    with pytest.raises(DiwaError, match=r"sheet\.jpg is not a \.png file"):
         save_contact_sheet(bags / "000000", tmp_path / "sheet.jpg")
 
 
@@ -85,8 +85,8 @@ def test_thumbnails_of_anything_but_one_bag_name_one(bags, tmp_path):
     (tmp_path / "d.h5").touch()
     (tmp_path / "empty").mkdir()
     for path, message in (
-        (bags, f"{bags} is no bag: thumbnails show one episode, such as {bags / '000000'}"),
-        (tmp_path / "d.h5", "d.h5 is no bag"),
+        (bags, f"{bags} is not a bag: thumbnails show one episode, such as {bags / '000000'}"),
+        (tmp_path / "d.h5", "d.h5 is not a bag"),
         (tmp_path / "empty", "holds no finished episode"),
     ):
         with pytest.raises(DiwaError, match=message):
@@ -116,7 +116,7 @@ def test_failure_is_marked_and_overrules(bags, tmp_path):
     assert "outcomes: success 0, fail 1, none 0" in inspect_path(tmp_path / "failed.h5")
     assert annotate(bag, 1.0).endswith("success at 1.00 s (by annotation)")
     assert "annotated: success at 1.00 s\n" in inspect_path(bag)
-    with pytest.raises(DiwaError, match="not both"):
+    with pytest.raises(DiwaError, match="give only one"):
         annotate(bag, 1.0, fail=2.0)
     with pytest.raises(DiwaError, match=r"fail at 2\.98 s is outside of"):
         annotate(bag, None, fail=2.98)

@@ -92,7 +92,7 @@ def test_an_episode_without_its_messages_is_to_be_deleted_and_the_others_are_kep
 
 
 def test_whole_bags_need_no_recovery(bags: Path) -> None:
-    with pytest.raises(DiwaError, match=r"nothing to recover .* 2 episodes are there, all whole"):
+    with pytest.raises(DiwaError, match=r"nothing to recover .* 2 episodes are there, all complete"):
         recover(bags)
 
 
@@ -132,7 +132,7 @@ def test_zero_quaternion_is_refused() -> None:
     data = bytes(messages.encode_pose(Pose(np.zeros(3), Rotation.identity()), 0.0))
     with pytest.raises(DiwaError, match="is not finite"):
         decode_value(messages.TARGET_POSE, data[:-8] + bytes(8), "bag")
-    with pytest.raises(DiwaError, match="is no geometry_msgs/msg/PoseStamped"):
+    with pytest.raises(DiwaError, match="is not a geometry_msgs/msg/PoseStamped"):
         decode_value(messages.TARGET_POSE, data[:20], "bag")
 
 

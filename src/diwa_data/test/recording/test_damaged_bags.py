@@ -49,14 +49,14 @@ def flip(path: Path, byte: int, bit: int = 0) -> None:
 
 
 def rewrite_sidecar(bag: Path, **values) -> None:
-    """Change the sidecar and make its own checksum anew."""
+    """Change the sidecar and write its own checksum again."""
     content = json.loads((bag / SIDECAR).read_text()) | values
     del content["sha256"]
     (bag / SIDECAR).write_text(json.dumps(content | {"sha256": content_digest(content)}))
 
 
 def force_seal(bag: Path) -> None:
-    """Make all checksums anew, whatever the episode holds."""
+    """Make all checksums again, whatever the episode holds."""
     sidecar = Sidecar.read(bag, changed_by_hand=True)
     sidecar.seal(bag)
     sidecar.write(bag)
@@ -130,15 +130,15 @@ def test_an_episode_of_0_1_is_read_sealed_and_then_guarded(tmp_path: Path, capsy
     ("values", "message"),
     [
         ({"format": 99}, r"format 99, this version reads up to 1: install a newer diwa-ros2"),
-        ({"format": 0}, "format 0, which is no number from 1 up"),
-        ({"format": "1"}, "format '1', which is no number"),
-        ({"labels": []}, "labels|is no dict"),
-        ({"events": [["start", "noon"]]}, "'noon' is no time"),
-        ({"events": [["start", float("nan")]]}, "'nan' is no time"),
+        ({"format": 0}, "format 0, which is not a number from 1 up"),
+        ({"format": "1"}, "format '1', which is not a number"),
+        ({"labels": []}, "labels|is not a dict"),
+        ({"events": [["start", "noon"]]}, "'noon' is not a time"),
+        ({"events": [["start", float("nan")]]}, "'nan' is not a time"),
         ({"events": 3}, "is damaged"),
-        ({"complete": 1}, "is no bool"),
+        ({"complete": 1}, "is not a bool"),
         ({"topics": {"/x": {"count": -1, "first": 0, "last": 0, "largest_gap": 0}}}, "count -1"),
-        ({"files": {"../x": "0"}}, "'../x' is no file of the episode"),
+        ({"files": {"../x": "0"}}, "'../x' is not a file of the episode"),
         ({"speed": 1}, "unknown key 'speed'"),
         ({"spec": {"cameras": [{"name": "static", "record_size": [60000, 60000]}]}}, "record_size is .*60000.* 4096"),
         ({"spec": {"cameras": [{"name": "../x"}]}}, "cameras.name is '../x'"),

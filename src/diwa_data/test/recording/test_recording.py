@@ -161,7 +161,7 @@ def test_full_disk_while_recording(tiny_disk: Path, spec: Spec) -> None:
 
 def test_little_space_stops_before_the_disk_is_full(tiny_disk: Path, spec: Spec) -> None:
     recorder = EpisodeRecorder(tiny_disk, spec, min_free_mb=5)
-    with pytest.raises(DiwaError, match=r"MB free .* 5 MB are kept"):
+    with pytest.raises(DiwaError, match=r"MB are free .* 5 MB must stay free"):
         recorder.start(0.0, {})
 
 

@@ -188,8 +188,8 @@ def test_little_space_finishes_the_episode_and_starts_no_other(tiny_disk, monkey
         assert send_noise(session, range(2)) == ["", ""]
         (tiny_disk / "other").write_bytes(bytes(700_000))
         (told,) = send_noise(session, range(2, 3))
-        assert "MB are kept: free some and go on. finished 000000" in told
-        with pytest.raises(DiwaError, match="MB are kept"):
+        assert "MB must stay free: free some, then continue. finished 000000" in told
+        with pytest.raises(DiwaError, match="MB must stay free"):
             session.event("start", 1.0)
         assert not session.episode
     with Bag(tiny_disk / "000000") as bag:

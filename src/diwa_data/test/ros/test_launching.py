@@ -109,7 +109,7 @@ def test_a_namespace_is_one_whoever_gives_it(launching):
     ):
         assert launching.full_namespace(name, above) == full
     for name in ("2nd", "left arm", "left//arm", "links-ä", "~"):
-        with pytest.raises(DiwaError, match=f"namespace:={name} is no name"):
+        with pytest.raises(DiwaError, match=f"namespace:={name} is not a name"):
             launching.full_namespace(name)
 
 
@@ -132,7 +132,7 @@ def test_a_section_that_a_node_in_a_namespace_would_not_read_is_refused(launchin
 def test_arguments_are_checked(launching):
     assert launching.number({"episodes": "3"}, "episodes") == 3
     for text in ("-1", "many", "inf", "nan"):
-        with pytest.raises(DiwaError, match=f"episodes:={text} is no number from 0 up"):
+        with pytest.raises(DiwaError, match=f"episodes:={text} is not a number from 0 up"):
             launching.number({"episodes": text}, "episodes")
     assert launching.number({"success_ticks": "-1"}, "success_ticks", lowest=-1) == -1
     assert [launching.skill_parameter(skill) for skill in ("play", "pick_cup")] == ["", "pick_cup"]

@@ -191,11 +191,11 @@ def test_a_full_disk_loses_no_finished_episode(topics, robot, start, tiny_disk, 
     recorder.forget()
     begin(topics, recorder)
     (tiny_disk / "other").write_bytes(np.random.default_rng(0).bytes(600_000))
-    said = recorder.wait_for("MB are kept: free some and go on")
+    said = recorder.wait_for("MB must stay free: free some, then continue")
     assert "finished 000001" in said
     recorder.forget()
     topics.event("start")
-    recorder.wait_for("MB are kept: free some and go on")
+    recorder.wait_for("MB must stay free: free some, then continue")
     (tiny_disk / "other").unlink()
     record(topics, recorder, 0.5)
     names = [bag.name for bag in find_bags([tiny_disk])]

@@ -95,7 +95,7 @@ def test_names_of_extra_topics_are_checked() -> None:
     ours = [messages.CURRENT_POSE, messages.JOINT_STATES]
     assert extra_names(["/tf", "wrench", "a/b"], ours) == {"/tf": "/tf", "/wrench": "wrench", "/a/b": "a/b"}
     for name in ("", "/", "a b", "/1st", "a//b", "~/x", "ä"):
-        with pytest.raises(DiwaError, match=f"extra_topics: {name!r} is no name of a topic"):
+        with pytest.raises(DiwaError, match=f"extra_topics: {name!r} is not a name of a topic"):
             extra_names([name], ours)
     for names in (["joint_states"], ["/diwa/current_pose"], ["/tf", "tf"]):
         with pytest.raises(DiwaError, match=f"extra_topics: {names[-1]} is recorded already: leave it out"):

@@ -97,7 +97,7 @@ def test_a_controller_that_is_lost_or_teleports_moves_nothing(hand, teleop, faul
     hand.run(0.3)
     after_jump = hand.targets[-1].position
     time.sleep(0.4)
-    teleop.wait_for("the controller is lost: press the deadman anew")
+    teleop.wait_for("the controller is lost: press the deadman again")
     hand.run(0.3, (0.1, 0, 0))
     np.testing.assert_allclose(hand.targets[-1].position, after_jump, atol=1e-6)
     hand.press()
@@ -107,7 +107,7 @@ def test_a_controller_that_is_lost_or_teleports_moves_nothing(hand, teleop, faul
     assert step <= allowed + 1e-9
     fault(
         "the controller teleports by 87 cm, then is lost for 0.4 s, deadman held all the time",
-        f"the target stood still until the deadman was pressed anew; largest step {step * 1e3:.2f} mm, allowed "
+        f"the target stood still until the deadman was pressed again; largest step {step * 1e3:.2f} mm, allowed "
         f"{allowed * 1e3:.2f} mm",
         "nothing",
     )
@@ -124,7 +124,7 @@ def test_two_publishers_of_the_target_stop_us(hand, teleop, topics, fault):
     topics.call(lambda: topics.node.destroy_publisher(rival))
     teleop.forget()
     hand.run(1.5)
-    teleop.wait_for("the target is the measured pose: release the deadman and press it anew")
+    teleop.wait_for("the target is the measured pose: release the deadman and press it again")
     assert not hand.targets, "the deadman was held all the time"
     hand.press()
     before = hand.targets[-1].position
@@ -148,7 +148,7 @@ def test_an_arm_that_is_silent_or_moved_by_something_else_is_not_pulled_back(han
     teleop.forget()
     hand.targets.clear()
     hand.run(0.5, (0.1, 0, 0))
-    teleop.wait_for("the target is the measured pose: release the deadman and press it anew")
+    teleop.wait_for("the target is the measured pose: release the deadman and press it again")
     assert not hand.targets
     hand.press()
     assert hand.targets
@@ -164,7 +164,7 @@ def test_an_arm_that_is_silent_or_moved_by_something_else_is_not_pulled_back(han
     np.testing.assert_allclose(hand.targets[0].position, hand.arm.position, atol=1e-6)
     fault(
         "the arm's pose is silent for 0.5 s, then 20 cm away; later something else moves it by 10 cm (reflex, guiding)",
-        "no target until the deadman was released and pressed anew; then the target is the measured pose",
+        "no target until the deadman was released and pressed again; then the target is the measured pose",
         "nothing",
     )
 
@@ -228,7 +228,7 @@ def test_kill_9_of_teleop_and_a_new_one_begins_where_the_arm_is(hand, teleop, st
     again.wait_for("scripted")
     hand.run(1.0, (0.1, 0, 0))
     assert hand.targets, "the new one publishes"
-    assert largest_step([hand.arm, *hand.targets]) < 1e-6, "and nothing moves before the deadman is pressed anew"
+    assert largest_step([hand.arm, *hand.targets]) < 1e-6, "and nothing moves before the deadman is pressed again"
     assert set(hand.grippers) == {-1.0}, "what is held is not dropped"
     fault(
         "kill -9 of teleop, deadman and trigger held",

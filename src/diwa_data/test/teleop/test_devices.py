@@ -293,7 +293,7 @@ def test_a_controller_that_is_not_there_is_told_with_those_that_are():
     room.classes = [1, 0, 0, 0]
     with pytest.raises(DiwaError, match="the right hand; SteamVR sees: none, switch one on"):
         Vive(ViveConfig(), room)
-    with pytest.raises(DiwaError, match="'both' is no hand; choose left or right"):
+    with pytest.raises(DiwaError, match="'both' is not a hand; choose left or right"):
         Vive(ViveConfig(role="both"), Room())
 
 

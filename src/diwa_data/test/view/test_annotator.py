@@ -132,7 +132,7 @@ def test_a_damaged_recording_is_told_and_the_others_are_marked(folder):
         assert "000000/episode.json is damaged" in annotator.problems[0]
         next((folder / "000002").glob("*.mcap")).write_bytes(b"nothing")
         view = TerminalView(annotator)  # opens the one that is unmarked, whose film is damaged
-        assert "000002 is truncated or damaged" in view.said.replace("(its checksum is another)", "")
+        assert "000002 is truncated or damaged" in view.said.replace("(its checksum differs)", "")
         view.press("s")
         view.press("right")
         assert annotator.entry(1).outcome == "none"
@@ -162,7 +162,7 @@ def test_a_foreign_bag_is_shown_and_its_marks_lie_beside_it(tmp_path):
     assert annotate_bag(bag).endswith("fail at 1.50 s")
     assert annotate_bag(bag, never=True).endswith("no mark")
     assert not marks_path(bag).exists()
-    with pytest.raises(DiwaError, match="not both"):
+    with pytest.raises(DiwaError, match="give only one"):
         annotate_bag(bag, success=1.0, fail=1.0)
 
 
@@ -306,7 +306,7 @@ def test_nobody_else_sees_or_marks(browser, folder):
         ("/mark/../attempts", None, {}, 404, None),
         ("/mark", None, {}, 404, None),
         ("/film", None, {"attempt": 3}, 409, "there is no attempt 3: they are 0 to 2"),
-        ("/film", None, {"attempt": "x"}, 409, "attempt 'x' is no number"),
+        ("/film", None, {"attempt": "x"}, 409, "attempt 'x' is not a number"),
         ("/picture", None, {"attempt": 0, "index": 99}, 409, "there is no picture 99: they are 0 to"),
         ("/mark", b"", {}, 409, "is damaged"),
         ("/mark", b"[1]", {}, 409, "no JSON object"),

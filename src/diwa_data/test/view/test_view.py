@@ -193,7 +193,7 @@ def test_a_full_disk_is_one_error_and_leaves_no_file(spec, tiny_disk, tmp_path):
 
 
 def test_another_ending_is_refused(bags, tmp_path):
-    with pytest.raises(DiwaError, match=r"e\.mp4 is no \.rrd file"):
+    with pytest.raises(DiwaError, match=r"e\.mp4 is not a \.rrd file"):
         save_view(bags, None, tmp_path / "e.mp4")
 
 

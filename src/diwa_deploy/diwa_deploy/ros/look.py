@@ -104,7 +104,7 @@ class Look(Node):
 def look(robot: RobotConfig, seconds: float, namespace: str = "") -> Graph:
     """The graph of this ROS domain, as far as it concerns `robot` in a namespace.
 
-    Raises `DiwaError` if that is no name.
+    Raises `DiwaError` if that is not a name.
     """
     namespace = full_namespace(namespace)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)

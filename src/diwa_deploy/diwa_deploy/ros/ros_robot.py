@@ -262,7 +262,7 @@ class RosRobot:
         except Exception as error:  # whatever it is: nothing is published any more, and that is said
             self._armed.clear()
             self.stop(f"no target is published any more: {error}")
-            self._node.get_logger().error(f"no target is published until the node is activated anew: {error}")
+            self._node.get_logger().error(f"no target is published until the node is activated again: {error}")
 
     def _step(self) -> None:
         ages, watchdog = self.ages(), self._config.watchdog

@@ -1,4 +1,4 @@
-"""Grippers that are no Franka's: told by a topic, or by the actions of control_msgs."""
+"""Grippers that are not Franka's: told by a topic, or by the actions of control_msgs."""
 
 from __future__ import annotations
 

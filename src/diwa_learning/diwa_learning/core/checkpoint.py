@@ -86,7 +86,7 @@ def save_checkpoint(
     """Write the checkpoint folder `path`; other files in it stay. `config` is the phase's dataclass, `inputs` names
     what it was trained on.
 
-    Raises `DiwaError` when the disk is full; the folder then is no checkpoint.
+    Raises `DiwaError` when the disk is full; the folder then is not a checkpoint.
     """
     write_checkpoint(Path(path), make_header(phase, config, world_model_hash, inputs), spec, metrics, weights)
 
@@ -160,7 +160,7 @@ def load_checkpoint(
         raise DiwaError(f"no checkpoint folder {path}; make one with `{COMMANDS[phase]} --out {path}`")
     header = read_header(path)
     if header["phase"] != phase:
-        raise DiwaError(f"{path} is a {header['phase']} checkpoint, a {phase} checkpoint is needed")
+        raise DiwaError(f"{path} is a {header['phase']} checkpoint, but a {phase} checkpoint is needed")
     if not (path / WEIGHTS).is_file():
         raise DiwaError(f"{path} has no {WEIGHTS}: its training is unfinished; run `{COMMANDS[phase]}` again")
     if sealed:
@@ -202,9 +202,9 @@ def keeps_decoders(path: Path) -> bool:
 
 
 def seal_checkpoint(path: Path) -> None:
-    """Write the manifest of a finished checkpoint anew, for files of 0.1 and for such as were changed by hand.
+    """Write the manifest of a finished checkpoint again, for files of 0.1 and for such as were changed by hand.
 
-    Raises `DiwaError` when they are no checkpoint.
+    Raises `DiwaError` when they are not checkpoints.
     """
     load_checkpoint(path, read_header(path)["phase"], sealed=False)
     write_manifest(path, CHECKPOINT_FILES)
@@ -275,7 +275,7 @@ def _scaled(matrix: Tensor, scale: Tensor, name: str) -> Tensor:
     if matrix.dtype != torch.int8 or scale.dtype != torch.float32 or matrix.dim() < 2:
         raise ValueError(f"{name} is {matrix.dtype} with scales of {scale.dtype}")
     if scale.shape != matrix.shape[:1] or not (scale > 0).all():
-        raise ValueError(f"the scales of {name} are no positive number for each of its {len(matrix)} rows")
+        raise ValueError(f"the scales of {name} are not one positive number for each of its {len(matrix)} rows")
     return matrix.float() * scale.view(-1, *[1] * (matrix.dim() - 1))
 
 

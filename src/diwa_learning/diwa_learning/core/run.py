@@ -98,7 +98,7 @@ class TrainingRun:
         self.finished = checkpoint.is_finished(self.out)
         """True when an earlier run left the checkpoint: there is nothing to do."""
         if self.finished and processes.main:
-            print(f"{phase}: {self.out} is finished, nothing to do (choose another folder or delete it to train anew)")
+            print(f"{phase}: {self.out} is finished, nothing to do (choose another folder or delete it to train again)")
 
     def __enter__(self) -> TrainingRun:
         return self
@@ -317,7 +317,7 @@ def load_state(path: Path) -> Any:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         tree, digest = found.pop("tree"), found.pop("sha256", None)
         if found or digest not in (None, _digest(tree, tensors)):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum differs")
         return _decoded(parse_json(tree, str(path), cure), tensors)
 
 

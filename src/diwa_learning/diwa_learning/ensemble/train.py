@@ -71,7 +71,7 @@ def train_ensemble(job: EnsembleJob) -> None:
     """
     config, out = job.config, job.out
     if config.members < 2:
-        raise DiwaError(f"an ensemble of {config.members} members cannot disagree: take 2 or more")
+        raise DiwaError(f"an ensemble of {config.members} members cannot disagree: use 2 or more")
     require_run_folder(out)
     world = load_world_model(job.world_model, compute_device())
     loaded = [load_dataset(path, world.spec) for path in job.datasets]
@@ -158,7 +158,7 @@ def load_ensemble(path: Path, model: WorldModel, world_model_hash: str) -> Loade
     ] == model.rssm.config.recurrent:
         raise DiwaError(
             f"{path} is of an earlier version, whose members shared the world model's dynamics: delete it and train it "
-            "anew with `diwa train-ensemble`, or the same demo or sweep; it takes a minute"
+            "again with `diwa train-ensemble`, or the same demo or sweep; it takes a minute"
         )
     ensemble = build(lambda: Ensemble(config, model.rssm), checkpoint.weights, path)
     return LoadedEnsemble(ensemble.to(model.device).eval().requires_grad_(False), checkpoint.hash)

@@ -114,7 +114,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the value lies within the limits; one that is no number does not."""
+        """Whether the value lies within the limits; one that is not a number does not."""
         return self.low <= self.value <= self.high
 
     @property
@@ -123,7 +123,7 @@ class Check:
         return f"at least {self.low:.3g}" if math.isinf(self.high) else f"{self.low:.3g} to {self.high:.3g}"
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; an open limit is null, and so is a value that is no number."""
+        """Plain values; an open limit is null, and so is a value that is not a number."""
         open_ended = {name: None for name in ("value", "high") if not math.isfinite(getattr(self, name))}
         return {**vars(self), **open_ended, "passed": self.passed}
 
@@ -178,7 +178,7 @@ def world_model_checks(
     previous = shift_actions(play.clips.actions, model.null_action)
     observed = model.rssm.observe(play.clips.embeds, previous, torch.zeros_like(play.clips.valid), play.noise)
     kl = play.mean(categorical_kl(observed.posterior_logits, observed.prior_logits))
-    yield Check.of("kl", kl, "KL(posterior || prior) is no number")
+    yield Check.of("kl", kl, "KL(posterior || prior) is not a number")
 
 
 def hand_check(model: WorldModel, play: Imagined) -> Check:

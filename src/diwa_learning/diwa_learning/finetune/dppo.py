@@ -121,7 +121,7 @@ class EnvironmentRollouts:
         return State(*(old.index_copy(0, rows, new) for old, new in pairs))
 
     def _begin(self, which: Tensor, seeds: list[int | None], noise: Tensor) -> State:
-        """Start the environments `which` (N,) anew; their filters (M, ...) begin from the zero state, as deployment's.
+        """Start the environments `which` (N,) again; their filters (M, ...) begin from the zero state, as deployment's.
 
         `seeds` are of all N, `noise` (M, C, K) of the M that begin.
         """

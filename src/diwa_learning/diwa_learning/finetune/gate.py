@@ -182,7 +182,7 @@ class CheckJob(Job):
 def check(job: CheckJob) -> Verdict:
     """The verdict of a job. Raises `DiwaError` for anything missing, damaged or of another world model."""
     if job.policy and not (job.reward and job.demonstrations):
-        raise DiwaError("dreams of --policy need a --reward, which judges them, and --demonstrations, where they start")
+        raise DiwaError("--policy needs --reward, which judges its dreams, and --demonstrations, from which they start")
     world = load_world_model(job.world_model, compute_device())
     play = load_dataset(job.play, world.spec)
     evidence = Evidence(

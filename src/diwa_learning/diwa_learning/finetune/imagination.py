@@ -109,7 +109,7 @@ class Rollout:
 
 
 def with_bfloat16_weights(rssm: RSSM) -> RSSM:
-    """A copy for autocast, which would otherwise cast the weights of a frozen model anew in every step."""
+    """A copy for autocast, which would otherwise cast the weights of a frozen model again in every step."""
     half = copy.deepcopy(rssm)
     for part in half.modules():
         if isinstance(part, nn.Linear | nn.GRUCell):

@@ -196,7 +196,9 @@ def pass_gate(job: FinetuneJob, loaded: Loaded) -> Verdict | None:
     if not verdict.passed:
         refusal = f"{job.world_model} would mislead fine-tuning: {verdict.refusal}"
         if config.gate == "refuse":
-            raise DiwaError(f"{refusal} (`diwa check-world-model` shows all figures; finetune.gate warn goes on)")
+            raise DiwaError(
+                f"{refusal} (`diwa check-world-model` shows all figures; finetune.gate warn continues anyway)"
+            )
         print(f"finetune: warning: {refusal}")
     return verdict
 

@@ -39,7 +39,7 @@ def require_protocol(net: PolicyNetConfig, feature_dim: int, action_dim: int) ->
 def check_policy(make: Callable[[], ChainPolicy], feature_dim: int, chunk: int, action_dim: int) -> None:
     """Raise `DiwaError` naming what the policies that `make` makes do not keep of the protocol, on random numbers."""
     policy = make()
-    _require(isinstance(policy, ChainPolicy), policy, "is no ChainPolicy")
+    _require(isinstance(policy, ChainPolicy), policy, "is not a ChainPolicy")
     sizes = (policy.chunk, policy.action_dim)
     _require(sizes == (chunk, action_dim), policy, f"has chunks of {sizes}, not {(chunk, action_dim)}")
     _require(policy.steps >= 1, policy, f"has {policy.steps} steps: it needs 1 or more")
@@ -112,7 +112,7 @@ def _check_copies(policy: ChainPolicy, make: Callable[[], ChainPolicy], features
         outline = make().state_dict()
     weights = policy.state_dict()
     same = {name: t.shape for name, t in outline.items()} == {name: t.shape for name, t in weights.items()}
-    _require(same, policy, "has other weights when it is made anew")
+    _require(same, policy, "has other weights when it is made again")
     restored = make().eval()
     restored.load_state_dict(weights)
     with torch.no_grad():

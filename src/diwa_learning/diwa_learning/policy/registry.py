@@ -24,12 +24,12 @@ def require_policy_name(kind: str) -> None:
 
 
 def policy_class(kind: str) -> Callable[..., ChainPolicy]:
-    """The class of a `kind`: a name, or `MODULE:CLASS`. Raises `DiwaError` if there is none, or it is no policy."""
+    """The class of a `kind`: a name, or `MODULE:CLASS`. Raises `DiwaError` if there is none, or it is not a policy."""
     require_policy_name(kind)
     if kind in OURS:
         return OURS[kind]
     what = f"policy {kind!r}"
     found: Any = load_object(kind if ":" in kind else installed(GROUP)[kind].value, what)
     if not (isinstance(found, type) and issubclass(found, ChainPolicy)):
-        raise DiwaError(f"{what} is no subclass of diwa_learning.policy.base.ChainPolicy")
+        raise DiwaError(f"{what} is not a subclass of diwa_learning.policy.base.ChainPolicy")
     return found

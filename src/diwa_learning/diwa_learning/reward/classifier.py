@@ -199,7 +199,7 @@ class ImageClassifier(RewardClassifier):
         if not model.decodes:
             raise DiwaError(
                 "this world model was packed for deployment and decodes no images, which the classifier sees: give "
-                "the one that it is made of"
+                "the one that it was made from"
             )
 
     def embed(self, features: Tensor) -> Tensor:
@@ -275,7 +275,7 @@ def recorded_margin(episode: Episode, goal: Goal, spec: Spec) -> np.ndarray:
 def goal_of(demos: Dataset, skill: str, given: Goal) -> Goal:
     """The goal `given`, or the one that the demonstrations of `skill` were recorded with.
 
-    Raises `DiwaError` if they name none or several, or one that is no number of their scene state.
+    Raises `DiwaError` if they name none or several, or one that is not a number of their scene state.
     """
     recorded = [
         recorded_goal(each.attributes["labels"], skill, f"{demos.path}: {each.name}") for each in demos.episodes

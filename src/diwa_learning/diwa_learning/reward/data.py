@@ -162,7 +162,7 @@ def make_data(
     demonstrations = [episode for episode in demonstrations if episode.outcome != "fail" and episode.success.any()]
     if len(demonstrations) < 2:
         raise DiwaError(
-            "the reward needs two or more demonstrations with a success mark, one is held out to choose the "
+            "the reward needs two or more demonstrations with a success mark, because one is held out to choose the "
             f"threshold; there are {len(demonstrations)}: mark success while recording"
         )
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)

@@ -109,9 +109,9 @@ def train_reward(job: RewardJob, truth: Truth | None = None) -> None:
 def require_marked(marks: PlayMarks, play: Sequence[Episode], job: RewardJob) -> None:
     """Raise `DiwaError` for marks of play that is not there, or has no episode of that number."""
     if not play:
-        raise DiwaError(f"{job.play_marks} marks play, and there is none: give --play")
+        raise DiwaError(f"{job.play_marks} marks play, but no play is given: add --play")
     if unknown := sorted(marks.keys() - {episode.name for episode in play}):
-        raise DiwaError(f"{job.play_marks} marks episode {unknown[0]}, and {job.play} has none of that number")
+        raise DiwaError(f"{job.play_marks} marks episode {unknown[0]}, but {job.play} has no episode of that number")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def rows_of_classes(items: Items) -> tuple[Tensor, Tensor]:
     positive, negative = ((items.labels == label).nonzero()[:, 0] for label in (POSITIVE, NEGATIVE))
     if not len(positive) or not len(negative):
         raise DiwaError(
-            f"demonstrations give {len(positive)} successes and {len(negative)} failures, both are needed: "
+            f"demonstrations give {len(positive)} successes and {len(negative)} failures, but both are needed: "
             "mark success at least 2 s after the start and hold still for 1 s after it"
         )
     return positive, negative

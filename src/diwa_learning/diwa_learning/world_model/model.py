@@ -369,7 +369,9 @@ def load_world_model(path: Path, device: str | torch.device = "cpu", decodes: bo
     checkpoint = load_checkpoint(path, "world_model")
     whole = any(name.startswith("decoder") for name in checkpoint.weights)
     if decodes and not whole:
-        raise DiwaError(f"{path} was packed for deployment and cannot dream: give the world model it is made of")
+        raise DiwaError(
+            f"{path} was packed for deployment and cannot dream: give the world model that it was made from"
+        )
     config = checkpoint.config_as(WorldModelConfig)
     model = build(lambda: WorldModel(config, checkpoint.spec, decodes=whole), checkpoint.weights, path)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # else convolutions reorder every call

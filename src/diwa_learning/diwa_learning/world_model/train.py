@@ -94,7 +94,7 @@ def train_world_model(job: WorldModelJob) -> None:
     """Train on datasets and failed attempts; leave the checkpoint, curves and the open-loop filmstrip in `job.out`.
 
     An interrupted run continues; a finished one is left as it is. Raises `DiwaError` for datasets of different specs,
-    damaged ones or (hybrid variant) ones without scene state, for a loss that is no number, and for an `out` that
+    damaged ones or (hybrid variant) ones without scene state, for a loss that is not a number, and for an `out` that
     holds something else.
     """
     out, config = job.out, job.config

@@ -60,7 +60,7 @@ def test_a_world_model_comes_back_with_its_hash(tmp_path, tiny_world_model, rand
 
 
 def test_another_phase_is_refused(saved):
-    with pytest.raises(DiwaError, match="is a policy checkpoint, a world_model checkpoint is needed"):
+    with pytest.raises(DiwaError, match="is a policy checkpoint, but a world_model checkpoint is needed"):
         load_world_model(saved)
 
 

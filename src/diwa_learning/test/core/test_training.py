@@ -87,7 +87,7 @@ def test_a_run_that_is_older_than_a_setting_continues(tmp_path):
     header = json.loads((tmp_path / "config.json").read_text())
     del header["config"]["width"]
     (tmp_path / "config.json").write_text(json.dumps(header))
-    with pytest.raises(DiwaError, match=r"config\.width was \d+, is 3\. Restore that"):
+    with pytest.raises(DiwaError, match=r"config\.width was \d+, is 3\. Restore them"):
         train(tmp_path, ToyConfig(width=3))
     assert train(tmp_path).finished
 

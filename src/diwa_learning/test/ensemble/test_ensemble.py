@@ -139,7 +139,7 @@ def test_an_ensemble_of_priors_is_refused_with_the_cure(ensemble_path, toy_files
     weights = checkpoint.weights | {first: checkpoint.weights[first][..., :32].contiguous()}
     world = toy_files.world
     save_checkpoint(earlier, "ensemble", weights, CONFIG, world.spec, {}, world.hash)
-    with pytest.raises(DiwaError, match="shared the world model's dynamics: delete it and train it anew"):
+    with pytest.raises(DiwaError, match="shared the world model's dynamics: delete it and train it again"):
         load_ensemble(earlier, world.model, world.hash)
 
 

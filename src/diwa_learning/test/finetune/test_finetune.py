@@ -143,7 +143,7 @@ def test_entries_share_their_chunks_features_exactly():
 
 
 def test_compiled_updates_are_the_same():
-    """Each loss is one graph without breaks, made anew for the short last minibatch alone."""
+    """Each loss is one graph without breaks, made again for the short last minibatch alone."""
     plain, fast = tuner("diffusion"), tuner("diffusion")
     counters = [CompileCounterWithBackend("aot_eager") for _ in range(2)]
     for name, counter in zip(("_actor_loss", "_critic_loss"), counters, strict=True):
@@ -244,7 +244,7 @@ class TestRefused:
             run(toy_files, finetuned, toy_reward_path, tmp_path / "x")
 
     def test_a_reward_where_a_policy_belongs(self, toy_files, toy_reward_path, tmp_path):
-        with pytest.raises(DiwaError, match="is a reward checkpoint, a policy checkpoint is needed"):
+        with pytest.raises(DiwaError, match="is a reward checkpoint, but a policy checkpoint is needed"):
             run(toy_files, toy_reward_path, toy_reward_path, tmp_path / "x")
 
     def test_another_world_model(self, toy_files, toy_policy_path, tiny_world_model, tmp_path):

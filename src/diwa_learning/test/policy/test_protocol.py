@@ -249,13 +249,13 @@ WRONG = {
     "difusion": r"unknown policy 'difusion'; choose one of diffusion, gaussian, .*\. Did you mean 'diffusion'",
     "no_such_module:Policy": "there is no module no_such_module: install",
     "theirs:Nothing": "module 'theirs' has no attribute 'Nothing'",
-    "theirs:number": "policy 'theirs:number' is no subclass of diwa_learning.policy.base.ChainPolicy",
+    "theirs:number": "policy 'theirs:number' is not a subclass of diwa_learning.policy.base.ChainPolicy",
     "theirs:Three": r"policy 'theirs:Three' cannot be made \(.*takes.*\): it is called with feature_dim, width, steps",
     "theirs:Half": r"policy 'theirs:Half' cannot be made \(.*abstract.*\)",
     "broken:Policy": r"broken cannot be imported \(NameError: name 'nn' is not defined\); python -c",
     "needing:Policy": "needing needs no_such_package, which is not installed",
-    "path/to.py:Policy": "is no object of a module: write it as MODULE:NAME",
-    "os:system": "policy 'os:system' is no subclass",
+    "path/to.py:Policy": "is not an object of a module: write it as MODULE:NAME",
+    "os:system": "policy 'os:system' is not a subclass",
     "": "unknown policy ''",
 }
 

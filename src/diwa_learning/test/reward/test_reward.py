@@ -142,9 +142,9 @@ def test_marks_of_play_are_its_labels_and_are_not_screened(toy_files, tmp_path):
     with pytest.raises(DiwaError, match=f"no mark of {skill}"):
         job.run()
     write_play_marks(path, skill, {"999999": []})
-    with pytest.raises(DiwaError, match=r"marks episode 999999, and .*none of that number"):
+    with pytest.raises(DiwaError, match=r"marks episode 999999, but .* has no episode of that number"):
         job.run()
-    with pytest.raises(DiwaError, match="marks play, and there is none"):
+    with pytest.raises(DiwaError, match="marks play, but no play is given"):
         replace(job, play=None).run()
     write_play_marks(path, skill, {episode.name: marks.get(episode.name, []) for episode in play})
     job.run()

@@ -45,7 +45,7 @@ def make_calvin(config: CalvinConfig) -> Any:
             made = hydra.utils.instantiate(settings.env, show_gui=False, use_vr=False, use_scene_info=False)
         except (Exception, SystemExit) as error:  # of its own code, PyBullet's and Git's
             why = str(error.__cause__ or error) or "it gave up"
-            cure = "draw on the CPU with --calvin.no-egl, if it is the graphics; else install it anew: "
+            cure = "draw on the CPU with --calvin.no-egl, if it is the graphics; else install it again: "
             cure = f"{cure if config.egl else ''}{INSTALL}"
             raise DiwaError(f"CALVIN's environment does not start ({why}): {cure}") from error
     made.close = partial(_disconnect, made.p, made.cid)

@@ -329,7 +329,7 @@ class HandRecording:
         return f"{said}; {self._left} to go" if finished > 0 else said
 
     def _reset(self) -> None:
-        """The scene at the start of the next episode; the operator must press the deadman anew."""
+        """The scene at the start of the next episode; the operator must press the deadman again."""
         if not self.complete:
             self._recorder.labels = put_at_start(self._robot, self._config, int(self._recorder.next_name))
         self._teleoperator.reset(self._robot.target_pose, 1.0)
@@ -338,7 +338,7 @@ class HandRecording:
 def _record_by_hand(paths: list[Path], out: Path, config: RecordConfig, sim: SimConfig) -> None:
     """Record in real time what a person does with an open device, and show the scene in a window."""
     if left := tell_unfinished(out):
-        raise DiwaError(f"{left}, or delete {unfinished_episodes(out)[0]} if nobody wants it; then record on")
+        raise DiwaError(f"{left}, or delete {unfinished_episodes(out)[0]} if nobody wants it; then continue recording")
     count = sum(not path.exists() for path in paths)
     with closing(open_device(config.device, config.devices, "--device scripted")) as controller:
         robot = SimulatedPanda(sim, config.teleop.limits)

@@ -176,7 +176,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_a_second_run_continues(tmp_path:
 
 
 def test_recording_by_hand_begins_with_what_a_killed_recorder_left(tmp_path: Path) -> None:
-    """Recording its number anew would delete the episode that a person has played."""
+    """Recording its number again would delete the episode that a person has played."""
     left = tmp_path / f"{HIDDEN}000003-77" / "000003"
     left.mkdir(parents=True)
     with pytest.raises(DiwaError, match=rf"1 unfinished: 000003; save with 'diwa recover {tmp_path}', or delete"):
