@@ -53,4 +53,4 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{shown}[{text}]({up}{uri}{anchor or ''})"
 
     markdown = LINK.sub(on_site, markdown).replace("```sh ros\n", "```sh\n")  # words that only a test reads
-    return re.sub(r"(\d\]|nan\]) \[", r"\1 \\[", markdown)  # two lists of numbers are no reference
+    return re.sub(r"(\d\]|nan\]) \[", r"\1 \\[", markdown)  # two lists of numbers are not reference

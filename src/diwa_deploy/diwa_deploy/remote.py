@@ -48,7 +48,7 @@ class RemoteAgent:
         self._server, self._skill = server, skill
         parts = urlsplit(server)
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
-            raise DiwaError(f"server:={server} is no address: name one such as http://gpu:{PORT}")
+            raise DiwaError(f"server:={server} is not an address: name one such as http://gpu:{PORT}")
         self._where = parts.hostname, parts.port or PORT
         self._connection: http.client.HTTPConnection | None = None
         about = json.loads(self._ask("GET", SKILLS, b"", CONNECTS))
@@ -133,4 +133,4 @@ def unpack(data: bytes) -> tuple[Observation, np.ndarray]:
         known = {each.name for each in fields(Observation)}
         return Observation(images=images, **{name: value for name, value in given.items() if name in known}), executed
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise DiwaError(f"{len(data)} bytes are no observation: {error}") from error
+        raise DiwaError(f"{len(data)} bytes are not an observation: {error}") from error

@@ -98,7 +98,7 @@ def test_what_is_sent_comes_as_it_was(spec: Spec) -> None:
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_observation_are_refused(data: bytes) -> None:
-    with pytest.raises(DiwaError, match="are no observation"):
+    with pytest.raises(DiwaError, match="are not an observation"):
         unpack(data)
 
 
@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_refused_in_a_line(spec: Spec, address: str) -> Non
     with pytest.raises(DiwaError, match="another_lab"):
         RemoteAgent(address, SKILL, dataclasses.replace(spec, robot="another_lab"))
     for wrong in ("gpu:8700", "https://gpu", "http://gpu/skills", ""):
-        with pytest.raises(DiwaError, match="is no address: name one such as http://gpu:8700"):
+        with pytest.raises(DiwaError, match="is not an address: name one such as http://gpu:8700"):
             RemoteAgent(wrong, SKILL, spec)
     with pytest.raises(DiwaError, match="does diwa serve-policy run there"):
         RemoteAgent("http://127.0.0.1:9", SKILL, spec)
