@@ -46,10 +46,7 @@ class RemoteAgent:
     def __init__(self, server: str, skill: str, spec: Spec):
         """Raises `DiwaError` if nobody answers at `server`, it has no such skill, or one of another contract."""
         self._server, self._skill = server, skill
-        parts = urlsplit(server)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
-            raise DiwaError(f"server:={server} is not an address: name one such as http://gpu:{PORT}")
-        self._where = parts.hostname, parts.port or PORT
+        self._where = _address(server)
         self._connection: http.client.HTTPConnection | None = None
         about = json.loads(self._ask("GET", SKILLS, b"", CONNECTS))
         if about.get("format") != FORMAT:
@@ -103,6 +100,18 @@ class RemoteAgent:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _address(server: str) -> tuple[str, int]:
+    """Host and port of an address. Raises `DiwaError` if it is none."""
+    parts = urlsplit(server)
+    try:
+        port = parts.port or PORT
+    except ValueError:
+        port = 0
+    if parts.scheme != "http" or not parts.hostname or not port or parts.path.strip("/"):
+        raise DiwaError(f"server:={server} is not an address: name one such as http://gpu:{PORT}")
+    return parts.hostname, port
 
 
 def pack(observation: Observation, executed: np.ndarray) -> bytes:

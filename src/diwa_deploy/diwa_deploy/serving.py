@@ -42,6 +42,8 @@ class PolicyServer(ThreadingHTTPServer):
         runtime: Runtime = "auto",
     ):
         """Loads them, as the node `policy` does. Raises `DiwaError` if one is missing, or they are of two contracts."""
+        if not skills:
+            raise DiwaError("name the skills to serve, such as open_drawer")
         bundles = find_bundles(skills, checkpoint)
         self._deciding, self._lock = threads, threading.Lock()
         self._agents: dict[str, Agent] = {}

@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused_in_a_line(spec: Spec, address: str) -> Non
         RemoteAgent(address, "fly", spec)
     with pytest.raises(DiwaError, match="another_lab"):
         RemoteAgent(address, SKILL, dataclasses.replace(spec, robot="another_lab"))
-    for wrong in ("gpu:8700", "https://gpu", "http://gpu/skills", ""):
+    for wrong in ("gpu:8700", "https://gpu", "http://gpu/skills", "http://gpu:99999", "http://gpu:x", ""):
         with pytest.raises(DiwaError, match="is not an address: name one such as http://gpu:8700"):
             RemoteAgent(wrong, SKILL, spec)
     with pytest.raises(DiwaError, match="does diwa serve-policy run there"):
@@ -170,5 +170,7 @@ def test_other_questions_get_a_line_and_the_server_goes_on(
 def test_a_port_that_is_taken_and_a_skill_that_is_missing_are_told(server: PolicyServer) -> None:
     with pytest.raises(DiwaError, match="cannot be served"):
         PolicyServer(("127.0.0.1", server.server_port), [SKILL], SHIPPED, runtime="torch")
-    with pytest.raises(DiwaError):
+    with pytest.raises(DiwaError, match="fly"):
         PolicyServer(("127.0.0.1", 0), ["fly"], SHIPPED)
+    with pytest.raises(DiwaError, match="name the skills to serve"):
+        PolicyServer(("127.0.0.1", 0), [], SHIPPED)

@@ -71,7 +71,8 @@ class FrankaDriver:
         """Start or stop a controller of ros2_control. Raises `DiwaError` if that fails."""
         where = f"{self._node.resolve_service_name(manager)}/switch_controller"
         if not self._find(SWITCH, where):
-            raise DiwaError(f"no {where}: does the arm's driver run?")
+            cure = "does the arm's driver run? Without ros2_control set the parameter controller to ''"
+            raise DiwaError(f"no {where}: {cure}")
         which = {f"{'activate' if on else 'deactivate'}_controllers": [controller]}
         await self._ask(where, SWITCH, strictness=_STRICT if on else _BEST_EFFORT, **which)
 
