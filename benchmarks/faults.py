@@ -1,6 +1,7 @@
 """The fault tables: run the tests that inject faults into nodes, and write what became of each.
 
-Needs a sourced ROS 2 (deploy: and the built workspace): `python benchmarks/faults.py recorder deploy`.
+Needs a sourced ROS 2 (deploy: and the built workspace): `python benchmarks/faults.py recorder deploy`. `--reports A.xml
+B.xml` takes what pytest reported of earlier runs (`--junitxml A.xml -o junit_family=xunit1`), of each test the last.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ TABLES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="+", choices=list(TABLES))
-    for name in parser.parse_args().tables:
+    parser.add_argument("--reports", nargs="+", type=Path, default=[])
+    arguments = parser.parse_args()
+    for name in arguments.tables:
         table = TABLES[name]
-        rows = run_tests(table)
+        rows = read_reports(table, arguments.reports) if arguments.reports else run_tests(table)
         (RESULTS / f"{name}_faults.json").write_text(json.dumps(rows, indent=1) + "\n")
         (RESULTS / f"{name}_faults.md").write_text(markdown(table, rows, name))
         print(f"{len(rows)} faults: {RESULTS / name}_faults.json and .md")
@@ -50,16 +53,27 @@ def run_tests(table: Table) -> list[dict[str, str | int]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", table.tests, f"--junitxml={report}", "-o", "junit_family=xunit1"]
-        if subprocess.run(command).returncode:
-            sys.exit("a promise does not hold: no table is written")
-        rows = []
+        subprocess.run(command)
+        return read_reports(table, [report])
+
+
+def read_reports(table: Table, reports: list[Path]) -> list[dict[str, str | int]]:
+    """The rows of runs, the last one of each test; stops here if that failed."""
+    cases: dict[str, xml.etree.ElementTree.Element] = {}
+    for report in reports:
         for case in xml.etree.ElementTree.parse(report).iter("testcase"):
-            properties = {p.get("name", ""): p.get("value", "") for p in case.iter("property")}
-            if "fault" in properties:
-                counts = {name: int(value) for name, value in properties.items() if name == "violations"}
-                where = f"{Path(case.get('file', '')).name}::{case.get('name')}"
-                rows.append({**properties, **counts, "test": where})
-        return rows
+            if case.get("file", "").startswith(table.tests):
+                cases[f"{Path(case.get('file', '')).name}::{case.get('name')}"] = case
+    failed = [name for name, case in cases.items() if {each.tag for each in case} & {"failure", "error"}]
+    if failed or not cases:
+        sys.exit(f"a promise does not hold, no table is written: {', '.join(failed) or 'no tests'}")
+    rows = []
+    for name, case in sorted(cases.items(), key=lambda item: item[0].partition("::")[0]):
+        properties = {each.get("name", ""): each.get("value", "") for each in case.iter("property")}
+        if "fault" in properties:
+            counts = {key: int(value) for key, value in properties.items() if key == "violations"}
+            rows.append({**properties, **counts, "test": name})
+    return rows
 
 
 def markdown(table: Table, rows: list[dict[str, str | int]], name: str) -> str:
