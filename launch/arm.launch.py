@@ -16,9 +16,9 @@ from diwa_data.recording import messages
 from diwa_data.ros.launching import NAMESPACE, ROBOT_FILE, Setup, argument, launch_description
 
 ARGUMENTS = (
-    argument("arm", None, "Franka Panda (FER), or Franka Research 3.", ("panda", "fr3")),
-    argument("controller_manager", "controller_manager", "The driver's, below the namespace."),
-    argument("controllers", "", "Your own .yaml; empty = the shipped one."),
+    argument("arm", None, "Arm: panda (FER) or fr3 (Franka Research 3).", ("panda", "fr3")),
+    argument("controller_manager", "controller_manager", "Controller manager of the driver, below the namespace."),
+    argument("controllers", "", "Your own controllers (.yaml); empty = the shipped ones."),
     ROBOT_FILE,
     NAMESPACE,
 )

@@ -11,9 +11,9 @@ from diwa_data.ros.launching import argument, ends_with, launch_description
 
 ARGUMENTS = (
     argument("bags", None, "Bags, or folders of bags, separated by spaces."),
-    argument("out", None, "HDF5 file to write; an interrupted building of it continues."),
-    argument("mapping", "", "YAML file that says which topics of another lab's bags are what; empty for our own bags."),
-    argument("workers", "2", "Processes."),
+    argument("out", None, "HDF5 file to write; an interrupted build continues."),
+    argument("mapping", "", "YAML file that maps another lab's topics to ours; empty = our own bags."),
+    argument("workers", "2", "Number of processes."),
 )
 
 

@@ -182,7 +182,7 @@ def export_lerobot(args: list[str]) -> int:
         size = f"{done.size / 1e6:,.1f} MB"
         print(f"{out}: {done.episodes} episodes, {done.frames:,} frames, {size}; tasks: {', '.join(done.tasks)}")
         if done.left_out:
-            print(f"left out, since they are imitated there: {done.left_out} failed attempts")
+            print(f"left out, because policies would imitate them: {done.left_out} failed attempts")
         print(f"load it with LeRobotDataset({done.repo_id!r}, root={str(out)!r})")
 
     return call(command, "export-lerobot", args)

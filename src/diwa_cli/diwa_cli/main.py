@@ -68,7 +68,7 @@ GROUPS = {
     },
     "share": {
         "bundle": ("commands", "checkpoints -> a skill that can be run"),
-        "serve-policy": ("serving", "decides for an arm on another machine"),
+        "serve-policy": ("serving", "compute decisions for an arm on another machine"),
         "seal": ("commands", "new checksums after a change on purpose"),
         "push": ("commands", "bundle, checkpoint or dataset -> Hugging Face Hub"),
         "pull": ("commands", "the same from the Hub, checked by its checksums"),

@@ -24,19 +24,20 @@ def serve_policy(args: list[str]) -> int:
         ddim_steps: int = 0,
         runtime: Runtime = "auto",
     ) -> None:
-        """Decide for an arm on another machine, until Ctrl-C; its node `policy` is given `server:=http://HOST:PORT`.
+        """Compute a skill's decisions for an arm on another machine, until Ctrl-C.
 
-        Anyone who reaches the port may ask: keep to the lab's own network, or forward the port with ssh.
+        Launch that arm's node `policy` with `server:=http://HOST:PORT`. There is no password: stay in the lab's
+        own network, or forward the port with ssh.
 
         Args:
             skills: Skills to serve, all of one contract.
-            checkpoint: Folder that holds their bundles; without it those that are installed.
-            policy: Which of each bundle's policies.
-            host: Address to listen on; 0.0.0.0 is every one that this machine has.
+            checkpoint: Folder that holds their bundles; without it, the installed ones.
+            policy: Policy of each bundle to serve.
+            host: Address to listen on; 0.0.0.0 = all of this machine's.
             port: TCP port.
             threads: Threads of a decision.
-            ddim_steps: Deterministic steps to sample a chunk in; 0 takes all of the policy's, with noise.
-            runtime: What computes; auto is ONNX Runtime where it is installed.
+            ddim_steps: Deterministic denoising steps (DDIM) for each chunk; 0 = all of the policy's steps, with noise.
+            runtime: Library that computes; `auto` = ONNX Runtime where it is installed.
         """
         made = PolicyServer((host, port), skills, checkpoint, policy, threads, ddim_steps, runtime)
         with made as server, suppress(KeyboardInterrupt):

@@ -255,7 +255,7 @@ def under_all_limits(specs: Sequence[Spec], where: str) -> Spec:
     """
     known = {spec.limits for spec in specs if spec.limits}
     if len(known) > 1:
-        print(f"{where} were recorded under {len(known)} different motion limits: the widest count")
+        print(f"{where} were recorded under {len(known)} different motion limits: the widest are used")
     return dataclasses.replace(specs[0], limits=widest(known))
 
 

@@ -62,7 +62,7 @@ def test_the_contract_carries_limits_that_may_differ():
 def test_recordings_under_different_limits_are_used_together_under_the_widest(capsys):
     slow, fast = Spec(limits=replace(LIMITS, max_speed=0.1)), Spec(limits=LIMITS)
     assert under_all_limits([slow, Spec(), fast], "the bags").limits == LIMITS
-    assert capsys.readouterr().out == "the bags were recorded under 2 different motion limits: the widest count\n"
+    assert capsys.readouterr().out == "the bags were recorded under 2 different motion limits: the widest are used\n"
     assert under_all_limits([slow, Spec()], "the bags") == slow
     assert under_all_limits([Spec()], "the bags") == Spec()
     assert not capsys.readouterr().out

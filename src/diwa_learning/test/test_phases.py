@@ -221,7 +221,7 @@ class TestReward:
         episodes = toy_files.demonstrations.episodes[:3]
         episodes[0] = replace(episodes[0], success=np.zeros(len(episodes[0]), bool))
         reward_phase.make_data(toy_files.world.model, episodes, [], REWARD)
-        assert "no success mark in them: demonstrations 000000" in capsys.readouterr().out
+        assert "without a success mark: demonstrations 000000" in capsys.readouterr().out
         with pytest.raises(DiwaError, match="two or more demonstrations with a success mark"):
             reward_phase.make_data(toy_files.world.model, episodes[:2], [], REWARD)
 

@@ -136,10 +136,10 @@ def find_probes(
     """
     for episode in (*data.episodes, *rollouts):
         if episode.scene_state is None:
-            print(f"no probes: episode {episode.name} has no scene_state, as recordings of real robots")
+            print(f"no probes: episode {episode.name} has no scene_state; only the simulated robot records one")
             return None
     if len(data.episodes) < 2:
-        print(f"no probes: {data.path} has one episode, they learn from one and are judged on another")
+        print(f"no probes: {data.path} has one episode; probes learn from one and are judged on another")
         return None
     learned = [episode for episode in data.episodes if episode not in held_out]
     if not learned:

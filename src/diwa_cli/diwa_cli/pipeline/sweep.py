@@ -201,7 +201,7 @@ def reuse(phases: Sequence[Phase], folder: SweepFolder, sweep: Sweep) -> None:
             log.take(phase.job.command(sweep.source))
             taken.append(phase.name)
     if taken:
-        print(f"from {other.path}, where it is configured alike: {len(taken)} finished phases", flush=True)
+        print(f"from {other.path}, with the same settings: {len(taken)} finished phases", flush=True)
 
 
 def is_alike(phase: str, same: Collection[str]) -> bool:

@@ -302,7 +302,7 @@ def check_variant(diwa, out, variant):
     words = ["sweep", "--preset", "debug", "--config", config, "--skills", "open_drawer", "--seeds", "0", "2"]
     ran = diwa(*words, "--reuse", out, "--out", variant)
     assert ran.status == 0, ran.err
-    assert f"from {out}, where it is configured alike: 8 finished phases" in ran.out
+    assert f"from {out}, with the same settings: 8 finished phases" in ran.out
     links = {str(path.relative_to(variant)) for path in variant.rglob("*") if path.is_symlink()}
     assert links == {"bags/play", "play.h5", "world_model", "ensemble", *DEMONSTRATIONS, "open_drawer/seed_0/reward"}
     assert all((variant / link).resolve().is_relative_to(out) for link in links)
@@ -310,7 +310,7 @@ def check_variant(diwa, out, variant):
     ran = diwa("compare", out, variant)
     assert ran.out.count("| open_drawer | 0 |") == 1, ran.err
     ran = diwa(*words, "--reuse", out, "--out", variant)
-    assert (ran.status, "configured alike" in ran.out) == (0, False)
+    assert (ran.status, "with the same settings" in ran.out) == (0, False)
     ran = diwa(*words, "--reuse", variant / "ensemble", "--out", variant.with_name("new"))
     assert (ran.status, "ensemble holds no sweep: give --reuse the folder of one" in ran.err) == (2, True)
     assert not variant.with_name("new").exists()

@@ -148,7 +148,7 @@ def build_file(
             skipped = _merge(parts, recordings, temporary, identity)
         remove(parts)
     if skipped:
-        print(f"left out, no two good ticks in a row: {', '.join(skipped)}")
+        print(f"left out, without two good ticks in a row: {', '.join(skipped)}")
 
 
 def _require_identical(out: Path, identity: dict[str, Any]) -> None:

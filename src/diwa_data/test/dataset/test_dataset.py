@@ -137,7 +137,7 @@ def test_an_episode_without_two_good_ticks_is_left_out_aloud(
 ) -> None:
     short = record_synthetic(tmp_path / "bags", spec, 0.1, {"source": "play"})
     build_dataset([short, recorded], tmp_path / "D.h5", ONE)
-    assert f"left out, no two good ticks in a row: {short}" in capsys.readouterr().out
+    assert f"left out, without two good ticks in a row: {short}" in capsys.readouterr().out
     assert len(load_dataset(tmp_path / "D.h5").episodes) == 2
     with pytest.raises(DiwaError, match="no recording of 1 has two good ticks"):
         build_dataset([short], tmp_path / "E.h5", ONE)
@@ -264,7 +264,7 @@ def test_bags_of_other_days_have_the_widest_limits_of_all(tmp_path: Path, spec: 
     bags = sorted(tmp_path.iterdir())
     build_dataset(bags, tmp_path / "D.h5", ONE)
     assert load_dataset(tmp_path / "D.h5").spec == dataclasses.replace(spec, limits=MotionLimits())
-    assert "recorded under 2 different motion limits: the widest count" in capsys.readouterr().out
+    assert "recorded under 2 different motion limits: the widest are used" in capsys.readouterr().out
     build_dataset(bags[:2], tmp_path / "E.h5", ONE)
     assert load_dataset(tmp_path / "E.h5").spec.limits == MotionLimits(max_speed=0.1)
 

@@ -158,7 +158,7 @@ def make_data(
     failed = [episode for episode in demonstrations if episode.outcome == "fail"]
     unmarked = [e.name for e in demonstrations if e.outcome != "fail" and not e.success.any()]
     if unmarked:
-        print(f"reward: left out, no success mark in them: demonstrations {', '.join(unmarked)}")
+        print(f"reward: left out, without a success mark: demonstrations {', '.join(unmarked)}")
     demonstrations = [episode for episode in demonstrations if episode.outcome != "fail" and episode.success.any()]
     if len(demonstrations) < 2:
         raise DiwaError(
