@@ -28,7 +28,7 @@ def seal(path: Path) -> Iterator[str]:
     Raises `DiwaError` if there is nothing or, after all others, naming what is damaged.
     """
     if not path.exists():
-        raise DiwaError(f"{path} does not exist")
+        raise DiwaError(f"{path} does not exist: name a file or folder that does")
     errors, found = [], False
     for name, one in _sealable(path):
         found = True

@@ -18,8 +18,8 @@ from diwa_data.testing.synthetic import record_synthetic
 SMALL = Spec(cameras=(CameraSpec("static", (40, 48)), CameraSpec("gripper", (40, 48))))
 OUTPUTS = {"out", "video", "save", "figure", "thumbnails"}
 """Names of parameters that are outputs."""
-IN_PLACE = {"annotate", "recover", "report", "calibrate", "skills", "doctor", "seal", "push"}
-"""Commands that name no output: they change, complete or send what they are given, or write where a setting says."""
+IN_PLACE = {"annotate", "recover", "report", "calibrate", "skills", "doctor", "seal", "push", "serve-policy"}
+"""Commands that name no output: they change, complete, send or serve what is given, or write where a setting says."""
 
 
 FUNCTIONS = [name for name, (place, _) in COMMANDS.items() if ":" not in place]
@@ -109,7 +109,7 @@ def test_nor_is_a_run_begun_in_it(diwa, precious, tmp_path, checkpoints):
     ):
         ran = diwa(*words, "--out", precious)
         assert (ran.status, len(ran.err.splitlines())) == (2, 1), ran.err
-        assert f"{precious} holds thesis.tex and no " in ran.err
+        assert f"{precious} holds thesis.tex, but no " in ran.err
     ran = diwa("record", "--out", precious / "thesis.tex", "--minutes", "1")
     assert f"{precious / 'thesis.tex'} is a file: name a folder" in ran.err
 

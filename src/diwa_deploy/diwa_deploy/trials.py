@@ -72,7 +72,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
         [Trial(**trial) for trial in found["trials"]]
         return {name: found[name] for name in ("skill", "policies", "rollouts", "seed", "trials")}
     except (KeyError, TypeError) as error:
-        raise DiwaError(f"{path} is not a comparison, or damaged ({error})") from error
+        raise DiwaError(f"{path} is not a comparison, or damaged ({error}): name another file") from error
 
 
 class Client(Protocol):

@@ -157,7 +157,9 @@ def demonstrated_skill(demonstrations: Path, expected: str) -> str:
     """The skill of a dataset; `DiwaError` if it is another than `expected`, which may be empty."""
     skill = require_one_skill(load_dataset(demonstrations, images=False).episodes, demonstrations)
     if expected not in ("", skill):
-        raise DiwaError(f"{demonstrations} holds demonstrations of {skill}, not of {expected}")
+        raise DiwaError(
+            f"{demonstrations} holds demonstrations of {skill}, not of {expected}: give those, or set skill"
+        )
     return skill
 
 

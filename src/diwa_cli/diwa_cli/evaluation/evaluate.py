@@ -251,7 +251,7 @@ def _claim(out: Path, policies: Mapping[str, Path], seeds: str, setting: Setting
 def checkpoint_hash(path: Path) -> str:
     """Hash of a checkpoint's weights. Raises `DiwaError` where there is no finished checkpoint."""
     if not path.is_dir():
-        raise DiwaError(f"no checkpoint folder {path}")
+        raise DiwaError(f"no checkpoint folder {path}: give one of `diwa train-policy` or `diwa finetune`")
     phase = read_header(path)["phase"]
     if not is_finished(path):
         raise DiwaError(f"{path} has no weights yet: its training ({phase}) is unfinished")

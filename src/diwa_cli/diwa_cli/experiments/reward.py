@@ -88,7 +88,7 @@ def read_tapes(tapes: Sequence[Path], skill: str, spec: Spec) -> list[Episode]:
     for path in tapes:
         some = load_dataset(path, spec).episodes
         if (shown := require_one_skill(some, path)) != skill:
-            raise DiwaError(f"{path} holds rollouts of {shown}, but the classifier is for {skill}")
+            raise DiwaError(f"{path} holds rollouts of {shown}, but the classifier is for {skill}: give others")
         if unnamed := [each.name for each in some if "policy" not in each.attributes]:
             raise DiwaError(
                 f"{path}: episode {unnamed[0]} is not a rollout of a policy: give one of `diwa evaluate --tapes`"

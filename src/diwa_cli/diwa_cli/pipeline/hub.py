@@ -224,7 +224,7 @@ def require_whole(path: Path, kind: Kind) -> None:
 def packed(path: Path) -> Iterator[Package]:
     """The package of what is at `path`, which is checked first. Raises `DiwaError` if that cannot be pushed."""
     if not path.exists():
-        raise DiwaError(f"{path} does not exist")
+        raise DiwaError(f"{path} does not exist: name a skill bundle, checkpoint or dataset")
     if is_dataset(path):
         require_whole(path, "dataset")
         kind_of([path.name], str(path))

@@ -200,7 +200,7 @@ def width_in(message: Any, config: WidthTopic, where: str) -> float | None:
         return None
     width = config.scale * found + config.offset
     if not math.isfinite(width):
-        raise DiwaError(f"{where}: the gripper's width {width} is not finite")
+        raise DiwaError(f"{where}: the gripper's width {width} is not finite: fix its publisher")
     return max(0.0, width)
 
 

@@ -125,7 +125,7 @@ def read_lerobot(path: Path) -> LeRobotFolder:
         packed = (path / "meta/episodes").is_dir()
         episodes = list(_packed(path, info, cameras) if packed else _one_by_one(path, info, cameras))
     if not episodes:
-        raise DiwaError(f"{path} has no episode")
+        raise DiwaError(f"{path} has no episode: name another dataset")
     kept = {name: feature for name, feature in features.items() if name not in _STANDARD}
     return LeRobotFolder(path, version, fps, str(robot or ""), kept, tuple(episodes))
 

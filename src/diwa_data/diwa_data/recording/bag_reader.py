@@ -141,7 +141,7 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
     bags: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():
-            raise DiwaError(f"{path} does not exist")
+            raise DiwaError(f"{path} does not exist: name a bag, or a folder of bags")
         found = [path] if is_bag(path) else sorted(p.parent for p in path.rglob(METADATA))
         found = [bag for bag in found if not any(part.startswith(".") for part in bag.relative_to(path).parts)]
         if not found:

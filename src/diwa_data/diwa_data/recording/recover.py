@@ -42,7 +42,7 @@ def recover(path: Path) -> list[Path]:
     """
     path = Path(path)
     if not path.exists():
-        raise DiwaError(f"{path} does not exist")
+        raise DiwaError(f"{path} does not exist: name a bag, or a folder of bags")
     episodes = sorted(sidecar.parent for sidecar in path.rglob(SIDECAR))
     broken = [e for e in episodes if not e.name.startswith(_DAMAGED) and _is_broken(e)]
     if not broken:

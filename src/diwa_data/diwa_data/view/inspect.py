@@ -37,7 +37,7 @@ def inspect_path(path: Path) -> str:
     """The card of whatever lies at `path`. Raises `DiwaError` if that is nothing we know."""
     path = Path(path)
     if not path.exists():
-        raise DiwaError(f"{path} does not exist")
+        raise DiwaError(f"{path} does not exist: name a bag, dataset, checkpoint or bundle")
     if path.is_file():
         return _dataset_card(load_dataset(path, images=False))
     if is_bag(path):

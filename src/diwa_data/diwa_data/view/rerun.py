@@ -275,7 +275,7 @@ def _blueprint(spec: Spec, plots: dict[str, str]) -> Any:
 def _stream(path: Path) -> Any:
     """A recording whose only timelines are those of `EpisodeLog`."""
     if not Path(path).exists():
-        raise DiwaError(f"{path} does not exist")
+        raise DiwaError(f"{path} does not exist: name a bag, or a dataset")
     import_rerun().set_strict_mode(True)
     stream = import_rerun().RecordingStream("diwa_view")
     stream.send_recording_name(Path(path).name)

@@ -150,7 +150,7 @@ def imagine(model: WorldModel, episodes: Sequence[Episode], config: CheckConfig)
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
     long = [episode for episode in episodes if len(episode) > config.context]
     if not long:
-        raise DiwaError(f"no held-out recording is longer than the check's context of {config.context} frames")
+        raise DiwaError(f"no recording is longer than the check's context of {config.context} frames: lower it")
     segments = draw_segments(long, config.clips, config.context + config.horizon, rng)
     clips = embed_clips(model, segments)
     noise = model.rssm.noise(*clips.valid.shape, rng=generator)

@@ -214,7 +214,7 @@ def load(job: FinetuneJob) -> Loaded:
     shown = require_one_skill(attempts.episodes, job.demonstrations)
     for path, skill in ((job.demonstrations, shown), (job.reward, reward.skill)):
         if skill != policy.skill:
-            raise DiwaError(f"{job.policy} is for {policy.skill}, but {path} is for {skill}")
+            raise DiwaError(f"{job.policy} is for {policy.skill}, but {path} is for {skill}: give files of one skill")
     return Loaded(world, policy, reward, ensemble, without_failures(attempts), attempts, play)
 
 
