@@ -62,3 +62,21 @@ def test_a_missing_package_is_one_apt_line(setup, code, packages):
 
 def test_another_python_is_refused_with_the_cure(setup):
     assert "Python 3.10 to 3.14 is needed" in setup(OLD_PYTHON).stderr
+
+
+@pytest.mark.parametrize("index", ["", "https://download.pytorch.org/whl/cpu"])
+def test_torch_alone_comes_from_the_index_that_is_named(tmp_path, index):
+    stubs = {"python": "exit 1", "pip": f'echo "$@" >> {tmp_path}/asked', "diwa": "exit 0"}  # there is no torch yet
+    (tmp_path / "bin").mkdir()
+    for name, does in stubs.items():
+        stub = tmp_path / "bin" / name
+        stub.write_text(f"#!/bin/sh\n{does}\n")
+        stub.chmod(0o755)
+    environment = {**os.environ, "PYTHON": sys.executable, "TORCH_INDEX": index}
+    subprocess.run(
+        [SETUP, tmp_path], env=environment, capture_output=True, check=True, timeout=60, cwd=SETUP.parents[1]
+    )
+    torch, *others = (tmp_path / "asked").read_text().splitlines()
+    assert torch.endswith(f"install -q {'--index-url ' + index + ' ' if index else ''}-r requirements-torch.txt")
+    assert len(others) == 2
+    assert "--index-url" not in " ".join(others)

@@ -1,5 +1,7 @@
 """The skills that come with the package: complete, described, and able to do what they are for."""
 
+import shutil
+
 import pytest
 
 from diwa_cli.video import read_video
@@ -53,3 +55,5 @@ def test_the_drawers_dream_can_be_seen_at_once_and_the_others_say_what_to_do(onl
     assert "try --skill open_drawer, whose dreams can be seen at once; or" in ran.err
     assert "with `diwa demo --skill turn_on_led`" in ran.err
     assert not (tmp_path / "other.mp4").exists()
+    shutil.copytree(SHIPPED / "close_drawer", tmp_path / "skills" / "open_drawer")  # the user's own goes before
+    assert dreaming_skills() == []

@@ -139,9 +139,9 @@ def installed_skills() -> dict[str, Path]:
 
 
 def dreaming_skills() -> list[str]:
-    """Those of the shipped skills whose world model can draw what it imagines."""
-    folders = [path.parent for path in sorted(SHIPPED.glob(f"*/{CARD}"))]
-    return [folder.name for folder in folders if keeps_decoders(_world_model(folder))]
+    """Shipped skills whose world model can draw what it imagines, but for those that the user's own stand before."""
+    found = {skill: path for skill, path in installed_skills().items() if path.parent == SHIPPED}
+    return [skill for skill, path in found.items() if keeps_decoders(_world_model(path))]
 
 
 def find_bundle(skill: str, checkpoint: Path | None = None) -> Bundle:

@@ -152,9 +152,10 @@ def find_parts(job: DreamJob) -> Parts:
         if named := [flag for flag in ("world_model", "policy", "reward") if getattr(job, flag)]:
             raise DiwaError(f"--skill brings its own --{named[0].replace('_', '-')}: leave one of the two out")
         bundle = find_bundle(job.skill, job.checkpoint)
+        others = [f"try --skill {skill}, whose dreams can be seen at once; or " for skill in dreaming_skills()]
         cure = (
-            f"try --skill {' or '.join(dreaming_skills())}, whose dreams can be seen at once; or make a bundle "
-            f"that dreams with `diwa demo --skill {job.skill}`, then add --checkpoint runs/demo/skills/{job.skill}"
+            f"{''.join(others[:1])}make a bundle that dreams with `diwa demo --skill {job.skill}`, then add "
+            f"--checkpoint runs/demo/skills/{job.skill}"
         )
         return Parts(bundle.world_model, bundle.policy, bundle.reward, cure)
     if job.world_model is None:
