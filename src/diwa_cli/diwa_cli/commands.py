@@ -367,8 +367,8 @@ def doctor(args: list[str]) -> int:
         """Say what is installed, from where, and whether this machine can do what the project needs.
 
         With --robot it checks a robot file. Where ROS 2 is sourced, it also compares the running graph with that file:
-        topics, types, rates, frames, images, transforms, gripper. It only listens, so nothing moves. The exit status is
-        1 if something is wrong.
+        topics, types, rates, frames, images, transforms, gripper. It only listens, so nothing moves. If something is
+        wrong, the exit status is 1.
 
         Args:
             robot: Robot file (.yaml) to check; `franka` and `sim` are the shipped ones.

@@ -54,9 +54,10 @@ class ExperimentConfig:
 class ExperimentJob(Job):
     """Find out what limits the gain of a finished run.
 
-    reward: fine-tune with a classifier that learned from the simulator's own labels; with --tapes, only count how often
-    that one and the run's own are wrong in these rollouts. score: roll out every checkpoint, and measure how well the
-    offline score ranks them. degraded: repeat everything on world models made worse on purpose.
+    - reward: fine-tune with a classifier that learned from the simulator's own labels. With --tapes, only count how
+      often that classifier and the run's own are wrong in these rollouts.
+    - score: roll out every checkpoint, and measure how well the offline score ranks them.
+    - degraded: repeat everything on world models made worse on purpose.
     """
 
     command_name: ClassVar[str] = "experiment"

@@ -160,7 +160,7 @@ def test_off_is_off_in_yaml_too(tmp_path):
 
 
 def test_what_cannot_be_checked_is_an_error(good, toy_files):
-    with pytest.raises(DiwaError, match="--policy need a --reward"):
+    with pytest.raises(DiwaError, match="--policy needs --reward"):
         check(CheckJob(good, toy_files.play_path, policy=good))
     with pytest.raises(DiwaError, match="longer than the check's context of 100 frames"):
         check(CheckJob(good, toy_files.play_path, config=replace(SMALL, context=100)))
