@@ -274,6 +274,9 @@ def test_evaluate_world_model(diwa, recorded, kind, request, tmp_path):
     drawn |= {"position_error.svg", "scene_error.svg"} if hybrid else set()
     assert {path.name for path in out.iterdir()} == drawn
     assert ("drawer error" in ran.out, "open_loop_led_error" in found) == (hybrid, hybrid)
+    assert "  bulb shown      " in ran.out
+    assert [sum(share.values()) for share in found["pictures"].values()] == pytest.approx([1.0] * 4)
+    assert found["pictures"]["drawer"]["unclear"] > 0.5, "so small a model draws nothing clearly"
 
     for wrong, message in (
         (["--dataset", "nowhere.h5"], "no dataset nowhere.h5"),

@@ -108,6 +108,15 @@ def unclear(read: Reading) -> list[str]:
     return [name for name, value in read.items() if value is None]
 
 
+def shares(shown: Sequence[Reading], truth: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Quantity -> shares of T readings that are `right`, `wrong` and `unclear`; scene states (T, N)."""
+    wrong, missed, found = differences(shown, truth, names), [unclear(read) for read in shown], {}
+    for name in VALUES:
+        parts = [sum(name in each for each in some) / len(shown) for some in (wrong, missed)]
+        found[name] = {"right": 1 - sum(parts), "wrong": parts[0], "unclear": parts[1]}
+    return found
+
+
 def agreement(wrong: Mapping[str, tuple[str, str]], missed: Sequence[str], same: str) -> str:
     """That a picture shows all it shows `same` as is known, in words; empty if it does not, or shows nothing."""
     if wrong or len(missed) == len(VALUES):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from diwa_cli.evaluation import probes
+from diwa_cli.evaluation.scene_check import SceneReader, agreement, differences, remark, shares, stated, unclear
 from diwa_cli.figures import Curve, lines
 from diwa_cli.run_folder import write_text
 from diwa_cli.video import Row, failure_as_warning, film_frames, write_video
@@ -23,10 +25,13 @@ from diwa_learning.core.device import compute_device
 from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.open_loop import CONTEXT, HORIZON, OpenLoop, open_loop, save_filmstrip
 from diwa_learning.world_model.replay import Batch, ReplayBuffer, held_out_of, split_held_out
+from diwa_sim.table import ROBOT, SimConfig
 
 RESULT = "result.json"
 NEW_HELD_OUT = 0.2
 """Share of the episodes of a recording that the model was not trained on, on which probes of it are judged."""
+EVERY = 8
+"""Of the imagined pictures, every so many-th is compared with the true scene."""
 COORDINATE = re.compile(r"_(?:[xyz]|q[xyzw]|r[xyz])$")
 """Ends the name of a number of the scene state that is a coordinate of an object: their errors are not drawn."""
 ERROR = re.compile(r"open_loop_(.+)_error")
@@ -99,6 +104,15 @@ def evaluate_world_model(
     replay = ReplayBuffer(episodes, world.spec, length, shortest=config.context + 1, hybrid=settings.scene_state)
     clips = replay.spread(config.clips)
     result = open_loop(model, clips.to(device), config.seed, config.context)
+    imagined = {name: images.cpu() for name, images in result.imagined.items()}
+    longest = int(clips.valid.sum(1).argmax())
+    scenes = None
+    if world.spec.robot == ROBOT and all(episode.scene_state is not None for episode in episodes):
+        known = ReplayBuffer(episodes, world.spec, length, shortest=config.context + 1, hybrid=True).spread(
+            config.clips
+        )
+        scenes = known.state[..., world.spec.state_dim :].numpy()
+    checked = check_pictures(imagined, clips, scenes, longest, config.context, model) if scenes is not None else None
     found = {
         "world_model": world.hash,
         "dataset": str(dataset),
@@ -106,17 +120,16 @@ def evaluate_world_model(
         "held_out_of_training": len(episodes) < len(data.episodes),
         "clips": len(clips.valid),
         **result.summary(),
+        **({"pictures": checked.shares} if checked else {}),
         **({"probes": probed.summary()} if probed else {}),
     }
     write_json(out / RESULT, found)
     for name, (label, curves) in curves_of(result, model).items():
         shown = {key: Curve(list(range(1, len(curve) + 1)), curve.tolist()) for key, curve in curves.items()}
         write_text(out / f"{name}.svg", lines(shown, "imagined step", label))
-    longest = int(clips.valid.sum(1).argmax())
-    imagined = {name: images.cpu() for name, images in result.imagined.items()}
     save_filmstrip(out / "filmstrip.png", clips, imagined, longest, context=config.context)
     with failure_as_warning(out / "film.mp4"):
-        write_film(out / "film.mp4", clips, imagined, longest, config.context, model.spec.rate)
+        write_film(out / "film.mp4", clips, imagined, longest, config.context, model.spec.rate, checked)
     if probed:
         write_text(out / "probes.svg", probes.figure(probed))
         probes.draw_reconstructions(out / "reconstructions.png", model, probed, config.seed)
@@ -147,6 +160,40 @@ def find_probes(
     return probes.probe(model, learned, held_out, rollouts, config.context, config.horizon, config.seed)
 
 
+@dataclass(frozen=True)
+class CheckedPictures:
+    """Imagined pictures of the simulated table against the true scene."""
+
+    shares: dict[str, dict[str, float]]
+    """Quantity -> shares of the pictures that show it `right`, `wrong` or `unclear`."""
+    truth: list[str]
+    """(T,) what is true in each frame of the film."""
+    agreed: list[str]
+    """(T,) that its imagined picture shows it so; or nothing."""
+    remarks: list[str]
+    """(T,) what is wrong or unclear in its imagined picture."""
+
+
+def check_pictures(
+    imagined: Mapping[str, torch.Tensor], clips: Batch, scenes: np.ndarray, film: int, context: int, model: WorldModel
+) -> CheckedPictures:
+    """Compare every `EVERY`-th imagined picture of the clips, and all of the clip `film`, with the scenes (B, T, N)."""
+    spec, valid = model.spec, clips.valid.numpy()
+    pictures, states = imagined[spec.cameras[0].name].numpy(), clips.state[..., : spec.state_dim].numpy()
+    sampled, filmed = np.zeros_like(valid), np.zeros_like(valid)
+    sampled[:, context::EVERY], filmed[film] = valid[:, context::EVERY], valid[film]
+    with closing(SceneReader(SimConfig().like(spec))) as reader:
+        found, shown = (reader.read(pictures[some], states[some], scenes[some]) for some in (sampled, filmed))
+    names, truth = spec.scene_state, scenes[filmed]
+    pairs = [*zip(differences(shown, truth, names), map(unclear, shown), strict=True)]
+    return CheckedPictures(
+        shares(found, scenes[sampled], names),
+        [f"true: {stated(scene, names)}" for scene in truth],
+        [agreement(*pair, "as recorded") for pair in pairs],
+        [remark(*pair) for pair in pairs],
+    )
+
+
 def curves_of(result: OpenLoop, model: WorldModel) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
     """Figure -> label of its axis and curves (T,) over the imagined steps, NaN where no clip is as long."""
     found = {
@@ -166,14 +213,20 @@ def curves_of(result: OpenLoop, model: WorldModel) -> dict[str, tuple[str, dict[
 
 
 def write_film(
-    path: Path, clips: Batch, imagined: dict[str, torch.Tensor], clip: int, context: int, rate: float
+    path: Path,
+    clips: Batch,
+    imagined: Mapping[str, torch.Tensor],
+    clip: int,
+    context: int,
+    rate: float,
+    checked: CheckedPictures | None,
 ) -> None:
     """One clip as an mp4: recorded frames above imagined ones; `rate` in Hz."""
     frames = int(clips.valid[clip].sum())
-    rows = [
-        Row(name, {camera: found[camera][clip, :frames].numpy() for camera in imagined})
-        for name, found in (("recorded", clips.images), ("imagined: the same actions", imagined))
-    ]
+    cut = [{camera: found[camera][clip, :frames].numpy() for camera in imagined} for found in (clips.images, imagined)]
+    rows = [Row("recorded", cut[0]), Row("imagined: the same actions", cut[1])]
+    if checked:
+        rows = [replace(rows[0], truth=checked.truth), replace(rows[1], truth=checked.agreed, remarks=checked.remarks)]
     write_video(path, film_frames(rows, context, rate, ""), rate)
 
 
@@ -193,4 +246,8 @@ def text(found: dict[str, Any]) -> str:
         if not COORDINATE.search(name):
             scale, unit = units.get(name, (1, ""))
             lines.append(f"  {name + ' error':<15} {scale * error:.3g}{unit}")
+    for name, share in found.get("pictures", {}).items():
+        lines.append(
+            f"  {name + ' shown':<15} " + ", ".join(f"{100 * part:.0f} % {how}" for how, part in share.items())
+        )
     return "\n".join([*lines, *([probes.text(found["probes"])] if "probes" in found else [])])

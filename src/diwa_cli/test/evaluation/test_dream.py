@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diwa_cli.evaluation.dream import Dreamer, DreamFilmConfig, truths
-from diwa_cli.evaluation.scene_check import LAMPS, VALUES, SceneReader, agreement, differences, remark, unclear
+from diwa_cli.evaluation.scene_check import LAMPS, VALUES, SceneReader, agreement, differences, remark, shares, unclear
 from diwa_cli.video import BAR_HEIGHT, LINE_HEIGHT, PICTURE_HEIGHT, Row, film_frames, read_video
 from diwa_data.dataset.dataset import Episode, save_dataset
 from diwa_data.errors import DiwaError
@@ -105,6 +105,9 @@ def test_what_is_unclear_is_never_said_to_be_right():
     assert agreement({}, missed, "as recorded") == "the rest as recorded"
     assert agreement({}, [], "as recorded") == "furniture and lamps as recorded"
     assert remark({}, []) == ""
+    counted = shares([*shown, {"drawer": 0.16, "slider": 0.0, "bulb": 0.0, "led": 0.0}], np.zeros((2, 4)), list(VALUES))
+    assert counted["drawer"] == {"right": 0.0, "wrong": 0.5, "unclear": 0.5}
+    assert counted["bulb"] == {"right": 0.5, "wrong": 0.5, "unclear": 0.0}
 
 
 def test_rows_count_their_frames_and_stay_when_they_end():
