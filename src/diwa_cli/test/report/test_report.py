@@ -73,7 +73,7 @@ def test_it_shows_the_result_and_how_it_came_about(run):
         "8000000000 to 8000000003",
         "diwa finetune --out &lt;y&gt;",
         '<td>open_drawer</td><td class="n">1 of 1</td>',
-        "the policy after iteration 0 of 10, the best of 2 by offline score",
+        "the policy after iteration 0 of 10, the best of 2 by the offline score",
         "It succeeds in 50 % in the simulator, the last one in 100 %.",
         "recorded actions 1.00, shuffled actions 2.50.",
     ):

@@ -186,7 +186,7 @@ def test_a_reflex_brakes_and_after_it_the_deadman_must_be_pressed_anew(hand, tel
     teleop.forget()
     mode.publish(Int8(data=2))
     hand.run(0.5, (0.1, 0, 0))
-    teleop.wait_for("the target is the measured pose: release the deadman and press it anew")
+    teleop.wait_for("the target is the measured pose: release the deadman and press it again")
     assert not hand.targets
     hand.press()
     np.testing.assert_allclose(hand.targets[0].position, hand.arm.position, atol=1e-6)
