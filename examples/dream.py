@@ -1,4 +1,4 @@
-"""Let a world model go on alone from a few recorded frames, under the recorded actions, and draw what it imagines.
+"""Let a world model continue alone after a few recorded frames, under the recorded actions, and draw what it imagines.
 
     python examples/dream.py runs/demo/world_model runs/demo/play.h5
 

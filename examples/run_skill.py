@@ -1,4 +1,4 @@
-"""Run a skill on the simulated Panda: the control loop, the safety filter and the agent that a real arm gets, too.
+"""Run a skill on the simulated Panda: with the control loop, safety filter and agent of a real arm.
 
     python examples/run_skill.py turn_on_led
 
