@@ -30,7 +30,7 @@ def serve_policy(args: list[str]) -> int:
         own network, or forward the port with ssh.
 
         Args:
-            skills: Skills to serve, all of one contract.
+            skills: Skills to serve.
             checkpoint: Folder that holds their bundles; without it, the installed ones.
             policy: Policy of each bundle to serve.
             host: Address to listen on; 0.0.0.0 = all of this machine's.

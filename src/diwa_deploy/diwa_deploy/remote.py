@@ -53,9 +53,9 @@ class RemoteAgent:
             raise DiwaError(f"{server} speaks version {about.get('format')} of the wire, this is {FORMAT}: update one")
         if skill not in about["skills"]:
             raise DiwaError(f"{server} has no skill {skill}, but {', '.join(sorted(about['skills']))}")
-        theirs = Spec.from_plain(about["spec"], server)
-        require_same(spec, theirs, server)
         own = about["skills"][skill]
+        theirs = Spec.from_plain(own["spec"], server)
+        require_same(spec, theirs, server)
         self.limits: MotionLimits | None = theirs.limits
         """Those of the recordings that the skill was learned from."""
         self.start = from_mapping(StartRegion, own["start"], f"{server}: start") if own["start"] else None

@@ -27,7 +27,7 @@ RUNS = 16
 
 
 class PolicyServer(ThreadingHTTPServer):
-    """Skills of one contract. Several arms may run them at a time; decisions are made one after the other."""
+    """Skills, of any contracts. Several arms may run them at a time; decisions are made one after the other."""
 
     daemon_threads = True
 
@@ -41,7 +41,7 @@ class PolicyServer(ThreadingHTTPServer):
         ddim_steps: int = 0,
         runtime: Runtime = "auto",
     ):
-        """Loads them, as the node `policy` does. Raises `DiwaError` if one is missing, or they are of two contracts."""
+        """Loads them, as the node `policy` does. Raises `DiwaError` if one is missing."""
         if not skills:
             raise DiwaError("name the skills to serve, such as open_drawer")
         bundles = find_bundles(skills, checkpoint)
@@ -50,14 +50,12 @@ class PolicyServer(ThreadingHTTPServer):
         self._about: dict[str, Any] = {"format": FORMAT, "skills": {}}
         for name, bundle in bundles.items():
             spec = load_world_model(bundle.world_model, decodes=False).spec
-            plain = json.loads(spec.to_json())
-            if self._about.setdefault("spec", plain) != plain:
-                raise DiwaError(f"{name} is of another contract than {next(iter(bundles))}: serve it on another port")
             loaded = load_agent(bundle.world_model, bundle.policy_named(policy), bundle.reward, spec, ddim_steps)
             agent, computes = in_runtime(loaded, runtime, threads)
             start = StartRegion.from_card(bundle.card, str(bundle.path / CARD))
             ends = {"success_threshold": agent.success_threshold, "success_ticks": agent.success_ticks}
-            self._about["skills"][name] = ends | {"start": start and asdict(start), "runtime": computes}
+            about = {"spec": json.loads(spec.to_json()), "start": start and asdict(start), "runtime": computes}
+            self._about["skills"][name] = about | ends
             self._agents[name] = agent
         self._runs: dict[str, Agent] = {}
         try:

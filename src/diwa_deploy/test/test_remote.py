@@ -36,7 +36,7 @@ def spec() -> Spec:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[PolicyServer]:
-    with PolicyServer(("127.0.0.1", 0), [SKILL], SHIPPED, runtime="torch") as made:
+    with PolicyServer(("127.0.0.1", 0), [SKILL, "turn_on_led"], SHIPPED, runtime="torch") as made:
         thread = threading.Thread(target=made.serve_forever, daemon=True)
         thread.start()
         yield made
