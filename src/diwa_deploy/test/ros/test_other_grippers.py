@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from diwa_data.recording import messages
+from diwa_data.testing.waiting import until
 
 pytestmark = pytest.mark.ros
 SERVED = pytest.mark.skipif(importlib.util.find_spec("control_msgs") is None, reason="needs control_msgs")
-
-
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def command(topics, value: float) -> None:
@@ -50,6 +42,7 @@ def test_a_topic_is_told_at_every_command_that_is_clear(topics, start, kind, joi
     settings = ("topic:=/grip/command", "open:=0.0", "closed:=0.8", f"type:={kind}")
     start("gripper_node", *(f"robot.topics.command.{each}" for each in settings), *named)
     until(lambda: topics.node.count_publishers("/grip/command"))
+    until(lambda: topics.node.count_subscribers(messages.GRIPPER_COMMAND))
     for value in (1.0, -1.0, -0.1, -1.0):
         command(topics, value)
         time.sleep(0.2)
