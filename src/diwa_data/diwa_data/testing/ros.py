@@ -120,6 +120,11 @@ class Program:
         return status
 
     @property
+    def pid(self) -> int:
+        """Its process, session and process group."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """It has not ended."""
         return self._process.poll() is None
