@@ -113,16 +113,28 @@ class Program:
         self.send_signal(number)
         return self.wait()
 
+    def interrupt(self) -> tuple[float, float]:
+        """Send Ctrl-C; seconds until it had ended, and those in which its main thread did not wait for a core."""
+        begun, before = time.monotonic(), self._waiting()
+        self.send_signal()
+        waited = before
+        while self.running:
+            waited = max(waited, self._waiting())
+            time.sleep(0.005)
+        seconds = time.monotonic() - begun
+        return seconds, max(0.0, seconds - (waited - before))
+
+    def _waiting(self) -> float:
+        """Seconds that its main thread has waited for a core; 0 where the kernel does not say."""
+        with suppress(OSError, IndexError, ValueError):
+            return int(Path(f"/proc/{self._process.pid}/schedstat").read_text().split()[1]) / 1e9
+        return 0.0
+
     def wait(self, seconds: float = PATIENCE) -> int:
         """The exit status, once it has ended."""
         status = self._process.wait(seconds)
         self._reader.join(5)
         return status
-
-    @property
-    def pid(self) -> int:
-        """Its process, session and process group."""
-        return self._process.pid
 
     @property
     def running(self) -> bool:

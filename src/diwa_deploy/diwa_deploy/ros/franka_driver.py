@@ -19,7 +19,7 @@ from rosidl_runtime_py.utilities import get_action, get_service
 from diwa_data.errors import DiwaError
 from diwa_data.ros.node import every
 from diwa_deploy.collision import CollisionConfig
-from diwa_deploy.ros.packages import imported
+from diwa_deploy.ros.message_types import imported
 
 RECOVERY_ACTION = "franka_msgs/action/ErrorRecovery"
 RECOVERY_SERVICE = "franka_msgs/srv/ErrorRecovery"

@@ -13,7 +13,7 @@ from rosidl_runtime_py.utilities import get_action, get_message
 from diwa_data.robot_config import FRANKA_NAMESPACE, CommandTopic
 from diwa_data.ros.topics import LATCHED
 from diwa_deploy.gripper import CLOSE_BELOW, OPEN_ABOVE, GripperConfig, GripperWorker
-from diwa_deploy.ros.packages import imported
+from diwa_deploy.ros.message_types import imported
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from ament_index_python.packages import get_packages_with_prefixes
 
-from diwa_data.errors import DiwaError
 from diwa_data.robot_config import RobotConfig
 from diwa_data.ros.bridge import about
 from diwa_data.ros.launching import DRIVERS
@@ -39,17 +35,3 @@ def check_packages(robot: RobotConfig) -> Check:
     text = f"here: {', '.join(here) or 'none'}; not here: {', '.join(missing) or 'none'}; images by {about()}"
     cures = [f"for {name}, {CURES[name]}" for name in dict.fromkeys(needed(robot)) if name in missing]
     return Check("packages", True, "; ".join([text, *cures]))
-
-
-def imported(get: Callable[[str], Any], name: str, whose: str) -> Any:
-    """The class of the type `name`, by rosidl's `get_message`, `get_service` or `get_action`.
-
-    Raises `DiwaError` if its package is not installed, naming `whose` driver brings it.
-    """
-    try:
-        return get(name)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
-        package = name.partition("/")[0]
-        raise DiwaError(
-            f"no {package} here: source the workspace of your {whose} driver, which brings {name}"
-        ) from error
