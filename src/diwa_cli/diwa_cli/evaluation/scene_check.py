@@ -143,4 +143,4 @@ def _differ(name: str, one: float, other: float) -> bool:
 
 
 def _said(name: str, value: float) -> str:
-    return ("on" if value > 0.5 else "off") if name in LAMPS else f"{1000 * value:.0f} mm"
+    return ("on" if value > 0.5 else "off") if name in LAMPS else f"{round(1000 * value)} mm"
