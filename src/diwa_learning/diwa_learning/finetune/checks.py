@@ -66,9 +66,9 @@ class CheckConfig:
 
 LIMITS = {
     "hand_error": (0.0, 1.0),
-    "filtered_play": (0.22, math.inf),
+    "filtered_play": (0.15, math.inf),
     "demonstrations_error": (0.0, 1.0),
-    "imagined_play": (0.4, math.inf),
+    "imagined_play": (0.3, math.inf),
     "psnr_gain": (0.0, math.inf),
     "action_gain": (1.0, math.inf),
     "kl": (0.0, math.inf),
