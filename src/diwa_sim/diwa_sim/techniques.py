@@ -59,6 +59,11 @@ class Technique(ABC):
         """The hand's way (3,) from where it goes down to where the task is done at the latest, metres."""
         return np.zeros(3)
 
+    @property
+    def lasts(self) -> bool:
+        """The task stays done when the hand goes away."""
+        return True
+
     def leave(self, scene: Scene, habits: Habits, closed: bool = True) -> Iterator[Step]:
         """The steps that follow a try: straight up."""
         yield from lift(scene, habits, closed)
@@ -234,6 +239,11 @@ class Carry(Technique):
     """By how much the goal must be exceeded for the operator to be content, in its unit."""
     misses: float = 0.3
     grasps: ClassVar[bool] = True
+
+    @property
+    def lasts(self) -> bool:
+        """It lies where it was put; what is held up falls."""
+        return self.to is not None
 
     def content(self, scene: Scene, margin: float) -> bool:
         """A little beyond the goal."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from diwa_learning.core.run import TrainingRun, require_run_folder
 from diwa_learning.policy.base import ChainPolicy
 from diwa_learning.policy.check import require_protocol
 from diwa_learning.policy.checkpoint import PolicyNetConfig, describe, make_policy, policy_weights
-from diwa_learning.world_model.latents import embed_clips, filtered_states, whole
+from diwa_learning.world_model.latents import Segment, embed_clips, filtered_states
 from diwa_learning.world_model.model import WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint
 
@@ -48,6 +49,8 @@ class PolicyConfig:
     """Optimiser steps between updates of the average."""
     latent_samples: int = 8
     """Filtered latent samples of each demonstration; every epoch, each pair draws one of them."""
+    after_success: float = 1.0
+    """Seconds after a demonstration's success mark that are imitated; later the hand goes away."""
     log_every: int = 10
     """Epochs between entries of the curves."""
     save_every: int = 500
@@ -133,9 +136,10 @@ class Pairs:
 def make_pairs(model: WorldModel, episodes: Sequence[Episode], config: PolicyConfig) -> Pairs:
     """(feature_t, a_t .. a_{t+H-1}) of every demonstration, wholly inside it; its last action row leads nowhere."""
     rng, chunk = torch.Generator().manual_seed(config.seed), config.net.chunk
-    if max(len(episode) for episode in episodes) <= chunk:
+    segments = [skill_in(episode, model.spec.rate, config.after_success) for episode in episodes]
+    if max(map(len, segments)) <= chunk:
         raise DiwaError(f"no demonstration has more than {chunk} frames: record longer ones")
-    clips = embed_clips(model, [whole(episode) for episode in episodes])
+    clips = embed_clips(model, segments)
     usable = clips.valid.unfold(1, chunk + 1, 1).all(dim=-1)  # (N, T-H): the chunk and the frame it leads to
     samples = []
     for _ in range(config.latent_samples):
@@ -146,6 +150,12 @@ def make_pairs(model: WorldModel, episodes: Sequence[Episode], config: PolicyCon
         samples.append(torch.cat(features)[:, : usable.shape[1]][usable])
     chunks = clips.actions.unfold(1, chunk, 1)[:, : usable.shape[1]].transpose(2, 3)  # (N, T-H, H, A)
     return Pairs(torch.stack(samples), chunks[usable])
+
+
+def skill_in(episode: Episode, rate: float, after_success: float) -> Segment:
+    """A demonstration until `after_success` seconds after its success mark; all of it where it has none."""
+    mark = int(np.argmax(episode.success)) if episode.success.any() else len(episode)
+    return Segment(episode, 0, min(len(episode), mark + 1 + round(rate * after_success)))
 
 
 def train_epoch(

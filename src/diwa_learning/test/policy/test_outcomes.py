@@ -12,7 +12,7 @@ from toy import POLICY, REWARD
 
 from diwa_data.dataset.dataset import Dataset, Episode, without_failures
 from diwa_data.errors import DiwaError
-from diwa_learning.policy.train import PolicyJob, imitated, train_policy
+from diwa_learning.policy.train import PolicyJob, imitated, skill_in, train_policy
 from diwa_learning.reward.classifier import NEGATIVE, POSITIVE, UNUSED, demonstration_labels
 from diwa_learning.reward.data import hold_out, make_data
 
@@ -38,6 +38,14 @@ def test_what_failed_is_left_out_aloud(mixed):
     assert said.startswith("policy: 3 of 5 demonstrations are imitated, 2 left out as failed, 1 without a mark ")
     good = replace(mixed, episodes=mixed.episodes[:2])
     assert imitated(good, without_failures(good)) == ""
+
+
+def test_what_the_hand_does_later_is_not_imitated(mixed):
+    episode = replace(mixed.episodes[0], success=np.arange(len(mixed.episodes[0])) >= 5)
+    assert len(skill_in(episode, 7.5, 0.4)) == 9  # the mark's frame, and three more
+    assert len(skill_in(episode, 7.5, 60.0)) == len(episode)
+    unmarked = replace(episode, success=np.zeros(len(episode), bool))
+    assert len(skill_in(unmarked, 7.5, 0.0)) == len(episode)
 
 
 def test_nothing_but_failures_is_one_clear_line(mixed, toy_files, write_dataset, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Plans of the scripted operator: demonstrations of the simulated tasks, and play.
 
-A demonstration comes in from above, goes down, strokes and marks the success; a spoilt attempt misses or stops short.
+A demonstration comes in from above, goes down, strokes, marks the success and goes away; a spoilt attempt misses or
+stops short.
 Play has no task: tries of all care, half-done ones, fumbling, poking, idle motion.
 """
 
@@ -23,7 +24,7 @@ BLIND_PROBABILITY = 0.5
 
 
 def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
-    """Do `skill`, mark the success when it is seen and hold still; ends without a mark after three failed tries."""
+    """Do `skill`, mark the success when it is seen, hold still and go away; ends without a mark after three tries."""
     chosen, begun = sim.playground.task(skill), sim.scene_state()
     technique, margin = chosen.technique, _margin(sim, chosen, begun)
     missed = rng.random() < technique.misses
@@ -37,6 +38,7 @@ def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generat
             yield Wait(habits.reaction)
             yield Mark("success")
             yield Wait(habits.hold)
+            yield from _go_away(sim, technique, habits, rng)
             return
         yield from technique.leave(sim, habits)
 
@@ -48,7 +50,7 @@ AHEAD = (0.4, 0.8)
 
 
 def spoilt(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
-    """Fail at `skill` in a way that looks like it; hold still, then mark it.
+    """Fail at `skill` in a way that looks like it; hold still, go away, then mark it.
 
     Half go straight to where the hand is in the end, the others come down beside the object or stop short. A world
     model that never saw the first kind takes a hand behind the lever for light. Ends without a mark if it succeeds all
@@ -68,7 +70,16 @@ def spoilt(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> 
     yield from chosen.technique.attempt(sim, habits, manner, margin)
     yield Wait(habits.reaction + habits.hold)  # a lever that was let go of late may still fall over
     if margin() < 0:
+        yield from _go_away(sim, chosen.technique, habits, rng)
+    if margin() < 0:
         yield Mark("fail")
+
+
+def _go_away(sim: Scene, technique: Technique, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
+    """Leave what was done as it is, and move anywhere: not only the hand's place tells then whether it is done."""
+    if technique.lasts:
+        yield from technique.leave(sim, habits, not technique.grasps)
+        yield Reach.at(sim.playground.roam.draw(rng), 0.03, pace=0.7, closed=not technique.grasps, timeout=AWAY)
 
 
 def _margin(sim: Scene, task: Task, begun: np.ndarray) -> Callable[[], float]:
@@ -202,8 +213,12 @@ def _possible(sim: Scene, rng: np.random.Generator) -> Technique:
     return choices[rng.integers(len(choices))]
 
 
+AWAY = 2.0
+"""Seconds that the hand moves on after it has risen from what it did."""
 MAX_DEMONSTRATION = 18.0
-"""Seconds after which the operator gives a demonstration up; the slower ones take longer than a policy may."""
+"""Seconds after which the operator gives up a demonstration without success: a policy may not take as long."""
+MAX_LEAVING = 8.0
+"""Seconds that holding still and going away may take after that."""
 
 
 class Performance:
@@ -224,18 +239,21 @@ class Performance:
         attempt = spoilt if spoil else demonstration
         plan = attempt(scene, skill, habits, rng) if skill else play(scene, habits, rng, tasks, share)
         self._operator = ScriptedOperator(scene, plan, habits, rng)
-        self._skill, self._marked, self._mark = skill, False, "fail" if spoil else "success"
+        self._skill, self._spoil, self._marked = skill, spoil, False
+        self._mark = "fail" if spoil else "success"
         self._steps, self._limit = 0, round((MAX_DEMONSTRATION if skill else seconds) / DT)
+        self._last = self._limit + (round(MAX_LEAVING / DT) if skill else 0)
 
     @property
     def over(self) -> bool:
         """The plan is through, or the time is up."""
-        return self._operator.finished or self._steps >= self._limit
+        limit = self._last if self._marked or self._spoil else self._limit
+        return self._operator.finished or self._steps >= limit
 
     @property
     def good(self) -> bool:
-        """Play always is; a demonstration if it was marked a success, a spoilt one if it was marked a failure, and the
-        hand held still, all in time."""
+        """Play always is; a demonstration if it was marked a success, a spoilt one if it was marked a failure, in time,
+        and the hand went away."""
         return not self._skill or (self._marked and self._operator.finished)
 
     def read(self) -> ControllerState:
