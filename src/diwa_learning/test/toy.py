@@ -26,7 +26,7 @@ from diwa_learning.finetune.train import FinetuneConfig
 from diwa_learning.policy.base import ChainPolicy, Normal
 from diwa_learning.policy.checkpoint import PolicyNetConfig
 from diwa_learning.policy.train import PolicyConfig
-from diwa_learning.reward.classifier import RewardConfig
+from diwa_learning.reward.classifier import RewardConfig, SuccessClassifier
 from diwa_learning.world_model.config import WorldModelConfig
 from diwa_learning.world_model.latents import embed_clips, whole
 from diwa_learning.world_model.model import LoadedWorldModel, WorldModel, load_world_model
@@ -76,6 +76,17 @@ DPPO = DPPOConfig(
     checkpoint_every=4,
     save_every=3,
 )
+
+
+class Column(SuccessClassifier):
+    """Probability of success: one column of the features."""
+
+    def __init__(self, column):
+        super().__init__()
+        self.column = column
+
+    def probability(self, features):
+        return features[:, self.column]
 
 
 class LineEnvironments:

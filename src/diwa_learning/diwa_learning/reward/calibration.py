@@ -20,6 +20,7 @@ from diwa_learning.reward.threshold import (
     rollout_threshold,
     score_at,
     score_rollouts,
+    strict_threshold,
 )
 from diwa_learning.world_model.latents import Clips, imagined_states
 from diwa_learning.world_model.model import WorldModel
@@ -41,14 +42,16 @@ def calibrate(
 ) -> dict[str, Any]:
     """Set the classifier's threshold from what was held out, and report how well it or a decoder does.
 
-    It is the least one at which the share of held-out rollouts without success that are declared done is at most
-    `false_success`, or, where that is higher, the one of the wanted precision on imagined latents.
+    It is the highest one that at most `missed_success` of the held-out filtered latents of success do not pass: a
+    policy's failures look more like success than any that was recorded. It is higher where it must be for the wanted
+    precision on imagined latents, or for at most `false_success` of held-out rollouts without success to be declared
+    done.
 
     `dreams` are open-loop dreams from the first frames of held-out demonstrations: doing nothing should never succeed,
     the demonstrated actions, all of them, about as often as the recall says.
     """
     play = screened(data.play_held, screens, config.play_success_above, seen=False) if data.play_held else None
-    held = Items.join(data.demos_held, *([play.used()] if play else []))
+    held = Items.join(data.demos_held, *([play] if play else [])).used()
     scores = held_out_rollouts(model, classifier, data, config)
     origins = {"filtered": held.where(~held.imagined), "imagined": held.where(held.imagined)}
     label = {name: items.labels.cpu().numpy() for name, items in origins.items()}
@@ -58,7 +61,8 @@ def calibrate(
         own = float(classifier.threshold)
         threshold = Threshold(own, score_at(own, *scored).precision >= config.precision)
     else:
-        wanted = rollout_threshold(scores, config.false_success)
+        strict = strict_threshold(probability["filtered"], label["filtered"], config.missed_success)
+        wanted = max(strict, rollout_threshold(scores, config.false_success))
         if not scores.declared(wanted)[1]:
             print(
                 "reward: no threshold parts held-out rollouts without success from successes: latents alone choose it"

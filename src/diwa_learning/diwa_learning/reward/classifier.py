@@ -41,7 +41,10 @@ class RewardConfig:
     learning_rate: float = 1e-6
     """Learning rate of Adam."""
     margin: float = 1.0
-    """Seconds before a demonstration's success mark whose frames are unused; earlier frames are failures."""
+    """Seconds before a demonstration's success mark whose frames have no label; earlier frames are failures."""
+    onset_folds: int = 0
+    """Number of classifiers that look in those frames for the moment of success.
+    Each judges the demonstrations that it was not trained on. With 0 those frames are unused."""
     temperature: float = 0.5
     """Temperature of NT-Xent."""
     positive_share: float = 0.5
@@ -58,7 +61,8 @@ class RewardConfig:
     play_segments: int = 300
     """Number of random segments of play, of `horizon` actions, that give negatives."""
     play_folds: int = 3
-    """Number of classifiers that screen unmarked play; each judges the recordings that it was not trained on."""
+    """Number of classifiers that screen unmarked play; each judges the recordings that it was not trained on.
+    With 0 unmarked play is not used."""
     play_success_above: float = 0.5
     """Unmarked play counts as failure, except frames that may be a success; these are left out.
     That is where every classifier that has not seen the recording gives a higher probability than this."""
@@ -66,6 +70,8 @@ class RewardConfig:
     """Share of demonstrations, failed attempts and play kept for threshold and report; at least one demonstration."""
     false_success: float = 0.05
     """Largest share of held-out rollouts without success that may be declared done at the threshold."""
+    missed_success: float = 0.05
+    """Largest share of held-out filtered latents of success below the threshold, which is as high as this allows."""
     precision: float = 0.95
     """Lowest precision on held-out imagined latents that the threshold must reach."""
     lowest_threshold: float = 0.5
@@ -79,7 +85,8 @@ class RewardConfig:
     """Seed of weights, latents and batches."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "success_ticks", "context", "play_folds")
+        require_at_least(self, 1, "success_ticks", "context")
+        require_at_least(self, 0, "onset_folds", "play_folds")
 
     @classmethod
     def gathered(cls, values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -45,19 +45,23 @@ class LabelledClips(Clips):
     """(N, T) int64."""
     recording: Tensor
     """(N, T) int64: number of the recording that a frame is from."""
+    tick: Tensor
+    """(N, T) int64: number of the frame in that recording."""
 
 
 def label_clips(
-    model: WorldModel, segments: Sequence[Segment], label: Callable[[Episode], np.ndarray]
+    model: WorldModel, segments: Sequence[Segment], label: Callable[[Episode], np.ndarray], first: int = 0
 ) -> LabelledClips:
-    """Embed segments of recordings; `label` gives (T,) of an episode."""
+    """Embed segments of recordings, numbered from `first` on; `label` gives (T,) of an episode."""
     clips = embed_clips(model, segments)
     labels = torch.full_like(clips.valid, UNUSED, dtype=torch.int64)
-    numbers = {episode: number for number, episode in enumerate(dict.fromkeys(each.episode for each in segments))}
+    numbers = {each: number for number, each in enumerate(dict.fromkeys(each.episode for each in segments), first)}
     for row, segment in zip(labels, segments, strict=True):
         row[: len(segment)] = torch.from_numpy(label(segment.episode)[segment.start : segment.stop].astype(int))
     recording = torch.tensor([numbers[each.episode] for each in segments], device=labels.device)
-    return LabelledClips(clips.embeds, clips.actions, clips.valid, labels, recording[:, None].expand_as(labels))
+    start = torch.tensor([each.start for each in segments], device=labels.device)
+    tick = start[:, None] + torch.arange(labels.shape[1], device=labels.device)
+    return LabelledClips(clips.embeds, clips.actions, clips.valid, labels, recording[:, None].expand_as(labels), tick)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,9 @@ class Items:
     imagined: Tensor
     """(M,) bool."""
     recording: Tensor
-    """(M,) int64: number of the recording among those of demonstrations, or of play."""
+    """(M,) int64: number of the recording among those of demonstrations and failed attempts, or of play."""
+    tick: Tensor
+    """(M,) int64: number of the frame in the recording."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -103,20 +109,22 @@ def collect(
         noise = model.rssm.noise(*group.valid.shape, rng=generator)
         seen = int(torch.randint(1, context + 1, (), generator=generator)) if context else length
         features.append(imagined_states(model, group, noise, seen).features[group.valid])
-    labels, recording = (part[clips.valid].repeat(samples) for part in (clips.labels, clips.recording))
-    return Items(torch.cat(features), labels, torch.full_like(labels, bool(context), dtype=torch.bool), recording)
+    labels, recording, tick = (
+        part[clips.valid].repeat(samples) for part in (clips.labels, clips.recording, clips.tick)
+    )
+    return Items(torch.cat(features), labels, torch.full_like(labels, bool(context), dtype=torch.bool), recording, tick)
 
 
 def demonstration_items(
     model: WorldModel, demos: LabelledClips, config: RewardConfig, generator: torch.Generator
 ) -> Items:
-    """Labelled latents of demonstrations: filtered, and imagined from every `imagined_every`-th frame."""
+    """Latents of demonstrations: filtered, and imagined from every `imagined_every`-th frame."""
     lengths = demos.valid.sum(1).tolist()
     origins = [(n, start) for n, length in enumerate(lengths) for start in range(0, length - 1, config.imagined_every)]
     rows, starts = [n for n, _ in origins], [start for _, start in origins]
     pieces = demos.cut(rows, starts, config.context + config.horizon)
     filtered = collect(model, demos, generator, samples=config.latent_samples)
-    return Items.join(filtered, collect(model, pieces, generator, config.context, config.latent_samples)).used()
+    return Items.join(filtered, collect(model, pieces, generator, config.context, config.latent_samples))
 
 
 def play_items(model: WorldModel, clips: LabelledClips, config: RewardConfig, generator: torch.Generator) -> Items:
@@ -127,7 +135,7 @@ def play_items(model: WorldModel, clips: LabelledClips, config: RewardConfig, ge
 
 @dataclass(frozen=True)
 class RewardData:
-    """Latents for training and held-out ones; frames of play whose label nobody knows are still `UNUSED`."""
+    """Latents for training and held-out ones; frames whose label nobody knows are still `UNUSED`."""
 
     demos: Items
     """Latents of demonstrations and failed attempts."""
@@ -167,8 +175,8 @@ def make_data(
         )
     rng, generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
 
-    def clips(segments: Sequence[Segment], label: Truth) -> LabelledClips | None:
-        return label_clips(model, segments, truth or label) if segments else None
+    def clips(segments: Sequence[Segment], label: Truth, first: int = 0) -> LabelledClips | None:
+        return label_clips(model, segments, truth or label, first) if segments else None
 
     def items(some: LabelledClips | None) -> list[Items]:
         return [] if some is None else [demonstration_items(model, some, config, generator)]
@@ -183,7 +191,9 @@ def make_data(
         return play_labels(episode, skill, model.spec.rate, config.margin)
 
     held, train = (clips([*map(whole, some)], marked) for some in hold_out(demonstrations, config.held_out, rng))
-    failed_held, failed_train = (clips([*map(whole, some)], marked) for some in hold_out(failed, config.held_out, rng))
+    failed_held, failed_train = (
+        clips([*map(whole, some)], marked, len(demonstrations)) for some in hold_out(failed, config.held_out, rng)
+    )
     if failed:
         print(f"reward: {len(failed)} failed attempts are failures")
     play_held, play_train = (

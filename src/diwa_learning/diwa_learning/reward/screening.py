@@ -26,10 +26,10 @@ def fold_count(play: Items | None, wanted: int) -> int:
 def training_items(demos: Items, play: Items | None, fold: int, folds: int) -> Items:
     """Training items of classifier `fold` of `folds`: demonstrations, and all other recordings of play as failures."""
     if play is None or folds < 2:
-        return demos
+        return demos.used()
     others = play.where(play.recording % folds != fold)
     labels = torch.where(others.labels == UNUSED, NEGATIVE, others.labels)
-    return Items.join(demos, dataclasses.replace(others, labels=labels))
+    return Items.join(demos.used(), dataclasses.replace(others, labels=labels))
 
 
 @torch.no_grad()

@@ -122,3 +122,11 @@ def rollout_threshold(scores: RolloutScores, false_success: float) -> float:
     above = every[every > least]
     least = max(least, 0.0)
     return (least + float(above.min())) / 2 if len(above) else least
+
+
+def strict_threshold(probability: np.ndarray, label: np.ndarray, missed_success: float) -> float:
+    """The highest threshold that at most this share of successes does not pass; 0 without any. Both (N,)."""
+    ranked = np.sort(probability[label == POSITIVE]).astype(float)
+    if not len(ranked):
+        return 0.0
+    return max(0.0, float(np.nextafter(ranked[min(int(missed_success * len(ranked)), len(ranked) - 1)], -1.0)))

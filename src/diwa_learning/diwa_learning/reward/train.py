@@ -33,6 +33,7 @@ from diwa_learning.reward.classifier import (
     recorded_margin,
 )
 from diwa_learning.reward.data import Items, RewardData, Truth, make_data
+from diwa_learning.reward.onset import onset_folds, others, with_onsets
 from diwa_learning.reward.screening import fold_count, left_out, screened, training_items
 from diwa_learning.world_model.model import LoadedWorldModel, WorldModel, load_world_model
 from diwa_learning.world_model.replay import fingerprint
@@ -100,9 +101,9 @@ def train_reward(job: RewardJob, truth: Truth | None = None) -> None:
             decoder = decoded_reward(model, goal, demos.episodes, config.seed)
             truth = truth or (lambda episode: recorded_margin(episode, goal, spec) >= 0)
         data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth, skill, marks)
-        fitted = Fitted(decoder, [], {"items": 0}) if decoder else fit(run, model, data, config)
+        fitted = Fitted(decoder, [], data, {"items": 0}) if decoder else fit(run, model, data, config)
         fitted.classifier.success_ticks = config.success_ticks
-        metrics = calibrate(model, fitted.classifier, fitted.screens, data, config)
+        metrics = calibrate(model, fitted.classifier, fitted.screens, fitted.data, config)
         run.finish(fitted.classifier.state_dict(), {"skill": skill, **fitted.metrics, **metrics})
 
 
@@ -121,32 +122,52 @@ class Fitted:
     classifier: SuccessClassifier
     screens: Sequence[SuccessClassifier]
     """Those that screened play for it."""
+    data: RewardData
+    """What it was trained on, with the labels that were found."""
     metrics: dict[str, Any]
-    """`items` that it was trained on, and the share of play that was left out."""
+    """`items` that it was trained on, the share of play that was left out, and `onset_seconds` before the mark."""
 
 
 def fit(run: TrainingRun, model: WorldModel, data: RewardData, config: RewardConfig) -> Fitted:
-    """Train the classifiers that screen play without marks, and then the one on demonstrations and play."""
-    folds = fold_count(data.play, config.play_folds)
-    nets = [make_trained(config, model).to(model.device) for _ in range(folds + 1)]
+    """Train the classifiers that look for onsets, those that screen play without marks, and then the one on all."""
+    lookers, folds = onset_folds(data.demos, config.onset_folds), fold_count(data.play, config.play_folds)
+    names = [*(f"onset_{fold}" for fold in range(lookers)), *(f"screen_{fold}" for fold in range(folds)), "classifier"]
+    nets = [make_trained(config, model).to(model.device) for _ in names]
     adams = [torch.optim.Adam(net.parameters(), config.learning_rate, fused=True) for net in nets]
     rng = torch.Generator(model.device).manual_seed(config.seed)
-    names = [*(f"screen_{fold}" for fold in range(folds)), "classifier"]
     parts: dict[str, Any] = dict(zip(names, nets, strict=True))
     run.track(**parts, **{f"{name}_adam": adam for name, adam in zip(names, adams, strict=True)}, draws=rng)
-    passes = math.ceil(config.epochs / max(folds, 1))
-    for fold in range(folds):
-        items = training_items(data.demos, data.play, fold, folds)
+    done = 0
+
+    def learn(index: int, items: Items, passes: int) -> None:
+        nonlocal done
+        done += passes
         batches = math.ceil(len(items) / config.batch_size)
-        train_epochs(run, f"screen_{fold}_loss", nets[fold], adams[fold], items, rng, batches, passes * (fold + 1))
-    items, metrics = data.demos, {}
+        train_epochs(
+            run,
+            f"{names[index]}_loss".removeprefix("classifier_"),
+            nets[index],
+            adams[index],
+            items,
+            rng,
+            batches,
+            done,
+        )
+
+    metrics: dict[str, Any] = {}
+    for fold in range(lookers):
+        learn(fold, others(data.demos, fold, lookers), math.ceil(config.epochs / 2 / lookers))
+    if lookers:
+        data, metrics["onset_seconds"] = with_onsets(data, nets[:lookers], model.spec.rate)
+    for fold in range(folds):
+        learn(lookers + fold, training_items(data.demos, data.play, fold, folds), math.ceil(config.epochs / folds))
+    items, screens = data.demos.used(), nets[lookers:-1]
     if data.play:
-        play = screened(data.play, nets[:-1], config.play_success_above, seen=True)
-        items, metrics = Items.join(items, play.used()), {"play_left_out": left_out(play)}
+        play = screened(data.play, screens, config.play_success_above, seen=True)
+        items, metrics["play_left_out"] = Items.join(items, play.used()), left_out(play)
         print(f"reward: {100 * metrics['play_left_out']:.0f} % of play may be successes and is left out")
-    batches = math.ceil(len(items) / config.batch_size)
-    train_epochs(run, "loss", nets[-1], adams[-1], items, rng, batches, passes * folds + config.epochs)
-    return Fitted(nets[-1], nets[:-1], {"items": len(items), **metrics})
+    learn(len(nets) - 1, items, config.epochs)
+    return Fitted(nets[-1], screens, data, {"items": len(items), **metrics})
 
 
 def train_epochs(

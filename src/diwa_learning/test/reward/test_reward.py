@@ -27,6 +27,7 @@ from diwa_learning.reward.threshold import (
     highest_run,
     rollout_threshold,
     score_at,
+    strict_threshold,
 )
 from diwa_learning.reward.train import RewardJob
 
@@ -98,6 +99,15 @@ def test_threshold_never_parts_equal_scores():
     chosen = choose_threshold(np.array([0.9, 0.9, 0.1]), np.array([1, 0, 1]), 0.95)
     assert not chosen.reached
     assert chosen.value == pytest.approx(0.05)  # calling all success has the best precision, 2 of 3
+
+
+def test_the_strict_threshold_misses_as_few_as_it_may():
+    probability, label = np.array([0.6, 0.7, 0.8, 0.9, 0.95]), np.array([1, 0, 1, 1, 1])
+    for missed, lost in ((0.0, 0), (0.24, 0), (0.25, 1), (0.5, 2)):
+        threshold = strict_threshold(probability, label, missed)
+        assert (probability[label == POSITIVE] <= threshold).sum() == lost
+        assert threshold == pytest.approx(np.sort(probability[label == POSITIVE])[lost])
+    assert strict_threshold(probability, np.zeros(5), 0.05) == 0.0
 
 
 def test_threshold_of_separable_scores_lies_midway():
