@@ -55,7 +55,7 @@ def ends(record_property):
         ("recorder", ("folder:={folder}", "min_free_mb:=0.0"), "press start"),
         ("teleop", ("device:=scripted",), "nothing on /diwa/current_pose"),
         ("camera", ("robot.static.driver:=/none",), "no image on /none"),
-        ("adapter", ("robot.topics.joints:=/ur/joint_states",), "nobody publishes /ur/joint_states"),
+        ("adapter", ("robot.topics.joints:=/ur/joint_states",), "nothing on /ur/joint_states"),
     ],
 )
 def test_a_node_that_waits_ends_in_time(start, ends, tmp_path, name, settings, says):
