@@ -47,6 +47,18 @@ def test_a_policy_that_is_not_configured_ends_in_time(policy_process, ends):
     ends("policy: not configured", policy_process)
 
 
+def test_a_policy_that_loads_a_skill_ends_in_time(policy_process, start, topics, ends):
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    client = topics.call(lambda: topics.node.create_client(ChangeState, "/policy/change_state"))
+    until(client.service_is_ready)
+    configure = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    topics.call(lambda: client.call_async(configure))
+    time.sleep(0.3)
+    ends("policy: loads a skill", policy_process)
+
+
 @pytest.mark.parametrize("which", ["policy", "run_skill"])
 def test_a_running_skill_ends_in_time(policy_process, start, arm, ends, which):
     client = start("run_skill", *CLIENT)
