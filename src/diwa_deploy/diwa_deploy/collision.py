@@ -11,7 +11,7 @@ from diwa_data.errors import DiwaError
 
 @dataclass(frozen=True)
 class CollisionConfig:
-    """What the arm itself takes for a contact, and for a collision, at which it stops with a reflex.
+    """Thresholds at which the arm itself reports a contact, or stops with a reflex at a collision.
 
     All four together, or none, which leaves those of its driver.
     """

@@ -50,9 +50,11 @@ class RemoteAgent:
         self._connection: http.client.HTTPConnection | None = None
         about = json.loads(self._ask("GET", SKILLS, b"", CONNECTS))
         if about.get("format") != FORMAT:
-            raise DiwaError(f"{server} speaks version {about.get('format')} of the wire, this is {FORMAT}: update one")
+            raise DiwaError(
+                f"{server} speaks version {about.get('format')} of the protocol, but this machine {FORMAT}: update one"
+            )
         if skill not in about["skills"]:
-            raise DiwaError(f"{server} has no skill {skill}, but {', '.join(sorted(about['skills']))}")
+            raise DiwaError(f"{server} does not serve {skill}; it serves {', '.join(sorted(about['skills']))}")
         own = about["skills"][skill]
         theirs = Spec.from_plain(own["spec"], server)
         require_same(spec, theirs, server)
@@ -62,7 +64,7 @@ class RemoteAgent:
         """Where its demonstrations began."""
         self.success_threshold, self.success_ticks = float(own["success_threshold"]), int(own["success_ticks"])
         self.runtime = f"{server} ({own['runtime']})"
-        """What computes."""
+        """Library that computes the decisions."""
         self._run = ""
 
     def reset(self, seed: int) -> None:

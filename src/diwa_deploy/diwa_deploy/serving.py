@@ -61,10 +61,12 @@ class PolicyServer(ThreadingHTTPServer):
         try:
             super().__init__(address, _Handler)
         except OSError as error:
-            raise DiwaError(f"{address[0]}:{address[1]} cannot be served: {error.strerror or error}") from error
+            raise DiwaError(
+                f"{address[0]}:{address[1]} cannot be served: {error.strerror or error}: choose another --port"
+            ) from error
 
     def answer(self, method: str, path: str, body: bytes) -> dict[str, Any]:
-        """What is asked for. Raises `DiwaError` where there is no answer."""
+        """The answer to a request. Raises `DiwaError` where there is none."""
         path, _, run = path.partition("?")
         if (method, path) == ("GET", SKILLS):
             return self._about

@@ -139,7 +139,7 @@ def test_a_server_that_was_started_again_knows_no_old_run(spec: Spec, server: Po
 
 
 def test_what_does_not_fit_is_refused_in_a_line(spec: Spec, address: str) -> None:
-    with pytest.raises(DiwaError, match="has no skill fly, but open_drawer"):
+    with pytest.raises(DiwaError, match="does not serve fly; it serves open_drawer"):
         RemoteAgent(address, "fly", spec)
     with pytest.raises(DiwaError, match="another_lab"):
         RemoteAgent(address, SKILL, dataclasses.replace(spec, robot="another_lab"))

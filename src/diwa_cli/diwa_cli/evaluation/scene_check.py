@@ -43,7 +43,7 @@ class SceneReader:
         self._names, self._camera = self._robot.spec.scene_state, self._robot.spec.cameras[0]
 
     def read(self, pictures: np.ndarray, states: np.ndarray, scenes: np.ndarray, follow: bool = False) -> list[Reading]:
-        """What each of T pictures (T, H, W, 3) of the first camera shows.
+        """The scene that each of T pictures (T, H, W, 3) of the first camera shows.
 
         Robot states (T, 10) say where the arm is, scene states (T, N) where all else is that is not being read.
         With `follow` only the first scene is known, and each reading is what the next one begins with.
@@ -125,7 +125,7 @@ def agreement(wrong: Mapping[str, tuple[str, str]], missed: Sequence[str], same:
 
 
 def remark(wrong: Mapping[str, tuple[str, str]], missed: Sequence[str], changed: bool = False) -> str:
-    """What a picture shows wrong, or since the start `changed`, and what cannot be told from it, in few words."""
+    """A few words about a picture: what it shows wrong or, since the start, `changed`, and what is unclear."""
     shown = " · ".join(f"{name} {' → '.join(both) if changed else both[1]}" for name, both in wrong.items())
     said = [shown if changed else f"wrong: {shown}"] if wrong else []
     if missed:

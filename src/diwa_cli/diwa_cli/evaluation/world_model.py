@@ -31,7 +31,7 @@ RESULT = "result.json"
 NEW_HELD_OUT = 0.2
 """Share of the episodes of a recording that the model was not trained on, on which probes of it are judged."""
 EVERY = 8
-"""Of the imagined pictures, every so many-th is compared with the true scene."""
+"""Every how many imagined pictures one is compared with the true scene."""
 COORDINATE = re.compile(r"_(?:[xyz]|q[xyzw]|r[xyz])$")
 """Ends the name of a number of the scene state that is a coordinate of an object: their errors are not drawn."""
 ERROR = re.compile(r"open_loop_(.+)_error")

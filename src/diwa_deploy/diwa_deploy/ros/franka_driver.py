@@ -1,4 +1,4 @@
-"""What a Franka's driver can be asked for: recovery from an error, collision thresholds, and a controller's restart.
+"""Requests to a Franka's driver: recovery from an error, collision thresholds, and a controller's restart.
 
 `franka_ros2` (FR3) recovers by an action, `multipanda_ros2` (FER) by a service, under other names. Which of them is
 there is found by its type, and the packages of messages are imported only then.

@@ -145,7 +145,7 @@ class FrankaNode(Node):
         if self._mode != MOVING:
             now = f"recovered, but the arm is in {mode_words(self._mode)}"
             raise DiwaError(f"{now}: look at Desk, and at ros2 control list_controllers")
-        return "recovered, the arm holds where it is: rearm policy (~/rearm), or press the deadman anew"
+        return "recovered, the arm holds where it is: rearm policy (~/rearm), or press the deadman again"
 
     async def _look_for_driver(self) -> None:
         """Give thresholds to a driver that is there anew."""

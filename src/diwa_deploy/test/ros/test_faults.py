@@ -1,4 +1,4 @@
-"""What a lab's first week brings: the network, a namespace, frames, a driver or a controller goes wrong in a skill."""
+"""Faults of a lab's first week: network, namespace, frames, driver or controller go wrong in a skill."""
 
 from __future__ import annotations
 
