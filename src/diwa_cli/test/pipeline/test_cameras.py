@@ -52,6 +52,6 @@ def check_pictures(diwa, out, judged):
     assert ran.status == 0, ran.err
     assert "warning" not in ran.err
     film, _ = read_video(judged / "film.mp4")
-    assert film.shape[1:3] == (2 * (LINE_HEIGHT + PICTURE_HEIGHT) + LINE_HEIGHT, 256 + 426 + 170)
+    assert film.shape[1:3] == (2 * (2 * LINE_HEIGHT + PICTURE_HEIGHT) + LINE_HEIGHT, 256 + 426 + 170)
     for path in (*(out / "bags").glob("*"), out / "play.h5"):
         assert diwa("inspect", path).status == 0
