@@ -24,7 +24,10 @@ BLIND_PROBABILITY = 0.5
 
 
 def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generator) -> Iterator[Step]:
-    """Do `skill`, mark the success when it is seen, hold still and go away; ends without a mark after three tries."""
+    """Do `skill`, mark the success when it is seen, hold still and go away; ends without a mark after three tries.
+
+    What is undone when the hand goes away is marked failed.
+    """
     chosen, begun = sim.playground.task(skill), sim.scene_state()
     technique, margin = chosen.technique, _margin(sim, chosen, begun)
     missed = rng.random() < technique.misses
@@ -39,6 +42,8 @@ def demonstration(sim: Scene, skill: str, habits: Habits, rng: np.random.Generat
             yield Mark("success")
             yield Wait(habits.hold)
             yield from _go_away(sim, technique, habits, rng)
+            if margin() < 0:
+                yield Mark("fail")  # it did not last
             return
         yield from technique.leave(sim, habits)
 
@@ -260,5 +265,6 @@ class Performance:
         """The controller 1/60 s later."""
         controller = self._operator.read()
         self._steps += 1
-        self._marked = self._marked or self._mark in controller.events
+        for event in controller.events:
+            self._marked = event == self._mark
         return controller

@@ -11,7 +11,7 @@ from diwa_sim.scene import SCENE_STATE
 from diwa_sim.steps import Habits
 from diwa_sim.table import SimConfig, SimulatedPanda
 from diwa_sim.tasks import PAPER_TASKS, TASKS, succeeded
-from diwa_sim.techniques import Manner
+from diwa_sim.techniques import Carry, Manner
 
 NAMES = (*SCENE_STATE, "block_x", "block_y", "block_z")
 CUBE = {"cube_x": 0.34, "cube_y": -0.1, "cube_z": 0.025}
@@ -85,6 +85,19 @@ def test_the_operator_does_every_task_in_time(furnished: SimulatedPanda, skill: 
         assert (around.sum() > 20) == (skill != "push_cube")
         if skill != "push_cube":
             assert states[:, 8].max() > 0.075, "it is carried through the air"
+
+
+def test_what_is_undone_when_the_hand_goes_away_is_no_demonstration(
+    furnished: SimulatedPanda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Carry, "lasts", True)  # its author forgot that what is held up falls
+    furnished.reset("lift_cube", 0)
+    performance, states, _ = perform(furnished, "lift_cube", 0)
+    margin = TASKS["lift_cube"].margin(furnished.scene_names, states[0], states)
+    assert margin.max() >= 0, "it was done"
+    assert margin[-1] < 0
+    assert performance.over
+    assert not performance.good
 
 
 def test_a_try_that_grasps_nothing_is_noticed(furnished: SimulatedPanda) -> None:

@@ -44,6 +44,7 @@ def test_demonstrations_succeed_in_time_hold_still_after_the_mark_and_go_away(
     for seed in range(3):
         rng = np.random.default_rng(seed)
         robot.reset(skill, seed)
+        begun = robot.scene_state()
         operator = operator_for(robot, demonstration(robot, skill, Habits.draw(rng), rng), seed)
         marked, speeds, previous = 0.0, [], robot.target_pose.position
         for controller, command in teleoperate(robot, operator, seconds=MAX_DEMONSTRATION + MAX_LEAVING):
@@ -61,7 +62,7 @@ def test_demonstrations_succeed_in_time_hold_still_after_the_mark_and_go_away(
         assert marked, f"seed {seed}"
         assert robot.time - marked >= 1.5
         assert np.linalg.norm(robot.measured_pose.position - place) > 0.05, "the hand went away"
-        assert robot.succeeded(), "and left it as it was"
+        assert TASKS[skill].margin(robot.scene_names, begun, robot.scene_state()) >= 0, "and left it as it was"
         assert np.mean(np.array(speeds) > 0.28) < 0.01, "little motion near full scale"
     assert too_slow <= 1
 
