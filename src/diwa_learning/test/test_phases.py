@@ -54,13 +54,18 @@ class TestPolicy:
 
     def test_pairs_lie_wholly_inside_a_demonstration(self, toy_files):
         episodes = toy_files.demonstrations.episodes[:3]
-        pairs = make_pairs(toy_files.world.model, episodes, replace(POLICY, latent_samples=2))
+        pairs = make_pairs(toy_files.world.model, episodes, replace(POLICY, latent_samples=2, after_success=60.0))
         counts = [len(episode) - 4 for episode in episodes]  # the last action row leads nowhere
         assert pairs.actions.shape == (sum(counts), 4, 7)
         assert pairs.features.shape == (2, sum(counts), toy_files.world.model.feature_dim)
         assert np.array_equal(pairs.actions[counts[0]].numpy(), episodes[1].action[:4])
         assert np.array_equal(pairs.actions[counts[0] - 1].numpy(), episodes[0].action[-5:-1])
         assert not torch.equal(pairs.features[0], pairs.features[1])
+        until = [int(np.argmax(episode.success)) + 1 + 4 for episode in episodes]  # 0.5 s are four frames
+        fewer = make_pairs(toy_files.world.model, episodes, replace(POLICY, after_success=0.5))
+        assert len(fewer.actions) == sum(
+            min(stop, len(episode)) - 4 for stop, episode in zip(until, episodes, strict=True)
+        )
 
     def test_too_short_demonstrations_are_an_error(self, toy_files):
         config = replace(POLICY, net=replace(POLICY.net, chunk=200))
@@ -196,7 +201,8 @@ class TestReward:
         config = replace(REWARD, context=1, horizon=499, imagined_every=500, latent_samples=1)
         items = demonstration_items(model, demos, config, torch.Generator())
         assert torch.equal(items.labels[items.imagined], items.labels[~items.imagined])
-        assert UNUSED not in items.labels
+        assert UNUSED in items.labels
+        assert UNUSED not in items.used().labels
         later = demonstration_items(model, demos, replace(config, horizon=3, imagined_every=5), torch.Generator())
         clips = sum(len(range(0, len(episode) - 1, 5)) for episode in episodes)
         assert int(later.imagined.sum()) <= 4 * clips
