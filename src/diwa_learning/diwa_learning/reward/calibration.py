@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,12 +41,7 @@ def calibrate(
     data: RewardData,
     config: RewardConfig,
 ) -> dict[str, Any]:
-    """Set the classifier's threshold from what was held out, and report how well it or a decoder does.
-
-    It is the highest one that at most `missed_success` of the held-out filtered latents of success do not pass: a
-    policy's failures look more like success than any that was recorded. It is higher where it must be for the wanted
-    precision on imagined latents, or for at most `false_success` of held-out rollouts without success to be declared
-    done.
+    """Set the classifier's threshold (`sure`) from what was held out, and report how well it or a decoder does.
 
     `dreams` are open-loop dreams from the first frames of held-out demonstrations: doing nothing should never succeed,
     the demonstrated actions, all of them, about as often as the recall says.
@@ -56,20 +52,12 @@ def calibrate(
     origins = {"filtered": held.where(~held.imagined), "imagined": held.where(held.imagined)}
     label = {name: items.labels.cpu().numpy() for name, items in origins.items()}
     probability = {name: classifier.probability(items.features).cpu().numpy() for name, items in origins.items()}
-    scored = probability["imagined"], label["imagined"]
     if config.kind == "decoder":  # its own stays: where the probability says that the goal is passed
         own = float(classifier.threshold)
-        threshold = Threshold(own, score_at(own, *scored).precision >= config.precision)
+        score = score_at(own, probability["imagined"], label["imagined"])
+        threshold = Threshold(own, score.precision >= config.precision)
     else:
-        strict = strict_threshold(probability["filtered"], label["filtered"], config.missed_success)
-        wanted = max(strict, rollout_threshold(scores, config.false_success))
-        if not scores.declared(wanted)[1]:
-            print(
-                "reward: no threshold parts held-out rollouts without success from successes: latents alone choose it"
-            )
-            wanted = 0.0
-        lowest = max(config.lowest_threshold, wanted)
-        threshold = choose_threshold(*scored, config.precision, lowest)
+        threshold = sure(scores, probability, label, config)
     classifier.threshold.fill_(threshold.value)
     if not threshold.reached:
         print(f"reward: precision {config.precision} is not reached on held-out imagined latents")
@@ -98,6 +86,26 @@ def calibrate(
         },
         "dreams": dreams(model, classifier, data.held, config),
     }
+
+
+def sure(
+    scores: RolloutScores, probability: Mapping[str, np.ndarray], label: Mapping[str, np.ndarray], config: RewardConfig
+) -> Threshold:
+    """The threshold by held-out rollouts, and by probabilities and labels (N,) of `filtered` and `imagined` latents.
+
+    It is the highest one that at most `missed_success` of the filtered latents of success do not pass: a policy's
+    failures look more like success than any that was recorded. It is higher where it must be for the wanted precision
+    on imagined latents, or for at most `false_success` of rollouts without success to be declared done, as long as
+    any success still is.
+    """
+    lowest = strict_threshold(probability["filtered"], label["filtered"], config.missed_success)
+    by_rollouts = rollout_threshold(scores, config.false_success)
+    if scores.declared(by_rollouts)[1]:
+        lowest = max(lowest, by_rollouts)
+    else:
+        print("reward: no threshold parts held-out rollouts without success from successes: latents alone choose it")
+    lowest = max(lowest, config.lowest_threshold)
+    return choose_threshold(probability["imagined"], label["imagined"], config.precision, lowest)
 
 
 def held_out_rollouts(

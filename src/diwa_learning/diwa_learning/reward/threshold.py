@@ -125,8 +125,12 @@ def rollout_threshold(scores: RolloutScores, false_success: float) -> float:
 
 
 def strict_threshold(probability: np.ndarray, label: np.ndarray, missed_success: float) -> float:
-    """The highest threshold that at most this share of successes does not pass; 0 without any. Both (N,)."""
-    ranked = np.sort(probability[label == POSITIVE]).astype(float)
+    """The highest threshold that at most this share of successes does not pass; 0 without any. Both (N,).
+
+    It is a float32, as probabilities and the classifier's threshold are: a success of probability 1 passes it.
+    """
+    ranked = np.sort(probability[label == POSITIVE]).astype(np.float32)
     if not len(ranked):
         return 0.0
-    return max(0.0, float(np.nextafter(ranked[min(int(missed_success * len(ranked)), len(ranked) - 1)], -1.0)))
+    least = ranked[min(int(missed_success * len(ranked)), len(ranked) - 1)]
+    return max(0.0, float(np.nextafter(least, np.float32(-1))))

@@ -123,15 +123,15 @@ class Fitted:
     screens: Sequence[SuccessClassifier]
     """Those that screened play for it."""
     data: RewardData
-    """What it was trained on, with the labels that were found."""
+    """The latents that it was trained on, and those held out, with the labels that were found."""
     metrics: dict[str, Any]
     """`items` that it was trained on, the share of play that was left out, and `onset_seconds` before the mark."""
 
 
 def fit(run: TrainingRun, model: WorldModel, data: RewardData, config: RewardConfig) -> Fitted:
     """Train the classifiers that look for onsets, those that screen play without marks, and then the one on all."""
-    lookers, folds = onset_folds(data.demos, config.onset_folds), fold_count(data.play, config.play_folds)
-    names = [*(f"onset_{fold}" for fold in range(lookers)), *(f"screen_{fold}" for fold in range(folds)), "classifier"]
+    finders, folds = onset_folds(data.demos, config.onset_folds), fold_count(data.play, config.play_folds)
+    names = [*(f"onset_{fold}" for fold in range(finders)), *(f"screen_{fold}" for fold in range(folds)), "classifier"]
     nets = [make_trained(config, model).to(model.device) for _ in names]
     adams = [torch.optim.Adam(net.parameters(), config.learning_rate, fused=True) for net in nets]
     rng = torch.Generator(model.device).manual_seed(config.seed)
@@ -142,26 +142,18 @@ def fit(run: TrainingRun, model: WorldModel, data: RewardData, config: RewardCon
     def learn(index: int, items: Items, passes: int) -> None:
         nonlocal done
         done += passes
+        curve = "loss" if names[index] == "classifier" else f"{names[index]}_loss"
         batches = math.ceil(len(items) / config.batch_size)
-        train_epochs(
-            run,
-            f"{names[index]}_loss".removeprefix("classifier_"),
-            nets[index],
-            adams[index],
-            items,
-            rng,
-            batches,
-            done,
-        )
+        train_epochs(run, curve, nets[index], adams[index], items, rng, batches, done)
 
     metrics: dict[str, Any] = {}
-    for fold in range(lookers):
-        learn(fold, others(data.demos, fold, lookers), math.ceil(config.epochs / 2 / lookers))
-    if lookers:
-        data, metrics["onset_seconds"] = with_onsets(data, nets[:lookers], model.spec.rate)
+    for fold in range(finders):
+        learn(fold, others(data.demos, fold, finders), math.ceil(config.epochs / 2 / finders))
+    if finders:
+        data, metrics["onset_seconds"] = with_onsets(data, nets[:finders], model.spec.rate)
     for fold in range(folds):
-        learn(lookers + fold, training_items(data.demos, data.play, fold, folds), math.ceil(config.epochs / folds))
-    items, screens = data.demos.used(), nets[lookers:-1]
+        learn(finders + fold, training_items(data.demos, data.play, fold, folds), math.ceil(config.epochs / folds))
+    items, screens = data.demos.used(), nets[finders:-1]
     if data.play:
         play = screened(data.play, screens, config.play_success_above, seen=True)
         items, metrics["play_left_out"] = Items.join(items, play.used()), left_out(play)

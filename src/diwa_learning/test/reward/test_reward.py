@@ -11,6 +11,7 @@ import toy
 from diwa_data.dataset.play_marks import Done, write_play_marks
 from diwa_data.errors import DiwaError
 from diwa_learning.core.checkpoint import load_checkpoint
+from diwa_learning.reward.calibration import sure
 from diwa_learning.reward.classifier import (
     NEGATIVE,
     POSITIVE,
@@ -108,6 +109,16 @@ def test_the_strict_threshold_misses_as_few_as_it_may():
         assert (probability[label == POSITIVE] <= threshold).sum() == lost
         assert threshold == pytest.approx(np.sort(probability[label == POSITIVE])[lost])
     assert strict_threshold(probability, np.zeros(5), 0.05) == 0.0
+
+
+@pytest.mark.parametrize("failures", [[0.2, 0.3], [1.0, 1.0]])
+def test_a_classifier_that_is_always_certain_gets_a_threshold_that_successes_pass(failures):
+    """float32 ends at 1: the threshold neither rejects a success of probability 1, nor falls back to a low one."""
+    one, scores = np.float32(1), RolloutScores(np.array(failures), np.ones(10))
+    probability = {"filtered": np.array([0.1, one, one], np.float32), "imagined": np.array([0.1, one], np.float32)}
+    label = {"filtered": np.array([0, 1, 1]), "imagined": np.array([0, 1])}
+    found = torch.tensor(0.5).fill_(sure(scores, probability, label, toy.REWARD).value)
+    assert 0.99999 < found < 1.0
 
 
 def test_threshold_of_separable_scores_lies_midway():
