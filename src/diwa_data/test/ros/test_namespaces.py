@@ -29,10 +29,17 @@ def arm(domain: int) -> Iterator:
     topics.close()
 
 
+def ready(recorder) -> None:
+    """Wait until everything comes that it needs: before that a start is refused."""
+    from diwa_data.testing.waiting import until
+
+    until(lambda: any("waiting to start" in line and "SILENT" not in line for line in list(recorder.said)))
+
+
 def test_a_bag_holds_names_without_the_namespace_which_is_a_label(arm, start: Callable, tmp_path: Path) -> None:
     recorder = start("recorder", f"folder:={tmp_path}", "min_free_mb:=0.0", remaps=["__ns:=/left"])
     recorder.wait_for("press start")
-    recorder.wait_for("static/image 3")
+    ready(recorder)
     arm.event("start")
     recorder.wait_for("recording 000000")
     recorder.wait_for("episode 000000")
@@ -49,7 +56,7 @@ def test_events_are_those_of_the_arm_or_of_all(arm, topics, start: Callable, tmp
     own = start("recorder", f"folder:={tmp_path / 'own'}", "min_free_mb:=0.0", remaps=["__ns:=/left"])
     shared = start("recorder", f"folder:={tmp_path / 'all'}", "min_free_mb:=0.0", remaps=["__ns:=/left", SHARED])
     for recorder in (own, shared):
-        recorder.wait_for("static/image 3", 30.0)
+        ready(recorder)
     topics.event("start")
     shared.wait_for("recording 000000")
     assert not [line for line in own.said if "recording 000000" in line]
