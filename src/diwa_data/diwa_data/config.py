@@ -220,6 +220,13 @@ def require_at_least(config: Any, minimum: int, *names: str) -> None:
             raise DiwaError(f"{name} is {getattr(config, name)}; it must be {minimum} or more")
 
 
+def require_shares(config: Any, *names: str) -> None:
+    """Raise `DiwaError` if a field of the dataclass `config` that `names` lists is not between 0 and 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise DiwaError(f"{name} is {getattr(config, name)}; it must be a share from 0 to 1")
+
+
 def require_seed(seed: int) -> None:
     """Raise `DiwaError` if generators cannot begin with `seed`."""
     if not 0 <= seed < 1 << 63:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diwa_data.config import Job
+from diwa_data.config import Job, require_at_least
 from diwa_data.dataset.dataset import Dataset, Episode, load_dataset, require_one_skill, without_failures
 from diwa_data.errors import DiwaError
 from diwa_learning.core.device import compiled, compute_device, cosine, set_learning_rate, step
@@ -57,6 +57,9 @@ class PolicyConfig:
     """Epochs between saves of the resumable state."""
     seed: int = 0
     """Seed of weights, latents, batches and noise."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "after_success")
 
 
 @dataclass(frozen=True)

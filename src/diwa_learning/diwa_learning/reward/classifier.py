@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diwa_data.config import require_at_least
+from diwa_data.config import require_at_least, require_shares
 from diwa_data.dataset.dataset import Dataset, Episode
 from diwa_data.errors import DiwaError, unknown
 from diwa_data.skills import Goal, recorded_goal
@@ -86,7 +86,8 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "success_ticks", "context")
-        require_at_least(self, 0, "onset_folds", "play_folds")
+        require_at_least(self, 0, "onset_folds", "play_folds", "margin")
+        require_shares(self, "held_out", "false_success", "missed_success", "precision", "lowest_threshold")
 
     @classmethod
     def gathered(cls, values: Mapping[str, Any], where: str) -> dict[str, Any]:

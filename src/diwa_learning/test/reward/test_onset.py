@@ -1,5 +1,6 @@
 """The moment of success is found among the frames before a mark."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -97,6 +98,11 @@ def test_onsets_come_before_late_marks(toy_files, tmp_path):
     assert late[1]["items"] > late[0]["items"], "near misses and early successes are learned from"
 
 
-def test_a_negative_number_of_classifiers_is_refused():
-    with pytest.raises(DiwaError, match="onset_folds"):
-        replace(toy.REWARD, onset_folds=-1)
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [(toy.REWARD, {"onset_folds": -1}), (toy.REWARD, {"margin": -1.0}), (toy.REWARD, {"missed_success": 5.0}),
+     (toy.REWARD, {"missed_success": math.nan}), (toy.POLICY, {"after_success": -3.0})],
+)  # fmt: skip
+def test_numbers_that_mean_nothing_are_refused_by_name(config, setting):
+    with pytest.raises(DiwaError, match=f"{next(iter(setting))} is "):
+        replace(config, **setting)
