@@ -63,6 +63,8 @@ class Agent:
         """Begin a skill: zero state, empty queue."""
         self.state = self.world_model.rssm.initial(1)
         """(1, ...) the world model's; the zero state before the first observation."""
+        self.embed = torch.zeros(1, self.world_model.embed_dim)
+        """(1, E) of the last observation."""
         self._rng = torch.Generator().manual_seed(seed)
         self._queue: deque[np.ndarray] = deque()
 
@@ -74,17 +76,21 @@ class Agent:
         if not self._queue:
             chunk = self.sample(features, self.policy.draw_noise(1, self._rng))
             self._queue.extend(self.spec.action.executed(chunk[0].numpy()))
-        return Decision(self._queue.popleft(), float(self.reward.probability(features)))
+        probability = self.reward.seen_probability(features, self.world_model.pictures(self.embed))
+        return Decision(self._queue.popleft(), float(probability))
 
     @torch.inference_mode()
     def filter(self, observation: Observation, executed: np.ndarray, noise: Tensor) -> Tensor:
-        """Take in one observation: advances `state` and returns its features (1, F); noise (1, C, K) Gumbel."""
+        """Take in one observation: advances `state` and returns its features (1, F); noise (1, C, K) Gumbel.
+
+        `embed` becomes the observation's.
+        """
         frame = preprocess_observation(observation, self.spec)
         images = {name: torch.from_numpy(image)[None] for name, image in frame.images.items()}
         state = torch.from_numpy(model_state(frame.state, frame.scene_state, self.world_model.config.scene_state))[None]
         action = torch.from_numpy(np.asarray(executed, np.float32))[None]
         target = torch.from_numpy(robot_state(observation.target, None))[None]
-        self.state = self.advance(self.state, images, state, target, action, noise)
+        self.state, self.embed = self.advance(self.state, images, state, target, action, noise)
         return self.state.features
 
     def advance(
@@ -95,7 +101,7 @@ class Agent:
         target: Tensor,
         executed: Tensor,
         noise: Tensor,
-    ) -> State:
+    ) -> tuple[State, Tensor]:
         """`filter_frame` of this agent's world model."""
         return filter_frame(self.world_model, before, images, state, target, executed, noise)
 

@@ -51,9 +51,10 @@ class OnnxAgent(Agent):
         target: Tensor,
         executed: Tensor,
         noise: Tensor,
-    ) -> State:
+    ) -> tuple[State, Tensor]:
         frames = [images[name] for name in self._cameras]
-        return State(*_run(self._filter, [*before.parts(), *frames, state, target, executed, noise]))
+        *parts, embeds = _run(self._filter, [*before.parts(), *frames, state, target, executed, noise])
+        return State(*parts), embeds
 
     def sample(self, features: Tensor, noise: Tensor) -> Tensor:
         return _run(self._chunk, [features, noise])[0]
@@ -88,9 +89,9 @@ def largest_difference(agent: Agent, other: Agent) -> float:
     for _ in range(CHECKS):
         before, inputs = _random_step(agent, rng)
         noise = agent.policy.draw_noise(1, rng)
-        filtered = [each.advance(before, *inputs) for each in (agent, other)]
-        chunks = [each.sample(filtered[0].features, noise) for each in (agent, other)]
-        pairs = zip([*filtered[0].parts(), chunks[0]], [*filtered[1].parts(), chunks[1]], strict=True)
+        (state, embeds), (other_state, other_embeds) = (each.advance(before, *inputs) for each in (agent, other))
+        chunks = [each.sample(state.features, noise) for each in (agent, other)]
+        pairs = zip([*state.parts(), embeds, chunks[0]], [*other_state.parts(), other_embeds, chunks[1]], strict=True)
         differences += [(a - b).abs().max() for a, b in pairs if a.numel()]
     return float(torch.stack(differences).max())
 
@@ -117,8 +118,9 @@ class _Filter(nn.Module):
     def forward(self, h: Tensor, z: Tensor, target: Tensor, slow: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         *frames, state, published, executed, noise = inputs
         images = dict(zip((camera.name for camera in self.model.spec.cameras), frames, strict=True))
-        after = filter_frame(self.model, State(h, z, target, slow), images, state, published, executed, noise)
-        return after.parts()
+        before = State(h, z, target, slow)
+        after, embeds = filter_frame(self.model, before, images, state, published, executed, noise)
+        return *after.parts(), embeds
 
 
 class _Chunk(nn.Module):

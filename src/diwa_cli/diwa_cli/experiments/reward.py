@@ -109,7 +109,7 @@ def filtered_probabilities(
         clips = embed_clips(model, [whole(episode) for episode in some])
         features = filtered_states(model, clips, model.rssm.noise(*clips.valid.shape, rng=generator)).features
         for name, classifier in classifiers.items():
-            probability = classifier.probability(features).numpy()
+            probability = classifier.seen_probability(features, model.pictures(clips.embeds)).numpy()
             found[name] += [each[: len(episode)] for each, episode in zip(probability, some, strict=True)]
     return found
 

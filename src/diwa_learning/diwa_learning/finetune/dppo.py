@@ -128,14 +128,14 @@ class EnvironmentRollouts:
         observed, _ = self.environments.reset(seed=seeds, options={"reset_mask": which.cpu().numpy()})
         seen = self._tensors({name: value[which.cpu().numpy()] for name, value in observed.items()})
         null = self.model.null_action.expand(len(noise), -1)
-        return filter_frame(self.model, self.model.rssm.initial(len(noise)), *seen, null, noise)
+        return filter_frame(self.model, self.model.rssm.initial(len(noise)), *seen, null, noise)[0]
 
     def _play(self, filtered: State, chunks: np.ndarray) -> tuple[State, np.ndarray]:
         """Filter states after the `chunks` (N, H, A), a step a control tick, and who has succeeded (N,) bool."""
         for actions in chunks.swapaxes(0, 1):
             observed, _, succeeded, _, _ = self.environments.step(actions)
             seen, executed = self._tensors(observed), self._tensor(observed["executed"])
-            filtered = filter_frame(self.model, filtered, *seen, executed, self._draw_noise())
+            filtered, _ = filter_frame(self.model, filtered, *seen, executed, self._draw_noise())
         return filtered, succeeded
 
     def _draw_seeds(self) -> list[int | None]:

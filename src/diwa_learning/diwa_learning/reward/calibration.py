@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diwa_learning.reward.classifier import RewardConfig, SuccessClassifier
+from diwa_learning.reward.classifier import (
+    NEGATIVE,
+    POSITIVE,
+    RewardClassifier,
+    RewardConfig,
+    SuccessClassifier,
+)
 from diwa_learning.reward.data import Items, RewardData
 from diwa_learning.reward.done import run_lengths
 from diwa_learning.reward.screening import screened
@@ -28,6 +35,8 @@ from diwa_learning.world_model.model import WorldModel
 
 DREAM_SAMPLES = 8
 """Dreams of each held-out demonstration in the report."""
+LEAST_DOUBT = 2**-24
+"""Floor of one less the threshold: of float32, in which probabilities are computed."""
 LOWEST_RECALL = 0.7
 """Recall on held-out imagined latents below which a warning is printed. A policy fine-tuned at 0.55 got worse, at 0.79
 better (docs/laptop.md)."""
@@ -46,6 +55,7 @@ def calibrate(
     `dreams` are open-loop dreams from the first frames of held-out demonstrations: doing nothing should never succeed,
     the demonstrated actions, all of them, about as often as the recall says.
     """
+    frame, classifier.frame = classifier.frame, None  # dreams have no images: the threshold comes from latents alone
     play = screened(data.play_held, screens, config.play_success_above, seen=False) if data.play_held else None
     held = Items.join(data.demos_held, *([play] if play else [])).used()
     scores = held_out_rollouts(model, classifier, data, config)
@@ -59,6 +69,10 @@ def calibrate(
     else:
         threshold = sure(scores, probability, label, config)
     classifier.threshold.fill_(threshold.value)
+    if frame is not None:
+        align(frame, data.frames_held, threshold.value, config)
+        classifier.frame = frame
+        scores = held_out_rollouts(model, classifier, data, config)
     if not threshold.reached:
         print(f"reward: precision {config.precision} is not reached on held-out imagined latents")
     frames = {name: score_at(threshold.value, probability[name], label[name]) for name in origins}
@@ -86,6 +100,20 @@ def calibrate(
         },
         "dreams": dreams(model, classifier, data.held, config),
     }
+
+
+def align(frame: RewardClassifier, held: Items, threshold: float, config: RewardConfig) -> None:
+    """Shift a frame classifier's logits so that it is sure above the latents' `threshold`.
+
+    By itself it would be sure where its log-odds are as high as `missed_success` of the held-out frames of success
+    allow, and at least 0.
+    """
+    logits = frame.logits(held.features[held.labels == POSITIVE]).double()
+    log_odds = (logits[:, POSITIVE] - logits[:, NEGATIVE]).sort().values
+    own = float(log_odds[int(config.missed_success * len(log_odds))].clamp(min=0)) if len(log_odds) else 0.0
+    last = frame.head[-1]
+    assert isinstance(last, torch.nn.Linear)
+    last.bias[POSITIVE] += math.log(threshold / max(1 - threshold, LEAST_DOUBT)) - own
 
 
 def sure(

@@ -76,6 +76,9 @@ class RewardConfig:
     """Lowest precision on held-out imagined latents that the threshold must reach."""
     lowest_threshold: float = 0.5
     """Lowest threshold. PPO finds what passes a lower one, although few recorded frames show it."""
+    frame_check: bool = False
+    """Train a second classifier, which sees nothing but the present images: a robot counts a skill as done only where
+    both are sure. Dreams have no images, and ask the first alone."""
     success_ticks: int = SUCCESS_TICKS
     """Control ticks in a row for which the classifier must be sure before the skill counts as done,
     here and wherever the classifier is used."""
@@ -99,19 +102,31 @@ POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 
 
 class SuccessClassifier(nn.Module):
-    """Decides from model states whether the skill is done."""
+    """Decides from model states whether the skill is done, and on a robot from the images too."""
 
     threshold: Tensor
     success_ticks = SUCCESS_TICKS
     """Ticks running that it must be sure before the skill counts as done."""
+    frame: RewardClassifier | None
+    """Judges `WorldModel.pictures` of single frames, with the same threshold; None without `frame_check`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("threshold", torch.tensor(0.5))
+        self.register_module("frame", None)
 
     def probability(self, features: Tensor) -> Tensor:
         """Probability of success (...) of features (..., F)."""
         raise NotImplementedError
+
+    def seen_probability(self, features: Tensor, pictures: Tensor) -> Tensor:
+        """Probability of success (...) where a camera shows the state: features (..., F), `pictures` (..., P).
+
+        A filtered state remembers and expects, and may overrule what the images show; the frame classifier cannot.
+        The lower of the two probabilities counts.
+        """
+        probability = self.probability(features)
+        return probability if self.frame is None else torch.minimum(probability, self.frame.probability(pictures))
 
     def is_success(self, probability: Tensor) -> Tensor:
         """Whether it is sure: a probability (...) is above the threshold."""

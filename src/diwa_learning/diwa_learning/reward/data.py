@@ -133,6 +133,13 @@ def play_items(model: WorldModel, clips: LabelledClips, config: RewardConfig, ge
     return Items.join(*(collect(model, group, generator, c) for group in clips.split(GROUP) for c in contexts))
 
 
+def frame_items(model: WorldModel, clips: LabelledClips) -> Items:
+    """What single frames show (`WorldModel.pictures`), as items of a frame classifier."""
+    parts = (part[clips.valid] for part in (clips.embeds, clips.labels, clips.recording, clips.tick))
+    embeds, labels, recording, tick = parts
+    return Items(model.pictures(embeds), labels, torch.zeros_like(labels, dtype=torch.bool), recording, tick)
+
+
 @dataclass(frozen=True)
 class RewardData:
     """Latents for training and held-out ones; frames whose label nobody knows are still `UNUSED`."""
@@ -148,6 +155,11 @@ class RewardData:
     """The held-out failed attempts."""
     play_clips_held: LabelledClips | None
     """The clips of `play_held`."""
+    frames: Items
+    """Frames of the demonstrations and failed attempts that are trained on, without any memory."""
+    frames_held: Items
+    frames_play: Items | None
+    """Frames of play whose label is known."""
 
 
 def make_data(
@@ -181,6 +193,9 @@ def make_data(
     def items(some: LabelledClips | None) -> list[Items]:
         return [] if some is None else [demonstration_items(model, some, config, generator)]
 
+    def frames(*some: LabelledClips | None) -> Items:
+        return Items.join(*(frame_items(model, each) for each in some if each))
+
     def marked(episode: Episode) -> np.ndarray:
         return demonstration_labels(episode, model.spec.rate, config.margin)
 
@@ -201,6 +216,7 @@ def make_data(
         for some, count in zip(hold_out(play, config.held_out, rng), play_segments(config), strict=True)
     )
     assert held is not None
+    assert train is not None
     return RewardData(
         demos=Items.join(*items(train), *items(failed_train)),
         demos_held=Items.join(*items(held), *items(failed_held)),
@@ -209,6 +225,9 @@ def make_data(
         held=held,
         failed_held=failed_held,
         play_clips_held=play_held,
+        frames=frames(train, failed_train),
+        frames_held=frames(held, failed_held),
+        frames_play=frames(play_train).used() if play_train else None,
     )
 
 

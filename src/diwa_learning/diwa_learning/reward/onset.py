@@ -91,4 +91,6 @@ def with_onsets(data: RewardData, classifiers: Sequence[SuccessClassifier], rate
         demos=relabelled(data.demos, found),
         demos_held=relabelled(data.demos_held, held),
         held=relabelled(data.held, held),
+        frames=relabelled(data.frames, found),
+        frames_held=relabelled(data.frames_held, held),
     ), seconds

@@ -90,7 +90,8 @@ def score_rollouts(
 ) -> RolloutScores:
     """Scores of recordings that are filtered from their first frame on, as deployment does, and then judged."""
     noise = model.rssm.noise(*clips.valid.shape, rng=generator)
-    probability = classifier.probability(filtered_states(model, clips, noise).features)
+    features = filtered_states(model, clips, noise).features
+    probability = classifier.seen_probability(features, model.pictures(clips.embeds))
     failure = clips.valid & (clips.labels == NEGATIVE)
     other, success = clips.valid & (clips.labels != NEGATIVE), (clips.valid & (clips.labels == POSITIVE)).any(1)
     without = highest_run(probability, failure, classifier.success_ticks)[failure.any(1)]

@@ -133,6 +133,8 @@ def fit(run: TrainingRun, model: WorldModel, data: RewardData, config: RewardCon
     finders, folds = onset_folds(data.demos, config.onset_folds), fold_count(data.play, config.play_folds)
     names = [*(f"onset_{fold}" for fold in range(finders)), *(f"screen_{fold}" for fold in range(folds)), "classifier"]
     nets = [make_trained(config, model).to(model.device) for _ in names]
+    if frame := make_frame(config, model):
+        names, nets = [*names, "frame"], [*nets, frame.to(model.device)]
     adams = [torch.optim.Adam(net.parameters(), config.learning_rate, fused=True) for net in nets]
     rng = torch.Generator(model.device).manual_seed(config.seed)
     parts: dict[str, Any] = dict(zip(names, nets, strict=True))
@@ -153,13 +155,18 @@ def fit(run: TrainingRun, model: WorldModel, data: RewardData, config: RewardCon
         data, metrics["onset_seconds"] = with_onsets(data, nets[:finders], model.spec.rate)
     for fold in range(folds):
         learn(finders + fold, training_items(data.demos, data.play, fold, folds), math.ceil(config.epochs / folds))
-    items, screens = data.demos.used(), nets[finders:-1]
+    items, screens, classifier = data.demos.used(), nets[finders : finders + folds], nets[finders + folds]
     if data.play:
         play = screened(data.play, screens, config.play_success_above, seen=True)
         items, metrics["play_left_out"] = Items.join(items, play.used()), left_out(play)
         print(f"reward: {100 * metrics['play_left_out']:.0f} % of play may be successes and is left out")
-    learn(len(nets) - 1, items, config.epochs)
-    return Fitted(nets[-1], screens, data, {"items": len(items), **metrics})
+    learn(finders + folds, items, config.epochs)
+    if frame:
+        # Unmarked play is no failure here: single frames of it show lamps that are on and drawers that are open.
+        known = [data.frames.used(), *([data.frames_play] if data.frames_play else [])]
+        learn(len(nets) - 1, Items.join(*known), config.epochs)
+        classifier.frame = frame
+    return Fitted(classifier, screens, data, {"items": len(items), **metrics})
 
 
 def train_epochs(
@@ -214,6 +221,11 @@ def make_trained(config: RewardConfig, model: WorldModel) -> RewardClassifier:
     )
 
 
+def make_frame(config: RewardConfig, model: WorldModel) -> RewardClassifier | None:
+    """An untrained classifier of single frames, if `config` wants one."""
+    return RewardClassifier(model.picture_dim, config.width) if config.frame_check else None
+
+
 @dataclass(frozen=True)
 class LoadedReward:
     """A classifier, or a decoder in its place, in evaluation mode with what it was made for."""
@@ -229,7 +241,11 @@ def load_reward(path: Path, world: LoadedWorldModel) -> LoadedReward:
     config, model = checkpoint.config_as(RewardConfig), world.model
 
     def make() -> SuccessClassifier:
-        return DecodedReward(model.feature_dim) if config.kind == "decoder" else make_trained(config, model)
+        if config.kind == "decoder":
+            return DecodedReward(model.feature_dim)
+        classifier = make_trained(config, model)
+        classifier.frame = make_frame(config, model)
+        return classifier
 
     classifier = build(make, checkpoint.weights, path)
     classifier.success_ticks = config.success_ticks

@@ -154,10 +154,12 @@ def filter_frame(
     target: Tensor,
     executed: Tensor,
     noise: Tensor,
-) -> State:
+) -> tuple[State, Tensor]:
     """Take in frames of N robots, camera -> (N, H, W, 3), after the state `before` (N, ...), at first the zero state.
 
-    Beside them stand the `model_state` (N, S) and the published `target` (N, 9), to which `executed` (N, A) led, at
-    first the null action: as in recordings. noise (N, C, K) Gumbel.
+    Returns the state and the frames' embeddings (N, E). Beside the frames stand the `model_state` (N, S) and the
+    published `target` (N, 9), to which `executed` (N, A) led, at first the null action: as in recordings. noise
+    (N, C, K) Gumbel.
     """
-    return model.rssm.filter(before, executed, model.embed(images, model_state, target), noise)
+    embeds = model.embed(images, model_state, target)
+    return model.rssm.filter(before, executed, embeds, noise), embeds

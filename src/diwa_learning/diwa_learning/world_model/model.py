@@ -103,6 +103,8 @@ class WorldModel(nn.Module):
         self.embed_dim = seen + (TARGET - target_dim) * config.target
         last = code_dim + groups[0] + component_dim
         self._components = slice(last - component_dim, last)
+        self._pictures = slice(0, code_dim), self._components
+        self.picture_dim = code_dim + component_dim
         told = spec.action if config.target else None
         self.rssm = RSSM(config.rssm, seen, spec.action_dim, told, config.slow_features)
         with torch.no_grad():
@@ -208,6 +210,10 @@ class WorldModel(nn.Module):
     def seen_components(self, embeds: Tensor) -> Tensor:
         """The images' principal components (..., K) that embeddings (..., E) hold, those of all cameras."""
         return embeds[..., self._components].float()
+
+    def pictures(self, embeds: Tensor) -> Tensor:
+        """The part (..., P) of embeddings (..., E) that comes from the images alone, not from the robot's state."""
+        return torch.cat([embeds[..., part] for part in self._pictures], -1).float()
 
     def decode(self, features: Tensor) -> dict[str, Tensor]:
         """Features (B, ..., F) -> camera -> (B, ..., H, W, 3) float32 in [-0.5, 0.5]."""

@@ -97,7 +97,7 @@ def test_filtering_environments_is_filtering_a_recording(toy_files):
         action = model.null_action[None] if t == 0 else torch.from_numpy(episode.action[t - 1 : t])
         images = {name: torch.from_numpy(frame[name]) for name in ("static", "gripper")}
         state, target = torch.from_numpy(frame["state"]), torch.from_numpy(episode.targets(Spec().action)[t : t + 1])
-        filtered = filter_frame(model, filtered, images, state, target, action, noise[:, t])
+        filtered, _ = filter_frame(model, filtered, images, state, target, action, noise[:, t])
         assert torch.equal(filtered.z, expected.z[:, t])
         torch.testing.assert_close(filtered.h, expected.h[:, t], atol=1e-4, rtol=0)
 

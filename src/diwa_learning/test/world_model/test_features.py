@@ -70,6 +70,7 @@ def test_check_03_trainer_and_agent_compute_the_same_logits(tmp_path, tiny_confi
         assert torch.equal(agent.state.target, trained.target[:, t])
         assert torch.equal(agent.state.z, trained.z[:, t])
         embed = clips.embeds[:, t]
+        assert torch.allclose(agent.embed, embed, atol=1e-5), "it is what the frame check judges"
         logits = tiny_world_model.rssm.posterior(agent.state.h, embed)
         assert (logits - trained_logits[:, t]).abs().max() < 1e-4
         executed = episode.action[t]
