@@ -22,6 +22,8 @@ from diwa_learning.world_model.latents import embed_clips, filtered_states, whol
 from diwa_learning.world_model.model import WorldModel, vector_decoder
 from diwa_learning.world_model.networks import ImageEncoder, PerCamera
 
+Judge = Literal["latents", "images", "both"]
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -76,9 +78,9 @@ class RewardConfig:
     """Lowest precision on held-out imagined latents that the threshold must reach."""
     lowest_threshold: float = 0.5
     """Lowest threshold. PPO finds what passes a lower one, although few recorded frames show it."""
-    frame_check: bool = False
-    """Train a second classifier, which sees nothing but the present images: a robot counts a skill as done only where
-    both are sure. Dreams have no images, and ask the first alone."""
+    on_robot: Judge = "latents"
+    """What says on a robot that the skill is done: the classifier of `latents`, as in dreams; a second one that sees
+    nothing but the present `images`; or `both`, where both must be sure."""
     success_ticks: int = SUCCESS_TICKS
     """Control ticks in a row for which the classifier must be sure before the skill counts as done,
     here and wherever the classifier is used."""
@@ -107,8 +109,10 @@ class SuccessClassifier(nn.Module):
     threshold: Tensor
     success_ticks = SUCCESS_TICKS
     """Ticks running that it must be sure before the skill counts as done."""
+    on_robot: Judge = "latents"
+    """What it judges by where there are images."""
     frame: RewardClassifier | None
-    """Judges `WorldModel.pictures` of single frames, with the same threshold; None without `frame_check`."""
+    """Judges `WorldModel.pictures` of single frames, with the same threshold; None if latents alone judge."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,11 +126,13 @@ class SuccessClassifier(nn.Module):
     def seen_probability(self, features: Tensor, pictures: Tensor) -> Tensor:
         """Probability of success (...) where a camera shows the state: features (..., F), `pictures` (..., P).
 
-        A filtered state remembers and expects, and may overrule what the images show; the frame classifier cannot.
-        The lower of the two probabilities counts.
+        A filtered state remembers and expects, and may overrule what the images show; a classifier of single frames
+        cannot. With `both` the lower of the two probabilities counts.
         """
-        probability = self.probability(features)
-        return probability if self.frame is None else torch.minimum(probability, self.frame.probability(pictures))
+        if self.frame is None:
+            return self.probability(features)
+        shown = self.frame.probability(pictures)
+        return shown if self.on_robot == "images" else torch.minimum(shown, self.probability(features))
 
     def is_success(self, probability: Tensor) -> Tensor:
         """Whether it is sure: a probability (...) is above the threshold."""

@@ -102,7 +102,7 @@ def train_reward(job: RewardJob, truth: Truth | None = None) -> None:
             truth = truth or (lambda episode: recorded_margin(episode, goal, spec) >= 0)
         data = make_data(model, demos.episodes, plays.episodes if plays else [], config, truth, skill, marks)
         fitted = Fitted(decoder, [], data, {"items": 0}) if decoder else fit(run, model, data, config)
-        fitted.classifier.success_ticks = config.success_ticks
+        fitted.classifier.success_ticks, fitted.classifier.on_robot = config.success_ticks, config.on_robot
         metrics = calibrate(model, fitted.classifier, fitted.screens, fitted.data, config)
         run.finish(fitted.classifier.state_dict(), {"skill": skill, **fitted.metrics, **metrics})
 
@@ -222,8 +222,8 @@ def make_trained(config: RewardConfig, model: WorldModel) -> RewardClassifier:
 
 
 def make_frame(config: RewardConfig, model: WorldModel) -> RewardClassifier | None:
-    """An untrained classifier of single frames, if `config` wants one."""
-    return RewardClassifier(model.picture_dim, config.width) if config.frame_check else None
+    """An untrained classifier of single frames, if `config` wants their opinion."""
+    return None if config.on_robot == "latents" else RewardClassifier(model.picture_dim, config.width)
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def load_reward(path: Path, world: LoadedWorldModel) -> LoadedReward:
         if config.kind == "decoder":
             return DecodedReward(model.feature_dim)
         classifier = make_trained(config, model)
-        classifier.frame = make_frame(config, model)
+        classifier.frame, classifier.on_robot = make_frame(config, model), config.on_robot
         return classifier
 
     classifier = build(make, checkpoint.weights, path)

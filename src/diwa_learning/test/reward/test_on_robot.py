@@ -1,4 +1,4 @@
-"""A classifier of single frames has a say on a robot, and none in dreams."""
+"""On a robot a classifier of single frames decides, and in dreams it has no say."""
 
 from dataclasses import replace
 
@@ -21,12 +21,12 @@ from diwa_learning.world_model.model import load_world_model
 
 @pytest.fixture(scope="module")
 def checked(toy_files, tmp_path_factory):
-    """Checkpoint folders of the same classifier without and with a frame check."""
+    """Checkpoint folders of the same classifier, by what judges on a robot."""
     folders = {}
-    for wanted in (False, True):
-        folders[wanted] = tmp_path_factory.mktemp(f"checked_{wanted}") / "reward"
-        config = replace(toy.REWARD, frame_check=wanted)
-        files = (toy_files.demonstrations_path, toy_files.world_model_path, folders[wanted], toy_files.play_path)
+    for judge in ("latents", "images", "both"):
+        folders[judge] = tmp_path_factory.mktemp(judge) / "reward"
+        config = replace(toy.REWARD, on_robot=judge)
+        files = (toy_files.demonstrations_path, toy_files.world_model_path, folders[judge], toy_files.play_path)
         RewardJob(*files, config).run()
     return folders
 
@@ -40,7 +40,7 @@ def seen_of(world, episode):
 
 def test_dreams_are_judged_the_same_with_it(toy_files, checked):
     world = load_world_model(toy_files.world_model_path)
-    without, with_it = (load_reward(checked[each], world).classifier for each in (False, True))
+    without, with_it = (load_reward(checked[each], world).classifier for each in ("latents", "images"))
     features, _ = seen_of(world, toy_files.demonstrations.episodes[0])
     assert without.frame is None
     assert with_it.frame is not None
@@ -48,13 +48,18 @@ def test_dreams_are_judged_the_same_with_it(toy_files, checked):
     assert float(without.threshold) == float(with_it.threshold)
 
 
-def test_a_robot_is_told_the_lower_of_two_probabilities(toy_files, checked):
+@pytest.mark.parametrize("judge", ["latents", "images", "both"])
+def test_a_robot_is_told_what_the_judge_says(toy_files, checked, judge):
     world = load_world_model(toy_files.world_model_path)
-    classifier = load_reward(checked[True], world).classifier
+    classifier = load_reward(checked[judge], world).classifier
     features, pictures = seen_of(world, toy_files.demonstrations.episodes[0])
-    both = torch.stack([classifier.probability(features), classifier.frame.probability(pictures)])
-    assert torch.equal(classifier.seen_probability(features, pictures), both.amin(0))
-    done = classifier.is_success(classifier.seen_probability(features, pictures))[0]
+    said, latents = classifier.seen_probability(features, pictures), classifier.probability(features)
+    if judge == "latents":
+        assert torch.equal(said, latents)
+    else:
+        shown = classifier.frame.probability(pictures)
+        assert torch.equal(said, shown if judge == "images" else torch.minimum(shown, latents))
+    done = classifier.is_success(said)[0]
     assert done.any()
     assert not done[: len(done) // 3].any()
 
@@ -63,8 +68,9 @@ def test_a_filter_that_always_believes_in_success_does_not_stop_a_robot(toy_file
     """Latents that say success at every tick: the images alone decide, and they show it at the end only."""
     world = load_world_model(toy_files.world_model_path)
     classifier = toy.Sure()
-    classifier.frame = load_reward(checked[True], world).classifier.frame
-    classifier.threshold.copy_(load_reward(checked[True], world).classifier.threshold)
+    classifier.on_robot = "images"
+    classifier.frame = load_reward(checked["images"], world).classifier.frame
+    classifier.threshold.copy_(load_reward(checked["images"], world).classifier.threshold)
     features, pictures = seen_of(world, toy_files.demonstrations.episodes[0])
     assert classifier.is_success(classifier.probability(features)).all()
     done = classifier.is_success(classifier.seen_probability(features, pictures))[0]
@@ -74,15 +80,14 @@ def test_a_filter_that_always_believes_in_success_does_not_stop_a_robot(toy_file
     assert not classifier.is_success(classifier.seen_probability(features, still)).any()
 
 
-def test_an_agent_reports_what_both_say(toy_files, checked):
+def test_an_agent_reports_what_its_images_show(toy_files, checked):
     world = load_world_model(toy_files.world_model_path)
-    classifier = load_reward(checked[True], world).classifier
+    classifier = load_reward(checked["images"], world).classifier
     agent = Agent(world.model, toy.ConstantPolicy([0.0] * 7), classifier, world.spec)
     rng, pose = np.random.default_rng(0), Pose.from_quaternion(np.array([0.4, 0.0, 0.3]), np.array([1.0, 0, 0, 0]))
     images = {c.name: rng.integers(0, 256, (*c.record_size, 3), np.uint8) for c in world.spec.cameras}
     said = agent.act(Observation(images, pose, pose, 0.08, 0.0, 0.0), world.spec.action.null).success_probability
-    of_frame = classifier.frame.probability(world.model.pictures(agent.embed))
-    assert said == float(torch.minimum(classifier.probability(agent.state.features), of_frame))
+    assert said == float(classifier.frame.probability(world.model.pictures(agent.embed)))
 
 
 def test_the_robot_state_is_no_part_of_what_it_sees(toy_files):
@@ -110,6 +115,6 @@ def test_aligned_logits_pass_the_threshold_of_the_latents_as_often_as_allowed(th
 
 
 def test_a_finished_check_is_in_the_checkpoint(checked):
-    weights = load_checkpoint(checked[True], "reward").weights
+    weights = load_checkpoint(checked["both"], "reward").weights
     assert any(name.startswith("frame.") for name in weights)
-    assert not any(name.startswith("frame.") for name in load_checkpoint(checked[False], "reward").weights)
+    assert not any(name.startswith("frame.") for name in load_checkpoint(checked["latents"], "reward").weights)
