@@ -80,7 +80,7 @@ class RewardConfig:
     """Lowest threshold. PPO finds what passes a lower one, although few recorded frames show it."""
     on_robot: Judge = "latents"
     """What says on a robot that the skill is done: the classifier of `latents`, as in dreams; a second one that sees
-    nothing but the present `images`; or `both`, where both must be sure."""
+    nothing but the present `images`; or `both`, where both must be sure. A decoder always judges by latents."""
     success_ticks: int = SUCCESS_TICKS
     """Control ticks in a row for which the classifier must be sure before the skill counts as done,
     here and wherever the classifier is used."""
