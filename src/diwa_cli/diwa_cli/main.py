@@ -80,7 +80,7 @@ Fine-tune diffusion policies inside a learned world model.
 
 Start with:
   diwa run-skill --skill turn_on_led    a shipped skill on the simulated Panda
-  diwa demo                             recording to skill, in about half an hour
+  diwa demo                             recording to skill, in about 30 minutes
 
 """.splitlines()
 """First lines of `diwa --help`."""
