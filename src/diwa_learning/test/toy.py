@@ -46,7 +46,14 @@ POLICY = PolicyConfig(
     save_every=8,
 )
 REWARD = RewardConfig(
-    width=32, epochs=15, learning_rate=3e-3, latent_samples=2, horizon=40, play_segments=40, save_every=8
+    width=32,
+    epochs=15,
+    learning_rate=3e-3,
+    latent_samples=2,
+    horizon=40,
+    play_segments=40,
+    save_every=8,
+    missed_success=0.0,  # of two held-out demonstrations one hard frame more or less sets the threshold
 )
 FINETUNE = FinetuneConfig(
     dream=DreamConfig(dreams=32, chunks=8, horizon=4, starts=StartConfig(count=80)),

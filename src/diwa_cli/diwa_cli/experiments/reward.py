@@ -1,7 +1,7 @@
 """`diwa experiment reward`: errors of a run's success classifier, and of one that learned from the simulator's labels.
 
-The second has the same form, learns from the same frames and judges as on a robot (`reward.on_robot`): what it gets wrong
-is not the labels' fault.
+The second has the same form, learns from the same frames and judges as on a robot (`reward.on_robot`): what it gets
+wrong is not the labels' fault.
 """
 
 from __future__ import annotations
