@@ -110,7 +110,8 @@ def align(frame: RewardClassifier, held: Items, threshold: float, config: Reward
     """
     logits = frame.logits(held.features[held.labels == POSITIVE]).double()
     log_odds = (logits[:, POSITIVE] - logits[:, NEGATIVE]).sort().values
-    own = float(log_odds[int(config.missed_success * len(log_odds))].clamp(min=0)) if len(log_odds) else 0.0
+    least = min(int(config.missed_success * len(log_odds)), len(log_odds) - 1)
+    own = float(log_odds[least].clamp(min=0)) if len(log_odds) else 0.0
     last = frame.head[-1]
     assert isinstance(last, torch.nn.Linear)
     last.bias[POSITIVE] += math.log(threshold / max(1 - threshold, LEAST_DOUBT)) - own

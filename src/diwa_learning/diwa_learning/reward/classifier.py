@@ -79,8 +79,8 @@ class RewardConfig:
     lowest_threshold: float = 0.5
     """Lowest threshold. PPO finds what passes a lower one, although few recorded frames show it."""
     on_robot: Judge = "latents"
-    """What says on a robot that the skill is done: the classifier of `latents`, as in dreams; a second one that sees
-    nothing but the present `images`; or `both`, where both must be sure. A decoder always judges by latents."""
+    """Judge of success on a robot: the classifier of `latents`, as in dreams; a second one that sees nothing but the
+    present `images`; or `both`, where both must be sure. A decoder always judges by latents."""
     success_ticks: int = SUCCESS_TICKS
     """Control ticks in a row for which the classifier must be sure before the skill counts as done,
     here and wherever the classifier is used."""
@@ -110,7 +110,7 @@ class SuccessClassifier(nn.Module):
     success_ticks = SUCCESS_TICKS
     """Ticks running that it must be sure before the skill counts as done."""
     on_robot: Judge = "latents"
-    """What it judges by where there are images."""
+    """Judge where there are images (`RewardConfig.on_robot`)."""
     frame: RewardClassifier | None
     """Judges `WorldModel.pictures` of single frames, with the same threshold; None if latents alone judge."""
 

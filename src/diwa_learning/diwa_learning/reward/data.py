@@ -134,10 +134,10 @@ def play_items(model: WorldModel, clips: LabelledClips, config: RewardConfig, ge
 
 
 def frame_items(model: WorldModel, clips: LabelledClips) -> Items:
-    """What single frames show (`WorldModel.pictures`), as items of a frame classifier."""
-    parts = (part[clips.valid] for part in (clips.embeds, clips.labels, clips.recording, clips.tick))
-    embeds, labels, recording, tick = parts
-    return Items(model.pictures(embeds), labels, torch.zeros_like(labels, dtype=torch.bool), recording, tick)
+    """Items of a frame classifier: the images of single frames (`WorldModel.pictures`)."""
+    labels, recording, tick = (part[clips.valid] for part in (clips.labels, clips.recording, clips.tick))
+    imagined = torch.zeros_like(labels, dtype=torch.bool)
+    return Items(model.pictures(clips.embeds[clips.valid]), labels, imagined, recording, tick)
 
 
 @dataclass(frozen=True)

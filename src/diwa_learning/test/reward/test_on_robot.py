@@ -114,6 +114,19 @@ def test_aligned_logits_pass_the_threshold_of_the_latents_as_often_as_allowed(th
     assert 0.85 <= float(passed) <= (1.0 if threshold > 0.999 else 0.95)  # float32 knows few numbers there
 
 
+@pytest.mark.parametrize("held", [0, 1, 5])
+def test_few_or_no_held_out_successes_and_all_of_them_allowed_to_be_missed(held):
+    frame, none = RewardClassifier(3, 8), torch.zeros(held, dtype=torch.int64)
+    with torch.no_grad():
+        align(
+            frame,
+            Items(torch.rand(held, 3), none + POSITIVE, none.bool(), none, none),
+            0.9,
+            RewardConfig(missed_success=1.0),
+        )
+    assert all(part.isfinite().all() for part in frame.parameters())
+
+
 def test_a_finished_check_is_in_the_checkpoint(checked):
     weights = load_checkpoint(checked["both"], "reward").weights
     assert any(name.startswith("frame.") for name in weights)
